@@ -1,0 +1,28 @@
+# Everything runs in .venv, which `setup` makes and brings up to date when requirements.txt changes.
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+
+setup: .venv/installed  ## install what running and testing need into .venv
+
+demo: setup  ## generate the videos of data/sample into out/demo
+	.venv/bin/python infer.py --data data/sample --out out/demo
+
+test: setup  ## run all tests that need no GPU
+	.venv/bin/python -m pytest -q
+
+check: setup  ## style and architecture only, seconds
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m pytest -q tests/test_architecture.py
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' || { \
+	    echo "Vivace needs Python 3.10 to 3.13, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	         "name another: make setup PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
