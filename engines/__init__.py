@@ -1,0 +1,1 @@
+"""Run one network: its specification, and backends that all answer to the same call."""

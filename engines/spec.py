@@ -1,0 +1,115 @@
+"""What a component takes and gives, written once, and the check of a call against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+
+class EngineError(RuntimeError):
+    """An engine cannot run on this machine; the text says what is missing and what to do."""
+
+
+class Cadence(str, Enum):
+    """How often a component runs."""
+
+    REQUEST = "once per request"
+    CHUNK = "once per frame chunk"
+    WINDOW = "once per window"
+    STEP = "once per window, branch and step"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The sizes a named dim may take: least, the one to optimise for, most."""
+
+    least: int
+    best: int
+    most: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least <= self.best <= self.most:
+            raise ValueError(
+                f"a range needs 0 < least <= best <= most, got {self.least}, {self.best}, {self.most}"
+            )
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor: dims mix sizes and names of sizes, dtype is NumPy's name."""
+
+    name: str
+    dims: tuple[int | str, ...]
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(map(str, self.dims))}) {self.dtype}"
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """One network of a generator: whatever its outputs depend on, beside weights, is an input here.
+
+    ranges gives the sizes of every named dim of the inputs.
+    """
+
+    name: str
+    cadence: Cadence
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        named = {dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, str)}
+        if named != set(self.ranges):
+            raise ValueError(
+                f"{self.name}: ranges are given for {sorted(self.ranges)}, "
+                f"but its inputs name the dims {sorted(named)}"
+            )
+
+    def check(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """Sizes of the named dims of a call. ValueError names the first input that does not fit."""
+        expected = [tensor.name for tensor in self.inputs]
+        if set(arrays) != set(expected):
+            raise ValueError(f"{self.name} takes {expected}, got {sorted(arrays)}")
+        sizes: dict[str, int] = {}
+        for tensor in self.inputs:
+            array = arrays[tensor.name]
+            if array.dtype.name != tensor.dtype or array.ndim != len(tensor.dims):
+                raise ValueError(f"{self.name}: expected {tensor}, got {array.shape} {array.dtype.name}")
+            for dim, size in zip(tensor.dims, array.shape, strict=True):
+                self._fit(tensor, dim, size, sizes)
+        return sizes
+
+    def _fit(self, tensor: TensorSpec, dim: int | str, size: int, sizes: dict[str, int]) -> None:
+        if isinstance(dim, int):
+            if size != dim:
+                raise ValueError(
+                    f"{self.name}: {tensor.name} needs a dim of {dim}, got {size}; expected {tensor}"
+                )
+            return
+        limits = self.ranges[dim]
+        if not limits.least <= size <= limits.most:
+            raise ValueError(
+                f"{self.name}: {dim} of {tensor.name} must lie in {limits.least}..{limits.most}, got {size}"
+            )
+        if sizes.setdefault(dim, size) != size:
+            raise ValueError(f"{self.name}: {dim} is {sizes[dim]} in one input and {size} in {tensor.name}")
+
+
+class Engine(Protocol):
+    """Something that runs one component; the same for every backend."""
+
+    spec: ComponentSpec
+
+    def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name for inputs by name, checked against the spec."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds; calling it afterwards is an error."""
+        ...
