@@ -1,0 +1,1 @@
+"""What a model is made of: components, sampling grid, windows; one file or folder a model family."""

@@ -1,0 +1,116 @@
+"""What every generator answers, and how one is found: by name, or as `path/to/file.py:Class`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from engines.spec import ComponentSpec, Engine
+from generators.schedule import FlowGrid
+from generators.windows import Windows
+
+if TYPE_CHECKING:
+    import torch
+
+BUNDLED = {"presenter": "generators.presenter.generator:Presenter"}
+Engines = Mapping[str, Engine]
+Constants = Mapping[str, np.ndarray]
+
+
+class GeneratorError(ValueError):
+    """The generator asked for cannot be used; the text says why and what to do."""
+
+
+class Generator(Protocol):
+    """A pose-driven video generator: its components, and the rules that make its sampling what it is.
+
+    Pixels are (F, H, W, 3) uint8 RGB. Latents have the frames along `frame_axis`. Everything here but
+    `build` works on NumPy arrays and must not import torch.
+    """
+
+    name: str
+    components: Mapping[str, ComponentSpec]
+    grid: FlowGrid
+    guidance: float
+    windows: Windows
+    frame_axis: int
+    size: tuple[int, int]  # width, height of the output
+    chunk: int  # frames encoded or decoded at a time
+
+    def build(self, component: str) -> torch.nn.Module:
+        """The component as a torch module with loaded weights; only export and the torch engine call this."""
+        ...
+
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Pictures (F, any, any, 3) brought to this generator's size (F, H, W, 3), by its own rule."""
+        ...
+
+    def condition(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """What the denoiser needs beside latents, from fitted skeletons and the fitted image (1, H, W, 3).
+
+        Entries that change over time have their frames along `frame_axis`, and are named in `per_frame`.
+        """
+        ...
+
+    per_frame: frozenset[str]
+
+    def noise(self, frames: int, seed: int) -> np.ndarray:
+        """Initial latents for that many frames, float32; the same seed begins every length alike."""
+        ...
+
+    def denoise(
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> np.ndarray:
+        """The prediction for one window and branch at a step; constants are already cut to the window."""
+        ...
+
+    def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
+        """Chunks of finished pixels."""
+        ...
+
+
+def load_generator(name: str) -> Generator:
+    """The bundled generator of that name, or the class at `path/to/file.py:Class`; else GeneratorError."""
+    if name in BUNDLED:
+        module, _, attribute = BUNDLED[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)()
+    path, _, attribute = name.rpartition(":")
+    if not path.endswith(".py") or not attribute:
+        raise GeneratorError(f"no generator {name!r}; use one of {sorted(BUNDLED)} or path/to/file.py:Class")
+    generator = _user_class(Path(path), attribute)()
+    missing = [member for member in REQUIRED if not hasattr(generator, member)]
+    if missing:
+        raise GeneratorError(
+            f"{attribute} in {path} lacks {missing}; generators/contract.py says what each is for"
+        )
+    return generator
+
+
+def _user_class(path: Path, attribute: str) -> type:
+    if not path.is_file():
+        raise GeneratorError(f"generator file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"user_generator_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    if not isinstance(getattr(module, attribute, None), type):
+        classes = sorted(n for n, value in vars(module).items()
+                         if isinstance(value, type) and value.__module__ == spec.name)
+        raise GeneratorError(f"{path} has no class {attribute!r}; it has {classes}")
+    return getattr(module, attribute)
+
+
+REQUIRED = sorted(
+    {
+        *Generator.__annotations__,
+        *(n for n, v in vars(Generator).items() if callable(v) and not n.startswith("_")),
+    }
+)

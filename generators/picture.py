@@ -1,0 +1,27 @@
+"""Bring pictures of any size to a generator's size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Frames (F, H, W, 3) uint8 scaled to cover width x height and cut to it around the centre.
+
+    Scaling is Pillow's antialiased Lanczos; frames that already fit come back unchanged.
+    """
+    from PIL import Image
+
+    source_height, source_width = pixels.shape[1:3]
+    if (source_width, source_height) == (width, height):
+        return pixels
+    scale = max(width / source_width, height / source_height)
+    part_width, part_height = width / scale, height / scale
+    left, top = (source_width - part_width) / 2, (source_height - part_height) / 2
+    box = (left, top, left + part_width, top + part_height)
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=box))
+            for frame in pixels
+        ]
+    )

@@ -1,0 +1,33 @@
+"""Sampling grids: the times at which the base model evaluates its denoiser, and how it moves between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FlowGrid:
+    """Flow matching by Euler steps from noise (time 1) to clean (time 0), as Wan samples.
+
+    shift > 1 spends more of the steps near the noise: t = shift * u / (1 + (shift - 1) * u) for even u.
+    """
+
+    steps: int
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.shift <= 0:
+            raise ValueError(f"a grid needs steps >= 1 and shift > 0, got {self.steps} and {self.shift}")
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32, falling from 1 to 0; the denoiser is evaluated at all but the last."""
+        u = np.linspace(1.0, 0.0, self.steps + 1)
+        return (self.shift * u / (1 + (self.shift - 1) * u)).astype(np.float32)
+
+    def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
+        """Latents at times[step + 1] from latents at times[step] and the flow (noise minus clean) there."""
+        return latents + (self.times[step + 1] - self.times[step]) * flow
