@@ -1,0 +1,234 @@
+"""Train, evaluate and feed the presenter.
+
+python -m generators.presenter train --run runs/a           both networks from nothing; again: resume
+python -m generators.presenter evaluate --report runs/a.json --sheet runs/a.png
+python -m generators.presenter curve --report runs/curve.json
+python -m generators.presenter sample-data --out data/sample
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from generators.contract import GeneratorError
+from generators.presenter.generator import WEIGHTS, Presenter
+from generators.schedule import FlowGrid
+from pipeline.exit_code import Exit
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m generators.presenter",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True)
+    train = commands.add_parser("train", help="train the autoencoder, then the denoiser")
+    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints, logs and weights")
+    train.add_argument(
+        "--steps", type=int, nargs=2, default=(3600, 8000), metavar=("AUTOENCODER", "DENOISER")
+    )
+    train.add_argument("--frames", type=int, default=2, help="frames of a window trained at a time (2)")
+    train.add_argument("--batch", type=int, default=12, help="windows a step (12)")
+    train.add_argument(
+        "--rate", type=float, default=1e-3, help="the denoiser's highest learning rate (0.001)"
+    )
+    train.add_argument("--start", type=Path, help="denoiser weights to begin from")
+    train.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    train.set_defaults(run_command=run_train)
+    evaluate = commands.add_parser("evaluate", help="hold generated clips against the renderer's truth")
+    _add_evaluation(evaluate, clips=20)
+    evaluate.add_argument(
+        "--sheet", type=Path, help="PNG of references, skeletons, truths and generated frames"
+    )
+    evaluate.add_argument("--guidance", type=float, nargs="+", default=(1.0, Presenter.guidance))
+    evaluate.set_defaults(run_command=run_evaluate)
+    curve = commands.add_parser("curve", help="how far fewer steps, or another seed, are from the base run")
+    _add_evaluation(curve, clips=4)
+    curve.add_argument("--steps", type=int, nargs="+", default=(20, 16, 12, 8, 6, 4, 3))
+    curve.set_defaults(run_command=run_curve)
+    sample = commands.add_parser("sample-data", help="write the sample data folder")
+    sample.add_argument("--out", type=Path, default=Path("data/sample"))
+    sample.set_defaults(run_command=run_sample_data)
+    show = commands.add_parser("show", help="a picture of what the renderer draws")
+    show.add_argument("--out", type=Path, required=True, help="PNG file")
+    show.add_argument("--seeds", type=int, nargs="+", default=(12, 14, 21, 27))
+    show.set_defaults(run_command=run_show)
+    args = parser.parse_args()
+    try:
+        args.run_command(args)
+    except GeneratorError as error:
+        print(f"generators.presenter: {error}", file=sys.stderr)
+        return Exit.USAGE
+    return Exit.OK
+
+
+def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS, help="folder of the weights (the bundled ones)"
+    )
+    parser.add_argument("--clips", type=int, default=clips, help=f"held-out clips ({clips})")
+    parser.add_argument("--frames", type=int, default=48, help="frames of each (48)")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    parser.add_argument("--report", type=Path, help="JSON file for the figures; stdout without it")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Autoencoder unless the run has one, then denoiser."""
+    from generators.presenter.load import AUTOENCODER_FILE
+    from generators.presenter.train import Plan, train_autoencoder, train_denoiser
+
+    if not (args.run / AUTOENCODER_FILE).exists():
+        train_autoencoder(args.run, Plan(args.steps[0], 2e-3, device=args.device))
+    plan = Plan(args.steps[1], args.rate, batch=args.batch, frames=args.frames, device=args.device)
+    print(train_denoiser(args.run, plan, args.start))
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Figures per guidance, and of the autoencoder alone; the contact sheet shows the last guidance."""
+    from PIL import Image
+
+    from generators.presenter.evaluate import contact_sheet, held_out, measure, psnr, summary
+
+    model = _Model(args)
+    rows, rebuilt, shown = {f"{g:g}": [] for g in args.guidance}, [], []
+    items = [held_out(n, args.frames) for n in range(args.clips)]
+    for n, item in enumerate(items):
+        rebuilt.append({"psnr": psnr(model.rebuild(item.truth).astype(np.float32) - item.truth)})
+        for guidance in args.guidance:
+            frames = model.generate(item.skeletons, item.reference, args.seed, guidance=guidance)
+            rows[f"{guidance:g}"].append(measure(item, frames))
+        shown.append(frames)
+        print(
+            f"clip {n + 1}/{args.clips}: "
+            + ", ".join(f"{r[-1]['psnr_determined']:.2f} dB at guidance {g}" for g, r in rows.items()),
+            file=sys.stderr,
+            flush=True,
+        )
+    if args.sheet:
+        Image.fromarray(contact_sheet(items[:6], shown[:6])).save(args.sheet, optimize=True)
+    _report(
+        args,
+        {
+            "clips": args.clips,
+            "frames": args.frames,
+            "seed": args.seed,
+            "autoencoder": summary(rebuilt),
+            "guidance": {g: {"mean": summary(r), "clips": r} for g, r in rows.items()},
+        },
+    )
+
+
+def run_curve(args: argparse.Namespace) -> None:
+    """PSNR to the base run, all pixels, of runs with fewer steps and of a run with another seed."""
+    from generators.presenter.evaluate import held_out, psnr
+
+    model, distances = _Model(args), {}
+    for n in range(args.clips):
+        item = held_out(n, args.frames)
+        base = model.generate(item.skeletons, item.reference, args.seed).astype(np.float32)
+        for steps in args.steps:
+            frames = model.generate(item.skeletons, item.reference, args.seed, steps=steps)
+            distances.setdefault(str(steps), []).append(psnr(frames - base))
+        other = model.generate(item.skeletons, item.reference, args.seed + 1)
+        distances.setdefault("another seed", []).append(psnr(other - base))
+        print(f"clip {n + 1}/{args.clips} done", file=sys.stderr, flush=True)
+    _report(
+        args,
+        {
+            "clips": args.clips,
+            "frames": args.frames,
+            "base_steps": Presenter.grid.steps,
+            "guidance": Presenter.guidance,
+            "psnr_to_base": {k: round(float(np.mean(v)), 2) for k, v in distances.items()},
+        },
+    )
+
+
+def run_sample_data(args: argparse.Namespace) -> None:
+    """videos/ and images/; outputs/ comes from infer.py."""
+    from fractions import Fraction
+
+    from generators.presenter.render import FPS
+    from generators.presenter.sample_data import write_sample_data
+    from pipeline.video import VideoWriter
+
+    def write_video(path: Path, frames: np.ndarray) -> None:
+        with VideoWriter(path, frames.shape[2], frames.shape[1], Fraction(FPS)) as writer:
+            for frame in frames:
+                writer.write(frame)
+
+    write_sample_data(args.out, write_video)
+    print(f"now: python infer.py --data {args.out} --out {args.out / 'outputs'}")
+
+
+def run_show(args: argparse.Namespace) -> None:
+    """The renderer's picture."""
+    from PIL import Image
+
+    from generators.presenter.evaluate import renderer_sheet
+
+    Image.fromarray(renderer_sheet(args.seeds)).save(args.out, optimize=True)
+
+
+class _Model:
+    """The presenter on torch engines, from arrays to arrays."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from engines.torch_engine import TorchEngine
+
+        self.presenter = Presenter(args.weights)
+        self.engines = {
+            name: TorchEngine(spec, self.presenter.build(name), args.device)
+            for name, spec in self.presenter.components.items()
+        }
+
+    def generate(
+        self,
+        skeletons: np.ndarray,
+        reference: np.ndarray,
+        seed: int,
+        *,
+        guidance: float | None = None,
+        steps: int | None = None,
+    ) -> np.ndarray:
+        """Frames (F, H, W, 3) uint8; guidance and steps other than the base model's on request."""
+        from pipeline.sample import sample
+
+        presenter = self.presenter
+        presenter.guidance = Presenter.guidance if guidance is None else guidance
+        presenter.grid = FlowGrid(steps, Presenter.grid.shift) if steps else Presenter.grid
+        chunks = np.split(skeletons, range(presenter.chunk, len(skeletons), presenter.chunk))
+        constants = presenter.condition(self.engines, chunks, reference[None])
+        latents = sample(presenter, self.engines["denoise"], constants, len(skeletons), seed)
+        return np.concatenate(list(presenter.decode(self.engines, latents)))
+
+    def rebuild(self, frames: np.ndarray) -> np.ndarray:
+        """Frames through the autoencoder and back."""
+        parts = np.split(frames, range(self.presenter.chunk, len(frames), self.presenter.chunk))
+        return np.concatenate(
+            [
+                self.engines["decode"](latents=self.engines["encode"](pixels=part)["latents"])["pixels"]
+                for part in parts
+            ]
+        )
+
+
+def _report(args: argparse.Namespace, figures: dict) -> None:
+    text = json.dumps(figures, indent=1)
+    if args.report:
+        args.report.parent.mkdir(parents=True, exist_ok=True)
+        args.report.write_text(text + "\n")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

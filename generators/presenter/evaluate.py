@@ -1,0 +1,134 @@
+"""Hold generated clips against the renderer's truth on people and motions that were never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from generators.presenter.render import HEIGHT, WIDTH, Clip
+
+HELD_OUT_SEED = 500_000
+Generate = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One held-out clip: truth, skeletons and determined (F, H, W[, 3]), reference (H, W, 3)."""
+
+    clip: Clip
+    t: np.ndarray
+    truth: np.ndarray
+    skeletons: np.ndarray
+    determined: np.ndarray
+    reference: np.ndarray
+
+
+def held_out(number: int, frames: int) -> HeldOut:
+    """Clip `number` of the held-out set."""
+    clip = Clip(HELD_OUT_SEED + number)
+    t = clip.times(frames)
+    return HeldOut(clip, t, clip.frames(t), clip.skeletons(t), clip.determined(t), clip.reference())
+
+
+def measure(item: HeldOut, generated: np.ndarray) -> dict[str, float]:
+    """Distances of generated frames (F, H, W, 3) uint8 from the truth.
+
+    PSNR in dB over determined pixels, all pixels, and boxes around hands and face; SSIM; and in 8-bit levels
+    the error of the change from frame to frame, beside how much the truth itself changes.
+    """
+    error = generated.astype(np.float32) - item.truth
+    hands, face = hand_and_face_boxes(item)
+    return {
+        "psnr_determined": psnr(error, item.determined),
+        "psnr": psnr(error),
+        "psnr_hands": psnr(error, hands),
+        "psnr_face": psnr(error, face),
+        "ssim": float(np.mean([ssim(a, b) for a, b in zip(generated, item.truth, strict=True)])),
+        "temporal_error": float(np.abs(np.diff(error, axis=0)).mean()),
+        "temporal_change_of_truth": float(np.abs(np.diff(item.truth.astype(np.float32), axis=0)).mean()),
+    }
+
+
+def psnr(error: np.ndarray, where: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of an 8-bit error (F, H, W, 3), over pixels where (F, H, W) is true.
+
+    inf where the error is zero, nan where there are no pixels.
+    """
+    squared = np.square(error if where is None else error[where], dtype=np.float64)
+    if squared.size == 0:
+        return float("nan")
+    mean = squared.mean()
+    return float(10 * np.log10(255**2 / mean)) if mean else float("inf")
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Structural similarity of two frames (H, W, 3) uint8: Wang et al. (2004), Gaussian window, sigma 1.5."""
+    a, b = a.astype(np.float32), b.astype(np.float32)
+
+    def blur(x: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(x, (11, 11), 1.5)
+
+    c1, c2, mean_a, mean_b = (0.01 * 255) ** 2, (0.03 * 255) ** 2, blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    both = blur(a * b) - mean_a * mean_b
+    return float(
+        (
+            ((2 * mean_a * mean_b + c1) * (2 * both + c2))
+            / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+        ).mean()
+    )
+
+
+def hand_and_face_boxes(item: HeldOut, margin: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (F, H, W) bool inside boxes around both hands, and around the face."""
+    pose = item.clip.pose(item.t)
+    hands, face = (np.zeros((len(item.t), HEIGHT, WIDTH), bool) for _ in range(2))
+    for i in range(len(item.t)):
+        head = pose.body[i, [0, 14, 15, 16, 17]]
+        for points, mask in ((pose.hands[i, 0], hands), (pose.hands[i, 1], hands), (head + (0, 0.04), face)):
+            x0, y0 = np.floor((points.min(0) - margin) * WIDTH).astype(int).clip(0)
+            x1, y1 = np.ceil((points.max(0) + margin) * WIDTH).astype(int).clip(0)
+            mask[i, y0:y1, x0:x1] = True
+    return hands, face
+
+
+def summary(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each figure over clips; clips without pixels for it (nan) do not count."""
+    return {key: round(float(np.nanmean([row[key] for row in rows])), 3) for key in rows[0]}
+
+
+def contact_sheet(items: list[HeldOut], generated: list[np.ndarray], moments: int = 3) -> np.ndarray:
+    """A picture: a row per clip, its reference, then skeleton, truth and generated frame at a few moments."""
+    rows = []
+    for item, frames in zip(items, generated, strict=True):
+        moment = np.linspace(0, len(frames) - 1, moments).round().astype(int)
+        rows.append([item.reference, *(p[i] for i in moment for p in (item.skeletons, item.truth, frames))])
+    return grid(rows)
+
+
+def renderer_sheet(seeds: list[int]) -> np.ndarray:
+    """A picture with a row per seed: what its clip shows after a second.
+
+    Reference, skeleton, frame, the frame with its free detail drawn anew, the frame with that detail in grey.
+    """
+    rows = []
+    for seed in seeds:
+        clip, t = Clip(seed), np.array([1.0])
+        frame = clip.frames(t)
+        masked = np.where(clip.determined(t)[..., None], frame, 128).astype(np.uint8)
+        redrawn = clip.frames(t, detail_seed=seed + 1)
+        rows.append([clip.reference(), clip.skeletons(t)[0], frame[0], redrawn[0], masked[0]])
+    return grid(rows)
+
+
+def grid(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Pictures of one size in rows and columns, with white lines between them."""
+    return np.concatenate(
+        [
+            np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in row], 1)
+            for row in rows
+        ]
+    )

@@ -1,0 +1,115 @@
+"""The presenter as a generator: its components, its sampling rules and the arrays between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.spec import Cadence, ComponentSpec, Engine, Range, TensorSpec
+from generators.contract import Constants, Engines
+from generators.picture import cover
+from generators.schedule import FlowGrid
+from generators.windows import Windows
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = Path(__file__).parent / "weights"
+CHANNELS, DOWN = 16, 8
+
+
+class Presenter:
+    """A latent video diffusion transformer driven by a skeleton video and a reference image.
+
+    Skeleton latents join the noisy latents by channel, the reference is an extra clean frame, the text is one
+    constant token; flow matching, classifier-free guidance, windows of 16 frames that overlap by 4, blended.
+    weights: the folder of its two safetensors files.
+    """
+
+    name = "presenter"
+    grid = FlowGrid(steps=25, shift=3.0)
+    guidance = 1.5
+    windows = Windows(length=16, overlap=4)
+    frame_axis = 2
+    size = (128, 192)
+    chunk = 8
+    per_frame = frozenset({"pose"})
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self.weights = weights
+        width, height = self.size
+        h, w, window = height // DOWN, width // DOWN, self.windows.length
+        frames = {"n": Range(1, self.chunk, self.chunk)}
+        batch = {"b": Range(1, 1, 2)}
+        pixels = TensorSpec("pixels", ("n", height, width, 3), "uint8")
+        latents = TensorSpec("latents", ("n", CHANNELS, h, w))
+        windowed = ("b", CHANNELS, window, h, w)
+        denoise = ComponentSpec(
+            "denoise",
+            Cadence.STEP,
+            (
+                TensorSpec("latents", windowed),
+                TensorSpec("time", ("b",)),
+                TensorSpec("pose", windowed),
+                TensorSpec("reference", ("b", CHANNELS, h, w)),
+                TensorSpec("conditional", ("b",)),
+            ),
+            (TensorSpec("flow", windowed),),
+            batch,
+        )
+        self.components = {
+            "encode": ComponentSpec("encode", Cadence.CHUNK, (pixels,), (latents,), frames),
+            "denoise": denoise,
+            "decode": ComponentSpec("decode", Cadence.CHUNK, (latents,), (pixels,), frames),
+        }
+
+    def build(self, component: str) -> torch.nn.Module:
+        """The component with the bundled weights, in float32."""
+        from generators.presenter.load import build_component
+
+        return build_component(component, self.weights)
+
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Scaled to cover 128x192 and cut to it around the centre."""
+        return cover(pixels, *self.size)
+
+    def condition(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """pose (1, 16, F, h, w) and reference (1, 16, h, w)."""
+        encode = engines["encode"]
+        reference = encode(pixels=image)["latents"]
+        pose = np.concatenate([encode(pixels=chunk)["latents"] for chunk in chunks])
+        return {"pose": pose.transpose(1, 0, 2, 3)[None], "reference": reference}
+
+    def noise(self, frames: int, seed: int) -> np.ndarray:
+        """(1, 16, F, h, w) normal numbers of NumPy's Philox, drawn frame by frame."""
+        h, w = self.size[1] // DOWN, self.size[0] // DOWN
+        draws = np.random.Generator(np.random.Philox(seed)).standard_normal(
+            (frames, CHANNELS, h, w), np.float32
+        )
+        return np.ascontiguousarray(draws.transpose(1, 0, 2, 3)[None])
+
+    def denoise(
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> np.ndarray:
+        """The flow of one window; the unconditional branch sees neither pose nor reference."""
+        keep = np.float32(conditional)
+        return engine(
+            latents=latents,
+            time=self.grid.times[step : step + 1],
+            pose=constants["pose"] * keep,
+            reference=constants["reference"] * keep,
+            conditional=np.array([keep]),
+        )["flow"]
+
+    def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
+        """Pixels (n, 192, 128, 3) uint8, eight frames at a time."""
+        frames = latents[0].transpose(1, 0, 2, 3)
+        for start in range(0, len(frames), self.chunk):
+            yield engines["decode"](latents=np.ascontiguousarray(frames[start : start + self.chunk]))[
+                "pixels"
+            ]

@@ -1,0 +1,63 @@
+"""Read and write the presenter's weights: fp16 safetensors that carry the network's size as metadata."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from generators.contract import GeneratorError
+from generators.presenter.model import Autoencoder, AutoencoderSize, Decode, Denoise, DenoiserSize, Encode
+
+AUTOENCODER_FILE, DENOISER_FILE = "autoencoder.safetensors", "denoiser.safetensors"
+
+
+def build_component(component: str, weights: Path) -> torch.nn.Module:
+    """encode, denoise or decode with weights from a folder, float32, ready for inference."""
+    if component == "denoise":
+        return load_denoiser(weights / DENOISER_FILE)
+    return {"encode": Encode, "decode": Decode}[component](
+        load_autoencoder(weights / AUTOENCODER_FILE)
+    ).eval()
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """The autoencoder of a weights file."""
+    tensors, size = _read(path)
+    return _filled(Autoencoder(AutoencoderSize(**size)), tensors)
+
+
+def load_denoiser(path: Path) -> Denoise:
+    """The denoiser of a weights file."""
+    tensors, size = _read(path)
+    return _filled(Denoise(DenoiserSize(**size)), tensors)
+
+
+def save_weights(network: Autoencoder | Denoise, path: Path) -> Path:
+    """Write fp16 safetensors, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    save_file(
+        {name: tensor.detach().half().contiguous().cpu() for name, tensor in network.state_dict().items()},
+        partial,
+        {key: str(value) for key, value in asdict(network.size).items()},
+    )
+    os.replace(partial, path)
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+    if not path.is_file():
+        raise GeneratorError(f"no weights at {path}; train them with: python -m generators.presenter train")
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return tensors, {key: int(value) for key, value in file.metadata().items() if key != "format"}
+
+
+def _filled(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
+    network.load_state_dict(tensors)
+    return network.eval()
