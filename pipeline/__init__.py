@@ -1,0 +1,1 @@
+"""Carry a request from its files to a finished video."""

@@ -1,0 +1,221 @@
+"""Read videos so that no damage and no missing frame stays silent; the door to writing and pictures too.
+
+Works on the ffmpeg program of imageio-ffmpeg, but not on that package's own reader, which returns a shorter
+clip for a truncated file without a word.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import InputError, OutputError, check_file
+from pipeline.ffmpeg import Ffmpeg, evenly_spaced, strict_input, tick, timestamps
+from pipeline.picture import read_image
+from pipeline.writer import VideoWriter
+
+__all__ = [
+    "Clip",
+    "InputError",
+    "OutputError",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+    "probe",
+    "read",
+    "read_image",
+]
+
+MAX_FRAMES = 5_000  # of a clip held in memory: 14 GB at 720 x 1280
+MAX_PIXELS = 7680 * 4320  # of one frame
+STALL_SECONDS = 30.0  # without a new frame
+BOXES = {b"ftyp", b"styp", b"sidx", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid"}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Size of the decoded frames in pixels (rotation applied), frames per second, and the frames' spacing.
+
+    variable_rate: the frames are unevenly spaced, and fps is their average. packets: compressed frames in the
+    file, a guide for memory and progress only: decoding decides how many frames there are.
+    """
+
+    width: int
+    height: int
+    fps: Fraction
+    variable_rate: bool
+    packets: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video in memory: frames (F, H, W, 3) uint8 RGB with F >= 1, frames per second, notes for the user."""
+
+    frames: np.ndarray
+    fps: Fraction
+    notes: tuple[str, ...] = ()
+
+
+def _check_boxes(path: Path) -> None:
+    """Refuse an MP4 file that ends inside one of its boxes; InputError.
+
+    ffmpeg reports nothing when the file was cut exactly between two frames.
+    """
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at + 16 <= size:
+            file.seek(at)
+            length, name, long_length = struct.unpack(">I4sQ", file.read(16))
+            length = {0: size - at, 1: long_length}.get(length, length)
+            if name not in BOXES or length < 8:
+                return
+            at += length
+    if at > size:
+        raise InputError(f"{path}: is truncated, {size} bytes of {at}. Expected all; copy the file again.")
+
+
+def _rate(times: list[int], unit: Fraction, nominal: Fraction) -> tuple[Fraction, bool]:
+    """Frames per second, the stream's own if the frame times bear it out; and whether it is an average."""
+    times = sorted(set(times))
+    if len(times) < 2 or evenly_spaced(times, unit, nominal):
+        return nominal, False
+    average = ((len(times) - 1) / ((times[-1] - times[0]) * unit)).limit_denominator(1001)
+    return average, not evenly_spaced(times, unit, average)
+
+
+def _first_look(path: Path, stall_seconds: float) -> str:
+    """List the times of all packets as stream 0 and the first decoded frame as stream 1; InputError."""
+    twice = ["-map", "0:V:0", "-map", "0:V:0", "-c:v:0", "copy", "-c:v:1", "rawvideo"]
+    arguments = [*strict_input(path), *twice, "-filter:v:1", "trim=end_frame=1", "-f", "framecrc", "pipe:1"]
+    child = Ffmpeg(arguments, stall_seconds, stdout=subprocess.PIPE)
+    try:
+        listing, failed = child.listing(), child.wait()
+        if "matches no streams" in child.messages():
+            raise InputError(f"{path}: has no video stream (only sound?). Expected a video; give another.")
+        if failed or "\n0," not in listing or "\n1," not in listing:
+            why = child.reason() if failed else "there is no frame in it"
+            raise InputError(f"{path}: is not a video ({why}). Expected MP4, MKV or AVI; make it again.")
+        return listing
+    finally:
+        child.close()
+
+
+def probe(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, stall_seconds: float = STALL_SECONDS
+) -> VideoInfo:
+    """Size, rate and spacing of a video, from all its packets and its first frame (40 ms for 480 of 720p).
+
+    Exact rates such as 30000/1001 stay exact: times are listed as integers, so no rounded number is read.
+    InputError: no file, empty, not a video, no video stream (cover art of a sound file is none), no frame, a
+    cut MP4, frames above max_pixels.
+    """
+    path = Path(path)
+    check_file(path, "video")
+    _check_boxes(path)
+    listing = _first_look(path, stall_seconds)
+    width, height = map(int, re.search(r"^#dimensions 1: (\d+)x(\d+)", listing, re.MULTILINE).groups())
+    if width * height > max_pixels:
+        size = f"frames of {width} x {height}, above the limit of {max_pixels} pixels"
+        raise InputError(f"{path}: has {size}. Scale it down.")
+    fps, variable = _rate(timestamps(listing, 0), tick(listing, 0), 1 / tick(listing, 1))
+    return VideoInfo(width, height, fps, variable, listing.count("\n0,"))
+
+
+class VideoReader:
+    """Every coded frame of a video once, in order, as (H, W, 3) uint8 RGB, with constant memory.
+
+    Iterate over it; a second iteration starts again at the first frame and ends an earlier one. Frames of
+    variable-rate video are neither repeated nor dropped. Rotation is applied; sound, alpha and pixel aspect
+    ratio are ignored. Colours follow the file's tag; untagged video is taken as BT.601 at every size, as
+    ffmpeg does. InputError: as `probe`, and in the iteration when the data is damaged, ends early, or does
+    not come within stall_seconds. What no reader can see: damage that is valid data again (H.264 and VP9 have
+    no checksums), and an AVI or TS file that was cut. notes: sentences for the user; complete after the
+    iteration.
+    """
+
+    def __init__(
+        self, path: str | Path, *, max_pixels: int = MAX_PIXELS, stall_seconds: float = STALL_SECONDS
+    ) -> None:
+        """Probe the file; decoding starts with the iteration."""
+        self.path = Path(path)
+        self.info = probe(path, max_pixels=max_pixels, stall_seconds=stall_seconds)
+        self.width, self.height, self.fps = self.info.width, self.info.height, self.info.fps
+        self.notes: tuple[str, ...] = ()
+        if self.info.variable_rate:
+            rate = f"the average of {float(self.fps):.3f} frames/s"
+            self.notes = (f"{path}: variable frame rate; every frame is kept, at {rate}",)
+        self._stall_seconds = stall_seconds
+        self._child: Ffmpeg | None = None
+
+    def __enter__(self) -> VideoReader:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop decoding."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop decoding; harmless when nothing runs."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Decode from the first frame on; each array is new and belongs to the caller."""
+        self.close()
+        # -s holds the size when a stream changes it midway, also in older versions of ffmpeg.
+        raw = ["-fps_mode", "passthrough", "-s", f"{self.width}x{self.height}", "-pix_fmt", "rgb24"]
+        arguments = [*strict_input(self.path), "-map", "0:V:0", *raw, "-f", "rawvideo", "pipe:1"]
+        child = self._child = Ffmpeg(arguments, self._stall_seconds, stdout=subprocess.PIPE)
+        count = 0
+        try:
+            while True:
+                frame = np.empty((self.height, self.width, 3), np.uint8)
+                with child.watched():
+                    got = child.process.stdout.readinto(frame.data.cast("B"))
+                if got < frame.nbytes:
+                    break
+                count += 1
+                yield frame
+            self._check_end(child, count, got)
+        finally:
+            child.close()
+
+    def _check_end(self, child: Ffmpeg, count: int, rest: int) -> None:
+        """Tell a complete video from one that stopped; a cut Matroska file ends with code 0 and a message."""
+        failed = child.wait()
+        said = child.messages()
+        if failed or rest or not count or "prematurely" in said:
+            raise InputError(
+                f"{self.path}: is damaged or truncated after {count} good frames ({child.reason()}). "
+                "Expected a whole video; copy or make it again."
+            )
+        notes, packets = [], self.info.packets
+        if count != packets:  # a cut with an edit list, interlaced fields, or a frame lost in decoding
+            notes.append(f"{self.path}: {count} frames from {packets} packets; see if that is right")
+        if said:
+            notes.append(f"{self.path}: all was decoded, but ffmpeg said: {said}")
+        self.notes += tuple(note for note in notes if note not in self.notes)
+
+
+def read(path: str | Path, *, max_frames: int = MAX_FRAMES, max_pixels: int = MAX_PIXELS) -> Clip:
+    """Read a whole video into memory; InputError as `VideoReader`, and for more than max_frames frames."""
+    with VideoReader(path, max_pixels=max_pixels) as reader:
+        frames = np.empty((min(reader.info.packets, max_frames), reader.height, reader.width, 3), np.uint8)
+        count = 0
+        for frame in reader:
+            if count == max_frames:
+                raise InputError(f"{path}: has more than {max_frames} frames, the limit. Cut it into parts.")
+            if count == len(frames):
+                frames = np.concatenate([frames, np.empty_like(frames)])[:max_frames]
+            frames[count] = frame
+            count += 1
+        return Clip(frames[:count], reader.fps, reader.notes)
