@@ -1,0 +1,98 @@
+"""A generator of your own, whole in one file. Copy it, put your model in, and run
+
+  python infer.py --generator path/to/your_copy.py:MyGenerator
+
+The networks are tiny, their weights random (seeded): the picture means nothing. What to change, for what:
+
+  make_network, build       your networks and checkpoint; pixel and colour conventions belong inside them
+  components                each network's inputs and outputs: names, shapes, dtypes; how often it runs
+  size, fit                 the output's width and height, and how inputs are cropped or padded to it
+  condition, per_frame      what the denoiser sees beside latents; per_frame names what has a value a frame
+  grid, guidance, windows   the published sampling: steps and shift, guidance scale, window and overlap
+  noise, denoise, decode    the initial noise (draw order matters for parity), a prediction, latents to pixels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from engines.spec import Cadence, ComponentSpec, Range, TensorSpec
+from generators.picture import cover
+from generators.schedule import FlowGrid
+from generators.windows import Windows
+
+
+def make_network(component: str):
+    """A torch module. torch is imported in here, so that a run on another engine never loads it."""
+    import torch
+    from torch import nn
+
+    class Pixels(nn.Module):  # (n, 96, 64, 3) uint8 to (n, 3, 96, 64) in [-1, 1]
+        def forward(self, pixels):
+            return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+    class Picture(nn.Module):  # and back
+        def forward(self, x):
+            return ((x + 1.0) * 127.5).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+    class Denoise(nn.Module):  # noisy latents, and what they depend on, to flow: noise minus clean latents
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Conv3d(13, 4, 3, padding=1)
+
+        def forward(self, latents, time, pose, reference):
+            times = time.view(-1, 1, 1, 1, 1).expand_as(latents[:, :1])
+            return self.net(torch.cat([latents, pose, reference.unsqueeze(2).expand_as(latents), times], 1))
+
+    torch.manual_seed(0)  # in place of loading a checkpoint
+    return {"encode": nn.Sequential(Pixels(), nn.PixelUnshuffle(8), nn.Conv2d(192, 4, 1)),
+            "denoise": Denoise(),
+            "decode": nn.Sequential(nn.Conv2d(4, 192, 1), nn.PixelShuffle(8), Picture())}[component]
+
+
+class MyGenerator:
+    """Answers generators/contract.py in full: what each member means is said there."""
+
+    name, size, chunk, frame_axis = "my_generator", (64, 96), 8, 2
+    grid, guidance, windows = FlowGrid(steps=4, shift=3.0), 2.0, Windows(length=16, overlap=4)
+    per_frame = frozenset({"pose"})
+    pixels, latents = TensorSpec("pixels", ("n", 96, 64, 3), "uint8"), TensorSpec("latents", ("n", 4, 12, 8))
+    window, n, b = ("b", 4, 16, 12, 8), {"n": Range(1, 8, 8)}, {"b": Range(1, 1, 2)}
+    seen = (TensorSpec("latents", window), TensorSpec("time", ("b",)), TensorSpec("pose", window),
+            TensorSpec("reference", ("b", 4, 12, 8)))
+    components = {"encode": ComponentSpec("encode", Cadence.CHUNK, (pixels,), (latents,), n),
+                  "denoise": ComponentSpec("denoise", Cadence.STEP, seen, (TensorSpec("flow", window),), b),
+                  "decode": ComponentSpec("decode", Cadence.CHUNK, (latents,), (pixels,), n)}
+
+    def build(self, component: str):
+        """The network of one entry of components."""
+        return make_network(component)
+
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Scaled to cover the output's size, and cut around the centre."""
+        return cover(pixels, *self.size)
+
+    def condition(self, engines, chunks, image: np.ndarray) -> dict[str, np.ndarray]:
+        """pose (1, 4, F, h, w) and reference (1, 4, h, w)."""
+        reference = engines["encode"](pixels=image)["latents"]
+        pose = np.concatenate([engines["encode"](pixels=chunk)["latents"] for chunk in chunks])
+        return {"pose": pose.transpose(1, 0, 2, 3)[None], "reference": reference}
+
+    def noise(self, frames: int, seed: int) -> np.ndarray:
+        """(1, 4, F, h, w), drawn frame by frame."""
+        draws = np.random.Generator(np.random.Philox(seed)).standard_normal((frames, 4, 12, 8), np.float32)
+        return draws.transpose(1, 0, 2, 3)[None]
+
+    def denoise(self, engine, latents: np.ndarray, step: int, constants, conditional: bool) -> np.ndarray:
+        """The flow of one window; the unconditional branch sees zeros."""
+        keep = np.float32(conditional)
+        return engine(latents=latents, time=self.grid.times[step:step + 1], pose=constants["pose"] * keep,
+                      reference=constants["reference"] * keep)["flow"]
+
+    def decode(self, engines, latents: np.ndarray) -> Iterator[np.ndarray]:
+        """Pixels (n, 96, 64, 3) uint8, a chunk at a time."""
+        frames = latents[0].transpose(1, 0, 2, 3)
+        for start in range(0, len(frames), self.chunk):
+            yield engines["decode"](latents=frames[start:start + self.chunk])["pixels"]

@@ -1,0 +1,40 @@
+"""Show how far long work has come: a bar on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+class Progress:
+    """Counts ticks of one piece of work of known size; a context manager that writes to stderr."""
+
+    def __init__(self, label: str, total: int, stream: TextIO | None = None, every: float = 10.0) -> None:
+        self.label, self.total, self.every = label, total, every
+        self.stream = stream or sys.stderr
+        self.count, self._bar = 0, None
+        self._started = self._spoke = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self.stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                desc=self.label, total=self.total, file=self.stream, leave=False, dynamic_ncols=True
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def tick(self) -> None:
+        """One more part is done."""
+        self.count += 1
+        if self._bar is not None:
+            self._bar.update()
+        elif time.monotonic() - self._spoke >= self.every:
+            self._spoke = time.monotonic()
+            left = (self._spoke - self._started) / self.count * (self.total - self.count)
+            print(f"{self.label}: {self.count}/{self.total}, {left:.0f} s left", file=self.stream, flush=True)

@@ -1,0 +1,127 @@
+"""One request's way from skeleton video and picture to a finished mp4, with the seconds of each stage."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from generators.contract import Engines, Generator
+from pipeline.data import Request
+from pipeline.picture import read_image
+from pipeline.progress import Progress
+from pipeline.sample import evaluations, sample
+from pipeline.video import VideoReader, VideoWriter
+
+StartProgress = Callable[[int], Progress]
+
+
+@dataclass
+class Seconds:
+    """Wall seconds by stage; a stage entered twice adds up."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time inside the block towards that stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[stage] = self.stages.get(stage, 0.0) + time.perf_counter() - start
+
+    def move(self, seconds: float, source: str, target: str) -> None:
+        """Count seconds towards another stage than the one they were measured in."""
+        self.stages[source] -= seconds
+        self.stages[target] = self.stages.get(target, 0.0) + seconds
+
+
+def make_video(
+    request: Request, output: Path, generator: Generator, engines: Engines, start_progress: StartProgress
+) -> dict:
+    """Generate one video; returns what its manifest line says of it.
+
+    The skeleton video is read and the result decoded and written in chunks: memory grows with a clip by its
+    latents only. InputError if an input cannot be used, OutputError if the video cannot be written.
+    """
+    seconds, notes, started = Seconds(), [], time.perf_counter()
+    with seconds("read"):
+        image = generator.fit(read_image(request.image, notes=notes)[None])
+        reader = VideoReader(request.video)
+    with reader:
+        chunks = SkeletonChunks(reader, generator)
+        with seconds("condition"):
+            constants = generator.condition(engines, chunks, image)
+    seconds.move(chunks.waited, "condition", "read")
+    frames = chunks.frames
+    with seconds("denoise"), start_progress(evaluations(generator, frames)) as progress:
+        latents = sample(generator, engines["denoise"], constants, frames, request.seed, progress.tick)
+    content = hashlib.sha256()
+    with VideoWriter(output, *generator.size, reader.fps) as writer:
+        for pixels in _timed(generator.decode(engines, latents), seconds, "decode"):
+            with seconds("write"):
+                for frame in pixels:
+                    content.update(frame)
+                    writer.write(frame)
+        finishing = time.perf_counter()
+    seconds.stages["write"] += time.perf_counter() - finishing
+    return {
+        "frames": frames,
+        "fps": str(reader.fps),
+        "size": list(generator.size),
+        "frames_sha256": content.hexdigest(),
+        "output_sha256": file_sha256(output),
+        "video_sha256": file_sha256(request.video),
+        "image_sha256": file_sha256(request.image),
+        "notes": [*notes, *reader.notes],
+        "seconds": {stage: round(s, 4) for stage, s in seconds.stages.items()},
+        "total_seconds": round(time.perf_counter() - started, 4),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class SkeletonChunks:
+    """A skeleton video's frames at the generator's size, in its chunks, counted while they are read."""
+
+    def __init__(self, reader: VideoReader, generator: Generator) -> None:
+        self._reader, self._generator = reader, generator
+        self.frames, self.waited = 0, 0.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Chunks (n, H, W, 3) uint8; waited adds up the seconds spent on reading them."""
+        source = iter(self._reader)
+        while True:
+            start = time.perf_counter()
+            chunk = [self._generator.fit(frame[None]) for frame in islice(source, self._generator.chunk)]
+            self.waited += time.perf_counter() - start
+            if not chunk:
+                return
+            self.frames += len(chunk)
+            yield np.concatenate(chunk)
+
+
+def _timed(source: Iterator[np.ndarray], seconds: Seconds, stage: str) -> Iterator[np.ndarray]:
+    """The items of source, the time waited for each counted towards the stage."""
+    while True:
+        with seconds(stage):
+            item = next(source, None)
+        if item is None:
+            return
+        yield item

@@ -1,0 +1,102 @@
+"""The torch engine: names in, names out, and clear refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from engines.spec import Cadence, ComponentSpec, EngineError, Range, TensorSpec
+from engines.torch_engine import TorchEngine, check_device
+
+SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n",)), TensorSpec("b", ("n",))),
+                     (TensorSpec("difference", ("n",)), TensorSpec("sum", ("n",))), {"n": Range(1, 2, 4)})
+A, B = np.array([5, 7], np.float32), np.array([1, 2], np.float32)
+
+
+class Mix(torch.nn.Module):
+    def forward(self, a, b):
+        return a - b, a + b
+
+
+class Weighted(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def forward(self, a, b):
+        return self.dropout(a * self.weight), b
+
+
+def test_inputs_go_by_name_in_the_specs_order_and_outputs_keep_their_names():
+    outputs = TorchEngine(SPEC, Mix())(b=B, a=A)
+    assert list(outputs) == ["difference", "sum"]
+    np.testing.assert_array_equal(outputs["difference"], [4, 5])
+    np.testing.assert_array_equal(outputs["sum"], [6, 9])
+
+
+def test_outputs_are_numpy_without_gradient_or_dropout():
+    outputs = TorchEngine(SPEC, Weighted().train())(a=A, b=B)
+    assert all(type(array) is np.ndarray and array.dtype == np.float32 for array in outputs.values())
+    np.testing.assert_array_equal(outputs["difference"], 2 * A)
+
+
+def test_outputs_lie_in_memory_as_they_look():
+    class Transpose(torch.nn.Module):
+        def forward(self, x):
+            return x.permute(1, 0)
+
+    spec = ComponentSpec("flip", Cadence.STEP, (TensorSpec("x", (2, 3)),), (TensorSpec("y", (3, 2)),))
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    y = TorchEngine(spec, Transpose())(x=x)["y"]
+    assert y.flags.c_contiguous
+    np.testing.assert_array_equal(y, x.T)
+
+
+def test_a_single_tensor_is_one_output():
+    spec = ComponentSpec("one", Cadence.STEP, (TensorSpec("a", (2,)),), (TensorSpec("same", (2,)),))
+    np.testing.assert_array_equal(TorchEngine(spec, torch.nn.Identity())(a=A)["same"], A)
+
+
+def test_strided_inputs_are_read_as_they_look():
+    outputs = TorchEngine(SPEC, Mix())(a=A[::-1], b=np.stack([B, B], 1)[:, 0])
+    np.testing.assert_array_equal(outputs["sum"], [8, 7])
+
+
+def test_the_spec_is_checked_before_the_module_runs():
+    engine = TorchEngine(SPEC, Mix())
+    with pytest.raises(ValueError, match=r"mix takes \['a', 'b'\], got \['a'\]"):
+        engine(a=A)
+    with pytest.raises(ValueError, match=r"mix: expected b \(n\) float32, got \(2,\) float64"):
+        engine(a=A, b=B.astype(np.float64))
+
+
+def test_a_module_with_another_number_of_outputs_is_refused():
+    spec = ComponentSpec("mix", Cadence.STEP, SPEC.inputs, SPEC.outputs[:1], SPEC.ranges)
+    with pytest.raises(ValueError, match="zip"):
+        TorchEngine(spec, Mix())(a=A, b=B)
+
+
+def test_a_closed_engine_refuses_to_run():
+    engine = TorchEngine(SPEC, Mix())
+    engine.close()
+    with pytest.raises(ValueError, match="mix: this engine is closed; build another"):
+        engine(a=A, b=B)
+
+
+def test_the_cpu_is_a_device():
+    check_device("cpu")
+
+
+NO_DEVICES = ["nonsense", "", "cuda:99", "meta", "xla", "hpu", "privateuseone", "cpu:x"]
+
+
+@pytest.mark.parametrize("device", NO_DEVICES)
+def test_a_device_that_cannot_compute_here_is_an_engine_error_that_names_it(device):
+    with pytest.raises(EngineError, match=f"torch cannot use --device {device}: .{{8}}"):
+        check_device(device)
+
+
+def test_without_torch_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(EngineError, match="needs torch; run: pip install -r requirements.txt"):
+        check_device("cpu")
