@@ -20,7 +20,7 @@ class TorchEngine:
         self._module = module.eval().to(device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name. ValueError if an input does not fit the spec, or the engine is closed."""
+        """Outputs by name. ValueError: an input does not fit the spec, or the engine is closed; MemoryError."""
         import torch
 
         if self._module is None:
@@ -31,7 +31,10 @@ class TorchEngine:
                 torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])).to(self.device)
                 for tensor in self.spec.inputs
             ]
-            outputs = self._module(*inputs)
+            try:
+                outputs = self._module(*inputs)
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(f"{self.spec.name}: {str(error).splitlines()[0]}") from error
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         return {
             tensor.name: output.cpu().contiguous().numpy()

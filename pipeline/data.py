@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,8 @@ def _by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:
     stems: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            stems.setdefault(path.stem, []).append(path)
+            # One name may be spelt in two ways: macOS writes accents apart from their letters.
+            stems.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
     return stems
 
 

@@ -87,6 +87,7 @@ def _record(run: Run, line: dict) -> dict:
     if line["status"] == "failed":
         run.say(f"{line['id']}: failed: {line['error']}")
     line = {**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    with (run.out / MANIFEST).open("a", encoding="utf-8") as manifest:
+    # A file name that is no text has bytes that UTF-8 cannot hold; as \udcff they still make valid JSON.
+    with (run.out / MANIFEST).open("a", encoding="utf-8", errors="backslashreplace") as manifest:
         manifest.write(json.dumps(line, ensure_ascii=False) + "\n")
     return line

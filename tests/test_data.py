@@ -97,6 +97,11 @@ def test_names_may_hold_spaces_dots_and_any_script(folder):
     assert [request.id for request in pair(data).requests] == sorted(stems)
 
 
+def test_both_ways_to_write_an_accent_are_one_name(folder):
+    data = folder(["Zoe\u0308.mp4", "b.mp4"], ["Zo\u00eb.png", "b.png"])  # as macOS does, and others
+    assert [request.id for request in pair(data).requests] == ["Zo\u00eb", "b"]
+
+
 def test_a_missing_data_folder_is_named(tmp_path):
     text = refusal(tmp_path / "nowhere")
     assert text == f"data folder {tmp_path / 'nowhere'} does not exist; it needs videos/ and images/ in it"

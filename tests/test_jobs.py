@@ -1,6 +1,7 @@
 """Many requests: a bad one is recorded and the others are still made; what the status says of the whole."""
 
 import json
+import os
 
 import pytest
 
@@ -95,6 +96,14 @@ def test_if_memory_runs_out_everywhere_the_status_says_so(run, make_data, plain)
     generator.decode = decode
     lines, status, _ = run(make_data({"a": 2}), generator)
     assert status is Exit.EXHAUSTED and "Unable to allocate" in lines[0]["error"]
+
+
+def test_a_file_name_that_is_no_text_still_makes_a_valid_manifest_line(run, make_data, tmp_path):
+    data = make_data({"a": 2})
+    for part, suffix in (("videos", "mp4"), ("images", "png")):
+        (data / part / f"a.{suffix}").rename(data / part / os.fsdecode(b"\xff." + suffix.encode()))
+    lines, status, _ = run(data)
+    assert status is Exit.OK and manifest(tmp_path) == lines and lines[0]["id"] == "\udcff"
 
 
 def test_different_reasons_are_some_failed(run, make_data, plain):

@@ -34,6 +34,15 @@ def test_inputs_go_by_name_in_the_specs_order_and_outputs_keep_their_names():
     np.testing.assert_array_equal(outputs["sum"], [6, 9])
 
 
+def test_running_out_of_device_memory_is_a_memory_error_that_names_the_component():
+    class Greedy(torch.nn.Module):
+        def forward(self, a, b):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore lines")
+
+    with pytest.raises(MemoryError, match=r"^mix: CUDA out of memory. Tried to allocate 2 GiB.$"):
+        TorchEngine(SPEC, Greedy())(a=A, b=B)
+
+
 def test_outputs_are_numpy_without_gradient_or_dropout():
     outputs = TorchEngine(SPEC, Weighted().train())(a=A, b=B)
     assert all(type(array) is np.ndarray and array.dtype == np.float32 for array in outputs.values())
