@@ -20,7 +20,7 @@ class TorchEngine:
         self._module = module.eval().to(device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name. ValueError: an input does not fit the spec, or the engine is closed; MemoryError."""
+        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
         import torch
 
         if self._module is None:
