@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from generators.presenter.backdrop import add_lights
-from generators.presenter.motion import head_frame
-from generators.presenter.render import REFERENCE_TIME, Clip
-from generators.presenter.skeleton import HAND_EDGES, HAND_PALETTE, PALETTE
-from generators.presenter.talk import random_talk
+from generators.presenter.render.backdrop import add_lights
+from generators.presenter.render.clip import REFERENCE_TIME, Clip
+from generators.presenter.render.motion import head_frame
+from generators.presenter.render.skeleton import HAND_EDGES, HAND_PALETTE, PALETTE
+from generators.presenter.render.talk import random_talk
 
 T = np.arange(4) / 24
 SEEDS = [0, 3, 12, 42]  # four kinds of hair and top, with and without glasses

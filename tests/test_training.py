@@ -13,7 +13,7 @@ from generators.presenter import train
 from generators.presenter.dataset import Pictures, Windows, hand_and_face_weights
 from generators.presenter.load import load_autoencoder, load_denoiser, save_weights
 from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize
-from generators.presenter.render import Clip
+from generators.presenter.render.clip import Clip
 
 SMALL_AUTOENCODER, SMALL_DENOISER = AutoencoderSize(8, 8, 1, 1), DenoiserSize(1, 24, 1, 32)
 PLAN = train.Plan(steps=6, rate=1e-2, warm_up=2, batch=2, save_every=3, compiled=False)

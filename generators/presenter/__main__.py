@@ -156,7 +156,7 @@ def run_sample_data(args: argparse.Namespace) -> None:
     """videos/ and images/; outputs/ comes from infer.py."""
     from fractions import Fraction
 
-    from generators.presenter.render import FPS
+    from generators.presenter.render.clip import FPS
     from generators.presenter.sample_data import write_sample_data
     from pipeline.video import VideoWriter
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from generators.presenter.render import FPS, HEIGHT, WIDTH, Clip
+from generators.presenter.render.clip import FPS, HEIGHT, WIDTH, Clip
 
 TRAINING_SEEDS = 1_000_000  # seeds below are for sample and held-out data, never for training
 

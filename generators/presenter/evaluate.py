@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from generators.presenter.render import HEIGHT, WIDTH, Clip
+from generators.presenter.render.clip import HEIGHT, WIDTH, Clip
 
 HELD_OUT_SEED = 500_000
 Generate = Callable[[np.ndarray, np.ndarray], np.ndarray]

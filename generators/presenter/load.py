@@ -54,6 +54,8 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
     if not path.is_file():
         raise GeneratorError(f"no weights at {path}; train them with: python -m generators.presenter train")
     with safe_open(path, "pt") as file:
+        if not file.metadata():
+            raise GeneratorError(f"{path} lacks its network's size; weights of another program?")
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
         return tensors, {key: int(value) for key, value in file.metadata().items() if key != "format"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from generators.presenter.render import Clip
+from generators.presenter.render.clip import Clip
 
 WriteVideo = Callable[[Path, np.ndarray], None]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators.presenter.motion import Noise
+from generators.presenter.render.motion import Noise
 
 LIGHTS = 7
 

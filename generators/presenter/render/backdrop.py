@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from generators.presenter.brush import Brush, shade
-from generators.presenter.identity import Identity
+from generators.presenter.render.brush import Brush, shade
+from generators.presenter.render.identity import Identity
 
 
 def draw_wall(who: Identity, width: int, height: int) -> np.ndarray:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators.presenter.brush import Colour
-from generators.presenter.motion import Build
+from generators.presenter.render.brush import Colour
+from generators.presenter.render.motion import Build
 
 SKINS = [(255, 224, 196), (244, 203, 168), (228, 178, 136), (199, 144, 102), (158, 106, 72), (112, 74, 52)]
 HAIRS = [

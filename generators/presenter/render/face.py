@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from generators.presenter.brush import Brush, rounded, shade
-from generators.presenter.identity import Identity
-from generators.presenter.motion import Pose, head_frame
-from generators.presenter.talk import Talk
+from generators.presenter.render.brush import Brush, rounded, shade
+from generators.presenter.render.identity import Identity
+from generators.presenter.render.motion import Pose, head_frame
+from generators.presenter.render.talk import Talk
 
 ANGLES = np.linspace(0, 2 * np.pi, 32, endpoint=False)
 OUTLINE = np.stack([np.cos(ANGLES) * (1 - 0.16 * np.clip(np.sin(ANGLES), 0, 1) ** 2), np.sin(ANGLES)], 1)

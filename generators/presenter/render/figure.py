@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from generators.presenter.brush import Brush, Colour, rounded, shade
-from generators.presenter.face import draw_back_hair, draw_head
-from generators.presenter.identity import Identity
-from generators.presenter.motion import HAND, Pose
-from generators.presenter.talk import Talk
+from generators.presenter.render.brush import Brush, Colour, rounded, shade
+from generators.presenter.render.face import draw_back_hair, draw_head
+from generators.presenter.render.identity import Identity
+from generators.presenter.render.motion import HAND, Pose
+from generators.presenter.render.talk import Talk
 
 LONG_SLEEVES = ("suit", "sweater", "shirt")
 LIGHT = np.array([-0.010, -0.008])  # highlights sit a little towards the light, up and left

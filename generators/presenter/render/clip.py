@@ -11,13 +11,13 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from generators.presenter.backdrop import add_lights, draw_wall
-from generators.presenter.brush import Brush
-from generators.presenter.figure import draw_figure
-from generators.presenter.identity import Identity, random_identity
-from generators.presenter.motion import Motion, Pose
-from generators.presenter.skeleton import draw_skeleton
-from generators.presenter.talk import random_talk
+from generators.presenter.render.backdrop import add_lights, draw_wall
+from generators.presenter.render.brush import Brush
+from generators.presenter.render.figure import draw_figure
+from generators.presenter.render.identity import Identity, random_identity
+from generators.presenter.render.motion import Motion, Pose
+from generators.presenter.render.skeleton import draw_skeleton
+from generators.presenter.render.talk import random_talk
 
 WIDTH, HEIGHT, FPS = 128, 192, 24
 SUPERSAMPLE = 2
