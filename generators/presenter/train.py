@@ -161,30 +161,31 @@ def _run(
 ) -> nn.Module:
     """AdamW, clipped gradients, averaged weights, checkpoints; returns the averaged network."""
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizers = make_optimizers(network, plan.rate)
     averaged = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
     )
     checkpoint = folder / f"{name}.checkpoint.pt"
-    step = _resume(checkpoint, network, averaged, optimizer)
+    step = _resume(checkpoint, network, averaged, optimizers)
     source, recent, started, spoke = batches(step), [], time.monotonic(), 0.0
     first = step
     device_type = plan.device.split(":")[0]
     while step < plan.steps:
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = plan.rate * min(1.0, (step + 1) / plan.warm_up) * (1 - step / plan.steps) ** 0.8
         torch.manual_seed(step)
         with torch.autocast(device_type, dtype=torch.bfloat16):
             loss = loss_of(network, next(source))
-        optimizer.zero_grad(set_to_none=True)
+        network.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         averaged.update_parameters(network)
         step += 1
         recent.append(loss.item())
         if step % plan.save_every == 0 or step == plan.steps:
-            _save_checkpoint(checkpoint, network, averaged, optimizer, step)
+            _save_checkpoint(checkpoint, network, averaged, optimizers, step)
             save_weights(averaged.module, folder / f"{name}.latest.safetensors")
             _log(folder / f"{name}.log.jsonl", step, recent, (time.monotonic() - started) / (step - first))
             recent = []
@@ -200,31 +201,49 @@ def _run(
     return averaged.module
 
 
+def make_optimizers(network: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for the matrices inside transformer blocks, AdamW for everything else.
+
+    Muon's updates are scaled to AdamW's size (Liu et al., 2025), so that one rate serves both.
+    """
+    named = list(network.named_parameters())
+    matrices = [p for name, p in named if ".blocks." in name and p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    others = [p for _, p in named if id(p) not in chosen]
+    adamw = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    if not matrices:
+        return [adamw]
+    return [adamw, torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")]
+
+
 def _resume(
-    checkpoint: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer
+    checkpoint: Path, network: nn.Module, averaged: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> int:
     if not checkpoint.exists():
         return 0
     state = torch.load(checkpoint, weights_only=True)
     network.load_state_dict(state["network"])
     averaged.load_state_dict(state["averaged"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     return state["step"]
 
 
 def _save_checkpoint(
-    path: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, step: int
+    path: Path,
+    network: nn.Module,
+    averaged: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    step: int,
 ) -> None:
     partial = path.with_suffix(".tmp")
-    torch.save(
-        {
-            "network": network.state_dict(),
-            "averaged": averaged.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-        },
-        partial,
-    )
+    state = {
+        "network": network.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "step": step,
+    }
+    torch.save(state, partial)
     os.replace(partial, path)
 
 
