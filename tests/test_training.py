@@ -10,7 +10,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from generators.presenter import train
-from generators.presenter.dataset import Pictures, Windows, hand_and_face_weights
+from generators.presenter.dataset import Pictures, Windows, hand_and_face_weights, stream
 from generators.presenter.load import load_autoencoder, load_denoiser, save_weights
 from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize
 from generators.presenter.render.clip import Clip
@@ -26,7 +26,7 @@ class Killed(Exception):
 @pytest.fixture(autouse=True)
 def rendered_here(monkeypatch):
     """Batches are rendered in this process, on one core: starting more takes longer than the few batches."""
-    monkeypatch.setattr(train, "stream", iter)
+    monkeypatch.setattr(train, "stream", lambda dataset, workers=1: iter(dataset))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,7 +35,7 @@ def rendered_here(monkeypatch):
 
 def die_after(batches, monkeypatch):
     """The next run is killed after some batches."""
-    def stream(dataset):
+    def stream(dataset, workers=1):
         yield from itertools.islice(iter(dataset), batches)
         raise Killed
 
@@ -170,6 +170,13 @@ def test_item_n_of_the_data_is_the_same_wherever_a_run_begins():
     for one, other in zip(from_start, resumed, strict=True):
         assert torch.equal(one, other)
     assert torch.equal(list(itertools.islice(iter(Pictures(0)), 2))[1], next(iter(Pictures(1))))
+
+
+def test_several_processes_render_the_same_batches_in_the_same_order():
+    alone = itertools.islice(iter(Windows(5, batch=1, frames=1, window=2)), 4)
+    together = itertools.islice(stream(Windows(5, batch=1, frames=1, window=2), workers=2), 4)
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_a_batch_of_windows_is_references_frames_skeletons_weights_and_places():

@@ -39,6 +39,7 @@ def main() -> Exit:
     train.add_argument(
         "--rate", type=float, default=1e-3, help="the denoiser's highest learning rate (0.001)"
     )
+    train.add_argument("--workers", type=int, default=1, help="processes that render data (1)")
     train.add_argument("--start", type=Path, help="denoiser weights to begin from")
     train.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     train.set_defaults(run_command=run_train)
@@ -86,8 +87,15 @@ def run_train(args: argparse.Namespace) -> None:
     from generators.presenter.train import Plan, train_autoencoder, train_denoiser
 
     if not (args.run / AUTOENCODER_FILE).exists():
-        train_autoencoder(args.run, Plan(args.steps[0], 2e-3, device=args.device))
-    plan = Plan(args.steps[1], args.rate, batch=args.batch, frames=args.frames, device=args.device)
+        train_autoencoder(args.run, Plan(args.steps[0], 2e-3, device=args.device, workers=args.workers))
+    plan = Plan(
+        args.steps[1],
+        args.rate,
+        batch=args.batch,
+        frames=args.frames,
+        device=args.device,
+        workers=args.workers,
+    )
     print(train_denoiser(args.run, plan, args.start))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from generators.presenter.render.clip import FPS, HEIGHT, WIDTH, Clip
 
@@ -23,15 +24,13 @@ class Pictures(IterableDataset):
 
     def __iter__(self) -> Iterator[Tensor]:
         cv2.setNumThreads(1)
-        n = self.first
-        while True:
+        for n in _mine(self.first):
             pictures = []
             for k in range(6):
                 clip = Clip(TRAINING_SEEDS + 6 * n + k)
                 t = np.random.default_rng((n, k)).uniform(0, 8, 4)
                 pictures += [clip.frames(t[:3]), clip.skeletons(t[3:])]
             yield torch.from_numpy(np.concatenate(pictures))
-            n += 1
 
 
 class Windows(IterableDataset):
@@ -46,8 +45,7 @@ class Windows(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         cv2.setNumThreads(1)
-        n = self.first
-        while True:
+        for n in _mine(self.first):
             rng = np.random.default_rng((n, 3))
             places = np.sort(rng.choice(self.window, self.frames, replace=False))
             items = [
@@ -58,7 +56,6 @@ class Windows(IterableDataset):
                 *(torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True)),
                 torch.from_numpy(places),
             )
-            n += 1
 
     def _item(self, seed: int, start: float, places: np.ndarray) -> tuple[np.ndarray, ...]:
         clip = Clip(seed)
@@ -81,6 +78,12 @@ def hand_and_face_weights(clip: Clip, t: np.ndarray, hand: float = 3.0, face: fl
     return weights
 
 
-def stream(dataset: IterableDataset) -> Iterator:
-    """Batches rendered one process ahead of the training."""
-    return iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4))
+def stream(dataset: IterableDataset, workers: int = 1) -> Iterator:
+    """Batches in order, rendered ahead of the training by that many processes."""
+    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4))
+
+
+def _mine(first: int) -> Iterator[int]:
+    """Numbers of the batches that this process renders; the loader takes turns and so keeps their order."""
+    worker = get_worker_info()
+    return count(first + worker.id, worker.num_workers) if worker else count(first)

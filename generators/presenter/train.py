@@ -42,6 +42,7 @@ class Plan:
     save_every: int = 200
     device: str = "cpu"
     compiled: bool = True
+    workers: int = 1
 
 
 class PlacedRope(nn.Module):
@@ -77,7 +78,7 @@ def train_autoencoder(folder: Path, plan: Plan, size: AutoencoderSize = Autoenco
         "autoencoder",
         network,
         plan,
-        lambda first: stream(Pictures(first)),
+        lambda first: stream(Pictures(first), plan.workers),
         lambda net, batch: autoencoder_loss(net, pixels_to_input(batch.to(plan.device))),
     )
     with torch.inference_mode():  # unit variance per latent channel, measured on fresh pictures
@@ -108,7 +109,7 @@ def train_denoiser(
         "denoiser",
         network,
         plan,
-        lambda first: stream(Windows(first, plan.batch, plan.frames, plan.window)),
+        lambda first: stream(Windows(first, plan.batch, plan.frames, plan.window), plan.workers),
         lambda net, batch: denoiser_loss(net, forward, autoencoder, [part.to(plan.device) for part in batch]),
     )
     return save_weights(ema, folder / DENOISER_FILE)
