@@ -102,8 +102,11 @@ def _user_class(path: Path, attribute: str) -> type:
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     spec.loader.exec_module(module)
     if not isinstance(getattr(module, attribute, None), type):
-        classes = sorted(n for n, value in vars(module).items()
-                         if isinstance(value, type) and value.__module__ == spec.name)
+        classes = sorted(
+            n
+            for n, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == spec.name
+        )
         raise GeneratorError(f"{path} has no class {attribute!r}; it has {classes}")
     return getattr(module, attribute)
 

@@ -47,10 +47,11 @@ def train_autoencoder(folder, plan=PLAN):
 
 
 def train_denoiser(folder, plan=PLAN):
-    if not (folder / "autoencoder.safetensors").exists():
+    autoencoder = folder / "autoencoder.safetensors"
+    if not autoencoder.exists():
         torch.manual_seed(0)
-        save_weights(Autoencoder(SMALL_AUTOENCODER), folder / "autoencoder.safetensors")
-    return train.train_denoiser(folder, plan, size=SMALL_DENOISER)
+        save_weights(Autoencoder(SMALL_AUTOENCODER), autoencoder)
+    return train.train_denoiser(folder, plan, autoencoder, size=SMALL_DENOISER)
 
 
 def weights(path, load):
@@ -119,8 +120,8 @@ def test_latents_of_a_trained_autoencoder_have_unit_variance_per_channel(tmp_pat
 def test_a_denoiser_can_begin_from_weights_whatever_its_size(tmp_path):
     torch.manual_seed(5)
     start = save_weights(Denoise(DenoiserSize(1, 36, 1, 32)), tmp_path / "start.safetensors")
-    save_weights(Autoencoder(SMALL_AUTOENCODER), tmp_path / "run" / "autoencoder.safetensors")
-    path = train.train_denoiser(tmp_path / "run", replace(PLAN, steps=1, rate=0.0), start)
+    autoencoder = save_weights(Autoencoder(SMALL_AUTOENCODER), tmp_path / "autoencoder.safetensors")
+    path = train.train_denoiser(tmp_path / "run", replace(PLAN, steps=1, rate=0.0), autoencoder, start)
     begun, trained = weights(start, load_denoiser), weights(path, load_denoiser)
     assert begun.keys() == trained.keys()
     assert all(torch.equal(begun[key], trained[key]) for key in begun)  # at rate 0 nothing moves
@@ -128,7 +129,7 @@ def test_a_denoiser_can_begin_from_weights_whatever_its_size(tmp_path):
 
 def test_a_denoiser_without_an_autoencoder_says_so(tmp_path):
     with pytest.raises(ValueError, match="no weights at .*autoencoder.safetensors; train them with"):
-        train.train_denoiser(tmp_path, PLAN, size=SMALL_DENOISER)
+        train.train_denoiser(tmp_path, PLAN, tmp_path / "autoencoder.safetensors", size=SMALL_DENOISER)
 
 
 # The rotary embedding for frames picked from a window

@@ -29,18 +29,21 @@ def main() -> Exit:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True)
-    train = commands.add_parser("train", help="train the autoencoder, then the denoiser")
+    train = commands.add_parser("train", help="train the autoencoder, then the denoiser in two stages")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints, logs and weights")
     train.add_argument(
-        "--steps", type=int, nargs=2, default=(3600, 8000), metavar=("AUTOENCODER", "DENOISER")
+        "--steps",
+        type=int,
+        nargs=3,
+        default=(3600, 2700, 1150),
+        metavar=("AUTOENCODER", "PICKED", "WHOLE"),
+        help="of the autoencoder, of the denoiser on two picked frames, on whole windows (3600 2700 1150)",
     )
-    train.add_argument("--frames", type=int, default=2, help="frames of a window trained at a time (2)")
-    train.add_argument("--batch", type=int, default=12, help="windows a step (12)")
     train.add_argument(
-        "--rate", type=float, default=1e-3, help="the denoiser's highest learning rate (0.001)"
+        "--batch", type=int, default=2, help="whole windows a step, six times as many picked (2)"
     )
+    train.add_argument("--start", type=Path, help="denoiser weights to begin the whole windows from")
     train.add_argument("--workers", type=int, default=1, help="processes that render data (1)")
-    train.add_argument("--start", type=Path, help="denoiser weights to begin from")
     train.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     train.set_defaults(run_command=run_train)
     evaluate = commands.add_parser("evaluate", help="hold generated clips against the renderer's truth")
@@ -82,21 +85,21 @@ def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Autoencoder unless the run has one, then denoiser."""
-    from generators.presenter.load import AUTOENCODER_FILE
+    """Three stages, each resumed, or skipped if the run has finished it; --start stands for the second."""
+    from generators.presenter.load import AUTOENCODER_FILE, DENOISER_FILE
     from generators.presenter.train import Plan, train_autoencoder, train_denoiser
 
-    if not (args.run / AUTOENCODER_FILE).exists():
-        train_autoencoder(args.run, Plan(args.steps[0], 2e-3, device=args.device, workers=args.workers))
-    plan = Plan(
-        args.steps[1],
-        args.rate,
-        batch=args.batch,
-        frames=args.frames,
-        device=args.device,
-        workers=args.workers,
-    )
-    print(train_denoiser(args.run, plan, args.start))
+    autoencoder, picked, whole = args.steps
+    machine = {"device": args.device, "workers": args.workers}
+    weights = args.run / AUTOENCODER_FILE
+    if not weights.exists():
+        train_autoencoder(args.run, Plan(autoencoder, 2e-3, **machine))
+    start = args.start or args.run / "picked" / DENOISER_FILE
+    if not start.exists():
+        plan = Plan(picked, 1e-3, batch=6 * args.batch, frames=2, **machine)
+        train_denoiser(args.run / "picked", plan, weights)
+    plan = Plan(whole, 6e-4, batch=args.batch, frames=16, **machine)
+    print(train_denoiser(args.run, plan, weights, start))
 
 
 def run_evaluate(args: argparse.Namespace) -> None:

@@ -90,15 +90,17 @@ def train_autoencoder(folder: Path, plan: Plan, size: AutoencoderSize = Autoenco
 
 
 def train_denoiser(
-    folder: Path, plan: Plan, start: Path | None = None, size: DenoiserSize = DenoiserSize()
+    folder: Path,
+    plan: Plan,
+    autoencoder_weights: Path,
+    start: Path | None = None,
+    size: DenoiserSize = DenoiserSize(),
 ) -> Path:
-    """Train on the latents of folder's autoencoder; writes and returns denoiser.safetensors.
+    """Train on the latents of an autoencoder; writes and returns denoiser.safetensors in the run's folder.
 
     start: weights to begin from instead of random ones; size is then theirs.
     """
-    autoencoder = load_autoencoder(folder / AUTOENCODER_FILE).to(
-        plan.device, memory_format=torch.channels_last
-    )
+    autoencoder = load_autoencoder(autoencoder_weights).to(plan.device, memory_format=torch.channels_last)
     torch.manual_seed(0)
     network = (load_denoiser(start) if start else Denoise(size)).to(plan.device)
     network.transformer.rope = PlacedRope(network.transformer.rope, plan)
