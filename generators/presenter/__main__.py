@@ -42,7 +42,7 @@ def main() -> Exit:
     train.add_argument(
         "--batch", type=int, default=2, help="whole windows a step, six times as many picked (2)"
     )
-    train.add_argument("--start", type=Path, help="denoiser weights to begin the whole windows from")
+    train.add_argument("--start", type=Path, help="folder of weights to go on from, in the third stage")
     train.add_argument("--workers", type=int, default=1, help="processes that render data (1)")
     train.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     train.set_defaults(run_command=run_train)
@@ -85,16 +85,23 @@ def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Three stages, each resumed, or skipped if the run has finished it; --start stands for the second."""
+    """Three stages, each resumed, or skipped if the run has finished it; --start stands for the first two."""
+    import shutil
+
     from generators.presenter.load import AUTOENCODER_FILE, DENOISER_FILE
     from generators.presenter.train import Plan, train_autoencoder, train_denoiser
 
     autoencoder, picked, whole = args.steps
     machine = {"device": args.device, "workers": args.workers}
     weights = args.run / AUTOENCODER_FILE
+    if args.start and not (args.start / AUTOENCODER_FILE).is_file():
+        raise GeneratorError(f"--start: there are no weights in {args.start}")
+    if args.start and not weights.exists():
+        args.run.mkdir(parents=True, exist_ok=True)
+        shutil.copy(args.start / AUTOENCODER_FILE, weights)
     if not weights.exists():
         train_autoencoder(args.run, Plan(autoencoder, 2e-3, **machine))
-    start = args.start or args.run / "picked" / DENOISER_FILE
+    start = (args.start or args.run / "picked") / DENOISER_FILE
     if not start.exists():
         plan = Plan(picked, 1e-3, batch=6 * args.batch, frames=2, **machine)
         train_denoiser(args.run / "picked", plan, weights)
