@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, Range, TensorSpec
-from generators.picture import cover
+from generators.fit import cover
 from generators.schedule import FlowGrid
 from generators.windows import Windows
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from generators.presenter.render.clip import FPS, HEIGHT, WIDTH, Clip
+from generators.presenter.render.motion import hands_and_face
 
 TRAINING_SEEDS = 1_000_000  # seeds below are for sample and held-out data, never for training
 
@@ -69,8 +70,7 @@ def hand_and_face_weights(clip: Clip, t: np.ndarray, hand: float = 3.0, face: fl
     weights = np.ones((len(t), HEIGHT // 8, WIDTH // 8), np.float32)
     cells = WIDTH / 8
     for i in range(len(t)):
-        head = pose.body[i, [0, 14, 15, 16, 17]]
-        for points, weight in ((head + (0, 0.03), face), (pose.hands[i, 0], hand), (pose.hands[i, 1], hand)):
+        for points, weight in zip(hands_and_face(pose, i), (hand, hand, face), strict=True):
             low = np.maximum(np.floor(points.min(0) * cells).astype(int), 0)
             high = np.ceil(points.max(0) * cells).astype(int)
             part = weights[i, low[1] : max(high[1], 0), low[0] : max(high[0], 0)]

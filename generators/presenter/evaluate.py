@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from generators.presenter.render.clip import HEIGHT, WIDTH, Clip
+from generators.presenter.render.motion import hands_and_face
 
 HELD_OUT_SEED = 500_000
 Generate = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -87,8 +88,7 @@ def hand_and_face_boxes(item: HeldOut, margin: float = 0.03) -> tuple[np.ndarray
     pose = item.clip.pose(item.t)
     hands, face = (np.zeros((len(item.t), HEIGHT, WIDTH), bool) for _ in range(2))
     for i in range(len(item.t)):
-        head = pose.body[i, [0, 14, 15, 16, 17]]
-        for points, mask in ((pose.hands[i, 0], hands), (pose.hands[i, 1], hands), (head + (0, 0.04), face)):
+        for points, mask in zip(hands_and_face(pose, i), (hands, hands, face), strict=True):
             x0, y0 = np.floor((points.min(0) - margin) * WIDTH).astype(int).clip(0)
             x1, y1 = np.ceil((points.max(0) + margin) * WIDTH).astype(int).clip(0)
             mask[i, y0:y1, x0:x1] = True

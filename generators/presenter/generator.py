@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, Engine, Range, TensorSpec
 from generators.contract import Constants, Engines
-from generators.picture import cover
+from generators.fit import cover
 from generators.schedule import FlowGrid
 from generators.windows import Windows
 

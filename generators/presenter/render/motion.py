@@ -141,6 +141,12 @@ def head_frame(pose: Pose, i: int, build: Build) -> tuple[np.ndarray, float, flo
     return pose.body[i, 1] + up * HEAD_RISE, HEAD_HALF[0] * build.head, HEAD_HALF[1] * build.head
 
 
+def hands_and_face(pose: Pose, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (N, 2) whose boxes hold the right hand, the left hand and the face at moment i."""
+    face = pose.body[i, [0, 14, 15, 16, 17]] + (0, 0.04)  # the mouth lies below the key points
+    return pose.hands[i, 0], pose.hands[i, 1], face
+
+
 def _place_head(
     body: np.ndarray, neck: np.ndarray, roll: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, build: Build
 ) -> None:
