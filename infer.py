@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from engines.spec import EngineError
+from engines.torch_engine import start_engines
 from generators.contract import GeneratorError, load_generator
 from pipeline.data import find_requests
 from pipeline.errors import InputError, OutputError
@@ -31,7 +32,7 @@ def main() -> Exit:
         pairing = find_requests(args.data, args.seed)
         check_writable(args.out)
         generator = load_generator(args.generator)
-        engines = start_engines(generator, args.device)
+        engines = start_engines(generator.components, generator.build, args.device)
         lines, status = run_all(pairing, Run(args.out, generator, engines, say))
     except InputError as error:
         return stop(error, Exit.INPUT)
@@ -69,16 +70,6 @@ def parse() -> argparse.Namespace:
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, got {args.seed}")
     return args
-
-
-def start_engines(generator: object, device: str) -> dict:
-    """A torch engine per component."""
-    from engines.torch_engine import TorchEngine, check_device
-
-    check_device(device)
-    return {
-        name: TorchEngine(spec, generator.build(name), device) for name, spec in generator.components.items()
-    }
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,14 @@ class TorchEngine:
     def close(self) -> None:
         """Drop the module."""
         self._module = None
+
+
+def start_engines(
+    components: Mapping[str, ComponentSpec], build: Callable[[str], torch.nn.Module], device: str
+) -> dict[str, TorchEngine]:
+    """An engine per component, build(name) giving its module; EngineError if the device cannot be used."""
+    check_device(device)
+    return {name: TorchEngine(spec, build(name), device) for name, spec in components.items()}
 
 
 def check_device(device: str) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.spec import EngineError
+from engines.torch_engine import start_engines
 from generators.contract import GeneratorError
 from generators.presenter.generator import WEIGHTS, Presenter
 from generators.schedule import FlowGrid
@@ -70,6 +72,9 @@ def main() -> Exit:
     except GeneratorError as error:
         print(f"generators.presenter: {error}", file=sys.stderr)
         return Exit.USAGE
+    except EngineError as error:
+        print(f"generators.presenter: {error}", file=sys.stderr)
+        return Exit.ENVIRONMENT
     return Exit.OK
 
 
@@ -200,13 +205,8 @@ class _Model:
     """The presenter on torch engines, from arrays to arrays."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from engines.torch_engine import TorchEngine
-
         self.presenter = Presenter(args.weights)
-        self.engines = {
-            name: TorchEngine(spec, self.presenter.build(name), args.device)
-            for name, spec in self.presenter.components.items()
-        }
+        self.engines = start_engines(self.presenter.components, self.presenter.build, args.device)
 
     def generate(
         self,

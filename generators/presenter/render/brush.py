@@ -29,29 +29,11 @@ class Brush:
 
     def disc(self, centre: np.ndarray, radius: float, colour: Colour) -> None:
         """Fill a circle."""
-        x, y = self._points(centre)
-        cv2.circle(
-            self.canvas,
-            (int(x), int(y)),
-            max(1, round(radius * self.fixed)),
-            colour,
-            -1,
-            cv2.LINE_AA,
-            SUBPIXEL,
-        )
+        self._circle(centre, radius, colour, -1)
 
     def ring(self, centre: np.ndarray, radius: float, colour: Colour, width: float) -> None:
         """Stroke a circle."""
-        x, y = self._points(centre)
-        cv2.circle(
-            self.canvas,
-            (int(x), int(y)),
-            max(1, round(radius * self.fixed)),
-            colour,
-            self.pixels(width),
-            cv2.LINE_AA,
-            SUBPIXEL,
-        )
+        self._circle(centre, radius, colour, self.pixels(width))
 
     def limb(self, a: np.ndarray, b: np.ndarray, width_a: float, width_b: float, colour: Colour) -> None:
         """Fill a tapered stroke with round ends; widths are full widths at a and b."""
@@ -65,6 +47,11 @@ class Brush:
     def pixels(self, width: float) -> int:
         """A stroke width in whole pixels of this canvas."""
         return max(1, round(width * self.scale))
+
+    def _circle(self, centre: np.ndarray, radius: float, colour: Colour, thickness: int) -> None:
+        x, y = self._points(centre).tolist()
+        size = max(1, round(radius * self.fixed))
+        cv2.circle(self.canvas, (x, y), size, colour, thickness, cv2.LINE_AA, SUBPIXEL)
 
     def _points(self, points: np.ndarray) -> np.ndarray:
         return np.round(np.clip(points, -2, 4) * self.fixed).astype(np.int32)
