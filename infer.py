@@ -6,23 +6,25 @@ with a line in OUT/manifest.jsonl.
   python infer.py                                  the bundled sample data, to out/
   python infer.py --data DATA --out OUT --json     another folder; the manifest lines on stdout
   python infer.py --generator my_model.py:MyModel  a generator of your own
+  python infer.py --backend openvino --precision fp16,denoise=int8    after export_onnx.py
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import signal
-import sys
 from pathlib import Path
 
+from engines.artifact import built_folder
+from engines.load import BACKENDS, Choice, start_engines
+from engines.precision import PrecisionError, choose_precisions
 from engines.spec import EngineError
-from engines.torch_engine import start_engines
 from generators.contract import GeneratorError, load_generator
 from pipeline.data import find_requests
 from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.jobs import Run, check_writable, run_all
+from pipeline.script import run, say, stop
 
 
 def main() -> Exit:
@@ -32,16 +34,21 @@ def main() -> Exit:
         pairing = find_requests(args.data, args.seed)
         check_writable(args.out)
         generator = load_generator(args.generator)
-        engines = start_engines(generator.components, generator.build, args.device)
-        lines, status = run_all(pairing, Run(args.out, generator, engines, say))
+        precisions = choose_precisions(args.precision, generator.components)
+        choice = Choice(args.backend, precisions, args.device, built_folder(generator.name))
+        backend, engines = start_engines(generator, choice, say)
+        ran_with = {"backend": backend, "precision": precisions, "device": args.device}
+        lines, status = run_all(pairing, Run(args.out, generator, engines, say, ran_with))
     except InputError as error:
-        return stop(error, Exit.INPUT)
-    except (OutputError, GeneratorError) as error:
-        return stop(error, Exit.USAGE)
+        return stop("infer.py", error, Exit.INPUT)
+    except (OutputError, GeneratorError, PrecisionError) as error:
+        return stop("infer.py", error, Exit.USAGE)
     except EngineError as error:
-        return stop(error, Exit.ENVIRONMENT)
+        return stop("infer.py", error, Exit.ENVIRONMENT)
+    except MemoryError as error:
+        return stop("infer.py", f"out of memory: {error}", Exit.EXHAUSTED)
     except KeyboardInterrupt:
-        return stop("interrupted; finished videos are kept", Exit.INTERRUPTED)
+        return stop("infer.py", "interrupted; finished videos are kept", Exit.INTERRUPTED)
     if args.json:
         for line in lines:
             print(json.dumps(line, ensure_ascii=False))
@@ -61,7 +68,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the videos (out/)")
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:1 (cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
+    parser.add_argument(
+        "--backend", choices=["auto", *BACKENDS], default="torch", help="what runs the networks (torch)"
+    )
+    parser.add_argument(
+        "--precision", default="fp32", help="one for all, then exceptions: fp16,denoise=int8 (fp32)"
+    )
     parser.add_argument(
         "--seed", type=int, default=42, help="seed of requests that pairs.csv gives none (42)"
     )
@@ -72,22 +85,5 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def say(text: str) -> None:
-    """A message for people."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def stop(reason: object, status: Exit) -> Exit:
-    """Say why, and give the status back."""
-    say(f"infer.py: {reason}")
-    return status
-
-
-def terminated(*_: object) -> None:
-    """SIGTERM unwinds like any exit, so that half-written files are removed."""
-    sys.exit(Exit.TERMINATED)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, terminated)
-    sys.exit(main())
+    run(main)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 class EngineError(RuntimeError):
@@ -71,6 +75,14 @@ class ComponentSpec:
                 f"but its inputs name the dims {sorted(named)}"
             )
 
+    def described(self) -> dict[str, dict]:
+        """The names, shapes and dtypes as plain data, for manifests."""
+        return {
+            "inputs": {tensor.name: [list(tensor.dims), tensor.dtype] for tensor in self.inputs},
+            "outputs": {tensor.name: [list(tensor.dims), tensor.dtype] for tensor in self.outputs},
+            "ranges": {name: [r.least, r.best, r.most] for name, r in self.ranges.items()},
+        }
+
     def check(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
         """Sizes of the named dims of a call. ValueError names the first input that does not fit."""
         expected = [tensor.name for tensor in self.inputs]
@@ -99,6 +111,18 @@ class ComponentSpec:
             )
         if sizes.setdefault(dim, size) != size:
             raise ValueError(f"{self.name}: {dim} is {sizes[dim]} in one input and {size} in {tensor.name}")
+
+
+class Model(Protocol):
+    """What building engines needs of a generator."""
+
+    name: str
+    components: Mapping[str, ComponentSpec]
+    sources: Sequence[Path]  # weights, and the code of the networks
+
+    def build(self, component: str) -> torch.nn.Module:
+        """The component as a torch module with loaded weights."""
+        ...
 
 
 class Engine(Protocol):

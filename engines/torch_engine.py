@@ -1,23 +1,60 @@
-"""The reference backend: a component as its torch module, eager, on one device."""
+"""The reference backend: a component as its torch module, eager or compiled, on one device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.spec import ComponentSpec, EngineError
+from engines.spec import ComponentSpec, EngineError, Model
 
 if TYPE_CHECKING:
     import torch
 
+# What a module computes in. Half precisions go through autocast, which leaves what would overflow in fp32.
+COMPUTE = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
+
+
+def why_not(device: str) -> str | None:
+    """None if torch can compute on that device here, else what is missing and what to do."""
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed; run: pip install -r requirements.txt"
+    try:
+        torch.zeros(1, device=device).cpu()  # the way back fails on "meta", which has no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
+        return f"torch cannot use --device {device}: {str(error).splitlines()[0]}"
+    return None
+
+
+def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
+    """The component as its torch module; folder, where other backends look for built files, is not used."""
+    return TorchEngine(model.components[component], model.build(component), device, precision)
+
+
+def start_compiled(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
+    """The same through torch.compile, which takes its time at the first call of each shape."""
+    import torch
+
+    module = torch.compile(model.build(component).eval(), dynamic=False)
+    return TorchEngine(model.components[component], module, device, precision)
+
 
 class TorchEngine:
-    """Runs a torch module whose positional inputs and outputs follow the spec's order."""
+    """Runs a torch module whose positional inputs and outputs follow the spec's order.
 
-    def __init__(self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu") -> None:
-        self.spec, self.device = spec, device
+    precision: one of COMPUTE, else EngineError.
+    """
+
+    def __init__(
+        self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
+        if precision not in COMPUTE:
+            raise EngineError(f"torch has no {precision} here; choose {', '.join(COMPUTE)}")
+        self.spec, self.device, self.precision = spec, device, precision
         self._module = module.eval().to(device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
@@ -27,7 +64,7 @@ class TorchEngine:
         if self._module is None:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         self.spec.check(arrays)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._precision():
             inputs = [
                 torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])).to(self.device)
                 for tensor in self.spec.inputs
@@ -38,7 +75,7 @@ class TorchEngine:
                 raise MemoryError(f"{self.spec.name}: {str(error).splitlines()[0]}") from error
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         return {
-            tensor.name: output.cpu().contiguous().numpy()
+            tensor.name: output.to("cpu", getattr(torch, tensor.dtype)).contiguous().numpy()
             for tensor, output in zip(self.spec.outputs, outputs, strict=True)
         }
 
@@ -46,22 +83,10 @@ class TorchEngine:
         """Drop the module."""
         self._module = None
 
-
-def start_engines(
-    components: Mapping[str, ComponentSpec], build: Callable[[str], torch.nn.Module], device: str
-) -> dict[str, TorchEngine]:
-    """An engine per component, build(name) giving its module; EngineError if the device cannot be used."""
-    check_device(device)
-    return {name: TorchEngine(spec, build(name), device) for name, spec in components.items()}
-
-
-def check_device(device: str) -> None:
-    """EngineError unless torch is installed and can compute on that device."""
-    try:
+    def _precision(self):
         import torch
-    except ImportError as error:
-        raise EngineError("the torch engine needs torch; run: pip install -r requirements.txt") from error
-    try:
-        torch.zeros(1, device=device).cpu()  # the way back fails on "meta", which has no numbers
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise EngineError(f"torch cannot use --device {device}: {str(error).splitlines()[0]}") from error
+
+        compute = COMPUTE[self.precision]
+        if compute is None:
+            return nullcontext()
+        return torch.autocast(self.device.split(":")[0], getattr(torch, compute))

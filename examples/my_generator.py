@@ -5,6 +5,7 @@
 The networks are tiny, their weights random (seeded): the picture means nothing. What to change, for what:
 
   make_network, build       your networks and checkpoint; pixel and colour conventions belong inside them
+  sources                   the files these are made from, weights too: when one changes, engines are stale
   components                each network's inputs and outputs: names, shapes, dtypes; how often it runs
   size, fit                 the output's width and height, and how inputs are cropped or padded to it
   condition, per_frame      what the denoiser sees beside latents; per_frame names what has a value a frame
@@ -15,6 +16,7 @@ The networks are tiny, their weights random (seeded): the picture means nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -31,11 +33,11 @@ def make_network(component: str):
 
     class Pixels(nn.Module):  # (n, 96, 64, 3) uint8 to (n, 3, 96, 64) in [-1, 1]
         def forward(self, pixels):
-            return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+            return pixels.float().permute(0, 3, 1, 2) / 127.5 - 1.0
 
     class Picture(nn.Module):  # and back
         def forward(self, x):
-            return ((x + 1.0) * 127.5).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            return ((x + 1.0) * 127.5).clamp(0, 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
     class Denoise(nn.Module):  # noisy latents, and what they depend on, to flow: noise minus clean latents
         def __init__(self):
@@ -54,10 +56,9 @@ def make_network(component: str):
 
 class MyGenerator:
     """Answers generators/contract.py in full: what each member means is said there."""
-
     name, size, chunk, frame_axis = "my_generator", (64, 96), 8, 2
     grid, guidance, windows = FlowGrid(steps=4, shift=3.0), 2.0, Windows(length=16, overlap=4)
-    per_frame = frozenset({"pose"})
+    per_frame, sources = frozenset({"pose"}), (Path(__file__),)
     pixels, latents = TensorSpec("pixels", ("n", 96, 64, 3), "uint8"), TensorSpec("latents", ("n", 4, 12, 8))
     window, n, b = ("b", 4, 16, 12, 8), {"n": Range(1, 8, 8)}, {"b": Range(1, 1, 2)}
     seen = (TensorSpec("latents", window), TensorSpec("time", ("b",)), TensorSpec("pose", window),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,6 +36,7 @@ class Generator(Protocol):
 
     name: str
     components: Mapping[str, ComponentSpec]
+    sources: Sequence[Path]  # files that decide what build gives: weights and the networks' code
     grid: FlowGrid
     guidance: float
     windows: Windows

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from generators.contract import Engines, Generator
@@ -22,12 +22,13 @@ FAILURES = {InputError: Exit.INPUT, OutputError: Exit.EXHAUSTED, MemoryError: Ex
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run writes and with what."""
+    """Where a run writes and with what; ran_with goes into every manifest line."""
 
     out: Path
     generator: Generator
     engines: Engines
     say: Callable[[str], None]
+    ran_with: Mapping[str, object] = field(default_factory=dict)
 
 
 def check_writable(out: Path) -> None:
@@ -70,6 +71,7 @@ def _one(request: Request, run: Run, label: str) -> tuple[dict, Exit]:
         "seed": request.seed,
         "generator": run.generator.name,
         "recipe": "baseline",
+        **run.ran_with,
     }
     try:
         made = make_video(request, output, run.generator, run.engines, lambda total: Progress(label, total))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.artifact import file_sha256
 from generators.contract import Engines, Generator
 from pipeline.data import Request
 from pipeline.picture import read_image
@@ -86,15 +87,6 @@ def make_video(
         "total_seconds": round(time.perf_counter() - started, 4),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class SkeletonChunks:

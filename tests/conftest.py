@@ -79,7 +79,7 @@ class Plain:
 
     name, size, chunk, frame_axis = "plain", (64, 96), 8, 1
     components: dict = {}
-    per_frame = frozenset({"pose"})
+    per_frame, sources = frozenset({"pose"}), ()
 
     windows = Windows(16, 4)
 

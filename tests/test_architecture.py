@@ -18,7 +18,8 @@ OUTSIDE = {"tests", "examples"}  # may import everything, and nothing imports th
 NOT_OURS = {"out", "runs", "built", "__pycache__"}
 MOST_LINES = 300
 VAGUE = {"util", "utils", "helper", "helpers", "common", "base"}
-SPEAKERS = {"pipeline/progress.py", "generators/presenter/train.py"}  # progress of long work, on stderr
+# Progress of long work and the scripts' messages, on stderr.
+SPEAKERS = {"pipeline/progress.py", "pipeline/script.py", "generators/presenter/train.py"}
 CATCH_ALL = {"Exception", "BaseException"}
 HEAVY = {"torch", "diffusers", "cv2", "PIL", "imageio_ffmpeg", "tqdm",
          "onnx", "onnxruntime", "openvino", "tensorrt", "pycuda", "open_clip"}

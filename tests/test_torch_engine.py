@@ -1,11 +1,14 @@
 """The torch engine: names in, names out, and clear refusals."""
 
+import re
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from engines.spec import Cadence, ComponentSpec, EngineError, Range, TensorSpec
-from engines.torch_engine import TorchEngine, check_device
+from engines.torch_engine import TorchEngine, why_not
 
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n",)), TensorSpec("b", ("n",))),
                      (TensorSpec("difference", ("n",)), TensorSpec("sum", ("n",))), {"n": Range(1, 2, 4)})
@@ -93,19 +96,41 @@ def test_a_closed_engine_refuses_to_run():
 
 
 def test_the_cpu_is_a_device():
-    check_device("cpu")
+    assert why_not("cpu") is None
 
 
 NO_DEVICES = ["nonsense", "", "cuda:99", "meta", "xla", "hpu", "privateuseone", "cpu:x"]
 
 
 @pytest.mark.parametrize("device", NO_DEVICES)
-def test_a_device_that_cannot_compute_here_is_an_engine_error_that_names_it(device):
-    with pytest.raises(EngineError, match=f"torch cannot use --device {device}: .{{8}}"):
-        check_device(device)
+def test_a_device_that_cannot_compute_here_is_named_with_the_reason(device):
+    assert re.match(f"torch cannot use --device {device}: .{{8}}", why_not(device))
 
 
-def test_without_torch_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    with pytest.raises(EngineError, match="needs torch; run: pip install -r requirements.txt"):
-        check_device("cpu")
+def test_without_torch_the_reason_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert why_not("cpu") == "torch is not installed; run: pip install -r requirements.txt"
+
+
+class Product(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("bf16", 8), ("fp16", 11)])
+def test_half_precisions_round_as_they_should_and_give_the_specs_dtype(precision, bits):
+    spec = ComponentSpec("product", Cadence.STEP, (TensorSpec("x", (4, 64)),), (TensorSpec("y", (4, 64)),))
+    x = np.random.default_rng(0).standard_normal((4, 64), np.float32)
+    exact = TorchEngine(spec, Product())(x=x)["y"]
+    rounded = TorchEngine(spec, Product(), precision=precision)(x=x)["y"]
+    error = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert rounded.dtype == np.float32 and 2.0 ** -(bits + 4) < error < 2.0 ** -(bits - 3)
+
+
+def test_a_precision_that_torch_lacks_is_refused():
+    with pytest.raises(EngineError, match="torch has no int8 here; choose fp32, fp16, bf16"):
+        TorchEngine(SPEC, Mix(), precision="int8")

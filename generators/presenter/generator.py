@@ -40,6 +40,7 @@ class Presenter:
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.weights = weights
+        self.sources = (*sorted(weights.glob("*.safetensors")), Path(__file__).with_name("model.py"))
         width, height = self.size
         h, w, window = height // DOWN, width // DOWN, self.windows.length
         frames = {"n": Range(1, self.chunk, self.chunk)}

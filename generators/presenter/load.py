@@ -28,13 +28,13 @@ def build_component(component: str, weights: Path) -> torch.nn.Module:
 def load_autoencoder(path: Path) -> Autoencoder:
     """The autoencoder of a weights file."""
     tensors, size = _read(path)
-    return _filled(Autoencoder(AutoencoderSize(**size)), tensors)
+    return _filled(Autoencoder(AutoencoderSize(**size)), tensors, path)
 
 
 def load_denoiser(path: Path) -> Denoise:
     """The denoiser of a weights file."""
     tensors, size = _read(path)
-    return _filled(Denoise(DenoiserSize(**size)), tensors)
+    return _filled(Denoise(DenoiserSize(**size)), tensors, path)
 
 
 def save_weights(network: Autoencoder | Denoise, path: Path) -> Path:
@@ -60,6 +60,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
         return tensors, {key: int(value) for key, value in file.metadata().items() if key != "format"}
 
 
-def _filled(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
-    network.load_state_dict(tensors)
+def _filled(network: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> torch.nn.Module:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise GeneratorError(
+            f"{path} does not fit the network, of another version? {str(error).splitlines()[1].strip()}"
+        ) from error
     return network.eval()

@@ -1,0 +1,209 @@
+"""Built files with manifests of what they were built from and for, refused when that no longer holds.
+
+In a generator's folder lie <component>-<precision>-<key>.onnx or .engine, and <that>.json beside each; key is
+the hash of what went in. A manifest is written last, so a file without one was never finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from engines.spec import EngineError
+
+BUILT = Path(__file__).parent / "built"
+Field = str | int | float | bool | None | list | Mapping
+_DRAFT = ".new-"
+
+
+class StaleArtifact(EngineError):
+    """A built file does not fit what is asked for or what is here; the text names each field that differs."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """Which artifact: a component, its precision, and what kind of file (.onnx or .engine)."""
+
+    component: str
+    precision: str
+    suffix: str
+
+    def __str__(self) -> str:
+        return f"{self.component}-{self.precision}{self.suffix}"
+
+
+@dataclass
+class Draft:
+    """An artifact being written: its file belongs at path, what was learnt while building it in facts."""
+
+    path: Path
+    facts: dict[str, Field] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its file and its manifest."""
+
+    path: Path
+    manifest: Mapping
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over all of its files, external data included."""
+        return _digest(json.dumps(self.manifest["files"], sort_keys=True))
+
+
+def built_folder(generator: str) -> Path:
+    """Where a generator's artifacts lie: engines/built/<generator>, or below $VIVACE_BUILT if that is set."""
+    return Path(os.environ.get("VIVACE_BUILT") or BUILT) / generator
+
+
+def key(built_from: Mapping[str, Field]) -> str:
+    """Eight hex digits that change with everything the artifact is built from."""
+    return _digest(json.dumps(built_from, sort_keys=True))[:8]
+
+
+def fingerprint(files: Iterable[Path]) -> str | None:
+    """SHA-256 over the names and bytes of files; None if one of them is not here, as in a submission."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        if not path.is_file():
+            return None
+        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iterator[Draft]:
+    """Write an artifact: it appears whole, or after an error or an interruption not at all.
+
+    Yields a draft whose path has the final name, in a folder of its own that may hold further files.
+    OSError if the disk is full or not writable.
+    """
+    stem = f"{label.component}-{label.precision}-{key(built_from)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    workshop = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder))
+    try:
+        draft = Draft(workshop / f"{stem}{label.suffix}")
+        yield draft
+        files = sorted(path for path in workshop.iterdir())
+        manifest = {
+            "component": label.component,
+            "precision": label.precision,
+            "file": draft.path.name,
+            "files": {path.name: file_sha256(path) for path in files},
+            "built_from": built_from,
+            "facts": draft.facts,
+            "built_at": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        }
+        manifest_path = workshop / f"{draft.path.name}.json"
+        manifest_path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        (folder / manifest_path.name).unlink(missing_ok=True)  # none while the files are replaced
+        for path in [*files, manifest_path]:
+            _sync(path)
+            os.replace(path, folder / path.name)
+        _sync(folder)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str) -> Artifact:
+    """The newest artifact of that label whose manifest holds every expected field, unchanged on disk.
+
+    expected: fields of built_from as they are here; those that cannot be known here are left out. EngineError
+    if there is none, StaleArtifact if all differ: both end with the command that builds it.
+    """
+    found = sorted(_manifests(folder, label), key=lambda each: each.manifest["built_at"], reverse=True)
+    if not found:
+        raise EngineError(f"no {label} in {folder}; run: {command}")
+    refusals = []
+    for artifact in found:
+        differing = differences(expected, artifact.manifest["built_from"]) or _changed_files(artifact)
+        if not differing:
+            return artifact
+        refusals.append(f"{artifact.path.name} does not fit: {'; '.join(differing)}")
+    raise StaleArtifact("\n".join([refusals[0], f"run: {command}"]))
+
+
+def differences(
+    expected: Mapping[str, Field], built_from: Mapping[str, Field], within: str = ""
+) -> list[str]:
+    """A sentence for each expected field that was another when the artifact was built."""
+    sentences = []
+    for name, value in expected.items():
+        full, was = f"{within}{name}", built_from.get(name)
+        if isinstance(value, Mapping) and isinstance(was, Mapping):
+            sentences += differences(value, was, f"{full}.")
+        elif _plain(value) != was:
+            sentences.append(f"{full} was {_short(was)} when it was built, is {_short(value)} here")
+    return sentences
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _manifests(folder: Path, label: Label) -> Iterator[Artifact]:
+    for path in folder.glob(f"{label.component}-{label.precision}-????????{label.suffix}.json"):
+        try:
+            manifest = json.loads(path.read_text())
+            manifest["built_from"], manifest["built_at"] = dict(manifest["built_from"]), manifest["built_at"]
+            yield Artifact(folder / Path(manifest["file"]).name, manifest)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = f"{path} is no manifest of ours ({error!r}); delete it and build again"
+            raise StaleArtifact(reason) from error
+
+
+def _changed_files(artifact: Artifact) -> list[str]:
+    sentences = []
+    for name, sha256 in artifact.manifest["files"].items():
+        path = artifact.path.with_name(Path(name).name)
+        if not path.is_file():
+            sentences.append(f"{name} is missing")
+        elif file_sha256(path) != sha256:
+            sentences.append(f"the bytes of {name} changed since it was built")
+    return sentences
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed builds have left a day ago or longer; younger ones may still be at work."""
+    for path in folder.glob(f"{_DRAFT}*"):
+        if time.time() - path.stat().st_mtime > 86_400:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Field) -> Field:
+    """The value as JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def _short(value: Field) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,76 @@
+"""From the names of a backend and precisions to a running engine for every component of a generator."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from engines.spec import Engine, EngineError, Model
+
+# Each backend is a file with why_not(device), and a function that starts one component's engine.
+BACKENDS = {
+    "tensorrt": ("engines.tensorrt.engine", "start"),
+    "openvino": ("engines.openvino_engine", "start"),
+    "onnxruntime": ("engines.onnxruntime_engine", "start"),
+    "onnxruntime-tensorrt": ("engines.onnxruntime_engine", "start_tensorrt"),
+    "torch": ("engines.torch_engine", "start"),
+    "torch-compile": ("engines.torch_engine", "start_compiled"),
+}
+AUTOMATIC = ("tensorrt", "openvino", "onnxruntime", "torch")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to run a generator: a backend or "auto", a precision per component, a device, the built files."""
+
+    backend: str
+    precisions: Mapping[str, str]
+    device: str
+    folder: Path
+
+
+def start_engines(
+    model: Model, choice: Choice, say: Callable[[str], None]
+) -> tuple[str, dict[str, Engine]]:
+    """The backend's name and an engine per component; EngineError if it cannot run or lacks a built file.
+
+    "auto" takes the first backend that runs here and has everything, and says which and why not the others.
+    """
+    if choice.backend not in ("auto", *BACKENDS):
+        raise EngineError(f"no backend {choice.backend!r}; choose auto, {', '.join(BACKENDS)}")
+    if choice.backend != "auto":
+        return choice.backend, _start(model, choice, choice.backend)
+    refusals = []
+    for backend in AUTOMATIC:
+        try:
+            engines = _start(model, choice, backend)
+        except EngineError as error:
+            refusals.append(f"{backend}: {str(error).splitlines()[0]}")
+            continue
+        say("\n".join([*(f"not {refusal}" for refusal in refusals), f"backend: {backend}"]))
+        return backend, engines
+    raise EngineError("\n".join(["no backend can run this:", *refusals]))
+
+
+def backend_module(backend: str) -> ModuleType:
+    """The file of a backend; it imports nothing heavy by itself."""
+    return importlib.import_module(BACKENDS[backend][0])
+
+
+def _start(model: Model, choice: Choice, backend: str) -> dict[str, Engine]:
+    module = backend_module(backend)
+    reason = module.why_not(choice.device)
+    if reason:
+        raise EngineError(reason)
+    start, engines = getattr(module, BACKENDS[backend][1]), {}
+    with ExitStack() as closing:  # whatever stops one, those before it are closed
+        for component in model.components:
+            precision = choice.precisions[component]
+            engines[component] = start(model, component, precision, choice.device, choice.folder)
+            closing.callback(engines[component].close)
+        closing.pop_all()
+    return engines

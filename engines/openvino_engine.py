@@ -1,0 +1,83 @@
+"""OpenVINO: a component's ONNX graph on the processor, in fp32, in bfloat16 where it has it, or in 8 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from engines.onnx_artifact import check_agreement, find_onnx
+from engines.spec import ComponentSpec, EngineError, Model
+
+# Which ONNX artifact a precision starts from, and what the graph's float parts are computed in. OpenVINO
+# would choose bfloat16 for fp32 graphs by itself on processors with AMX, so it is always told.
+ARTIFACT = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8-fp32", "int8-fp32": "int8-fp32"}
+COMPUTE = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "bf16", "int8-fp32": "f32"}
+
+
+def why_not(device: str) -> str | None:
+    """None if OpenVINO runs on that device here, else what is missing and what to do."""
+    try:
+        import openvino  # noqa: F401
+    except ImportError:
+        return "openvino is not installed; run: pip install openvino"
+    return None if device == "cpu" else f"openvino runs here on cpu, not on {device}"
+
+
+def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OpenVinoEngine:
+    """The component's ONNX artifact on OpenVINO. EngineError if it cannot be had or run."""
+    if precision not in ARTIFACT:
+        raise EngineError(f"openvino on cpu has no {precision}; choose {', '.join(ARTIFACT)}")
+    path = find_onnx(folder, model, component, ARTIFACT[precision]).path
+    return OpenVinoEngine(model.components[component], path, precision)
+
+
+class OpenVinoEngine:
+    """Runs one ONNX file; inputs and outputs go by the spec's names.
+
+    precision: one of ARTIFACT. EngineError if the file is no ONNX graph, if the processor lacks the
+    precision, or if its names or dtypes are not the spec's.
+    """
+
+    def __init__(self, spec: ComponentSpec, path: Path, precision: str = "fp32") -> None:
+        import openvino
+
+        self.spec, self.precision = spec, precision
+        core = openvino.Core()
+        compute = COMPUTE[precision]
+        if compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise EngineError(f"this processor has no bfloat16, which openvino's {precision} needs; try fp32")
+        try:
+            graph = core.read_model(path)
+            compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": compute})
+        except RuntimeError as error:
+            raise EngineError(f"openvino cannot load {path}: {_reason(error)}") from error
+        check_agreement(spec, path, _dtypes(graph.inputs), _dtypes(graph.outputs))
+        self._request = compiled.create_infer_request()
+
+    def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        if self._request is None:
+            raise ValueError(f"{self.spec.name}: this engine is closed; build another")
+        self.spec.check(arrays)
+        try:
+            self._request.infer({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        except RuntimeError as error:
+            text = f"{self.spec.name}: {_reason(error)}"
+            raise (MemoryError(text) if "alloc" in text.lower() else EngineError(text)) from error
+        # Copied, because the next call writes into the same memory.
+        names = [tensor.name for tensor in self.spec.outputs]
+        return {name: self._request.get_tensor(name).data.copy() for name in names}
+
+    def close(self) -> None:
+        """Drop the compiled graph."""
+        self._request = None
+
+
+def _dtypes(ports: list) -> dict[str, str]:
+    return {port.any_name: np.dtype(port.element_type.to_dtype()).name for port in ports}
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of OpenVINO's many, which says what was wrong."""
+    return [line for line in str(error).splitlines() if line.strip()][-1].strip()

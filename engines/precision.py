@@ -1,0 +1,46 @@
+"""Names of the precisions an artifact can have, and how a command line chooses one for each component."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+PRECISIONS = {
+    "fp32": "as the base model",
+    "fp16": "half precision, with layers that would overflow left in fp32",
+    "bf16": "bfloat16",
+    "int8": "8-bit matrix products and convolutions (symmetric QDQ), the rest fp16: for GPUs",
+    "int8-fp32": "8-bit matrix products and convolutions (symmetric QDQ), the rest fp32: for processors",
+    "fp8": "8-bit floats (E4M3) in matrix products, the rest fp16: Ada, Hopper and newer",
+}
+
+
+class PrecisionError(ValueError):
+    """The precisions asked for are not known, or not for these components."""
+
+
+def choose_precisions(text: str, components: Iterable[str]) -> dict[str, str]:
+    """A precision for every component.
+
+    text: one precision for all, then exceptions: "fp16" or "fp16,denoise=int8". PrecisionError names what
+    is unknown.
+    """
+    components = list(components)
+    chosen = {}
+    for part in text.split(","):
+        component, _, precision = part.strip().rpartition("=")
+        if component and component not in components:
+            raise PrecisionError(_unknown("component", component, components))
+        if precision not in PRECISIONS:
+            raise PrecisionError(_unknown("precision", precision, PRECISIONS))
+        chosen.update(dict.fromkeys([component] if component else components, precision))
+    missing = [component for component in components if component not in chosen]
+    if missing:
+        raise PrecisionError(f"precision {text!r} gives {', '.join(missing)} none; begin with one for all")
+    return chosen
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, list(known), 1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+    return f"unknown {what} {name!r}; {hint}"

@@ -1,0 +1,54 @@
+"""The requirements name what the code imports, and agree where both files name the same."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ["requirements.txt", "requirements-gpu.txt"]
+# Imported under another name than installed.
+NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tensorrt-rtx",
+         "cuda": "cuda-python", "onnx_ir": "onnxscript", "imageio_ffmpeg": "imageio-ffmpeg"}
+OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "examples"}
+GPU_ONLY = {"pycuda", "cuda-python", "tensorrt", "onnxruntime-gpu"}
+
+
+def required(file):
+    """Package and range of every requirement of a file."""
+    lines = [line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    return dict(re.match(r"([\w-]+)(.*)", line).groups() for line in lines if line)
+
+
+def imported():
+    """Third-party packages that code outside of tests imports, as they are installed."""
+    found = set()
+    for path in [*ROOT.glob("*.py"), *(p for room in OURS for p in (ROOT / room).rglob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    third_party = found - OURS - set(sys.stdlib_module_names) - {"__future__", "infer"}
+    return {NAMES.get(name, name) for name in third_party}
+
+
+def test_all_that_is_imported_is_required():
+    assert imported() - set(required("requirements.txt")) <= GPU_ONLY
+    lacking = imported() - set(required("requirements-gpu.txt"))
+    assert lacking <= {"onnxruntime", "openvino", "opencv-python-headless"}  # -gpu; processors; training
+
+
+def test_both_files_give_the_same_ranges():
+    one, other = (required(file) for file in FILES)
+    assert {name: one[name] for name in one.keys() & other.keys()} == {
+        name: other[name] for name in one.keys() & other.keys()}
+    assert one["onnxruntime"] == other["onnxruntime-gpu"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_requirement_states_its_licence(file):
+    lines = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"\w", line)]
+    assert lines and all(re.search(r"# (BSD|MIT|Apache|MPL|NVIDIA)", line) for line in lines)
