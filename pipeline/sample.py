@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from engines.spec import Engine
-from generators.contract import Constants, Generator
+from generators.contract import Constants, Engines, Generator
 from generators.windows import Blend, cut
 
 Tick = Callable[[], None]
@@ -46,6 +46,19 @@ def sample(
             tick()
         latents = generator.grid.advance(latents, blend.result(), step)
     return latents[cut(latents.ndim, axis, 0, frames)]
+
+
+def generate(
+    generator: Generator, engines: Engines, skeletons: np.ndarray, image: np.ndarray, seed: int
+) -> np.ndarray:
+    """Frames (F, H, W, 3) uint8 of a clip that is held in memory.
+
+    skeletons (F, H, W, 3) and image (H, W, 3) are at the generator's size already.
+    """
+    chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
+    constants = generator.condition(engines, chunks, image[None])
+    latents = sample(generator, engines["denoise"], constants, len(skeletons), seed)
+    return np.concatenate(list(generator.decode(engines, latents)))
 
 
 def evaluations(generator: Generator, frames: int) -> int:

@@ -1,0 +1,77 @@
+"""Export the components of a generator as ONNX graphs, checked, each in the precision of your choice.
+
+An fp32 graph is held against torch, one of another precision against the fp32 graph, on inputs recorded from
+runs of DATA. Beside each lies a manifest of what it was built from; what still fits it is kept.
+
+  python export_onnx.py                                             every component in fp32
+  python export_onnx.py --precision fp16,denoise=int8               for GPUs
+  python export_onnx.py --precision int8-fp32 --component denoise   for processors
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from engines.artifact import built_folder
+from engines.export import OPSET, Target
+from engines.precision import PrecisionError, choose_precisions
+from engines.spec import EngineError
+from generators.contract import GeneratorError, load_generator
+from pipeline.errors import InputError
+from pipeline.exit_code import Exit
+from pipeline.export import export_all, select
+from pipeline.script import run, say, stop
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    args = parse()
+    try:
+        generator = load_generator(args.generator)
+        precisions = choose_precisions(args.precision, generator.components)
+        chosen = select(precisions, args.component)
+        target = Target(args.out or built_folder(generator.name), say, args.force)
+        artifacts = export_all(generator, chosen, args.data, target, args.opset)
+    except (GeneratorError, PrecisionError) as error:
+        return stop("export_onnx.py", error, Exit.USAGE)
+    except InputError as error:
+        return stop("export_onnx.py", error, Exit.INPUT)
+    except EngineError as error:
+        return stop("export_onnx.py", error, Exit.ENVIRONMENT)
+    except MemoryError as error:
+        return stop("export_onnx.py", f"out of memory: {error}", Exit.EXHAUSTED)
+    except OSError as error:
+        return stop("export_onnx.py", f"{error}; make room or choose another --out", Exit.USAGE)
+    except KeyboardInterrupt:
+        return stop("export_onnx.py", "interrupted; finished graphs are kept", Exit.INTERRUPTED)
+    for artifact in artifacts:
+        about = {"file": str(artifact.path), **artifact.manifest["facts"]}
+        print(json.dumps(about) if args.json else artifact.path)
+    return Exit.OK
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sample = Path(__file__).parent / "data" / "sample"
+    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    parser.add_argument("--component", help="one or some, as encode,decode (all)")
+    parser.add_argument(
+        "--precision", default="fp32", help="one for all, then exceptions: fp16,denoise=int8 (fp32)"
+    )
+    parser.add_argument("--out", type=Path, help="folder for the graphs (engines/built/<generator>)")
+    parser.add_argument("--opset", type=int, default=OPSET, help=f"version of ONNX's operators ({OPSET})")
+    parser.add_argument(
+        "--data", type=Path, default=sample, help="folder whose runs calibrate precisions (the sample)"
+    )
+    parser.add_argument("--force", action="store_true", help="build again what is there already")
+    parser.add_argument("--json", action="store_true", help="print what was measured on stdout")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)

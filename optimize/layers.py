@@ -1,0 +1,69 @@
+"""The layers of a graph: the matrix products and convolutions with constant weights, where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
+
+LAYERS = ("Conv", "MatMul", "Gemm")
+
+
+def find_layers(graph: GraphProto, kinds: Iterable[str] = LAYERS) -> list[NodeProto]:
+    """Nodes of those kinds whose second input is a weight: not attention, which multiplies activations."""
+    weights = {initializer.name for initializer in graph.initializer}
+    return [node for node in graph.node if node.op_type in kinds and node.input[1] in weights]
+
+
+def outer_layers(graph: GraphProto) -> set[str]:
+    """Names of first and last layers: those with no layer before them, and those with none behind them."""
+    layers = {node.name for node in find_layers(graph)}
+    makers = {output: node for node in graph.node for output in node.output}
+    takers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+
+    def before(node: NodeProto) -> list[NodeProto]:
+        return [makers[name] for name in node.input if name in makers]
+
+    def behind(node: NodeProto) -> list[NodeProto]:
+        return [taker for name in node.output for taker in takers.get(name, ())]
+
+    return _starts(graph.node, layers, before) | _starts(reversed(graph.node), layers, behind)
+
+
+def upstream(graph: GraphProto, names: Iterable[str]) -> set[str]:
+    """Names of all nodes that lead to the named ones without a layer in between, which is left out."""
+    makers = {output: node for node in graph.node for output in node.output}
+    nodes = {node.name: node for node in graph.node}
+    layers = {node.name for node in find_layers(graph)}
+    found, waiting = set(), [nodes[name] for name in names]
+    while waiting:
+        for tensor in waiting.pop().input:
+            maker = makers.get(tensor)
+            if maker is not None and maker.name not in layers | found:
+                found.add(maker.name)
+                waiting.append(maker)
+    return found
+
+
+def largest(node: NodeProto, ranges: Mapping[str, tuple[float, float]]) -> float:
+    """The largest magnitude among the node's inputs and outputs; 0 where none was measured."""
+    known = [ranges[name] for name in (*node.input, *node.output) if name in ranges]
+    return max((max(-least, most) for least, most in known), default=0.0)
+
+
+def _starts(
+    nodes: Iterable[NodeProto], layers: set[str], neighbours: Callable[[NodeProto], list[NodeProto]]
+) -> set[str]:
+    """The layers that come before all others on their way; nodes in the order of that way."""
+    past, starts = set(), set()  # nodes that a layer leads to; layers that none leads to
+    for node in nodes:
+        if any(other.name in past | layers for other in neighbours(node)):
+            past.add(node.name)
+        elif node.name in layers:
+            starts.add(node.name)
+    return starts

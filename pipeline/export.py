@@ -1,0 +1,70 @@
+"""Components of a generator as checked ONNX graphs, each in the precision chosen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from engines.artifact import Artifact
+from engines.export import OPSET, Target, export_onnx
+from engines.onnxruntime_engine import OnnxRuntimeEngine
+from engines.precision import PrecisionError
+from generators.contract import Generator
+from optimize.precision import Calibration, convert
+from pipeline.data import Request, find_requests
+from pipeline.record import Inputs, choose, describe, record
+
+SEED = 42
+
+
+def select(precisions: Mapping[str, str], components: str | None) -> dict[str, str]:
+    """Those of the precisions whose component is in a comma list; all without one. Else PrecisionError."""
+    names = list(precisions) if components is None else [name.strip() for name in components.split(",")]
+    unknown = [name for name in names if name not in precisions]
+    if unknown:
+        raise PrecisionError(f"unknown component {unknown[0]!r}; known: {', '.join(precisions)}")
+    return {name: precisions[name] for name in names}
+
+
+def export_all(
+    generator: Generator, precisions: Mapping[str, str], data: Path, target: Target, opset: int = OPSET
+) -> list[Artifact]:
+    """An artifact for each component that precisions names, in its order.
+
+    For other precisions than fp32 all components are exported in fp32 first, and requests of the data folder
+    run on them for calibration. EngineError, InputError; OSError if the disk is full.
+    """
+    if all(precision == "fp32" for precision in precisions.values()):
+        return [export_onnx(generator, name, target, opset) for name in precisions]
+    requests = choose(find_requests(data, SEED).requests)  # before the work that would be in vain
+    graphs = {name: export_onnx(generator, name, target, opset) for name in generator.components}
+    runs = _Runs(generator, graphs, requests, target)
+    return [
+        graphs[name]
+        if precision == "fp32"
+        else convert(graphs[name], generator.components[name], precision, runs.calibration(name), target)
+        for name, precision in precisions.items()
+    ]
+
+
+class _Runs:
+    """Runs of requests on the fp32 graphs; made when the first component needs its inputs."""
+
+    def __init__(
+        self, generator: Generator, graphs: Mapping[str, Artifact], requests: list[Request], target: Target
+    ) -> None:
+        self._generator, self._graphs = generator, graphs
+        self._requests, self._target = requests, target
+
+    def calibration(self, component: str) -> Calibration:
+        graphs = {name: graph.content for name, graph in self._graphs.items()}
+        source = {"requests": describe(self._requests), "graphs": graphs}
+        return Calibration(source, lambda: self._recorded[component])
+
+    @cached_property
+    def _recorded(self) -> Mapping[str, Sequence[Inputs]]:
+        self._target.say(f"recording {', '.join(request.id for request in self._requests)} over all steps")
+        components = self._generator.components
+        engines = {name: OnnxRuntimeEngine(components[name], g.path) for name, g in self._graphs.items()}
+        return record(self._generator, engines, self._requests)
