@@ -1,0 +1,61 @@
+"""What a TensorRT engine file is built from, and which of those in a folder fits here."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from engines.artifact import Artifact, Field, Label, StaleArtifact, find, fingerprint
+from engines.gpu.device import Gpu
+from engines.onnx_artifact import find_onnx
+from engines.spec import EngineError, Model
+from engines.tensorrt.api import TensorRT
+
+SUFFIX = ".engine"
+ANY_GPU = "any GPU"  # TensorRT-RTX compiles kernels where it runs; classic engines fit one model of GPU
+
+
+def toolchain(api: TensorRT) -> dict[str, str]:
+    """The TensorRT that builds or runs; an engine fits no other version."""
+    return {"flavour": api.flavour, "version": api.version}
+
+
+def system() -> str:
+    """The operating system and processor, as Linux-x86_64."""
+    return f"{platform.system()}-{platform.machine()}"
+
+
+def target_of(api: TensorRT, gpu: Gpu) -> dict[str, str]:
+    """The entry of built_from.targets that an engine for this GPU has."""
+    return {gpu.sm: ANY_GPU if api.is_rtx else gpu.name}
+
+
+def find_engine(
+    folder: Path, model: Model, component: str, precision: str, built_for: tuple[TensorRT, Gpu]
+) -> Artifact:
+    """The newest engine that fits this model, TensorRT and GPU; else EngineError names what differs.
+
+    The graph is compared if it is in the folder too, the weights if the model's sources are at hand.
+    """
+    api, gpu = built_for
+    expected: dict[str, Field] = {
+        "component": component,
+        "precision": precision,
+        "spec": model.components[component].described(),
+        "toolchain": toolchain(api),
+        "targets": target_of(api, gpu),
+        "os": system(),
+    }
+    weights = fingerprint(model.sources)
+    if weights:
+        expected["weights"] = weights
+    label = Label(component, precision, SUFFIX)
+    command = f"python build_trt.py --component {component} --precision {precision} (same --generator)"
+    try:
+        expected["onnx"] = find_onnx(folder, model, component, precision).content
+    except StaleArtifact:
+        find(folder, label, expected, command)  # what differs in the engine itself says more
+        raise
+    except EngineError:
+        pass  # no graph: a submission has engines only
+    return find(folder, label, expected, command)

@@ -1,0 +1,125 @@
+"""A graph as TensorRT sees it, ready to be built: network, shapes and builder configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.onnx_artifact import check_agreement
+from engines.spec import ComponentSpec, EngineError
+from engines.tensorrt.api import TensorRT
+from engines.tensorrt.shapes import Shapes, check_shapes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an engine is built.
+
+    fixed: for the best sizes of the spec only. level: the builder's effort, 0 to 5. memory: bytes of GPU
+    memory that kernels may use beside weights and activations, None for all of it. weight_streaming: weights
+    may stay in host memory at run time, which is slower and excludes CUDA graphs.
+    """
+
+    fixed: bool = False
+    level: int = 3
+    memory: int | None = None
+    weight_streaming: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 5:
+            raise ValueError(f"the builder level is 0 to 5, got {self.level}")
+        if self.memory is not None and self.memory <= 0:
+            raise ValueError(f"the memory limit must be above 0, got {self.memory}")
+
+
+class Network:
+    """A parsed graph with its builder; EngineError if TensorRT does not take the file.
+
+    All of TensorRT's objects live here: the parser does not keep the network alive, and a network freed too
+    early ends the process (RTX 1.7).
+    """
+
+    def __init__(self, api: TensorRT, spec: ComponentSpec, onnx: Path) -> None:
+        trt = api.trt
+        api.take_messages()
+        self.api, self.spec, self.onnx = api, spec, onnx
+        self.builder = api.create(trt.Builder)
+        # Strongly typed: precisions are those of the graph, so that what was checked is what runs.
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        self.network = api.checked(self.builder.create_network(flags), f"{api} made no network")
+        self.parser = api.create(trt.OnnxParser, self.network)
+        self._parse()
+        self.config = api.checked(self.builder.create_builder_config(), f"{api} made no configuration")
+        self.profile: object | None = None
+        self.monitor: object | None = None  # of progress, which must outlive the configuration
+
+    @property
+    def inputs(self) -> list:
+        """The network's input tensors."""
+        return [self.network.get_input(i) for i in range(self.network.num_inputs)]
+
+    @property
+    def outputs(self) -> list:
+        """The network's output tensors."""
+        return [self.network.get_output(i) for i in range(self.network.num_outputs)]
+
+    def set_shapes(self, shapes: Shapes) -> None:
+        """Build for these sizes: constants if there is one of each, else an optimization profile."""
+        check_shapes(self.spec, shapes, {tensor.name: tuple(tensor.shape) for tensor in self.inputs})
+        if all(least == most for least, _, most in shapes.values()):
+            for tensor in self.inputs:
+                tensor.shape = shapes[tensor.name][0]
+            return
+        self.profile = profile = self.builder.create_optimization_profile()
+        for tensor in self.inputs:
+            profile.set_shape(tensor.name, *shapes[tensor.name])
+        self.api.checked(self.config.add_optimization_profile(profile), f"{self.onnx.name}: profile refused")
+
+    def configure(self, settings: Settings, precision: str) -> None:
+        """Set the builder's effort, memory and flags."""
+        trt, config = self.api.trt, self.config
+        config.builder_optimization_level = settings.level
+        if settings.memory is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.memory)
+        if precision == "fp32":
+            config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa would not be the base model's
+        if settings.weight_streaming:
+            config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+
+    def activation_bytes(self) -> int:
+        """Most bytes alive at once if layers ran one by one; an engine with fused layers needs less.
+
+        Only for a network whose shapes are all known.
+        """
+        layers = [self.network.get_layer(i) for i in range(self.network.num_layers)]
+        constant = self.api.trt.LayerType.CONSTANT
+        layers = [layer for layer in layers if layer.type != constant]
+        last_use = {
+            tensor.name: number
+            for number, layer in enumerate(layers)
+            for tensor in map(layer.get_input, range(layer.num_inputs))
+            if tensor is not None
+        }
+        last_use |= {tensor.name: len(layers) for tensor in self.outputs}
+        alive, most = {tensor.name: _bytes(tensor) for tensor in self.inputs}, 0
+        for number, layer in enumerate(layers):
+            alive.update({t.name: _bytes(t) for t in map(layer.get_output, range(layer.num_outputs))})
+            most = max(most, sum(alive.values()))
+            alive = {name: size for name, size in alive.items() if last_use.get(name, number) > number}
+        return most
+
+    def _parse(self) -> None:
+        if not self.parser.parse_from_file(str(self.onnx)):
+            errors = [self.parser.get_error(i).desc() for i in range(self.parser.num_errors)]
+            raise self.api.failure(f"{self.onnx} cannot be built", errors)
+        found = [{t.name: self.api.dtype_name(t.dtype) for t in side} for side in (self.inputs, self.outputs)]
+        check_agreement(self.spec, self.onnx, *found)
+        if any(tensor.is_shape_tensor for tensor in self.inputs):
+            raise EngineError(f"{self.onnx} computes shapes from an input's values, which is not supported")
+
+
+def _bytes(tensor: object) -> int:
+    size = 1
+    for dim in tensor.shape:
+        size *= dim
+    return int(size * tensor.dtype.itemsize)

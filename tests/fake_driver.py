@@ -1,0 +1,143 @@
+"""A GPU in NumPy that counts what is alive, and of which any call can be told to fail.
+
+It notices what would be silent corruption on a real one: memory used after it was freed, outputs read before
+the stream was waited for, calls without the context.
+"""
+
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+
+from engines.gpu.device import Buffer, Gpu
+
+
+class Faults:
+    """Counts calls by name; the call of number `at` fails, with a MemoryError if the driver makes it."""
+
+    def __init__(self, at=None):
+        self.at, self.calls = at, []
+
+    def hit(self, name):
+        self.calls.append(name)
+        return len(self.calls) - 1 == self.at
+
+
+class FakeDriver:
+    """A GPU whose stream runs when it is synchronized."""
+
+    def __init__(self, faults=None, free=1 << 40, error=MemoryError):
+        self.faults, self.free_bytes, self.error = faults or Faults(), free, error
+        self.gpu = Gpu("NVIDIA Fake 4090", (8, 9), 13000)
+        self.alive: dict[int, object] = {}  # whatever was given and not taken back, by handle
+        self.threads: dict[int, int] = {}  # contexts pushed, by thread
+        self.capturing = None
+        self._queue, self._next = [], 4096
+
+    @contextmanager
+    def current(self):
+        me = threading.get_ident()
+        self.threads[me] = self.threads.get(me, 0) + 1
+        try:
+            yield
+        finally:
+            self.threads[me] -= 1
+
+    def free_memory(self):
+        self._called("free_memory")
+        return self.free_bytes
+
+    def allocate(self, size):
+        self._called("allocate")
+        return Buffer(self._give(np.zeros(size, np.uint8)), size)
+
+    def free(self, buffer):
+        self._take(buffer.address, "free")
+
+    def pin(self, size):
+        self._called("pin")
+        array = np.zeros(size, np.uint8)
+        self.alive[id(array)] = array
+        return array
+
+    def unpin(self, array):
+        self._take(id(array), "unpin")
+
+    def create_stream(self):
+        self._called("create_stream")
+        return self._give("stream")
+
+    def destroy_stream(self, stream):
+        assert not self._queue, "the stream still had work"
+        self._take(stream, "destroy_stream")
+
+    def create_event(self):
+        self._called("create_event")
+        return self._give("event")
+
+    def destroy_event(self, event):
+        self._take(event, "destroy_event")
+
+    def record(self, event, stream):
+        self._called("record")
+        assert event in self.alive and stream in self.alive
+
+    def milliseconds(self, start, end):
+        self._called("milliseconds")
+        assert not self._queue, "the stream was not waited for"
+        return 1.5
+
+    def synchronize(self, stream):
+        work, self._queue = self._queue, []
+        self._called("synchronize")
+        assert stream in self.alive
+        for piece in work:
+            piece()
+
+    def copy_in(self, buffer, array, stream):
+        self._called("copy_in")
+        self.queue(lambda: self._copy(self.alive[buffer.address], array), stream)
+
+    def copy_out(self, array, buffer, stream):
+        self._called("copy_out")
+        self.queue(lambda: self._copy(array, self.alive[buffer.address]), stream)
+
+    def begin_capture(self, stream):
+        self._called("begin_capture")
+        self.capturing = []
+
+    def end_capture(self, stream):
+        work, self.capturing = self.capturing, None
+        self._called("end_capture")
+        return self._give(work) if work else None
+
+    def launch(self, graph, stream):
+        self._called("launch")
+        for piece in self.alive[graph]:
+            self.queue(piece, stream)
+
+    def free_graph(self, graph):
+        self._take(graph, "free_graph")
+
+    def queue(self, piece, stream):
+        assert stream in self.alive
+        (self._queue if self.capturing is None else self.capturing).append(piece)
+
+    @staticmethod
+    def _copy(to, source):
+        size = min(len(to), len(source))
+        to[:size] = source[:size]
+
+    def _give(self, thing):
+        self._next += 4096
+        self.alive[self._next] = thing
+        return self._next
+
+    def _take(self, handle, name):
+        del self.alive[handle]  # also if the call fails: there is nothing more that one could do
+        self._called(name)
+
+    def _called(self, name):
+        assert self.threads.get(threading.get_ident()), f"{name} without the context"
+        if self.faults.hit(name):
+            raise self.error(f"{name} was told to fail")
