@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generators.presenter.evaluate import psnr
+from generators.distance import psnr
 from pipeline.video import read
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generators.presenter.evaluate import psnr
+from generators.distance import psnr
 from generators.presenter.generator import Presenter
 from generators.presenter.render.clip import Clip
 from generators.presenter.sample_data import SAMPLES

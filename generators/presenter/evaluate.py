@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from generators.distance import psnr, temporal_error
 from generators.presenter.render.clip import HEIGHT, WIDTH, Clip
 from generators.presenter.render.motion import hands_and_face
 
@@ -48,21 +49,9 @@ def measure(item: HeldOut, generated: np.ndarray) -> dict[str, float]:
         "psnr_hands": psnr(error, hands),
         "psnr_face": psnr(error, face),
         "ssim": float(np.mean([ssim(a, b) for a, b in zip(generated, item.truth, strict=True)])),
-        "temporal_error": float(np.abs(np.diff(error, axis=0)).mean()),
-        "temporal_change_of_truth": float(np.abs(np.diff(item.truth.astype(np.float32), axis=0)).mean()),
+        "temporal_error": temporal_error(error),
+        "temporal_change_of_truth": temporal_error(item.truth.astype(np.float32)),
     }
-
-
-def psnr(error: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of an 8-bit error (F, H, W, 3), over pixels where (F, H, W) is true.
-
-    inf where the error is zero, nan where there are no pixels.
-    """
-    squared = np.square(error if where is None else error[where], dtype=np.float64)
-    if squared.size == 0:
-        return float("nan")
-    mean = squared.mean()
-    return float(10 * np.log10(255**2 / mean)) if mean else float("inf")
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
