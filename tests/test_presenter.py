@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from engines.torch_engine import TorchEngine
 from generators.contract import GeneratorError
-from generators.presenter.evaluate import held_out, psnr
+from generators.distance import psnr
+from generators.presenter.evaluate import held_out
 from generators.presenter.generator import Presenter
 from generators.presenter.load import AUTOENCODER_FILE, DENOISER_FILE, load_autoencoder, load_denoiser
 
@@ -59,6 +60,29 @@ def test_each_step_is_evaluated_at_its_time(tiny, tiny_engines):
     for step in range(tiny.grid.steps):
         tiny.denoise(engine, latents, step, {"pose": pose, "reference": reference}, True)
     np.testing.assert_allclose(seen, [1.0, 0.75])
+
+
+@pytest.mark.parametrize(("time", "share"), [(1.0, 1.0), (0.5, 0.0), (0.0, -1.0), (0.8, 0.6 / 0.68)])
+def test_a_network_that_says_nothing_gives_the_best_linear_guess_of_the_flow(tiny, time, share):
+    """Of clean = reference + r with r and noise of variance 1, where flow + reference = noise - r:
+    cov(noise - r, (1 - t) r + t noise) / var((1 - t) r + t noise) = (2t - 1) / (t² + (1 - t)²).
+    """
+    network = tiny.build("denoise")
+    torch.nn.init.zeros_(network.transformer.proj_out.weight)
+    torch.nn.init.zeros_(network.transformer.proj_out.bias)
+    latents, pose, reference = (torch.from_numpy(array) for array in window(0))
+    flow = network(latents, torch.tensor([time]), pose, reference, torch.ones(1))
+    still = reference[:, :, None]
+    torch.testing.assert_close(flow, (latents - (1 - time) * still) * share - still)
+
+
+def test_from_noise_a_network_that_says_nothing_samples_the_reference(tiny):
+    network = tiny.build("denoise")
+    torch.nn.init.zeros_(network.transformer.proj_out.weight)
+    torch.nn.init.zeros_(network.transformer.proj_out.bias)
+    latents, pose, reference = (torch.from_numpy(array) for array in window(0))
+    clean = latents - network(latents, torch.ones(1), pose, reference, torch.ones(1))
+    torch.testing.assert_close(clean, reference[:, :, None].expand_as(clean))
 
 
 def test_two_branches_in_one_batch_are_the_two_alone(tiny_engines):
@@ -144,6 +168,16 @@ def test_missing_weights_say_how_to_get_them(tmp_path):
 def test_weights_carry_their_networks_size(tiny):
     assert load_autoencoder(tiny.weights / AUTOENCODER_FILE).size.fine == 8
     assert load_denoiser(tiny.weights / DENOISER_FILE).size.head_dim == 24
+
+
+def test_weights_of_another_network_are_refused_with_the_first_that_differs(tiny, tmp_path):
+    tensors = load_file(tiny.weights / DENOISER_FILE)
+    tensors["context"] = tensors["context"][..., :-1].contiguous()
+    with_size = {"heads": "1", "head_dim": "24", "layers": "1", "ffn": "32"}
+    save_file(tensors, tmp_path / DENOISER_FILE, with_size)
+    text = f"{tmp_path / DENOISER_FILE} does not fit the network, of another version? size mismatch"
+    with pytest.raises(GeneratorError, match=re.escape(text)):
+        load_denoiser(tmp_path / DENOISER_FILE)
 
 
 def test_weights_without_their_networks_size_are_refused(tiny, tmp_path):

@@ -12,10 +12,12 @@ from diffusers import WanTransformer3DModel
 from generators.presenter import train
 from generators.presenter.dataset import Pictures, Windows, hand_and_face_weights, stream
 from generators.presenter.load import load_autoencoder, load_denoiser, save_weights
-from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize
+from generators.presenter.loss import Gains, denoiser_loss, measure_gains, weighted_error
+from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize, to_input
 from generators.presenter.render.clip import Clip
 
 SMALL_AUTOENCODER, SMALL_DENOISER = AutoencoderSize(8, 8, 1, 1), DenoiserSize(1, 24, 1, 32)
+EQUAL = Gains(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
 PLAN = train.Plan(steps=6, rate=1e-2, warm_up=2, batch=2, save_every=3, compiled=False)
 
 
@@ -112,7 +114,7 @@ def test_latents_of_a_trained_autoencoder_have_unit_variance_per_channel(tmp_pat
     network = load_autoencoder(train_autoencoder(tmp_path, replace(PLAN, steps=2)))
     pictures = torch.cat([next(iter(Pictures(n))) for n in (50, 51)])
     with torch.inference_mode():
-        latents = network.encode(train.pixels_to_input(pictures))
+        latents = network.encode(to_input(pictures))
     assert latents.mean((0, 2, 3)).abs().max() < 0.5
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(16), rtol=0, atol=0.4)  # other pictures
 
@@ -214,15 +216,46 @@ def test_a_denoiser_that_knew_the_flow_would_have_no_loss():
 
     for seed in range(40):
         torch.manual_seed(seed)
-        loss = train.denoiser_loss(network, forward, autoencoder, batch)
+        loss = denoiser_loss(network, forward, autoencoder, EQUAL, batch)
         if keeps[-1].all():
             assert loss < 1e-4
     assert 0.8 < torch.cat(keeps).mean() < 1.0  # a tenth of 80 items goes without conditions
     assert network.transformer.rope.places.tolist() == [0, *(batch[4] + 1).tolist()]
 
 
-def test_pixels_to_input_is_minus_one_to_one_channels_first():
-    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).expand(2, 5, 4, 6, 3)
-    pictures = train.pixels_to_input(pixels)
+def test_with_equal_gains_the_loss_is_the_weighted_mean_square():
+    error, weights = torch.randn(2, 16, 3, 6, 5), torch.rand(2, 3, 1, 1).expand(2, 3, 6, 5)
+    expected = (error.square().mean(1) * weights).sum() / weights.sum()
+    torch.testing.assert_close(weighted_error(error, weights, EQUAL), expected)
+
+
+def test_a_tint_costs_what_its_channel_gains_smooth_and_noise_what_it_gains_fine():
+    gains = Gains(torch.full((16, 1, 1, 1), 2.0), torch.full((16, 1, 1, 1), 7.0))
+    one = torch.ones(1, 8, 8)
+    tint = torch.ones(1, 16, 1, 8, 8)
+    checks = torch.tensor([1.0, -1.0]).repeat(4)
+    assert weighted_error(tint, one[None], gains) == pytest.approx(7)
+    assert weighted_error(tint * checks, one[None], gains) == pytest.approx(2)
+
+
+def test_gains_are_what_errors_in_a_channel_do_to_pixels():
+    """A decoder that shows one latent channel as colour: it gains everything, the others the least."""
+    class Shows(torch.nn.Module):
+        def encode(self, pictures):
+            return torch.zeros(len(pictures), 16, 4, 4)
+
+        def decode(self, latents):
+            return torch.nn.functional.interpolate(latents[:, 5:6], scale_factor=8).expand(-1, 3, -1, -1)
+
+    gains = measure_gains(Shows(), torch.zeros(6, 32, 32, 3, dtype=torch.uint8))
+    for each in (gains.fine, gains.smooth):
+        assert each.shape == (16, 1, 1, 1)
+        assert each[5].item() == pytest.approx(16, rel=0.3)
+        assert torch.equal(each[torch.arange(16) != 5], torch.full((15, 1, 1, 1), 0.2))
+
+
+def test_the_input_of_the_autoencoder_is_minus_one_to_one_channels_first():
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).expand(10, 4, 6, 3)
+    pictures = to_input(pixels)
     assert pictures.shape == (10, 3, 4, 6)
     torch.testing.assert_close(pictures[0, :, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.artifact import built_folder
+from engines.load import Choice, start_engines
 from engines.spec import EngineError
-from engines.torch_engine import start_engines
 from generators.contract import GeneratorError
 from generators.presenter.generator import WEIGHTS, Presenter
 from generators.schedule import FlowGrid
@@ -44,7 +45,7 @@ def main() -> Exit:
     train.add_argument(
         "--batch", type=int, default=2, help="whole windows a step, six times as many picked (2)"
     )
-    train.add_argument("--start", type=Path, help="folder of weights to go on from, in the third stage")
+    train.add_argument("--start", type=Path, help="folder of weights to go on from")
     train.add_argument("--workers", type=int, default=1, help="processes that render data (1)")
     train.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     train.set_defaults(run_command=run_train)
@@ -86,11 +87,15 @@ def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
     parser.add_argument("--frames", type=int, default=48, help="frames of each (48)")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    parser.add_argument("--backend", default="torch", help="what runs the networks, as for infer.py (torch)")
     parser.add_argument("--report", type=Path, help="JSON file for the figures; stdout without it")
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Three stages, each resumed, or skipped if the run has finished it; --start stands for the first two."""
+    """Three stages, each resumed, or skipped if the run has finished it or its steps are 0.
+
+    --start gives the autoencoder, and the denoiser that the first of its stages goes on from.
+    """
     import shutil
 
     from generators.presenter.load import AUTOENCODER_FILE, DENOISER_FILE
@@ -106,19 +111,24 @@ def run_train(args: argparse.Namespace) -> None:
         shutil.copy(args.start / AUTOENCODER_FILE, weights)
     if not weights.exists():
         train_autoencoder(args.run, Plan(autoencoder, 2e-3, **machine))
-    start = (args.start or args.run / "picked") / DENOISER_FILE
-    if not start.exists():
+    best = args.start / DENOISER_FILE if args.start else None
+    if picked:
         plan = Plan(picked, 1e-3, batch=6 * args.batch, frames=2, **machine)
-        train_denoiser(args.run / "picked", plan, weights)
-    plan = Plan(whole, 6e-4, batch=args.batch, frames=16, **machine)
-    print(train_denoiser(args.run, plan, weights, start))
+        best = train_denoiser(args.run / "picked", plan, weights, best)
+    if whole:
+        plan = Plan(whole, 6e-4, batch=args.batch, frames=16, **machine)
+        best = train_denoiser(args.run / "whole", plan, weights, best)
+    if best is None:
+        raise GeneratorError("--steps has no step for the denoiser, and there is no --start to take one from")
+    print(shutil.copy(best, args.run / DENOISER_FILE))
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Figures per guidance, and of the autoencoder alone; the contact sheet shows the last guidance."""
     from PIL import Image
 
-    from generators.presenter.evaluate import contact_sheet, held_out, measure, psnr, summary
+    from generators.distance import psnr
+    from generators.presenter.evaluate import contact_sheet, held_out, measure, summary
 
     model = _Model(args)
     rows, rebuilt, shown = {f"{g:g}": [] for g in args.guidance}, [], []
@@ -151,7 +161,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 def run_curve(args: argparse.Namespace) -> None:
     """PSNR to the base run, all pixels, of runs with fewer steps and of a run with another seed."""
-    from generators.presenter.evaluate import held_out, psnr
+    from generators.distance import psnr
+    from generators.presenter.evaluate import held_out
 
     model, distances = _Model(args), {}
     for n in range(args.clips):
@@ -206,7 +217,9 @@ class _Model:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.presenter = Presenter(args.weights)
-        self.engines = start_engines(self.presenter.components, self.presenter.build, args.device)
+        precisions = dict.fromkeys(self.presenter.components, "fp32")
+        choice = Choice(args.backend, precisions, args.device, built_folder(self.presenter.name))
+        _, self.engines = start_engines(self.presenter, choice, print)
 
     def generate(
         self,
@@ -218,15 +231,12 @@ class _Model:
         steps: int | None = None,
     ) -> np.ndarray:
         """Frames (F, H, W, 3) uint8; guidance and steps other than the base model's on request."""
-        from pipeline.sample import sample
+        from pipeline.sample import generate
 
         presenter = self.presenter
         presenter.guidance = Presenter.guidance if guidance is None else guidance
         presenter.grid = FlowGrid(steps, Presenter.grid.shift) if steps else Presenter.grid
-        chunks = np.split(skeletons, range(presenter.chunk, len(skeletons), presenter.chunk))
-        constants = presenter.condition(self.engines, chunks, reference[None])
-        latents = sample(presenter, self.engines["denoise"], constants, len(skeletons), seed)
-        return np.concatenate(list(presenter.decode(self.engines, latents)))
+        return generate(presenter, self.engines, skeletons, reference, seed)
 
     def rebuild(self, frames: np.ndarray) -> np.ndarray:
         """Frames through the autoencoder and back."""

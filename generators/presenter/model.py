@@ -80,6 +80,12 @@ class Autoencoder(nn.Module):
         return self.decoder(latents * self.std + self.mean)
 
 
+def to_input(pixels: Tensor) -> Tensor:
+    """What the autoencoder sees: pixels (N, H, W, 3) uint8 as (N, 3, H, W) float32 in [-1, 1]."""
+    # Cast first: TensorRT takes uint8 at the borders of a graph, but moves none.
+    return pixels.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
+
+
 class Encode(nn.Module):
     """Component `encode`: pixels (N, H, W, 3) uint8 to latents (N, 16, H/8, W/8) float32."""
 
@@ -89,7 +95,7 @@ class Encode(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Latents of pixels."""
-        return self.autoencoder.encode(pixels.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0)
+        return self.autoencoder.encode(to_input(pixels))
 
 
 class Decode(nn.Module):
@@ -102,7 +108,7 @@ class Decode(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Pixels of latents."""
         pixels = (self.autoencoder.decode(latents) + 1.0) * 127.5
-        return pixels.clamp(0.0, 255.0).round().to(torch.uint8).permute(0, 2, 3, 1)
+        return pixels.clamp(0.0, 255.0).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,10 @@ class Denoise(nn.Module):
 
     latents (B, 16, F, h, w) noisy at time (B,) in [0, 1]; pose (B, 16, F, h, w) skeleton latents and
     reference (B, 16, h, w), both zero in the unconditional branch, where conditional (B,) is 0 instead of 1.
-    The reference goes in as a clean frame before the others and is cut off again; text is a constant token.
+    The reference goes in as a clean frame before the others, which is cut off again, and by channel beside
+    every frame; text is a constant token. The network's output is added to a first guess of the flow: the
+    linear one from the noisy latents (Karras et al., 2022, for flow matching), as if every frame were the
+    reference plus something of unit variance. So it need carry neither the noise nor what does not move.
     """
 
     def __init__(self, size: DenoiserSize = DenoiserSize()) -> None:
@@ -132,7 +141,7 @@ class Denoise(nn.Module):
             patch_size=(1, 2, 2),
             num_attention_heads=size.heads,
             attention_head_dim=size.head_dim,
-            in_channels=2 * LATENT_CHANNELS + 1,
+            in_channels=3 * LATENT_CHANNELS + 1,
             out_channels=LATENT_CHANNELS,
             text_dim=width,
             freq_dim=256,
@@ -146,12 +155,15 @@ class Denoise(nn.Module):
         self, latents: Tensor, time: Tensor, pose: Tensor, reference: Tensor, conditional: Tensor
     ) -> Tensor:
         """The flow, shaped like latents."""
-        batch, _, _, h, w = latents.shape
-        clean = torch.cat(
-            [reference, torch.zeros_like(reference), conditional.view(batch, 1, 1, 1).expand(batch, 1, h, w)],
-            1,
-        )
-        noisy = torch.cat([latents, pose, torch.zeros_like(latents[:, :1])], 1)
+        batch, _, frames, h, w = latents.shape
+        flag = conditional.view(batch, 1, 1, 1).expand(batch, 1, h, w)
+        nothing = torch.zeros_like(reference)
+        clean = torch.cat([reference, nothing, nothing, flag], 1)
+        beside = reference.unsqueeze(2).expand(-1, -1, frames, -1, -1)
+        noisy = torch.cat([latents, pose, beside, torch.zeros_like(latents[:, :1])], 1)
         x = torch.cat([clean.unsqueeze(2), noisy], 2)
         context = self.context.expand(batch, -1, -1)
-        return self.transformer(x, time * 1000.0, context, return_dict=False)[0][:, :, 1:]
+        change = self.transformer(x, time * 1000.0, context, return_dict=False)[0][:, :, 1:]
+        t = time.view(batch, 1, 1, 1, 1)
+        slope = (2 * t - 1) / (t.square() + (1 - t).square())
+        return change + slope * (latents - (1 - t) * beside) - beside

@@ -24,9 +24,8 @@ from generators.presenter.load import (
     load_denoiser,
     save_weights,
 )
-from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize
-
-CONDITION_DROP = 0.1
+from generators.presenter.loss import autoencoder_loss, denoiser_loss, measure_gains
+from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize, to_input
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,11 @@ def train_autoencoder(folder: Path, plan: Plan, size: AutoencoderSize = Autoenco
         network,
         plan,
         lambda first: stream(Pictures(first), plan.workers),
-        lambda net, batch: autoencoder_loss(net, pixels_to_input(batch.to(plan.device))),
+        lambda net, batch: autoencoder_loss(net, to_input(batch.to(plan.device))),
     )
     with torch.inference_mode():  # unit variance per latent channel, measured on fresh pictures
         batches = stream(Pictures(plan.steps))
-        latents = torch.cat([ema.encoder(pixels_to_input(next(batches).to(plan.device))) for _ in range(10)])
+        latents = torch.cat([ema.encoder(to_input(next(batches).to(plan.device))) for _ in range(10)])
         ema.mean.copy_(latents.mean((0, 2, 3), keepdim=True))
         ema.std.copy_(latents.std((0, 2, 3), keepdim=True))
     return save_weights(ema, folder / AUTOENCODER_FILE)
@@ -101,6 +100,7 @@ def train_denoiser(
     start: weights to begin from instead of random ones; size is then theirs.
     """
     autoencoder = load_autoencoder(autoencoder_weights).to(plan.device, memory_format=torch.channels_last)
+    gains = measure_gains(autoencoder, next(iter(Pictures(0))).to(plan.device))
     torch.manual_seed(0)
     network = (load_denoiser(start) if start else Denoise(size)).to(plan.device)
     network.transformer.rope = PlacedRope(network.transformer.rope, plan)
@@ -112,51 +112,11 @@ def train_denoiser(
         network,
         plan,
         lambda first: stream(Windows(first, plan.batch, plan.frames, plan.window), plan.workers),
-        lambda net, batch: denoiser_loss(net, forward, autoencoder, [part.to(plan.device) for part in batch]),
+        lambda net, batch: denoiser_loss(
+            net, forward, autoencoder, gains, [part.to(plan.device) for part in batch]
+        ),
     )
     return save_weights(ema, folder / DENOISER_FILE)
-
-
-def pixels_to_input(pixels: Tensor) -> Tensor:
-    """(..., H, W, 3) uint8 to (N, 3, H, W) float in [-1, 1]."""
-    flat = pixels.reshape(-1, *pixels.shape[-3:])
-    return flat.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def autoencoder_loss(network: Autoencoder, pictures: Tensor) -> Tensor:
-    """L1 + MSE + gradient L1 of pictures rebuilt from slightly noisy latents."""
-    latents = network.encoder(pictures)
-    noise = torch.randn_like(latents) * (0.05 * latents.detach().float().std())
-    error = network.decoder(latents + noise).float() - pictures
-    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    return error.abs().mean() + error.square().mean() + edges
-
-
-def denoiser_loss(
-    network: Denoise, forward: nn.Module, autoencoder: Autoencoder, batch: list[Tensor]
-) -> Tensor:
-    """Flow matching at logit-normal times, conditions dropped together in a tenth of the items.
-
-    forward is the network, or its compiled form; batch is what dataset.Windows yields.
-    """
-    references, frames, skeletons, weights, places = batch
-    count, length = frames.shape[:2]
-    with torch.no_grad():
-        pixels = torch.cat([references[:, None], frames, skeletons], 1)
-        latents = autoencoder.encode(pixels_to_input(pixels)).float()
-        latents = latents.reshape(count, -1, *latents.shape[1:])
-        keep = (torch.rand(count, device=latents.device) >= CONDITION_DROP).float()
-        mask = keep[:, None, None, None]
-        reference = latents[:, 0] * mask
-        clean = latents[:, 1 : 1 + length].transpose(1, 2)
-        pose = latents[:, 1 + length :].transpose(1, 2) * mask[..., None]
-        noise = torch.randn_like(clean)
-        times = torch.sigmoid(torch.randn(count, device=latents.device) + 0.3)
-        t = times[:, None, None, None, None]
-        noisy = clean + (noise - clean) * t
-    network.transformer.rope.places.copy_(torch.cat([places.new_zeros(1), places + 1]))
-    flow = forward(noisy, times, pose, reference, keep)
-    return ((flow.float() - (noise - clean)).square().mean(1) * weights).sum() / weights.sum()
 
 
 def _run(
