@@ -24,7 +24,7 @@ def members(generator):
 
 
 def test_the_contract_requires_every_member_it_documents():
-    expected = {"name", "components", "grid", "guidance", "windows", "frame_axis", "size", "chunk",
+    expected = {"name", "components", "sources", "grid", "guidance", "windows", "frame_axis", "size", "chunk",
                 "per_frame", "build", "fit", "condition", "noise", "denoise", "decode"}
     assert set(REQUIRED) == expected
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -98,10 +99,10 @@ def place_orders(
 
 def plan(order: Order) -> Plan:
     """What `build` would do, found out by parsing the graph. EngineError if TensorRT does not take it."""
-    network = Network(order.targets.api, order.spec, order.onnx.path)
-    network.set_shapes({name: [sizes[2]] * 3 for name, sizes in order.shapes.items()})
     weights = sum(order.onnx.path.with_name(name).stat().st_size for name in order.onnx.manifest["files"])
-    return Plan(order, network.network.num_layers, weights, network.activation_bytes())
+    with closing(Network(order.targets.api, order.spec, order.onnx.path)) as network:
+        network.set_shapes({name: [sizes[2]] * 3 for name, sizes in order.shapes.items()})
+        return Plan(order, network.network.num_layers, weights, network.activation_bytes())
 
 
 def build(order: Order, report: Report) -> Artifact:
@@ -111,14 +112,15 @@ def build(order: Order, report: Report) -> Artifact:
     which ends the build at its next step, leave nothing behind.
     """
     folder, api, started = order.onnx.path.parent, order.targets.api, time.perf_counter()
-    network = Network(api, order.spec, order.onnx.path)
-    network.set_shapes(order.shapes)
-    network.configure(order.settings, order.precision)
     try:
-        with writing(folder, order.label, order.built_from()) as draft:
-            engine = _compile(network, order, report)
+        with (
+            closing(Network(api, order.spec, order.onnx.path)) as network,
+            writing(folder, order.label, order.built_from()) as draft,
+        ):
+            network.set_shapes(order.shapes)
+            network.configure(order.settings, order.precision)
             with draft.path.open("wb") as file:
-                file.write(engine)
+                file.write(_compile(network, order, report))
             warnings = [text for level, text in api.take_messages() if level == "WARNING"]
             draft.facts.update(
                 seconds=round(time.perf_counter() - started, 1),

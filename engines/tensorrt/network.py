@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from engines.onnx_artifact import check_agreement
 from engines.spec import ComponentSpec, EngineError
@@ -35,23 +37,39 @@ class Settings:
 class Network:
     """A parsed graph with its builder; EngineError if TensorRT does not take the file.
 
-    All of TensorRT's objects live here: the parser does not keep the network alive, and a network freed too
-    early ends the process (RTX 1.7).
+    All of TensorRT's objects live here, and go in order with close: the parser does not keep the network
+    alive, and a network freed too early ends the process (RTX 1.7); the garbage collector knows no order.
     """
 
     def __init__(self, api: TensorRT, spec: ComponentSpec, onnx: Path) -> None:
         trt = api.trt
         api.take_messages()
         self.api, self.spec, self.onnx = api, spec, onnx
+        self.network = self.parser = self.config = None
+        self.profile: object | None = None
+        self.monitor: object | None = None  # of progress, which must outlive the configuration
         self.builder = api.create(trt.Builder)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self._open(trt)
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Free TensorRT's objects, each before what it was made from."""
+        self.config = None
+        self.monitor = self.profile = None
+        self.parser = None
+        self.network = None
+        self.builder = None
+
+    def _open(self, trt: ModuleType) -> None:
+        api = self.api
         # Strongly typed: precisions are those of the graph, so that what was checked is what runs.
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         self.network = api.checked(self.builder.create_network(flags), f"{api} made no network")
         self.parser = api.create(trt.OnnxParser, self.network)
         self._parse()
         self.config = api.checked(self.builder.create_builder_config(), f"{api} made no configuration")
-        self.profile: object | None = None
-        self.monitor: object | None = None  # of progress, which must outlive the configuration
 
     @property
     def inputs(self) -> list:
