@@ -197,7 +197,7 @@ def pytest_sessionfinish(session, exitstatus):
     session.config.status_of_all = int(exitstatus)
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before pytest collects garbage, which is where it happened
 def pytest_unconfigure(config):
     """End without tearing down: a whole run has torch, OpenVINO, ONNX Runtime and TensorRT in one process,
     which ended in a segmentation fault after the last test had passed. No script of ours loads them all.
