@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.onnx_artifact import check_agreement, find_onnx
 from engines.spec import ComponentSpec, EngineError, Model
+
+if TYPE_CHECKING:
+    import openvino
 
 # Which ONNX artifact a precision starts from, and what the graph's float parts are computed in. OpenVINO
 # would choose bfloat16 for fp32 graphs by itself on processors with AMX, so it is always told.
@@ -40,10 +45,8 @@ class OpenVinoEngine:
     """
 
     def __init__(self, spec: ComponentSpec, path: Path, precision: str = "fp32") -> None:
-        import openvino
-
         self.spec, self.precision = spec, precision
-        core = openvino.Core()
+        core = _core()
         compute = COMPUTE[precision]
         if compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(f"this processor has no bfloat16, which openvino's {precision} needs; try fp32")
@@ -72,6 +75,19 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Drop the compiled graph."""
         self._request = None
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    """The process's one Core, never freed.
+
+    A Core lends its thread a stack for signal handlers. Of two that are freed in the order they were made,
+    the second puts the first one's stack back, which is unmapped by then, and the next signal ends the
+    process with a segmentation fault (2026.4, on a processor with AMX).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _dtypes(ports: list) -> dict[str, str]:

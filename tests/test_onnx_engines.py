@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from engines.onnxruntime_engine import OnnxRuntimeEngine
 from engines.openvino_engine import OpenVinoEngine
 from engines.spec import Cadence, ComponentSpec, EngineError, Range, TensorSpec
 
+ROOT = Path(__file__).resolve().parent.parent
 ENGINES = [OnnxRuntimeEngine, OpenVinoEngine]
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n", 2)), TensorSpec("b", ("n", 2))),
                      (TensorSpec("difference", ("n", 2)), TensorSpec("sum", ("n", 2))), {"n": Range(1, 2, 4)})
@@ -141,3 +143,19 @@ def test_openvinos_bfloat16_rounds_and_its_fp32_does_not(tmp_path):
         return np.abs(y - x.astype(np.float64) @ weight).max()
 
     assert error("fp32") < 1e-4 < 1e-2 < error("bf16") < 0.5
+
+
+def test_a_signal_after_openvino_engines_were_freed_is_handled(path):
+    code = f"""
+import gc, os, signal
+from engines.openvino_engine import OpenVinoEngine
+from tests.test_onnx_engines import SPEC
+engines = [OpenVinoEngine(SPEC, {str(path)!r}) for _ in range(2)]
+while engines:
+    engines.pop(0).close()
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr
