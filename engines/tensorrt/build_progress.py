@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from threading import Event
 from types import ModuleType
 from typing import TypeVar
 
@@ -47,14 +49,27 @@ def progress_monitor(trt: ModuleType, report: Report) -> object:
 def interruptible(work: Callable[[], Answer], monitor: object) -> Answer:
     """What work gives, done in a thread of its own so that Ctrl-C and SIGTERM arrive in this one.
 
-    In a callback they would be swallowed by TensorRT. They cancel the build, and go on when it has ended.
+    In a callback they would be swallowed by TensorRT. They cancel the build, and go on when it has ended,
+    however early or often they come: what it works on is freed next, and that crashes a build still running.
     """
+    known = Event()
+
+    def begin() -> Answer | None:
+        known.wait()  # an interrupted submit gives no future by which to wait for the end
+        return None if monitor.cancelled else work()
+
+    future = None
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
         try:
+            future = pool.submit(begin)
+            known.set()
             return future.result()
         except (KeyboardInterrupt, SystemExit):
             monitor.cancelled = True
+            known.set()
+            while future and not future.done():  # an interrupted join would not wait again (Python 3.11)
+                with suppress(KeyboardInterrupt, SystemExit):
+                    wait([future])
             raise
 
 
