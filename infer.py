@@ -20,7 +20,7 @@ from engines.load import BACKENDS, Choice, start_engines
 from engines.precision import PrecisionError, choose_precisions
 from engines.spec import EngineError
 from generators.contract import GeneratorError, load_generator
-from pipeline.data import find_requests
+from pipeline.data import SEED, find_requests
 from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.jobs import Run, check_writable, run_all
@@ -76,7 +76,7 @@ def parse() -> argparse.Namespace:
         "--precision", default="fp32", help="one for all, then exceptions: fp16,denoise=int8 (fp32)"
     )
     parser.add_argument(
-        "--seed", type=int, default=42, help="seed of requests that pairs.csv gives none (42)"
+        "--seed", type=int, default=SEED, help=f"seed of requests that pairs.csv gives none ({SEED})"
     )
     parser.add_argument("--json", action="store_true", help="print the manifest lines on stdout")
     args = parser.parse_args()

@@ -6,22 +6,18 @@ import argparse
 import json
 import os
 import sys
-from itertools import islice
 from pathlib import Path
-
-import numpy as np
 
 from bench.backends import Clip, Way, compare, table
 from engines.doctor import examine
 from engines.precision import PrecisionError
 from engines.spec import EngineError
 from generators.contract import GeneratorError, load_generator
-from pipeline.data import find_requests
+from pipeline.data import first_requests
 from pipeline.errors import InputError
 from pipeline.exit_code import Exit
-from pipeline.picture import read_image
-from pipeline.script import say
-from pipeline.video import VideoReader
+from pipeline.request import read_opening
+from pipeline.script import say, stop
 
 ROOT = Path(__file__).resolve().parent.parent
 WAYS = [
@@ -36,16 +32,16 @@ def main() -> int:
     args = parse()
     try:
         generator = load_generator(args.generator)
-        request = find_requests(args.data, args.seed).requests[0]
-        with VideoReader(request.video) as reader:
-            frames = np.stack(list(islice(iter(reader), args.frames)))
-        clip = Clip(generator.fit(frames), generator.fit(read_image(request.image)[None])[0], request.seed)
+        request = first_requests(args.data, 1)[0]
+        clip = Clip(*read_opening(request, generator, args.frames), request.seed)
         ways = [Way.parse(text) for text in args.ways]
         figures = compare(generator, clip, ways, args.device, args.rounds, say)
-    except (InputError, GeneratorError, PrecisionError, EngineError) as error:
-        say(f"bench: {error}")
-        status = {InputError: Exit.INPUT, EngineError: Exit.ENVIRONMENT}
-        return next((s for kind, s in status.items() if isinstance(error, kind)), Exit.USAGE)
+    except InputError as error:
+        return stop("bench", error, Exit.INPUT)
+    except (GeneratorError, PrecisionError) as error:
+        return stop("bench", error, Exit.USAGE)
+    except EngineError as error:
+        return stop("bench", error, Exit.ENVIRONMENT)
     machine = examine()
     report = {
         "what": "python -m bench backends",
@@ -78,9 +74,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=16, help="of the clip, from its start (16)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved runs of every way (3)")
     parser.add_argument("--report", type=Path, help="write all figures as JSON here")
-    args = parser.parse_args()
-    args.seed = 42
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

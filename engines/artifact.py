@@ -6,6 +6,7 @@ the hash of what went in. A manifest is written last, so a file without one was 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -41,14 +42,6 @@ class Label:
         return f"{self.component}-{self.precision}{self.suffix}"
 
 
-@dataclass
-class Draft:
-    """An artifact being written: its file belongs at path, what was learnt while building it in facts."""
-
-    path: Path
-    facts: dict[str, Field] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class Artifact:
     """A finished artifact: its file and its manifest."""
@@ -60,6 +53,18 @@ class Artifact:
     def content(self) -> str:
         """SHA-256 over all of its files, external data included."""
         return _digest(json.dumps(self.manifest["files"], sort_keys=True))
+
+
+@dataclass
+class Draft:
+    """An artifact being written: its file belongs at path, what was learnt while building it in facts.
+
+    artifact: what came of it, once it is whole.
+    """
+
+    path: Path
+    facts: dict[str, Field] = field(default_factory=dict)
+    artifact: Artifact | None = None
 
 
 def built_folder(generator: str) -> Path:
@@ -78,7 +83,8 @@ def fingerprint(files: Iterable[Path]) -> str | None:
     for path in sorted(files):
         if not path.is_file():
             return None
-        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+        at = path.stat()
+        digest.update(f"{path.name} {_sha256_at(path, at.st_size, at.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
 
 
@@ -113,6 +119,7 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
             _sync(path)
             os.replace(path, folder / path.name)
         _sync(folder)
+        draft.artifact = Artifact(folder / draft.path.name, _plain(manifest))
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
 
@@ -156,6 +163,12 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@functools.cache
+def _sha256_at(path: Path, size: int, modified: int) -> str:
+    """file_sha256 of a source as it is now; a process asks for each component, and weights may be 28 GB."""
+    return file_sha256(path)
 
 
 def _manifests(folder: Path, label: Label) -> Iterator[Artifact]:

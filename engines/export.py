@@ -66,7 +66,7 @@ def export_onnx(model: Model, component: str, target: Target, opset: int = OPSET
             bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
         )
     target.say(f"{label}: {parity} ({seconds:.1f} s)")
-    return find(target.folder, label, built_from, "")
+    return draft.artifact
 
 
 def identity(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.artifact import Artifact, Draft, Field, Label, find, writing
+from engines.artifact import Artifact, Draft, Field, Label, writing
 from engines.export import Target, check_graph, kept, save_graph, toolchain
 from engines.parity import Parity
 from engines.spec import ComponentSpec, EngineError
@@ -105,7 +105,7 @@ def convert(
         seconds = time.perf_counter() - started
         _note(draft, made, parity.require(precision), scheme, seconds)
     target.say(f"{label}: {parity} ({seconds:.0f} s)")
-    return find(target.folder, label, {**expected, "recipe": recipe}, "")
+    return draft.artifact
 
 
 def spread(inputs: Sequence, count: int) -> list:

@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+SEED = 42  # of requests whose list gives none
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Pairing:
     unpaired: dict[str, str]
 
 
-def find_requests(data: Path, seed: int) -> Pairing:
+def find_requests(data: Path, seed: int = SEED) -> Pairing:
     """Pair a data folder: pairs.csv if there, else equal stems, else one image for all videos.
 
     seed serves every request that pairs.csv gives none. InputError if the folder is missing or empty.
@@ -69,6 +70,14 @@ def find_requests(data: Path, seed: int) -> Pairing:
         ],
         unpaired,
     )
+
+
+def first_requests(data: Path, count: int) -> list[Request]:
+    """The first requests of a data folder, to measure on: at most count. InputError if it has none."""
+    pairing = find_requests(data)
+    if not pairing.requests:
+        raise InputError(f"no video in {data} has its image: {'; '.join(pairing.unpaired.values())}")
+    return pairing.requests[:count]
 
 
 def _by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:

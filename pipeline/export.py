@@ -12,10 +12,8 @@ from engines.onnxruntime_engine import OnnxRuntimeEngine
 from engines.precision import PrecisionError
 from generators.contract import Generator
 from optimize.precision import Calibration, convert
-from pipeline.data import Request, find_requests
-from pipeline.record import Inputs, choose, describe, record
-
-SEED = 42
+from pipeline.data import Request, first_requests
+from pipeline.record import CLIPS, Inputs, describe, record
 
 
 def select(precisions: Mapping[str, str], components: str | None) -> dict[str, str]:
@@ -37,7 +35,7 @@ def export_all(
     """
     if all(precision == "fp32" for precision in precisions.values()):
         return [export_onnx(generator, name, target, opset) for name in precisions]
-    requests = choose(find_requests(data, SEED).requests)  # before the work that would be in vain
+    requests = first_requests(data, CLIPS)  # before the work that would be in vain
     graphs = {name: export_onnx(generator, name, target, opset) for name in generator.components}
     runs = _Runs(generator, graphs, requests, target)
     return [

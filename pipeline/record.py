@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 import numpy as np
 
@@ -12,10 +11,8 @@ from engines.artifact import file_sha256
 from engines.spec import Engine
 from generators.contract import Engines, Generator
 from pipeline.data import Request
-from pipeline.errors import InputError
-from pipeline.picture import read_image
+from pipeline.request import read_opening
 from pipeline.sample import generate
-from pipeline.video import VideoReader
 
 CLIPS = 2  # of the first window each: enough for ranges, and 100 evaluations of a model of 25 steps
 Inputs = Mapping[str, np.ndarray]
@@ -45,13 +42,6 @@ class Recorder:
         return self._arrays[key]
 
 
-def choose(requests: Sequence[Request]) -> list[Request]:
-    """The requests to record: the first ones. InputError if there are none."""
-    if not requests:
-        raise InputError("no request to calibrate with: --data needs a video with its image")
-    return list(requests[:CLIPS])
-
-
 def describe(requests: Sequence[Request]) -> list[dict[str, str | int]]:
     """What a recording of these requests depends on, beside the engines."""
     return [
@@ -73,8 +63,6 @@ def record(generator: Generator, engines: Engines, requests: Sequence[Request]) 
     arrays: dict[str, np.ndarray] = {}
     recorders = {name: Recorder(engine, arrays) for name, engine in engines.items()}
     for request in requests:
-        image = generator.fit(read_image(request.image, notes=[])[None])[0]
-        with VideoReader(request.video) as reader:
-            frames = [generator.fit(frame[None])[0] for frame in islice(reader, generator.windows.length)]
-        generate(generator, recorders, np.stack(frames), image, request.seed)
+        frames, image = read_opening(request, generator, generator.windows.length)
+        generate(generator, recorders, frames, image, request.seed)
     return {name: recorder.inputs for name, recorder in recorders.items()}

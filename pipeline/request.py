@@ -89,6 +89,16 @@ def make_video(
     }
 
 
+def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first frames (at most count, H, W, 3) and the picture (H, W, 3) at the generator's size.
+
+    For measuring, which needs no whole clip. InputError if a file cannot be used.
+    """
+    image = generator.fit(read_image(request.image, notes=[])[None])[0]
+    with VideoReader(request.video) as reader:
+        return np.stack([generator.fit(frame[None])[0] for frame in islice(reader, count)]), image
+
+
 class SkeletonChunks:
     """A skeleton video's frames at the generator's size, in its chunks, counted while they are read."""
 

@@ -36,10 +36,6 @@ def write(path, frames, fps=24, **options):
     return path
 
 
-def psnr(one, other):
-    return 10 * np.log10(255**2 / np.mean((one.astype(float) - other.astype(float)) ** 2))
-
-
 def hidden_files(folder):
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -182,6 +181,19 @@ def make_data(tmp_path, make_video_file, make_image_file):
 
 
 @pytest.fixture
+def run_main(monkeypatch, capsys):
+    """A function that runs a script's main here with arguments: its status, what went to out and to err."""
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
+        try:
+            status = script.main()
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        return SimpleNamespace(status=int(status), **capsys.readouterr()._asdict())
+    return run
+
+
+@pytest.fixture
 def sound_only():
     """A function that writes an mp4 with sound and no picture."""
     def make(path: Path) -> Path:
@@ -190,19 +202,3 @@ def sound_only():
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         return path
     return make
-
-
-def pytest_sessionfinish(session, exitstatus):
-    """Keep the status for the very end."""
-    session.config.status_of_all = int(exitstatus)
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest collects garbage, which is where it happened
-def pytest_unconfigure(config):
-    """End without tearing down: a whole run has torch, OpenVINO, ONNX Runtime and TensorRT in one process,
-    which ended in a segmentation fault after the last test had passed. No script of ours loads them all.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if hasattr(config, "status_of_all"):
-        os._exit(config.status_of_all)

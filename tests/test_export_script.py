@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,17 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path, tiny_file):
-    """A function that runs export_onnx.py's main here: exit status, stdout, stderr; into tmp_path/out."""
-    def call(*arguments):
-        defaults = ["--generator", f"{tiny_file}:Tiny", "--out", tmp_path / "out"]
-        monkeypatch.setattr(sys, "argv", ["export_onnx.py", *map(str, (*defaults, *arguments))])
-        try:
-            status = script.main()
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        return SimpleNamespace(status=int(status), **capsys.readouterr()._asdict())
-    return call
+def run(run_main, tmp_path, tiny_file):
+    """A function that runs export_onnx.py on the tiny presenter, into tmp_path/out."""
+    return partial(run_main, script, "--generator", f"{tiny_file}:Tiny", "--out", tmp_path / "out")
 
 
 def names(folder):

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -36,17 +36,9 @@ class Slow(MyGenerator):
 
 
 @pytest.fixture
-def infer(monkeypatch, capsys, tmp_path, tiny_file):
-    """A function that runs infer.py's main here: exit status, stdout, stderr. Output goes to tmp_path/out."""
-    def run(*arguments):
-        defaults = ["--generator", f"{tiny_file}:Tiny", "--out", tmp_path / "out"]
-        monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, (*defaults, *arguments))])
-        try:
-            status = script.main()
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        return SimpleNamespace(status=int(status), **capsys.readouterr()._asdict())
-    return run
+def infer(run_main, tmp_path, tiny_file):
+    """A function that runs infer.py on the tiny presenter, into tmp_path/out."""
+    return partial(run_main, script, "--generator", f"{tiny_file}:Tiny", "--out", tmp_path / "out")
 
 
 def names(folder):

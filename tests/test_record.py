@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.data import find_requests
+from pipeline.data import find_requests, first_requests
 from pipeline.errors import InputError
-from pipeline.record import CLIPS, Recorder, choose, describe, record
+from pipeline.record import Recorder, describe, record
 
 
 @pytest.fixture
@@ -73,10 +73,12 @@ def test_a_recorder_leaves_the_engine_open(tiny, tiny_engines):
 
 
 def test_the_first_clips_are_chosen_and_none_is_an_error(make_data):
-    requests = find_requests(make_data({"c": 1, "a": 1, "b": 1}), 1).requests
-    assert [request.id for request in choose(requests)] == ["a", "b"] and CLIPS == 2
-    with pytest.raises(InputError, match="no request to calibrate with"):
-        choose([])
+    data = make_data({"c": 1, "a": 1, "b": 1})
+    assert [request.id for request in first_requests(data, 2)] == ["a", "b"]
+    for picture in (data / "images").iterdir():
+        picture.rename(picture.with_stem(f"{picture.stem}-2"))
+    with pytest.raises(InputError, match=r"no video in .* has its image: .*a\.mp4 has no image"):
+        first_requests(data, 2)
 
 
 def test_the_description_changes_with_a_clip_and_not_with_its_path(make_data, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -133,8 +132,7 @@ def build(order: Order, report: Report) -> Artifact:
         raise EngineError(
             f"cannot write {order.label} to {folder}: {error.strerror}; make room, or set VIVACE_BUILT"
         ) from error
-    path = folder / draft.path.name
-    return Artifact(path, json.loads(path.with_name(f"{path.name}.json").read_text()))
+    return draft.artifact
 
 
 def _compile(network: Network, order: Order, report: Report) -> object:

@@ -21,6 +21,7 @@ from engines.spec import EngineError
 from generators.contract import GeneratorError
 from generators.presenter.generator import WEIGHTS, Presenter
 from generators.schedule import FlowGrid
+from pipeline.data import SEED
 from pipeline.exit_code import Exit
 
 
@@ -85,7 +86,7 @@ def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
     )
     parser.add_argument("--clips", type=int, default=clips, help=f"held-out clips ({clips})")
     parser.add_argument("--frames", type=int, default=48, help="frames of each (48)")
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--backend", default="torch", help="what runs the networks, as for infer.py (torch)")
     parser.add_argument("--report", type=Path, help="JSON file for the figures; stdout without it")
