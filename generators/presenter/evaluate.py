@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from generators.distance import psnr, temporal_error
+from generators.distance import psnr, ssim, temporal_error
 from generators.presenter.render.clip import HEIGHT, WIDTH, Clip
 from generators.presenter.render.motion import hands_and_face
 
@@ -52,24 +51,6 @@ def measure(item: HeldOut, generated: np.ndarray) -> dict[str, float]:
         "temporal_error": temporal_error(error),
         "temporal_change_of_truth": temporal_error(item.truth.astype(np.float32)),
     }
-
-
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity of two frames (H, W, 3) uint8: Wang et al. (2004), Gaussian window, sigma 1.5."""
-    a, b = a.astype(np.float32), b.astype(np.float32)
-
-    def blur(x: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(x, (11, 11), 1.5)
-
-    c1, c2, mean_a, mean_b = (0.01 * 255) ** 2, (0.03 * 255) ** 2, blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    both = blur(a * b) - mean_a * mean_b
-    return float(
-        (
-            ((2 * mean_a * mean_b + c1) * (2 * both + c2))
-            / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-        ).mean()
-    )
 
 
 def hand_and_face_boxes(item: HeldOut, margin: float = 0.03) -> tuple[np.ndarray, np.ndarray]:

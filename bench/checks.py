@@ -1,0 +1,75 @@
+"""What a candidate must hold beside the similarity gate, each limit with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from pipeline.video import Clip
+
+# Metric, the least and the most that passes, and what lies beyond. Set between harmless changes (another
+# encoder pass, another backend) and the defects of docs/sensitivity.md, which says what catches each.
+LIMITS: dict[str, tuple[float | None, float | None, str]] = {
+    "frozen": (None, 0, "frames stand still where the reference moves"),
+    "black": (None, 0, "frames are black where the reference is not"),
+    "lag": (0, 0, "the candidate is late, or early"),
+    "shift": (None, 0.5, "the picture has moved, in pixels"),
+    "colour_shift": (None, 2.0, "a colour channel has another mean, in levels"),
+    "sharpness": (0.85, 1.15, "edges are weaker or stronger than the reference's"),
+    "temporal_error": (None, 4.0, "it flickers: the error changes by so many levels a frame"),
+    "temporal_error_block": (None, 12.0, "one place flickers: levels a frame in the worst of 8x8 blocks"),
+    "motion_correlation": (0.8, None, "it does not move when the reference does"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a comparison; value and limit in words."""
+
+    name: str
+    value: str
+    limit: str
+    passes: bool
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a video is, beside its pictures: frame count, frames per second, width and height."""
+
+    frames: int
+    fps: Fraction
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, clip: Clip) -> Form:
+        """A clip's."""
+        count, height, width, _ = clip.frames.shape
+        return cls(count, clip.fps, (width, height))
+
+
+def form_checks(reference: Form, candidate: Form) -> list[Check]:
+    """The candidate has as many frames, as fast and as large as the reference."""
+    pairs = {
+        "frame count": (candidate.frames, reference.frames),
+        "frames per second": (candidate.fps, reference.fps),
+        "size": ("{} x {}".format(*candidate.size), "{} x {}".format(*reference.size)),
+    }
+    return [Check(name, str(found), f"= {want}", found == want) for name, (found, want) in pairs.items()]
+
+
+def metric_checks(metrics: Mapping[str, float | int | None]) -> list[Check]:
+    """The metrics of LIMITS; one that could not be measured (motion where nothing moves) is left out."""
+    checks = []
+    for name, (least, most, meaning) in LIMITS.items():
+        value = metrics.get(name)
+        if value is None:
+            continue
+        low, high = -np.inf if least is None else least, np.inf if most is None else most
+        passes = bool(low <= value <= high and np.isfinite(value))
+        bounds = [f">= {least}" if least is not None else "", f"<= {most}" if most is not None else ""]
+        limit = " and ".join(filter(None, bounds)) if least != most else f"= {most}"
+        checks.append(Check(name, f"{value:.4g}" + ("" if passes else f" ({meaning})"), limit, passes))
+    return checks

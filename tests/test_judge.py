@@ -1,0 +1,129 @@
+"""Judging folders: every video gets a verdict, and what could not be evaluated is never a pass."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from bench import similarity
+from bench.checks import Form, form_checks, metric_checks
+from bench.judge import Folders, Judge, judge_folder, reasons
+from bench.judge import similarity as least_similarity
+from bench.score import score
+from bench.similarity import Cosine, load_extractor
+from pipeline.errors import InputError
+from pipeline.video import Clip
+from tests.clips import picture_frames, write
+from tests.extractors import write_extractor
+
+
+@pytest.fixture
+def judge(tmp_path, monkeypatch):
+    monkeypatch.setattr(similarity, "EXTRACTORS", tmp_path / "extractors")
+    write_extractor(tmp_path / "extractors")
+    return Judge([load_extractor("grid")])
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """References and equal candidates a.mp4, b.mp4."""
+    for folder in ("reference", "candidate"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            write(tmp_path / folder / f"{name}.mp4", picture_frames(6, 96, 64))
+    return Folders(tmp_path / "reference", tmp_path / "candidate", {})
+
+
+def clip(frames, fps=24):
+    return Clip(np.stack(frames), Fraction(fps))
+
+
+def judged(judge, folders):
+    return judge_folder(judge, folders, lambda text: None)
+
+
+def test_equal_videos_pass_and_are_plain_json(judge, folders):
+    comparisons = judged(judge, folders)
+    assert [(each["id"], each["status"], each["passes"]) for each in comparisons] == [
+        ("a", "judged", True), ("b", "judged", True)]
+    assert reasons(comparisons) == [] and least_similarity(comparisons) == pytest.approx(1)
+    again = json.loads(json.dumps(comparisons, allow_nan=False))
+    assert again[0]["per_frame"]["cosine"]["grid"] == pytest.approx([1] * 6)
+
+
+def test_a_missing_a_foreign_and_a_corrupt_video_fail_and_the_others_are_judged(judge, folders):
+    write(folders.reference / "c.mp4", picture_frames(2))
+    write(folders.candidate / "d.mp4", picture_frames(2))
+    (folders.candidate / "a.mp4").write_bytes(b"no video")
+    a, b, c, d = judged(judge, folders)
+    assert [each["passes"] for each in (a, b, c, d)] == [False, True, False, False]
+    assert "a.mp4" in a["error"] and b["error"] is None
+    assert c["error"] == f"no video of that name in {folders.candidate}"
+    assert d["error"] == f"no video of that name in {folders.reference}"
+    assert least_similarity([a, b, c, d]) is None and len(reasons([a, b, c, d])) == 3
+
+
+def test_other_counts_rates_and_sizes_fail_their_checks_and_are_still_measured(judge):
+    frames = picture_frames(6, 96, 64)
+    found = judge.compare(clip(frames), clip(frames[:5], 25))
+    failed = {check["name"]: check["value"] for check in found["checks"] if not check["passes"]}
+    assert failed == {"frame count": "5", "frames per second": "25"} and not found["passes"]
+    assert found["cosine"]["grid"]["value"] == pytest.approx(1)
+    small = judge.compare(clip(frames), clip([frame[::2, ::2] for frame in frames]))
+    assert not small["passes"] and small["metrics"] == {} and small["cosine"]["grid"]["value"] > 0.9
+
+
+def test_a_feature_that_is_not_finite_is_no_pass(judge, monkeypatch):
+    monkeypatch.setattr(judge.extractors[0], "cosine", lambda *clips: Cosine(float("nan"), [float("nan")]))
+    found = judge.compare(*[clip(picture_frames(3, 96, 64))] * 2)
+    assert found["cosine"]["grid"]["value"] is None and not found["passes"]
+    assert found["checks"][0]["value"] == "not finite"
+    assert least_similarity([{**found, "status": "judged"}]) is None
+
+
+def test_the_gate_of_the_least_extractor_decides(judge):
+    class Low:
+        name = "low"
+
+        def cosine(self, reference, candidate):
+            return Cosine(0.9, [0.9])
+
+    found = Judge([*judge.extractors, Low()]).compare(*[clip(picture_frames(3, 96, 64))] * 2)
+    assert not found["passes"] and least_similarity([{**found, "status": "judged"}]) == 0.9
+    assert [check["passes"] for check in found["checks"][:2]] == [True, False]
+
+
+@pytest.mark.parametrize("spoil", ["no folder", "no video", "two of a name"])
+def test_a_folder_without_clear_videos_is_an_input_error(judge, folders, tmp_path, spoil):
+    empty = tmp_path / "empty"
+    if spoil != "no folder":
+        empty.mkdir()
+    if spoil == "two of a name":
+        for suffix in ("mp4", "mkv"):
+            (empty / f"a.{suffix}").write_bytes(b"")
+    with pytest.raises(InputError, match="two videos named a" if "two" in spoil else str(empty)):
+        judged(judge, Folders(folders.reference, empty, {}))
+
+
+def test_limits_are_inclusive_and_a_nan_never_passes():
+    checks = {check.name: check.passes for check in metric_checks(
+        {"shift": 0.5, "sharpness": 1.2, "lag": 0, "frozen": 1, "motion_correlation": None,
+         "colour_shift": float("nan")})}
+    assert checks == {"shift": True, "sharpness": False, "lag": True, "frozen": False, "colour_shift": False}
+
+
+def test_rates_are_compared_as_fractions():
+    ntsc, near = Form(2, Fraction(30000, 1001), (4, 4)), Form(2, Fraction(2997, 100), (4, 4))
+    assert [check.passes for check in form_checks(ntsc, near)] == [True, False, True]
+
+
+@pytest.mark.parametrize(("seconds", "similar", "points"), [
+    (0, True, 100), (5, True, 65), (5, False, 35), (10, True, 30), (11, True, 30), (11, False, 0)])
+def test_the_score_is_70_percent_speed_and_30_percent_similarity(seconds, similar, points):
+    assert score(seconds, 10, similar) == pytest.approx(points)
+
+
+def test_a_threshold_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="above 0 seconds"):
+        score(1, 0, True)
