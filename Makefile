@@ -12,12 +12,20 @@ setup: .venv/installed  ## install what running and testing need into .venv
 demo: setup  ## generate the videos of data/sample into out/demo
 	.venv/bin/python infer.py --data data/sample --out out/demo
 
-test: setup  ## run all tests that need no GPU
+test: setup .venv/browser  ## run all tests that need no GPU
 	.venv/bin/python -m pytest -q
 
 check: setup  ## style and architecture only, seconds
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m pytest -q tests/test_architecture.py
+
+# The tests of the report's page need a Chromium, which no wheel brings. Where it cannot be had they are skipped.
+.venv/browser: .venv/installed
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing chromium for the tests" && \
+	    export DEBIAN_FRONTEND=noninteractive && \
+	    { apt-get update -q; apt-get install -y -q chromium; } </dev/null >/dev/null 2>&1; } || true
+	@touch $@
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' || { \

@@ -1,4 +1,14 @@
-"""Measure: python -m bench backends [--ways torch:bf16 openvino:fp32 ...]."""
+"""Judge videos, and time the ways to make them.
+
+python -m bench --candidate out                       finished videos against DATA/outputs
+python -m bench --recipes a.toml b.toml               recipes side by side, timed and judged
+python -m bench compare old/report.json new/report.json    exit 5 or 6 on a regression
+python -m bench sensitivity --out docs/sensitivity.md what the gate and the checks catch
+python -m bench backends                              engines on one clip, interleaved
+python -m bench extractor export|train                feature extractors
+
+The report (index.html, report.json, report.md) goes to --out.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +18,30 @@ import os
 import sys
 from pathlib import Path
 
-from bench.backends import Clip, Way, compare, table
+from bench.backends import Clip, Way
+from bench.backends import compare as compare_ways
+from bench.backends import table as table_of_ways
+from bench.compare import compare
+from bench.judge import Folders, Judge, judge_folder
+from bench.report import write_report
+from bench.sensitivity import INTRODUCTION, measure, scenes_of, table
+from bench.similarity import EXTRACTORS, ExtractorError, load_extractor
+from bench.timing import Job, RunFailed, time_recipes
+from bench.verdict import Question, exit_status, make_report, run_entry
 from engines.doctor import examine
 from engines.precision import PrecisionError
 from engines.spec import EngineError
 from generators.contract import GeneratorError, load_generator
-from pipeline.data import first_requests
-from pipeline.errors import InputError
+from optimize.recipe import Recipe, RecipeError, load_recipe
+from pipeline.data import find_requests, first_requests
+from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.request import read_opening
-from pipeline.script import say, stop
+from pipeline.script import run, say, stop
 
 ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "data" / "sample"
+COMMANDS = ("judge", "compare", "sensitivity", "backends", "extractor")
 WAYS = [
     "torch:bf16", "torch-compile:fp32", "onnxruntime:fp32", "onnxruntime:fp16",
     "onnxruntime:fp32,denoise=int8-fp32", "openvino:fp32", "openvino:fp16", "openvino:bf16",
@@ -27,21 +49,79 @@ WAYS = [
 ]  # fmt: skip
 
 
-def main() -> int:
-    """Parse, measure, write."""
-    args = parse()
+class Misuse(ValueError):
+    """What was asked for cannot be done; the text says why."""
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
+        arguments.insert(0, "judge")
+    args = parse(arguments)
     try:
-        generator = load_generator(args.generator)
-        request = first_requests(args.data, 1)[0]
-        clip = Clip(*read_opening(request, generator, args.frames), request.seed)
-        ways = [Way.parse(text) for text in args.ways]
-        figures = compare(generator, clip, ways, args.device, args.rounds, say)
+        return args.run_command(args)
     except InputError as error:
         return stop("bench", error, Exit.INPUT)
-    except (GeneratorError, PrecisionError) as error:
+    except RunFailed as error:
+        return stop("bench", error, error.status)
+    except (OutputError, GeneratorError, PrecisionError, RecipeError, Misuse) as error:
         return stop("bench", error, Exit.USAGE)
-    except EngineError as error:
+    except (EngineError, ExtractorError) as error:
         return stop("bench", error, Exit.ENVIRONMENT)
+    except MemoryError as error:
+        return stop("bench", f"out of memory: {error}", Exit.EXHAUSTED)
+    except KeyboardInterrupt:
+        return stop("bench", "interrupted", Exit.INTERRUPTED)
+
+
+def run_judge(args: argparse.Namespace) -> Exit:
+    """Judge a folder of videos, or those that recipes make."""
+    judge = Judge([load_extractor(name) for name in args.extractors])
+    skeletons = {request.id: request.video for request in find_requests(args.data).requests}
+    reference = args.reference or args.data / "outputs"
+    names = [extractor.name for extractor in judge.extractors]
+    question = Question(args.data, reference, names, args.time_threshold, args.rounds)
+
+    def entry(name: str, folder: Path, measured: dict | None = None) -> dict:
+        say(f"judging {name}")
+        comparisons = judge_folder(judge, Folders(reference, folder, skeletons), say)
+        return run_entry(name, folder, comparisons, question, measured)
+
+    if args.recipes:
+        job = Job(args.data, args.out / "videos", args.generator, args.device, args.rounds)
+        measured = time_recipes([load_recipe(path) for path in args.recipes], job, say)
+        runs = [entry(each["name"], Path(each["folder"]), each) for each in measured]
+        baseline = next(each["name"] for each in measured if Recipe(**each["recipe"]).is_baseline)
+        report = make_report(runs, question, baseline, measured[0]["noise_floor"])
+    else:
+        report = make_report([entry(args.candidate.name, args.candidate)], question)
+    page = write_report(report, args.out)
+    if args.json:
+        print(json.dumps(report, allow_nan=False))
+    else:
+        print((args.out / "report.md").read_text(encoding="utf-8"), end="")
+    say(f"report: {page}")
+    return exit_status(report["runs"])
+
+
+def run_compare(args: argparse.Namespace) -> Exit:
+    """Hold a report against an older one."""
+    try:
+        found = compare(read_json(args.old), read_json(args.new))
+    except ValueError as error:
+        raise Misuse(str(error)) from error
+    print(found)
+    return found.exit
+
+
+def run_backends(args: argparse.Namespace) -> Exit:
+    """Engines on the first frames of one request."""
+    generator = load_generator(args.generator)
+    request = first_requests(args.data, 1)[0]
+    clip = Clip(*read_opening(request, generator, args.frames), request.seed)
+    ways = [Way.parse(text) for text in args.ways]
+    figures = compare_ways(generator, clip, ways, args.device, args.rounds, say)
     machine = examine()
     report = {
         "what": "python -m bench backends",
@@ -59,23 +139,118 @@ def main() -> int:
     if args.report:
         args.report.parent.mkdir(parents=True, exist_ok=True)
         args.report.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(figures))
+    print(table_of_ways(figures))
     return Exit.OK
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("command", choices=["backends"])
+def read_json(path: Path) -> dict:
+    """A report's JSON; Misuse says what is wrong with the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misuse(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise Misuse(f"{path} is no JSON: {error}") from error
+
+
+def run_sensitivity(args: argparse.Namespace) -> Exit:
+    """What is caught, on the videos of a data folder."""
+    judge = Judge([load_extractor(name) for name in args.extractors])
+    rows = measure(scenes_of(args.data, args.other_engine), judge, say)
+    text = table(rows, judge)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(f"{INTRODUCTION}\n{text}\n", encoding="utf-8")
+    print(text)
+    wrong = [row.defect.name for row in rows if not row.as_wanted]
+    if wrong:
+        say(f"not as wanted in every video: {', '.join(wrong)}")
+    return Exit.SIMILARITY if wrong else Exit.OK
+
+
+def run_extractor_train(args: argparse.Namespace) -> Exit:
+    """Our own extractor, from nothing or from where a run stopped."""
+    from bench.stfn_training import train
+
+    print(train(args.run, args.steps, args.out))
+    return Exit.OK
+
+
+def run_extractor_export(args: argparse.Namespace) -> Exit:
+    """An open_clip checkpoint as an extractor."""
+    from bench.open_clip import export_open_clip
+
+    path = export_open_clip(args.name, args.open_clip, args.checkpoint, args.out)
+    load_extractor(str(path))
+    print(path)
+    return Exit.OK
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; without a command it is judge."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_judge(commands.add_parser("judge", help="the default: videos, or recipes, against references"))
+    against = commands.add_parser("compare", help="hold a report.json against an older one")
+    against.add_argument("old", type=Path)
+    against.add_argument("new", type=Path)
+    against.set_defaults(run_command=run_compare)
+    _add_backends(commands.add_parser("backends", help="engines on one clip, in interleaved rounds"))
+    caught = commands.add_parser("sensitivity", help="defects, and what catches them; 5 if nothing does")
+    caught.add_argument("--data", type=Path, default=SAMPLE, help="its outputs/ are used (the sample)")
+    caught.add_argument("--extractors", nargs="+", default=["stfn"], help="names or JSON files (stfn)")
+    caught.add_argument("--other-engine", type=Path, help="the same videos made by another engine in fp32")
+    caught.add_argument("--out", type=Path, help="Markdown file for the table, stdout has it too")
+    caught.set_defaults(run_command=run_sensitivity)
+    extractor = commands.add_parser("extractor", help="make feature extractors")
+    make = extractor.add_subparsers(required=True)
+    train = make.add_parser("train", help="stfn, on rendered clips; again: go on")
+    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
+    train.add_argument("--steps", type=int, default=650, help="of 9 clips each (650)")
+    train.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
+    train.set_defaults(run_command=run_extractor_train)
+    export = make.add_parser("export", help="from an open_clip checkpoint")
+    export.add_argument("--open-clip", required=True, metavar="MODEL", help="as ViT-B-32-quickgelu")
+    export.add_argument("--checkpoint", type=Path, required=True, help="the file of its weights")
+    export.add_argument("--name", default="clip", help="of the extractor (clip)")
+    export.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
+    export.set_defaults(run_command=run_extractor_export)
+    args = parser.parse_args(arguments)
+    if getattr(args, "time_threshold", None) is not None and args.time_threshold <= 0:
+        parser.error(f"--time-threshold must be above 0 seconds, got {args.time_threshold}")
+    return args
+
+
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--candidate", type=Path, help="folder of finished videos")
+    which.add_argument("--recipes", type=Path, nargs="+", metavar="TOML", help="recipes to run and judge")
+    parser.add_argument("--data", type=Path, default=SAMPLE, help="data folder (the sample)")
+    parser.add_argument("--reference", type=Path, help="the base model's videos (DATA/outputs)")
+    parser.add_argument(
+        "--extractors", nargs="+", default=["stfn"], help="names or JSON files; the least counts (stfn)"
+    )
+    parser.add_argument("--time-threshold", type=float, metavar="SECONDS", help="a video may take at most")
+    parser.add_argument("--rounds", type=int, default=3, help="of timing recipes (3)")
+    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (report/)")
+    parser.add_argument("--json", action="store_true", help="print report.json on stdout")
+    parser.set_defaults(run_command=run_judge)
+
+
+def _add_backends(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ways", nargs="+", default=WAYS, help="backend:precision, several")
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "sample", help="its first pair is used")
+    parser.add_argument("--data", type=Path, default=SAMPLE, help="its first pair is used")
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
     parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
     parser.add_argument("--frames", type=int, default=16, help="of the clip, from its start (16)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved runs of every way (3)")
     parser.add_argument("--report", type=Path, help="write all figures as JSON here")
-    return parser.parse_args()
+    parser.set_defaults(run_command=run_backends)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

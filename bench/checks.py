@@ -18,7 +18,7 @@ LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "lag": (0, 0, "the candidate is late, or early"),
     "shift": (None, 0.5, "the picture has moved, in pixels"),
     "colour_shift": (None, 2.0, "a colour channel has another mean, in levels"),
-    "sharpness": (0.85, 1.15, "edges are weaker or stronger than the reference's"),
+    "sharpness": (0.85, 1.2, "edges are weaker or stronger than the reference's"),
     "temporal_error": (None, 4.0, "it flickers: the error changes by so many levels a frame"),
     "temporal_error_block": (None, 12.0, "one place flickers: levels a frame in the worst of 8x8 blocks"),
     "motion_correlation": (0.8, None, "it does not move when the reference does"),

@@ -138,7 +138,7 @@ def _trace(spec: ComponentSpec, module: torch.nn.Module, opset: int) -> onnx.Mod
         if limits.least < limits.most
     }
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 module,
                 tuple(torch.from_numpy(array) for array in draw(spec, _example_sizes(spec), seed=0).values()),
@@ -154,7 +154,7 @@ def _trace(spec: ComponentSpec, module: torch.nn.Module, opset: int) -> onnx.Mod
         raise ExportError(f"{spec.name}: torch cannot export it at opset {opset}: {reason}") from error
     if program.model.opset_imports[""] != opset:  # it falls back without a word
         raise ExportError(f"{spec.name}: this torch has no opset {opset}; the default is {OPSET}")
-    _strip(program.model)
+    strip(program.model)
     return program.model_proto
 
 
@@ -167,7 +167,7 @@ def _dynamic(tensor: TensorSpec, dims: dict[str, torch.export.Dim]) -> dict[int,
     return {axis: dims[dim] for axis, dim in enumerate(tensor.dims) if dim in dims}
 
 
-def _strip(model: onnx_ir.Model) -> None:
+def strip(model: onnx_ir.Model) -> None:
     """Name nodes after the module they come from, then take out stack traces, paths and other notes."""
     graph, used = model.graph, {}
     for node in graph:
@@ -208,7 +208,7 @@ def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path) -> Parity
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's notes on packages that are not used here and on its own deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]

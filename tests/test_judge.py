@@ -108,7 +108,7 @@ def test_a_folder_without_clear_videos_is_an_input_error(judge, folders, tmp_pat
 
 def test_limits_are_inclusive_and_a_nan_never_passes():
     checks = {check.name: check.passes for check in metric_checks(
-        {"shift": 0.5, "sharpness": 1.2, "lag": 0, "frozen": 1, "motion_correlation": None,
+        {"shift": 0.5, "sharpness": 1.21, "lag": 0, "frozen": 1, "motion_correlation": None,
          "colour_shift": float("nan")})}
     assert checks == {"shift": True, "sharpness": False, "lag": True, "frozen": False, "colour_shift": False}
 

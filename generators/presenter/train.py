@@ -72,7 +72,7 @@ def train_autoencoder(folder: Path, plan: Plan, size: AutoencoderSize = Autoenco
     """Train on rendered pictures; writes and returns autoencoder.safetensors."""
     torch.manual_seed(0)
     network = Autoencoder(size).to(plan.device, memory_format=torch.channels_last)
-    ema = _run(
+    ema = train_network(
         folder,
         "autoencoder",
         network,
@@ -106,7 +106,7 @@ def train_denoiser(
     network.transformer.rope = PlacedRope(network.transformer.rope, plan)
     # Compiling fuses the many small operators: 0.9 instead of 1.4 s a step on one core of a 2026 Xeon.
     forward = torch.compile(network) if plan.compiled else network
-    ema = _run(
+    ema = train_network(
         folder,
         "denoiser",
         network,
@@ -119,10 +119,14 @@ def train_denoiser(
     return save_weights(ema, folder / DENOISER_FILE)
 
 
-def _run(
+def train_network(
     folder: Path, name: str, network: nn.Module, plan: Plan, batches: Callable[[int], Iterator], loss_of: Loss
 ) -> nn.Module:
-    """AdamW, clipped gradients, averaged weights, checkpoints; returns the averaged network."""
+    """AdamW, clipped gradients, averaged weights, checkpoints; returns the averaged network.
+
+    batches: endless data from the batch of that number on. loss_of: of the network and a batch, in bfloat16
+    where autocast has it. folder gets <name>.checkpoint.pt, from which a stopped run goes on, and a log.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     optimizers = make_optimizers(network, plan.rate)
     averaged = torch.optim.swa_utils.AveragedModel(

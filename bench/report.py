@@ -1,0 +1,129 @@
+"""The report as people look at it: one HTML file that needs no network, JSON, and a Markdown table."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from bench.judge import plain
+from bench.score import score
+
+PAGE = Path(__file__).parent / "page"
+LARGEST = 40_000_000  # bytes of videos within the page; above that they stay where they are
+POINTS = 120  # of a score curve
+FROM_FILES = " file: 'self'"  # what a Content-Security-Policy calls its own folder, opened or served
+HEADS = ["run", "speed ratio", "s a video, p50 / p90", "similarity", "PSNR, dB", "temporal error", "verdict"]
+
+
+def write_report(report: dict, folder: Path) -> Path:
+    """Write index.html, report.json and report.md to the folder, all or none; returns index.html's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = plain(report)
+    texts = {
+        "report.json": json.dumps(report, allow_nan=False, indent=1, ensure_ascii=False) + "\n",
+        "report.md": markdown(report),
+        "index.html": page(report, folder),
+    }
+    drafts = {folder / f".{name}.new": folder / name for name in texts}
+    try:
+        for draft, text in zip(drafts, texts.values(), strict=True):
+            # A file name that is no text has bytes that UTF-8 cannot hold; \udcff is still valid JSON.
+            draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        for draft, target in drafts.items():
+            os.replace(draft, target)
+    finally:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
+    return folder / "index.html"
+
+
+def markdown(report: dict) -> str:
+    """One table of all runs; similarity, PSNR and temporal error are those of the worst video."""
+    scored = any(run["verdict"]["score"] is not None for run in report["runs"])
+    heads = HEADS + ["score"] * scored
+    lines = [heads, ["---"] * len(heads)]
+    for run in report["runs"]:
+        verdict, seconds = run["verdict"], (run["timing"] or {}).get("seconds_per_video")
+        lines.append([
+            " ".join(html.escape(run["name"], quote=False).replace("|", "\\|").split()),
+            _number(verdict["speed_ratio"], 2),
+            f"{seconds['p50']:.2f} / {seconds['p90']:.2f}" if seconds else "–",
+            _number(verdict["similarity"], 4),
+            _number(min(_metric(run, "psnr"), default=None), 1),
+            _number(max(_metric(run, "temporal_error"), default=None), 2),
+            "passes" if verdict["passes"] else "fails",
+            *[_number(verdict["score"], 1)] * scored,
+        ])  # fmt: skip
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def curves(report: dict) -> list[dict]:
+    """For each timed run (threshold, score), thresholds in seconds a video up to twice the slowest run's."""
+    timed = [run for run in report["runs"] if run["timing"]]
+    most = max((2 * run["timing"]["contest_seconds"] for run in timed), default=0.0)
+    thresholds = [most * (i + 1) / POINTS for i in range(POINTS)]
+    return [{"name": run["name"], "points": [[t, _score(run, t)] for t in thresholds]} for run in timed]
+
+
+def page(report: dict, folder: Path) -> str:
+    """The HTML page. Videos are in it unless they are large; then they are named relative to the folder."""
+    videos = _videos(report, folder)
+    linked = not all(address.startswith("data:") for address in videos.values())
+    data = {"report": report, "curves": curves(report), "videos": videos, "linked": linked}
+    text, style, player, drawing = (
+        (PAGE / name).read_text(encoding="utf-8")
+        for name in ("report.html", "report.css", "player.js", "report.js")
+    )
+    script = f'"use strict";\n{player}\n{drawing}'
+    parts = {
+        "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        f"media-src blob:{FROM_FILES if linked else ''}",
+        "title": html.escape("Vivace: " + ", ".join(run["name"] for run in report["runs"])),
+        "style": style,
+        "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
+        "script": script,
+    }
+    first, *others = text.split("{{")
+    return first + "".join(parts[name] + rest for name, _, rest in (each.partition("}}") for each in others))
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _videos(report: dict, folder: Path) -> dict[str, str]:
+    """An address for each video's path; the bytes themselves if all of them are small enough for a page."""
+    judged = [each for run in report["runs"] for each in run["videos"] if each["status"] == "judged"]
+    paths = {each[side]: Path(each[side]) for each in judged for side in ("reference", "candidate")}
+    paths = {name: path for name, path in paths.items() if path.is_file()}
+    if sum(path.stat().st_size for path in paths.values()) > LARGEST:
+        return {name: _relative(path, folder) for name, path in paths.items()}
+    return {name: _inline(path) for name, path in paths.items()}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+
+
+def _inline(path: Path) -> str:
+    kind = "video/webm" if path.suffix.lower() == ".webm" else "video/mp4"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _score(run: dict, threshold: float) -> float:
+    return round(score(run["timing"]["contest_seconds"], threshold, run["verdict"]["gate_held"]), 3)
+
+
+def _metric(run: dict, name: str) -> list[float]:
+    found = [each.get("metrics", {}).get(name) for each in run["videos"]]
+    return [value for value in found if value is not None]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,273 @@
+"""Time recipes side by side as the contest does: whole runs of infer.py in interleaved rounds.
+
+Beside speed: a noise floor from the baseline timed against itself, whether runs repeat their frames, and
+whether a repeated request is suspiciously fast.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bench.contest import LOG, Job, Outcome, RunFailed, Start, run_script, start_process, watching_gpu
+from optimize.recipe import Recipe, RecipeError
+from pipeline.data import Request, find_requests
+from pipeline.errors import OutputError
+from pipeline.exit_code import Exit
+from pipeline.jobs import MANIFEST, check_writable
+
+__all__ = ["Job", "RunFailed", "time_recipes"]
+
+STAGES = ("read", "condition", "denoise", "decode", "write")
+TWIN = "the baseline again"  # a folder's name while runs are made
+LEAST_REPEAT = 0.9  # of the first time's seconds, for a request made again: MLPerf's TEST04
+BUSY = 0.5  # load a core; torch, whose threads spin while they wait, took ten times as long at 2 a core
+TRIES = 5  # of the repeat check: a kept result is fast each time, other programs' work only now and then
+
+
+@dataclass
+class _Series:
+    """What was measured of one recipe: the run that does not count, those of the rounds, repeats."""
+
+    recipe: Recipe
+    folder: Path
+    warm_up: Outcome | None = None
+    gpu_memory: int | None = None
+    rounds: list[Outcome] = field(default_factory=list)
+    repeat_ratio: float | None = None
+    frames: list[dict[str, str]] = field(default_factory=list)  # hashes by id, of every run
+
+    @property
+    def seconds(self) -> list[float]:
+        """The script's, of each round."""
+        return [outcome.seconds for outcome in self.rounds]
+
+    def add(self, outcome: Outcome) -> Outcome:
+        """Take note of a run's frames."""
+        self.frames.append({name: line["frames_sha256"] for name, line in outcome.made.items()})
+        return outcome
+
+
+def time_recipes(
+    recipes: Sequence[Recipe], job: Job, say: Callable[[str], None], start: Start = start_process
+) -> list[dict]:
+    """A run of each recipe, in their order, as report.json has it; the baseline comes first if none is it.
+
+    After a warm-up of each, a round runs all once and the baseline twice; every round begins with another.
+    The last round's videos are kept in OUT/<recipe>, and appear there when all is done or not at all.
+    speed_ratio: median over rounds of the baseline's script seconds by the recipe's own. RecipeError: two of
+    one name. InputError: no data. OutputError: OUT cannot be written. RunFailed: a recipe makes no video.
+    """
+    recipes = _with_baseline(recipes)
+    find_requests(job.data)
+    check_writable(job.out)
+    if os.getloadavg()[0] > BUSY * os.cpu_count():
+        load = f"the load is {os.getloadavg()[0]:.1f}: other programs are running"
+        say(f"{load}; times and ratios will be off, and some backends suffer more than others")
+    for recipe in recipes:
+        _check_replaceable(job.out / recipe.name)
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=".timing-", dir=job.out, ignore_cleanup_errors=True
+        ) as workshop:
+            series, twin = _measure(recipes, job, Path(workshop), say, start)
+            runs = _describe(series, twin, job)
+            for each in series:
+                _keep(each, job.out / each.recipe.name)
+            return runs
+    except OSError as error:
+        raise OutputError(f"{job.out}: timing stopped ({error}). Check free space, run it again.") from error
+
+
+def rotated(items: Sequence, number: int) -> list:
+    """The items in the order of that round: each round begins with the next of them."""
+    at = number % len(items)
+    return [*items[at:], *items[:at]]
+
+
+def median_ratio(base: Iterable[float], own: Iterable[float]) -> float:
+    """How many times faster than the base: the median over rounds, whose two times belong together."""
+    return statistics.median(b / o for b, o in zip(base, own, strict=True))
+
+
+def noise_floor(base: Sequence[float], twin: Sequence[float]) -> float:
+    """The relative difference up to which two recipes may well be equally fast.
+
+    From the script seconds of the same recipe run twice a round: how far the median ratio lies from 1, or how
+    far single rounds' ratios lie from it (median absolute deviation, scaled to a standard deviation's size),
+    whichever is more. One round has no spread, so its figure is a first hint only.
+    """
+    ratios = [b / t for b, t in zip(base, twin, strict=True)]
+    median = statistics.median(ratios)
+    spread = statistics.median(abs(ratio - median) for ratio in ratios)
+    return max(abs(median - 1), 1.4826 * spread)
+
+
+def stages(lines: Sequence[dict]) -> dict[str, float]:
+    """Mean seconds a video of each stage, from manifest lines; what is left of the total is "other"."""
+    means = {stage: statistics.fmean(line["seconds"].get(stage, 0.0) for line in lines) for stage in STAGES}
+    total = statistics.fmean(line["total_seconds"] for line in lines)
+    rounded = {stage: round(seconds, 4) for stage, seconds in means.items()}
+    return {**rounded, "other": round(total - sum(means.values()), 4)}
+
+
+def figures(rounds: Sequence[Outcome]) -> dict:
+    """The timing of a recipe from its rounds, over the videos that every round has made.
+
+    contest_seconds: the script's seconds divided by videos. cold_start: the script's seconds that no video
+    took: imports and engine loading, with files in the system's cache. peak_memory_mb: of the Python process;
+    None where this process has had as much, because Linux hands its peak on to those it starts.
+    """
+    names = [name for name in rounds[0].made if all(name in outcome.made for outcome in rounds)]
+    if not names:
+        raise RunFailed("no video was made in every round; infer.py makes others each time", Exit.SOME_FAILED)
+    by_video = {name: [outcome.made[name] for outcome in rounds] for name in names}
+    lines = [line for each in by_video.values() for line in each]
+    seconds = [line["total_seconds"] for line in lines]
+    cold = [o.seconds - sum(line["total_seconds"] for line in o.made.values()) for o in rounds]
+    peak = max(line["peak_memory_mb"] for line in lines)
+    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {
+        "script_seconds": [round(outcome.seconds, 4) for outcome in rounds],
+        "contest_seconds": round(statistics.median(o.seconds / len(o.made) for o in rounds), 4),
+        "seconds_per_video": {f"p{p}": round(float(np.percentile(seconds, p)), 4) for p in (50, 90)},
+        "cold_start": round(statistics.median(cold), 4),
+        "stages": stages(lines),
+        "peak_memory_mb": peak if peak > inherited else None,
+        "videos": {
+            name: {"seconds": [line["total_seconds"] for line in each], "stages": stages(each)}
+            for name, each in by_video.items()
+        },
+    }
+
+
+def differing(frames: Sequence[dict[str, str]]) -> list[str]:
+    """Ids of videos that did not come out with the same frames in all runs that were to make them."""
+    names = sorted({name for run in frames for name in run})
+    return [name for name in names if len({run[name] for run in frames if name in run}) > 1]
+
+
+def _with_baseline(recipes: Sequence[Recipe]) -> list[Recipe]:
+    recipes = list(recipes)
+    if not any(recipe.is_baseline for recipe in recipes):
+        recipes.insert(0, Recipe("baseline"))
+    names = [recipe.name for recipe in recipes]
+    for name in names:
+        if names.count(name) > 1 or name == TWIN:
+            raise RecipeError(f"two recipes are named {name!r}; rename one of the files")
+    return recipes
+
+
+def _measure(
+    recipes: Sequence[Recipe], job: Job, workshop: Path, say: Callable[[str], None], start: Start
+) -> tuple[list[_Series], _Series]:
+    """All runs: of each recipe, and of the baseline's twin."""
+    series = [_Series(recipe, workshop / "runs" / recipe.name) for recipe in recipes]
+    base = next(each for each in series if each.recipe.is_baseline)
+    twin = _Series(base.recipe, workshop / "runs" / TWIN, frames=base.frames)
+    for each in series:
+        with watching_gpu(job.device) as samples:
+            each.warm_up = each.add(run_script(each.recipe, job, job.data, each.folder, start))
+        each.gpu_memory = max(samples) - samples[0] if samples else None
+        say(f"warm-up: {each.recipe.name}: {each.warm_up.seconds:.1f} s")
+    for number in range(job.rounds):
+        for each in rotated([*series, twin], number):
+            outcome = each.add(run_script(each.recipe, job, job.data, each.folder, start))
+            each.rounds.append(outcome)
+            say(f"round {number + 1} of {job.rounds}: {each.folder.name}: {outcome.seconds:.1f} s")
+    for each in series:
+        _check_repeat(each, job, workshop / "repeat", start)
+        say(f"repeated request: {each.recipe.name}: {each.repeat_ratio:.2f} of the first one's seconds")
+    return series, twin
+
+
+def _check_repeat(series: _Series, job: Job, folder: Path, start: Start) -> None:
+    """Make another request, then one, then that one again under another id; compare its times and frames.
+
+    A time far below the first's is believed when it is so in all of TRIES; the highest ratio is kept.
+    """
+    made = [request for request in find_requests(job.data).requests if request.id in series.warm_up.made]
+    data, ratios = _repeat_data(made, folder / "data"), []
+    while not ratios or (max(ratios) < LEAST_REPEAT and len(ratios) < TRIES):
+        outcome = run_script(series.recipe, job, data, folder / "out", start)
+        if outcome.failed:
+            raise RunFailed(f"{series.recipe.name}: a request made again failed: {outcome.failed}", Exit.BUG)
+        first, again = outcome.made["first"], outcome.made["again"]
+        ratios.append(again["total_seconds"] / first["total_seconds"])
+        series.frames += [{made[0].id: line["frames_sha256"]} for line in (first, again)]
+    series.repeat_ratio = round(max(ratios), 4)
+
+
+def _repeat_data(made: Sequence[Request], folder: Path) -> Path:
+    """A data folder of a request to warm up with, the last, and of the first one twice.
+
+    If there is only one, it warms up with another seed. Files are copied, so that both ids name the same.
+    """
+    one, other = made[0], made[-1]
+    rows = [["id", "video", "image", "seed"]]
+    seeds = {"other": other.seed + (other == one), "first": one.seed, "again": one.seed}
+    for name, seed in seeds.items():
+        request, stem = (other, "other") if name == "other" else (one, "one")
+        names = []
+        for room, source in (("videos", request.video), ("images", request.image)):
+            (folder / room).mkdir(parents=True, exist_ok=True)
+            names.append(f"{stem}{source.suffix}")
+            shutil.copyfile(source, folder / room / names[-1])
+        rows.append([name, *names, seed])
+    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as table:
+        csv.writer(table).writerows(rows)
+    return folder
+
+
+def _describe(series: Sequence[_Series], twin: _Series, job: Job) -> list[dict]:
+    base = next(each.seconds for each in series if each.recipe is twin.recipe)
+    floor = round(noise_floor(base, twin.seconds), 4)
+    runs = []
+    for each in series:
+        timing = figures(each.rounds)
+        timing |= {"gpu_memory_mb": each.gpu_memory, "repeat_ratio": each.repeat_ratio}
+        runs.append({
+            "name": each.recipe.name,
+            "folder": str(job.out / each.recipe.name),
+            "recipe": asdict(each.recipe),
+            "backend": next(iter(each.rounds[-1].made.values()))["backend"],
+            "speed_ratio": round(median_ratio(base, each.seconds), 4),
+            "noise_floor": floor,
+            "nondeterministic": differing(each.frames),
+            "failed": {name: why for outcome in each.rounds for name, why in outcome.failed.items()},
+            "timing": timing,
+        })  # fmt: skip
+    return runs
+
+
+def _check_replaceable(folder: Path) -> None:
+    """OutputError if there is something of that name that an earlier timing did not put there."""
+    if not os.path.lexists(folder):
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    ours = {MANIFEST, LOG} <= names
+    if not ours or not all(name in (MANIFEST, LOG) or name.endswith(".mp4") for name in names):
+        raise OutputError(f"{folder} is there and was not made by timing a recipe; choose another --out")
+
+
+def _keep(series: _Series, target: Path) -> None:
+    """Move the last round's folder to its place, which its manifest then names; an older one goes."""
+    lines = []
+    for line in series.rounds[-1].lines:
+        place = {"output": str(target / Path(line["output"]).name)} if "output" in line else {}
+        lines.append(json.dumps({**line, "recipe": series.recipe.name, **place}, ensure_ascii=False))
+    manifest = series.folder / MANIFEST
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    if target.exists():
+        os.replace(target, series.folder.with_name(f"{series.folder.name} before"))
+    os.replace(series.folder, target)

@@ -1,0 +1,101 @@
+"""From comparisons and times to one verdict for each run, and to a report of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from bench.judge import reasons, similarity
+from bench.score import GATE, score
+from bench.timing import LEAST_REPEAT
+from engines.doctor import examine
+from pipeline.exit_code import Exit
+
+SCHEMA = 1
+FROM_TIMING = ("recipe", "backend", "nondeterministic")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked: data and reference folders, extractors, seconds a video that are allowed, rounds."""
+
+    data: Path
+    reference: Path
+    extractors: list[str]
+    threshold: float | None = None
+    rounds: int | None = None
+
+
+def run_entry(
+    name: str, folder: Path, comparisons: list[dict], question: Question, measured: Mapping | None = None
+) -> dict:
+    """A run's part of the report. measured: what bench/timing.py found out, None for videos as they are.
+
+    gate_held is the contest's own question. alike asks for all checks too, and that no result was kept from
+    one request for the next. in_time: the script's seconds divided by videos are below the threshold, if any.
+    """
+    timing = (measured or {}).get("timing")
+    seconds = timing["contest_seconds"] if timing else None
+    alike, found = all(each["passes"] for each in comparisons), similarity(comparisons)
+    texts, in_time = reasons(comparisons), True
+    if timing and timing["repeat_ratio"] < LEAST_REPEAT:
+        alike = False
+        texts.append(f"a request made again took {timing['repeat_ratio']:.2f} of its time: results are kept")
+    if seconds is not None and question.threshold is not None and seconds > question.threshold:
+        in_time = False
+        texts.append(f"{seconds:.2f} s a video, allowed are {question.threshold:g}")
+    gate_held = found is not None and GATE[0] <= found <= GATE[1]
+    points = None
+    if seconds is not None and question.threshold is not None:
+        points = round(score(seconds, question.threshold, gate_held), 2)
+    return {
+        "name": name,
+        "folder": str(folder),
+        **{key: (measured or {}).get(key) for key in FROM_TIMING},
+        "verdict": {
+            "passes": alike and in_time,
+            "alike": alike,
+            "gate_held": gate_held,
+            "in_time": in_time,
+            "similarity": found,
+            "speed_ratio": (measured or {}).get("speed_ratio"),
+            "score": points,
+            "reasons": texts,
+        },
+        "timing": timing,
+        "videos": comparisons,
+    }
+
+
+def make_report(
+    runs: list[dict], question: Question, baseline: str | None = None, noise_floor: float | None = None
+) -> dict:
+    """The whole report, as bench/report.py writes it."""
+    machine = examine()
+    return {
+        "schema": SCHEMA,
+        "what": "python -m bench",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "data": str(question.data),
+        "reference": str(question.reference),
+        "machine": {key: machine[key] for key in ("system", "python", "processor", "cores", "packages")},
+        "settings": {
+            "gate": list(GATE),
+            "time_threshold": question.threshold,
+            "extractors": question.extractors,
+            "rounds": question.rounds,
+        },
+        "baseline": baseline,
+        "noise_floor": noise_floor if noise_floor is None or math.isfinite(noise_floor) else None,
+        "runs": runs,
+    }
+
+
+def exit_status(runs: list[dict]) -> Exit:
+    """5 if a run is not the same video any more, else 6 if one is too slow, else 0."""
+    if not all(run["verdict"]["alike"] for run in runs):
+        return Exit.SIMILARITY
+    return Exit.OK if all(run["verdict"]["in_time"] for run in runs) else Exit.TIME

@@ -1,0 +1,113 @@
+"""Recipes: what a file says, what is refused and how that is explained, those that are shipped."""
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+import infer
+from engines.precision import choose_precisions
+from generators.contract import load_generator
+from optimize.recipe import Recipe, RecipeError, load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted((ROOT / "optimize" / "recipes").glob("*.toml"))
+
+
+@pytest.fixture
+def load(tmp_path):
+    """A function that loads a recipe from its text, in a file fast.toml."""
+    def load(text: str | bytes) -> Recipe:
+        path = tmp_path / "fast.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load_recipe(path)
+    return load
+
+
+def parsed(monkeypatch, arguments):
+    monkeypatch.setattr(sys, "argv", ["infer.py", *arguments])
+    return infer.parse()
+
+
+def test_the_empty_recipe_is_what_infer_does_without_arguments(load, monkeypatch):
+    recipe = load("")
+    assert recipe == Recipe("fast", "torch", "fp32", "") and recipe.is_baseline
+    assert vars(parsed(monkeypatch, recipe.arguments())) == vars(parsed(monkeypatch, []))
+
+
+def test_what_a_file_says_becomes_arguments_of_infer(load, monkeypatch):
+    recipe = load('backend = "openvino"\nprecision = "bf16,denoise=int8"\n[about]\nnote = "for AMX – fast"\n')
+    assert recipe == Recipe("fast", "openvino", "bf16,denoise=int8", "for AMX – fast")
+    assert not recipe.is_baseline
+    args = parsed(monkeypatch, recipe.arguments())
+    assert (args.backend, args.precision) == ("openvino", "bf16,denoise=int8")
+
+
+def test_a_byte_order_mark_as_windows_writes_it_is_no_part_of_the_text(load):
+    assert load("\ufeffprecision = 'bf16'").precision == "bf16"
+
+
+def test_a_note_and_a_name_change_nothing_in_the_run(load):
+    assert load('[about]\nnote = "as it is"').is_baseline
+    assert not load('precision = "bf16"').is_baseline and not load('backend = "auto"').is_baseline
+
+
+def test_a_recipe_cannot_be_changed(load):
+    with pytest.raises(FrozenInstanceError):
+        load("").backend = "openvino"
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ('bakend = "torch"', "bakend: unknown setting 'bakend'; did you mean 'backend'?"),
+    ('name = "x"', "name: unknown setting 'name'; known: backend, precision, about"),
+    ('note = "x"', "note: unknown setting 'note'; known: backend, precision, about"),
+    ('[about]\nnotes = "x"', "about.notes: unknown setting 'notes'; did you mean 'note'?"),
+    ('backend = "opnvino"', "backend: unknown backend 'opnvino'; did you mean 'openvino'?"),
+    ('backend = ""', "backend: unknown backend ''; known: auto, tensorrt, "),
+    ("backend = 3", "backend: must be text in quotes, is 3"),
+    ('backend = ["torch"]', "backend: must be text in quotes, is ['torch']"),
+    ("precision = 16", "precision: must be text in quotes, is 16"),
+    ('precision = "fp61"', "precision: unknown precision 'fp61'; did you mean 'fp16'?"),
+    ('precision = "fp16,denoise=int9"', "precision: unknown precision 'int9'; did you mean 'int8'?"),
+    ('precision = ""', "precision: unknown precision ''; known: fp32, "),
+    ("[about]\nnote = 1979-05-27", "note: must be text in quotes, is datetime.date(1979, 5, 27)"),
+    ('about = "x"', "about: must be a table, [about], is 'x'"),
+    ("backend = torch", "is not a TOML file (Invalid value (at line 1"),
+    ('backend = "torch"\nbackend = "auto"', "is not a TOML file (Cannot overwrite a value"),
+    (b'note = "\xff"', "is not a TOML file ('utf-8' codec can't decode byte 0xff"),
+])
+def test_what_is_wrong_is_named_with_its_file_and_key(load, tmp_path, text, reason):
+    with pytest.raises(RecipeError) as refusal:
+        load(text)
+    assert str(refusal.value).startswith(f"{tmp_path / 'fast.toml'}: {reason}")
+
+
+def test_a_recipe_made_in_code_is_checked_too():
+    with pytest.raises(RecipeError, match="^backend: unknown backend 'nothing'"):
+        Recipe("mine", "nothing")
+
+
+def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path):
+    for path, reason in ((tmp_path / "no.toml", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(RecipeError, match=f"^{path}: cannot be read \\({reason}\\); give the path"):
+            load_recipe(path)
+
+
+def test_shipped_recipes_load_and_suit_the_bundled_generator():
+    recipes = {path.stem: load_recipe(path) for path in SHIPPED}
+    assert {"baseline", "cpu-bf16", "gpu-fp16"} <= recipes.keys()
+    assert [name for name, recipe in recipes.items() if recipe.is_baseline] == ["baseline"]
+    for recipe in recipes.values():
+        choose_precisions(recipe.precision, load_generator("presenter").components)
+        assert recipe.is_baseline or recipe.note
+
+
+def test_python_3_10_takes_the_package_instead_of_the_standard_reader(tmp_path):
+    (tmp_path / "tomli.py").write_text("from tomllib import *  # stands in for the package")
+    program = ("import sys; sys.version_info = (3, 10); from optimize import recipe; "
+               "print(recipe.tomllib.__name__, recipe.load_recipe(recipe.Path(sys.argv[1])))")
+    answer = subprocess.run([sys.executable, "-c", program, SHIPPED[0]], cwd=ROOT, capture_output=True,
+                            text=True, env={"PYTHONPATH": str(tmp_path)})
+    assert answer.stdout.startswith("tomli Recipe(name='baseline'"), answer.stderr
