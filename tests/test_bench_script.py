@@ -4,8 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -35,17 +35,9 @@ def data(make_data, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def bench(data, tmp_path, monkeypatch, capsys):
+def bench(run_main, data, tmp_path):
     """A function that runs the script on that data: status, stdout, stderr."""
-    def run(*arguments):
-        defaults = ["--data", data, "--extractors", "grid", "--out", tmp_path / "report"]
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, (*defaults, *arguments))])
-        try:
-            status = script.main()
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        return SimpleNamespace(status=int(status), **capsys.readouterr()._asdict())
-    return run
+    return partial(run_main, script, "--data", data, "--extractors", "grid", "--out", tmp_path / "report")
 
 
 def test_equal_videos_pass_and_the_report_is_written(bench, tmp_path):
@@ -116,18 +108,17 @@ def test_another_video_outranks_slowness():
     assert exit_status([{"verdict": verdict} for verdict in verdicts]) == 5
 
 
-def test_an_unreadable_report_is_status_2(bench, tmp_path, monkeypatch, capsys):
+def test_an_unreadable_report_is_status_2(run_main, tmp_path):
     (tmp_path / "old.json").write_text("[")
     for name in ("old.json", "none.json"):
-        reports = [str(tmp_path / name), str(tmp_path / "old.json")]
-        monkeypatch.setattr(sys, "argv", ["bench", "compare", *reports])
-        assert script.main() == 2 and name in capsys.readouterr().err
+        answer = run_main(script, "compare", tmp_path / name, tmp_path / "old.json")
+        assert answer.status == 2 and name in answer.err
 
 
-def test_an_open_clip_checkpoint_that_is_not_there_is_status_4(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["bench", "extractor", "export", "--open-clip", "ViT-B-32",
-                                      "--checkpoint", str(tmp_path / "none.pt"), "--out", str(tmp_path)])
-    assert script.main() == 4 and "no checkpoint at" in capsys.readouterr().err
+def test_an_open_clip_checkpoint_that_is_not_there_is_status_4(run_main, tmp_path):
+    answer = run_main(script, "extractor", "export", "--open-clip", "ViT-B-32",
+                      "--checkpoint", tmp_path / "none.pt", "--out", tmp_path)
+    assert answer.status == 4 and "no checkpoint at" in answer.err
 
 
 def test_help_names_the_commands():
