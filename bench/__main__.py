@@ -208,7 +208,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     make = extractor.add_subparsers(required=True)
     train = make.add_parser("train", help="stfn, on rendered clips; again: go on")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
-    train.add_argument("--steps", type=int, default=650, help="of 9 clips each (650)")
+    train.add_argument("--steps", type=int, default=1000, help="of nine clips each (1000)")
     train.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
     train.set_defaults(run_command=run_extractor_train)
     export = make.add_parser("export", help="from an open_clip checkpoint")
