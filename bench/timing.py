@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import resource
 import shutil
 import statistics
 import tempfile
@@ -125,8 +124,7 @@ def figures(rounds: Sequence[Outcome]) -> dict:
     """The timing of a recipe from its rounds, over the videos that every round has made.
 
     contest_seconds: the script's seconds divided by videos. cold_start: the script's seconds that no video
-    took: imports and engine loading, with files in the system's cache. peak_memory_mb: of the Python process;
-    None where this process has had as much, because Linux hands its peak on to those it starts.
+    took: imports and engine loading, with files in the system's cache. peak_memory_mb: of the Python process.
     """
     names = [name for name in rounds[0].made if all(name in outcome.made for outcome in rounds)]
     if not names:
@@ -135,15 +133,13 @@ def figures(rounds: Sequence[Outcome]) -> dict:
     lines = [line for each in by_video.values() for line in each]
     seconds = [line["total_seconds"] for line in lines]
     cold = [o.seconds - sum(line["total_seconds"] for line in o.made.values()) for o in rounds]
-    peak = max(line["peak_memory_mb"] for line in lines)
-    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return {
         "script_seconds": [round(outcome.seconds, 4) for outcome in rounds],
         "contest_seconds": round(statistics.median(o.seconds / len(o.made) for o in rounds), 4),
         "seconds_per_video": {f"p{p}": round(float(np.percentile(seconds, p)), 4) for p in (50, 90)},
         "cold_start": round(statistics.median(cold), 4),
         "stages": stages(lines),
-        "peak_memory_mb": peak if peak > inherited else None,
+        "peak_memory_mb": max(line["peak_memory_mb"] for line in lines),
         "videos": {
             name: {"seconds": [line["total_seconds"] for line in each], "stages": stages(each)}
             for name, each in by_video.items()

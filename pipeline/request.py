@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 from engines.artifact import file_sha256
 from generators.contract import Engines, Generator
 from pipeline.data import Request
+from pipeline.memory import peak_memory_mb
 from pipeline.picture import read_image
 from pipeline.progress import Progress
 from pipeline.sample import evaluations, sample
@@ -85,7 +85,7 @@ def make_video(
         "notes": [*notes, *reader.notes],
         "seconds": {stage: round(s, 4) for stage, s in seconds.stages.items()},
         "total_seconds": round(time.perf_counter() - started, 4),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
 
 
