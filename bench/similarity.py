@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import file_sha256
+from engines.unknown import unknown
 
 EXTRACTORS = Path(__file__).parent / "extractors"
 BATCH = 16  # frames that a graph of single frames takes at once
@@ -170,10 +170,10 @@ def self_test(extractor: Extractor) -> None:
 def _read_spec(path: Path) -> Spec:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in fields(Spec)}
-        for key in found.keys() - known:
-            nearest = difflib.get_close_matches(key, known, 1)
-            raise ValueError(f"unknown key {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))
+        known = [field.name for field in fields(Spec)]
+        for key in found:
+            if key not in known:
+                raise ValueError(unknown("key", key, known))
         return Spec(**{key: tuple(v) if isinstance(v, list) else v for key, v in found.items()})
     except (ValueError, TypeError, AttributeError) as error:
         raise ExtractorError(f"{path} does not describe an extractor: {error}") from error

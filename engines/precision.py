@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from engines.unknown import unknown
 
 PRECISIONS = {
     "fp32": "as the base model",
@@ -30,17 +31,11 @@ def choose_precisions(text: str, components: Iterable[str]) -> dict[str, str]:
     for part in text.split(","):
         component, _, precision = part.strip().rpartition("=")
         if component and component not in components:
-            raise PrecisionError(_unknown("component", component, components))
+            raise PrecisionError(unknown("component", component, components))
         if precision not in PRECISIONS:
-            raise PrecisionError(_unknown("precision", precision, PRECISIONS))
+            raise PrecisionError(unknown("precision", precision, PRECISIONS))
         chosen.update(dict.fromkeys([component] if component else components, precision))
     missing = [component for component in components if component not in chosen]
     if missing:
         raise PrecisionError(f"precision {text!r} gives {', '.join(missing)} none; begin with one for all")
     return chosen
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, list(known), 1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-    return f"unknown {what} {name!r}; {hint}"

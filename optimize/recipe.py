@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from engines.load import BACKENDS
 from engines.precision import PrecisionError, choose_precisions
+from engines.unknown import unknown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,7 +43,7 @@ class Recipe:
             if not isinstance(value, str):
                 raise RecipeError(f"{key}: must be text in quotes, is {value!r}")
         if self.backend not in ("auto", *BACKENDS):
-            raise RecipeError(f"backend: {_unknown('backend', self.backend, ('auto', *BACKENDS))}")
+            raise RecipeError(f"backend: {unknown('backend', self.backend, ('auto', *BACKENDS))}")
         named = [part.strip().rpartition("=")[0] for part in self.precision.split(",")]
         try:
             choose_precisions(self.precision, filter(None, named))
@@ -81,10 +81,4 @@ def load_recipe(path: Path) -> Recipe:
 def _check_keys(found: Iterable[str], known: Iterable[str], within: str) -> None:
     for key in found:
         if key not in known:
-            raise RecipeError(f"{within}{key}: {_unknown('setting', key, known)}")
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, list(known), 1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-    return f"unknown {what} {name!r}; {hint}"
+            raise RecipeError(f"{within}{key}: {unknown('setting', key, known)}")

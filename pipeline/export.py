@@ -10,6 +10,7 @@ from engines.artifact import Artifact
 from engines.export import OPSET, Target, export_onnx
 from engines.onnxruntime_engine import OnnxRuntimeEngine
 from engines.precision import PrecisionError
+from engines.unknown import unknown
 from generators.contract import Generator
 from optimize.precision import Calibration, convert
 from pipeline.data import Request, first_requests
@@ -19,9 +20,9 @@ from pipeline.record import CLIPS, Inputs, describe, record
 def select(precisions: Mapping[str, str], components: str | None) -> dict[str, str]:
     """Those of the precisions whose component is in a comma list; all without one. Else PrecisionError."""
     names = list(precisions) if components is None else [name.strip() for name in components.split(",")]
-    unknown = [name for name in names if name not in precisions]
-    if unknown:
-        raise PrecisionError(f"unknown component {unknown[0]!r}; known: {', '.join(precisions)}")
+    for name in names:
+        if name not in precisions:
+            raise PrecisionError(unknown("component", name, precisions))
     return {name: precisions[name] for name in names}
 
 

@@ -64,7 +64,7 @@ def test_without_out_graphs_go_where_engines_look(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("arguments", "text"), [
     (("--precision", "fp12"), "unknown precision 'fp12'"),
     (("--precision", "fp32,denoize=fp16"), "unknown component 'denoize'; did you mean 'denoise'?"),
-    (("--component", "encode,denoize"), "unknown component 'denoize'; known: encode, denoise, decode"),
+    (("--component", "encode,denoize"), "unknown component 'denoize'; did you mean 'denoise'?"),
     (("--generator", "nope"), "no generator 'nope'"),
     (("--opset", "twenty"), "argument --opset"),
 ])

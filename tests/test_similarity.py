@@ -81,6 +81,7 @@ def test_an_unknown_name_says_which_there_are(folder):
 
 @pytest.mark.parametrize(("change", "text"), [
     ({"sze": 1}, "unknown key 'sze'; did you mean 'size'"),
+    ({"frames_per_second": 1}, "unknown key 'frames_per_second'; known: name, onnx, sha256"),
     ({"kind": "video"}, "kind is 'video'; known: frames, clip"),
     ({"resize": "lanczos"}, "resize is 'lanczos'"),
 ])
