@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -43,14 +44,17 @@ def write_report(report: dict, folder: Path) -> Path:
 
 
 def markdown(report: dict) -> str:
-    """One table of all runs; similarity, PSNR and temporal error are those of the worst video."""
+    """One table of all runs, and what else is to be said of them.
+
+    Similarity, PSNR and temporal error are those of the worst video.
+    """
     scored = any(run["verdict"]["score"] is not None for run in report["runs"])
     heads = HEADS + ["score"] * scored
     lines = [heads, ["---"] * len(heads)]
     for run in report["runs"]:
         verdict, seconds = run["verdict"], (run["timing"] or {}).get("seconds_per_video")
         lines.append([
-            " ".join(html.escape(run["name"], quote=False).replace("|", "\\|").split()),
+            _words(run["name"]),
             _number(verdict["speed_ratio"], 2),
             f"{seconds['p50']:.2f} / {seconds['p90']:.2f}" if seconds else "–",
             _number(verdict["similarity"], 4),
@@ -59,7 +63,10 @@ def markdown(report: dict) -> str:
             "passes" if verdict["passes"] else "fails",
             *[_number(verdict["score"], 1)] * scored,
         ])  # fmt: skip
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    remarks = [(run["name"], remark) for run in report["runs"] for remark in _remarks(run)]
+    below = "".join(f"- {_words(name)}: {_words(remark)}\n" for name, remark in remarks)
+    return f"{table}\n{below}" if below else table
 
 
 def curves(report: dict) -> list[dict]:
@@ -91,6 +98,18 @@ def page(report: dict, folder: Path) -> str:
     }
     first, *others = text.split("{{")
     return first + "".join(parts[name] + rest for name, _, rest in (each.partition("}}") for each in others))
+
+
+def _remarks(run: dict) -> Iterator[str]:
+    """A recipe's note, and the requests of which it made no video, with the reasons."""
+    if (run.get("recipe") or {}).get("note"):
+        yield run["recipe"]["note"]
+    yield from (f"{name} was not made: {why}" for name, why in (run.get("failed") or {}).items())
+
+
+def _words(text: str) -> str:
+    """Text as Markdown shows it as it is, on one line."""
+    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
 
 
 def _hash(text: str) -> str:

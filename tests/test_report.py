@@ -106,6 +106,16 @@ def test_a_table_row_has_the_worst_video_and_dashes_for_what_is_not_known():
     assert markdown(of(entry)).splitlines()[2] == row
 
 
+def test_notes_and_requests_without_a_video_are_said_below_the_table():
+    entry = run("fast")
+    entry["recipe"] = {"note": "for <GPUs>,\nwith |"}
+    entry["failed"] = {"b": "b.mp4: is damaged"}
+    text = markdown(of(run("baseline"), entry))
+    assert text.split("\n\n")[1] == (
+        "- fast: for &lt;GPUs&gt;, with \\|\n- fast: b was not made: b.mp4: is damaged\n")
+    assert "\n\n" not in markdown(of(run("baseline")))
+
+
 def test_a_score_has_a_column_where_there_is_one():
     scored, unscored = run("scored"), run("unscored")
     scored["verdict"]["score"] = 61.25

@@ -81,7 +81,9 @@ def report(tmp_path_factory):
         comparisons[1]["per_frame"]["psnr"][3] = None
         comparisons[1]["per_frame"]["temporal_error"] = [None] * FRAMES
         shown = name if name == "one" else "</script><script>alert(2)</script>"
-        measured = {"timing": TIMING, "speed_ratio": 1.5}
+        failed = {"b<i>": "is damaged"} if name == "one" else {}
+        recipe = {"precision": "fp32", "note": f"of {name}"}
+        measured = {"timing": TIMING, "speed_ratio": 1.5, "recipe": recipe, "failed": failed}
         runs.append(run_entry(shown, folder / name, comparisons, question, measured))
     return make_report(runs, question, "one", 0.01)
 
@@ -202,6 +204,13 @@ def test_a_short_video_begins_again_unless_it_shall_not(page):
     section.get_by_role("button", name="Play").click()
     section.get_by_role("button", name="Play").wait_for()  # it was "Pause" meanwhile
     assert settled(page) == [FRAMES - 1, FRAMES - 1]
+
+
+def test_a_recipes_note_and_the_requests_it_did_not_make_are_shown(page):
+    one, two = page.locator(".verdict").all()
+    assert one.locator("p.soft").inner_text() == "of one" and two.locator("p.soft").inner_text() == "of two"
+    assert "b<i> was not made: is damaged" in one.locator("li").all_inner_texts()
+    assert "was not made" not in two.inner_text()
 
 
 def test_figures_that_could_not_be_measured_are_said_and_leave_gaps(page):

@@ -62,12 +62,13 @@ function verdict(run) {
   const said = [known(similarity) ? `similarity ${similarity.toFixed(4)}` : "similarity could not be evaluated"];
   if (known(speed_ratio)) said.push(run.name === report.baseline ? "the baseline" : `${speed_ratio.toFixed(2)} times as fast as the baseline`);
   if (run.timing) said.push(`${number(run.timing.contest_seconds, 2)} s a video`);
-  const items = reasons.map((reason) => el("li", reason));
+  const missing = Object.entries(run.failed || {}).map(([id, why]) => `${id} was not made: ${why}`);
+  const items = [...reasons, ...missing].map((text) => el("li", text)), note = run.recipe && run.recipe.note;
   const rest = items.splice(6);
   return el(`div.verdict.${passes ? "pass" : "fail"}`, el("h3", run.name, " ", mark(passes)),
-    known(score) ? el("div.points", score.toFixed(1), el("small", "of 100")) : null, el("p", said.join(", ")),
+    known(score) ? el("div.points", score.toFixed(1), el("small", "of 100")) : null, el("p", said.join(", ")), note ? el("p.soft", note) : null,
     items.length ? el("ul", ...items) : null,
-    rest.length ? el("details", el("summary", `${rest.length} more reasons`), el("ul", ...rest)) : null);
+    rest.length ? el("details", el("summary", `${rest.length} more`), el("ul", ...rest)) : null);
 }
 
 function worst(run, metric, pick) {
