@@ -15,7 +15,7 @@ import argparse
 import json
 from pathlib import Path
 
-from engines.artifact import built_folder
+from engines.artifact import built_files, built_folder
 from engines.load import BACKENDS, Choice, start_engines
 from engines.precision import PrecisionError, choose_precisions
 from engines.spec import EngineError
@@ -38,6 +38,7 @@ def main() -> Exit:
         choice = Choice(args.backend, precisions, args.device, built_folder(generator.name))
         backend, engines = start_engines(generator, choice, say)
         ran_with = {"backend": backend, "precision": precisions, "device": args.device}
+        ran_with["built"] = built_files(engines)
         lines, status = run_all(pairing, Run(args.out, generator, engines, say, ran_with))
     except InputError as error:
         return stop("infer.py", error, Exit.INPUT)

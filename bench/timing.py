@@ -12,7 +12,7 @@ import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -147,6 +147,12 @@ def figures(rounds: Sequence[Outcome]) -> dict:
     }
 
 
+def build_seconds(line: Mapping) -> float | None:
+    """Of the files that the run of a manifest line has loaded; None if there are none, or it is not known."""
+    seconds = [each["seconds"] for each in line.get("built", {}).values()]
+    return round(sum(seconds), 1) if seconds and None not in seconds else None
+
+
 def differing(frames: Sequence[dict[str, str]]) -> list[str]:
     """Ids of videos that did not come out with the same frames in all runs that were to make them."""
     names = sorted({name for run in frames for name in run})
@@ -230,13 +236,15 @@ def _describe(series: Sequence[_Series], twin: _Series, job: Job) -> list[dict]:
     floor = round(noise_floor(base, twin.seconds), 4)
     runs = []
     for each in series:
-        timing = figures(each.rounds)
+        timing, line = figures(each.rounds), next(iter(each.rounds[-1].made.values()))
         timing |= {"gpu_memory_mb": each.gpu_memory, "repeat_ratio": each.repeat_ratio}
+        timing["build_seconds"] = build_seconds(line)
         runs.append({
             "name": each.recipe.name,
             "folder": str(job.out / each.recipe.name),
             "recipe": asdict(each.recipe),
-            "backend": next(iter(each.rounds[-1].made.values()))["backend"],
+            "backend": line["backend"],
+            "built": line.get("built", {}),
             "speed_ratio": round(median_ratio(base, each.seconds), 4),
             "noise_floor": floor,
             "nondeterministic": differing(each.frames),

@@ -15,7 +15,7 @@ from engines.doctor import examine
 from pipeline.exit_code import Exit
 
 SCHEMA = 1
-FROM_TIMING = ("recipe", "backend", "nondeterministic", "failed")
+FROM_TIMING = ("recipe", "backend", "built", "nondeterministic", "failed")
 
 
 @dataclass(frozen=True)

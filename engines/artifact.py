@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from engines.spec import EngineError
+from engines.spec import Engine, EngineError
 
 BUILT = Path(__file__).parent / "built"
 Field = str | int | float | bool | None | list | Mapping
@@ -140,6 +140,19 @@ def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str
             return artifact
         refusals.append(f"{artifact.path.name} does not fit: {'; '.join(differing)}")
     raise StaleArtifact("\n".join([refusals[0], f"run: {command}"]))
+
+
+def built_files(engines: Mapping[str, Engine]) -> dict[str, dict[str, str | float | None]]:
+    """For each component whose engine runs a built file: its "file", and "seconds" that building it took.
+
+    The seconds are its own: not those of the graph that a TensorRT engine or an 8-bit graph was built from.
+    """
+    found = {}
+    for component, path in ((component, engine.path) for component, engine in engines.items()):
+        if path:
+            facts = json.loads(path.with_name(f"{path.name}.json").read_text())["facts"]
+            found[component] = {"file": path.name, "seconds": facts.get("seconds")}
+    return found
 
 
 def differences(

@@ -23,6 +23,7 @@ class NullEngine:
     sizes: Mapping[str, int] | None = None
     calls: int = 0
     closed: bool = False
+    path = None
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Zeros for each output. ValueError: an input does not fit, or the engine is closed."""

@@ -63,7 +63,7 @@ class OnnxRuntimeEngine:
     ) -> None:
         import onnxruntime
 
-        self.spec, self.device = spec, device
+        self.spec, self.path, self.device = spec, path, device
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are raised as well
         providers = _providers(device, tensorrt_cache)

@@ -45,7 +45,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, spec: ComponentSpec, path: Path, precision: str = "fp32") -> None:
-        self.spec, self.precision = spec, precision
+        self.spec, self.path, self.precision = spec, path, precision
         core = _core()
         compute = COMPUTE[precision]
         if compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

@@ -129,6 +129,7 @@ class Engine(Protocol):
     """Something that runs one component; the same for every backend."""
 
     spec: ComponentSpec
+    path: Path | None  # the built file that it runs
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name, checked against the spec."""

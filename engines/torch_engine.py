@@ -49,6 +49,8 @@ class TorchEngine:
     precision: one of COMPUTE, else EngineError.
     """
 
+    path = None  # nothing is built
+
     def __init__(
         self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu", precision: str = "fp32"
     ) -> None:

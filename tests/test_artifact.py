@@ -3,12 +3,14 @@
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from engines.artifact import (
     Label,
     StaleArtifact,
+    built_files,
     built_folder,
     differences,
     file_sha256,
@@ -164,6 +166,11 @@ def test_a_fingerprint_changes_with_names_and_bytes_and_needs_every_file(tmp_pat
     assert first != fingerprint([a, b])
     b.rename(tmp_path / "c")
     assert fingerprint([a, b]) is None
+
+
+def test_built_files_are_told_with_their_own_seconds_and_engines_without_one_left_out(tmp_path):
+    engines = {"denoise": SimpleNamespace(path=build(tmp_path)), "decode": SimpleNamespace(path=None)}
+    assert built_files(engines) == {"denoise": {"file": f"denoise-fp16-{key(FROM)}.onnx", "seconds": 2.5}}
 
 
 def test_differences_speak_of_expected_fields_only_and_shorten_long_values():

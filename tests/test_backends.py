@@ -1,5 +1,6 @@
 """One request on every backend of a processor: the same frames, without torch where it is not needed."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -82,6 +83,9 @@ def test_a_folder_becomes_videos_without_torch(backend, built, tiny_file, make_d
     result = infer(built, tiny_file, make_data({"a": 3}), tmp_path / "out", "--backend", backend)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "a.mp4").is_file()
+    line = json.loads((tmp_path / "out" / "manifest.jsonl").read_text())
+    assert set(line["built"]) == {"encode", "denoise", "decode"} and line["built"]["denoise"]["seconds"] > 0
+    assert (built / "tiny" / line["built"]["denoise"]["file"]).is_file()
 
 
 def test_auto_says_what_it_took_and_why_not_the_others(built, tiny_file, make_data, tmp_path):

@@ -60,6 +60,7 @@ def test_json_prints_one_object_per_line_and_nothing_else(infer, make_data, tmp_
     assert [(line["id"], line["status"]) for line in lines] == [("a", "failed"), ("ż b", "done")]
     written = (tmp_path / "out" / "manifest.jsonl").read_text(encoding="utf-8")
     assert lines == [json.loads(line) for line in written.splitlines()]
+    assert lines[1]["built"] == {}
 
 
 def test_the_same_run_twice_gives_equal_files(infer, make_data, tmp_path):

@@ -19,7 +19,8 @@ from tests.clips import write
 pytestmark = pytest.mark.slow
 FRAMES, BITS = 40, 6
 TIMING = {"contest_seconds": 4.0, "seconds_per_video": {"p50": 3.0, "p90": 3.5}, "cold_start": 1.0,
-          "repeat_ratio": 1.0, "peak_memory_mb": 800, "stages": {"read": 0.1, "denoise": 2.5, "other": 0.4}}
+          "repeat_ratio": 1.0, "peak_memory_mb": 800, "build_seconds": 12.5,
+          "stages": {"read": 0.1, "denoise": 2.5, "other": 0.4}}
 # What a canvas reads back: the number in the blocks at the top of each video, and the frame it should show.
 NUMBERS = """() => {
   const read = (picture) => {
@@ -211,6 +212,12 @@ def test_a_recipes_note_and_the_requests_it_did_not_make_are_shown(page):
     assert one.locator("p.soft").inner_text() == "of one" and two.locator("p.soft").inner_text() == "of two"
     assert "b<i> was not made: is damaged" in one.locator("li").all_inner_texts()
     assert "was not made" not in two.inner_text()
+
+
+def test_the_build_time_has_a_column(page):
+    titles = page.locator("table").first.locator("th").all_inner_texts()
+    cells = page.locator("table").first.locator("tbody tr").first.locator("td").all_inner_texts()
+    assert dict(zip(titles, cells, strict=True))["build, s"] == "12.5"
 
 
 def test_figures_that_could_not_be_measured_are_said_and_leave_gaps(page):

@@ -190,7 +190,7 @@ def write_engine(folder, api, gpu, **changed):
 def test_the_first_flavour_with_a_file_that_fits_runs(here, tmp_path):
     write_engine(tmp_path, here.rtx, here.driver.gpu)
     engine = tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
-    assert engine._api is here.rtx
+    assert engine._api is here.rtx and engine.path.suffix == ".engine"
     engine.close()
     write_engine(tmp_path, here.classic, here.driver.gpu)
     engine = tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)

@@ -12,6 +12,7 @@ from optimize.recipe import Recipe, RecipeError
 from pipeline.data import find_requests
 from pipeline.errors import InputError, OutputError
 
+BUILT = {"encode": {"file": "e.onnx", "seconds": 1.5}, "decode": {"file": "d.onnx", "seconds": 2.25}}
 BASE, FAST = Recipe("baseline"), Recipe("fast", "openvino", "bf16")
 
 
@@ -45,6 +46,7 @@ class Runner:
         spent = {"read": 0.1, "condition": 0.1, "denoise": 0.5, "decode": 0.1, "write": 0.1}
         return {"id": name, "status": "done", "recipe": "baseline", "output": str(out / f"{name}.mp4"),
                 "backend": "openvino" if "openvino" in call else "torch", "peak_memory_mb": 10**6,
+                "built": BUILT if "openvino" in call else {},
                 "frames_sha256": self.frames(call, name), "total_seconds": seconds,
                 "seconds": {stage: part * seconds for stage, part in spent.items()}}
 
@@ -151,12 +153,14 @@ def test_a_run_has_what_the_report_shows(timed, runner):
     assert fast["noise_floor"] == base["noise_floor"] == round(1 - 2.5 / 4.5, 4)
     assert fast["recipe"] == {"name": "fast", "backend": "openvino", "precision": "bf16", "note": ""}
     assert (fast["backend"], fast["folder"]) == ("openvino", str(timed.out / "fast"))
-    assert fast["nondeterministic"] == [] and fast["failed"] == {}
+    assert fast["nondeterministic"] == [] and fast["failed"] == {} and fast["built"] == BUILT
+    assert base["timing"]["build_seconds"] is None
     each = {**dict.fromkeys((*timing.STAGES, "other"), 0.01), "denoise": 0.05}
     assert fast["timing"] == {
         "script_seconds": [0.7], "contest_seconds": 0.35, "seconds_per_video": {"p50": 0.1, "p90": 0.1},
         "cold_start": 0.5, "stages": each, "repeat_ratio": 1.0, "peak_memory_mb": 10**6,
-        "gpu_memory_mb": None, "videos": {name: {"seconds": [0.1], "stages": each} for name in "ab"}}
+        "gpu_memory_mb": None, "build_seconds": 3.8,
+        "videos": {name: {"seconds": [0.1], "stages": each} for name in "ab"}}
     json.dumps(runs, allow_nan=False)
 
 

@@ -82,15 +82,18 @@ function runs() {
     const made = [run.backend, run.recipe && run.recipe.precision, run.name === report.baseline ? "baseline" : null].filter(Boolean);
     return [[run.name, made.length ? el("small", made.join(", ")) : null], mark(run.verdict.passes),
       number(run.verdict.speed_ratio, 2, "\u00d7"), number(timing.contest_seconds, 2), number(p.p50, 2), number(p.p90, 2),
-      number(timing.cold_start, 2), number(run.verdict.similarity, 4), number(worst(run, "psnr", Math.min), 1),
+      number(timing.cold_start, 2), number(timing.build_seconds, 1), number(run.verdict.similarity, 4), number(worst(run, "psnr", Math.min), 1),
       number(worst(run, "temporal_error", Math.max), 2), number(timing.peak_memory_mb, 0), number(timing.gpu_memory_mb, 0)];
   });
-  const titles = heads("run", "verdict", "#speed", "#s a video", "#p50, s", "#p90, s", "#cold start, s", "#similarity", "#PSNR, dB",
+  const titles = heads("run", "verdict", "#speed", "#s a video", "#p50, s", "#p90, s", "#cold start, s", "#build, s", "#similarity", "#PSNR, dB",
     "#temporal error", "#memory, MB", "#GPU, MB");
   const filled = titles.map((_, i) => i < 2 || rows.some((row) => row[i] !== "\u2013"));
   const kept = (row) => row.filter((_, i) => filled[i]);
   const notes = ["Similarity, PSNR and temporal error are those of the worst video."];
   if (report.runs.some((run) => run.timing)) notes.push("Seconds a video are the whole script's, divided by videos; p50 and p90 are of single videos.");
+  if (report.runs.some((run) => run.timing && known(run.timing.build_seconds))) {
+    notes.push("Build is what the built files that a run loads have taken, each by itself and before; it counts in no other figure.");
+  }
   if (known(report.noise_floor)) {
     notes.push(`Speeds that differ by less than ${(100 * report.noise_floor).toFixed(1)} % may be equal: the baseline timed against itself differs by as much.`);
   }

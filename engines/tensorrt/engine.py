@@ -57,7 +57,7 @@ class TensorRTEngine:
     """
 
     def __init__(self, spec: ComponentSpec, artifact: Artifact, api: TensorRT, lane: Lane) -> None:
-        self.spec, self.gpu_seconds = spec, math.nan
+        self.spec, self.path, self.gpu_seconds = spec, artifact.path, math.nan
         self._api, self._lane, self._driver = api, lane, lane.driver
         self._limits = artifact.manifest["built_from"]["shapes"]
         self._runtime = self._engine = self._context = self._rtx = self._graph = None
