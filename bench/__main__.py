@@ -77,11 +77,12 @@ def main() -> Exit:
 
 def run_judge(args: argparse.Namespace) -> Exit:
     """Judge a folder of videos, or those that recipes make."""
+    load = os.getloadavg()
     judge = Judge([load_extractor(name) for name in args.extractors])
     skeletons = {request.id: request.video for request in find_requests(args.data).requests}
     reference = args.reference or args.data / "outputs"
     names = [extractor.name for extractor in judge.extractors]
-    question = Question(args.data, reference, names, args.time_threshold, args.rounds)
+    question = Question(args.data, reference, names, args.time_threshold, args.rounds, load)
 
     def entry(name: str, folder: Path, measured: dict | None = None) -> dict:
         say(f"judging {name}")

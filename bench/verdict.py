@@ -15,18 +15,23 @@ from engines.doctor import examine
 from pipeline.exit_code import Exit
 
 SCHEMA = 1
+MACHINE = ("system", "python", "processor", "cores", "cpus", "load_average", "packages")
 FROM_TIMING = ("recipe", "backend", "built", "nondeterministic", "failed")
 
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked: data and reference folders, extractors, seconds a video that are allowed, rounds."""
+    """What was asked: data and reference folders, extractors, seconds a video that are allowed, rounds.
+
+    load: the machine's load averages over 1, 5 and 15 minutes before its own work; empty if not looked at.
+    """
 
     data: Path
     reference: Path
     extractors: list[str]
     threshold: float | None = None
     rounds: int | None = None
+    load: tuple[float, ...] = ()
 
 
 def run_entry(
@@ -74,14 +79,14 @@ def make_report(
     runs: list[dict], question: Question, baseline: str | None = None, noise_floor: float | None = None
 ) -> dict:
     """The whole report, as bench/report.py writes it."""
-    machine = examine()
+    machine = examine() | {"load_average": [round(load, 2) for load in question.load]}
     return {
         "schema": SCHEMA,
         "what": "python -m bench",
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "data": str(question.data),
         "reference": str(question.reference),
-        "machine": {key: machine[key] for key in ("system", "python", "processor", "cores", "packages")},
+        "machine": {key: machine[key] for key in MACHINE},
         "settings": {
             "gate": list(GATE),
             "time_threshold": question.threshold,

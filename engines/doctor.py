@@ -21,7 +21,8 @@ def examine() -> dict:
         "system": platform.platform(),
         "python": platform.python_version(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)),  # that this process may use
+        "cpus": os.cpu_count(),
         "packages": {name: found for name in PACKAGES if (found := version(name))},
         "backends": {
             backend: {device: backend_module(backend).why_not(device) for device in DEVICES}

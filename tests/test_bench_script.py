@@ -1,6 +1,7 @@
 """python -m bench as people run it: verdicts, exit statuses, and what is on stdout and in the report."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,14 @@ def test_what_timing_found_out_is_in_a_runs_entry(tmp_path):
     run = run_entry("fast", tmp_path, [ALIKE], Question(tmp_path, tmp_path, ["grid"]), measured)
     assert {key: run[key] for key in found} == found
     assert run_entry("out", tmp_path, [ALIKE], Question(tmp_path, tmp_path, ["grid"]))["failed"] is None
+
+
+def test_the_load_is_that_from_before_the_work(bench, tmp_path, monkeypatch):
+    loads = iter([(0.126, 2.0, 3.0)] + [(99.0, 99.0, 99.0)] * 9)
+    monkeypatch.setattr(os, "getloadavg", lambda: next(loads))
+    bench("--candidate", tmp_path / "candidate")
+    machine = json.loads((tmp_path / "report" / "report.json").read_text())["machine"]
+    assert machine["load_average"] == [0.13, 2.0, 3.0] and machine["cpus"] == os.cpu_count()
 
 
 def test_another_video_outranks_slowness():

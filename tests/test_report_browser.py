@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 import re
 import shutil
 
@@ -74,7 +75,7 @@ def report(tmp_path_factory):
         changed = np.where(frames < 200, frames + 5, frames)
         write(folder / name / "a.mp4", frames if name == "reference" else changed)
     write(folder / "reference" / "<img src=x onerror=alert(1)>.mp4", frames[:2])
-    question = Question(folder, folder / "reference", ["alike"], 10.0, 3)
+    question = Question(folder, folder / "reference", ["alike"], 10.0, 3, (0.5, 1.0, 9.25))
     runs = []
     for name in ("one", "two"):
         folders = Folders(folder / "reference", folder / name, {})
@@ -218,6 +219,11 @@ def test_the_build_time_has_a_column(page):
     titles = page.locator("table").first.locator("th").all_inner_texts()
     cells = page.locator("table").first.locator("tbody tr").first.locator("td").all_inner_texts()
     assert dict(zip(titles, cells, strict=True))["build, s"] == "12.5"
+
+
+def test_the_load_at_the_start_and_the_cores_are_shown(page):
+    text = page.locator("dl.made").inner_text()
+    assert f" of {os.cpu_count()} cores" in text and "0.50, 1.00, 9.25 (processes over 1, 5 and 15" in text
 
 
 def test_figures_that_could_not_be_measured_are_said_and_leave_gaps(page):

@@ -206,7 +206,8 @@ function sections() {
 function environment() {
   const { machine, settings } = report, { packages = {} } = machine || {};
   const lines = {
-    "processor": machine && `${machine.processor}, ${machine.cores} cores`, "GPU": machine && machine.gpu,
+    "processor": machine && `${machine.processor}, ${machine.cores} of ${machine.cpus} cores`,
+    "load at the start": machine && machine.load_average.length && `${machine.load_average.map((load) => load.toFixed(2)).join(", ")} (processes over 1, 5 and 15 minutes)`, "GPU": machine && machine.gpu,
     "system": machine && machine.system, "Python": machine && machine.python,
     "packages": Object.entries(packages).map((pair) => pair.join(" ")).join(", "),
     "data": report.data, "references": report.reference, "candidates": report.runs.map((run) => run.folder).join(", "),
