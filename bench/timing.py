@@ -7,23 +7,22 @@ whether a repeated request is suspiciously fast.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
 import statistics
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from bench.contest import LOG, Job, Outcome, RunFailed, Start, run_script, start_process, watching_gpu
+from bench.contest import Job, Outcome, RunFailed, Start, run_script, start_process, watching_gpu
+from bench.workshop import check_replaceable, keep, workshop
 from optimize.recipe import Recipe, RecipeError
 from pipeline.data import Request, find_requests
 from pipeline.errors import OutputError
 from pipeline.exit_code import Exit
-from pipeline.jobs import MANIFEST, check_writable
+from pipeline.jobs import check_writable
 
 __all__ = ["Job", "RunFailed", "time_recipes"]
 
@@ -74,15 +73,13 @@ def time_recipes(
         load = f"the load is {os.getloadavg()[0]:.1f}: other programs are running"
         say(f"{load}; times and ratios will be off, and some backends suffer more than others")
     for recipe in recipes:
-        _check_replaceable(job.out / recipe.name)
+        check_replaceable(job.out / recipe.name)
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=".timing-", dir=job.out, ignore_cleanup_errors=True
-        ) as workshop:
-            series, twin = _measure(recipes, job, Path(workshop), say, start)
+        with workshop(job.out) as folder:
+            series, twin = _measure(recipes, job, folder, say, start)
             runs = _describe(series, twin, job)
             for each in series:
-                _keep(each, job.out / each.recipe.name)
+                keep(each.folder, each.rounds[-1].lines, job.out / each.recipe.name)
             return runs
     except OSError as error:
         raise OutputError(f"{job.out}: timing stopped ({error}). Check free space, run it again.") from error
@@ -171,12 +168,12 @@ def _with_baseline(recipes: Sequence[Recipe]) -> list[Recipe]:
 
 
 def _measure(
-    recipes: Sequence[Recipe], job: Job, workshop: Path, say: Callable[[str], None], start: Start
+    recipes: Sequence[Recipe], job: Job, folder: Path, say: Callable[[str], None], start: Start
 ) -> tuple[list[_Series], _Series]:
     """All runs: of each recipe, and of the baseline's twin."""
-    series = [_Series(recipe, workshop / "runs" / recipe.name) for recipe in recipes]
+    series = [_Series(recipe, folder / "runs" / recipe.name) for recipe in recipes]
     base = next(each for each in series if each.recipe.is_baseline)
-    twin = _Series(base.recipe, workshop / "runs" / TWIN, frames=base.frames)
+    twin = _Series(base.recipe, folder / "runs" / TWIN, frames=base.frames)
     for each in series:
         with watching_gpu(job.device) as samples:
             each.warm_up = each.add(run_script(each.recipe, job, job.data, each.folder, start))
@@ -188,7 +185,7 @@ def _measure(
             each.rounds.append(outcome)
             say(f"round {number + 1} of {job.rounds}: {each.folder.name}: {outcome.seconds:.1f} s")
     for each in series:
-        _check_repeat(each, job, workshop / "repeat", start)
+        _check_repeat(each, job, folder / "repeat", start)
         say(f"repeated request: {each.recipe.name}: {each.repeat_ratio:.2f} of the first one's seconds")
     return series, twin
 
@@ -252,26 +249,3 @@ def _describe(series: Sequence[_Series], twin: _Series, job: Job) -> list[dict]:
             "timing": timing,
         })  # fmt: skip
     return runs
-
-
-def _check_replaceable(folder: Path) -> None:
-    """OutputError if there is something of that name that an earlier timing did not put there."""
-    if not os.path.lexists(folder):
-        return
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    ours = {MANIFEST, LOG} <= names
-    if not ours or not all(name in (MANIFEST, LOG) or name.endswith(".mp4") for name in names):
-        raise OutputError(f"{folder} is there and was not made by timing a recipe; choose another --out")
-
-
-def _keep(series: _Series, target: Path) -> None:
-    """Move the last round's folder to its place, which its manifest then names; an older one goes."""
-    lines = []
-    for line in series.rounds[-1].lines:
-        place = {"output": str(target / Path(line["output"]).name)} if "output" in line else {}
-        lines.append(json.dumps({**line, "recipe": series.recipe.name, **place}, ensure_ascii=False))
-    manifest = series.folder / MANIFEST
-    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
-    if target.exists():
-        os.replace(target, series.folder.with_name(f"{series.folder.name} before"))
-    os.replace(series.folder, target)

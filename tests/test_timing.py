@@ -30,7 +30,7 @@ class Runner:
     def __call__(self, command, log):
         call, out = " ".join(command[2:]), Path(command[command.index("--out") + 1])
         self.calls.append(call)
-        log.write_text("".join(f"message {i}\n" for i in range(30)))
+        log.write_text("".join(f"message {i} on {out}\n" for i in range(30)))
         pairing = find_requests(Path(command[command.index("--data") + 1]))
         lines = [self.line(call, request.id, out) for request in pairing.requests]
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -242,6 +242,7 @@ def test_the_last_rounds_videos_are_kept_with_a_manifest_that_names_them(timed, 
     lines = [json.loads(line) for line in (timed.out / "fast" / "manifest.jsonl").read_text().splitlines()]
     assert [(line["output"], line["recipe"]) for line in lines] == [
         (str(timed.out / "fast" / f"{name}.mp4"), "fast") for name in "ab"]
+    assert (timed.out / "fast" / "infer.log").read_text().endswith(f"message 29 on {timed.out / 'fast'}\n")
 
 
 def test_timing_again_replaces_what_timing_made_and_nothing_else(timed, runner):
