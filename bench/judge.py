@@ -14,6 +14,7 @@ from bench.checks import Check, Form, form_checks, metric_checks
 from bench.companions import companions
 from bench.score import GATE
 from bench.similarity import Extractor
+from bench.vmaf import VmafError, vmaf
 from pipeline.data import VIDEO_SUFFIXES
 from pipeline.errors import InputError
 from pipeline.video import Clip, read
@@ -136,8 +137,13 @@ def _judge_one(
             raise InputError(f"no video of that name in {lacking}")
         skeletons = folders.skeletons.get(name)
         skeleton_frames = read(skeletons).frames if skeletons else None
-        line |= {"status": "judged", **judge.compare(read(reference), read(candidate), skeleton_frames)}
+        clips = read(reference), read(candidate)
+        line |= {"status": "judged", **judge.compare(*clips, skeleton_frames)}
+        line["metrics"]["vmaf"] = vmaf(reference, candidate, tuple(map(Form.of, clips)))
     except InputError as error:
         line["error"] = str(error)
+    except VmafError as error:
+        line["metrics"]["vmaf"] = None
+        say(f"{name}: VMAF could not be measured: {error}")
     say(f"{name}: {'passes' if line['passes'] else '; '.join(reasons([line]))}")
     return line

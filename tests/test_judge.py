@@ -6,12 +6,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from bench import judge as module
 from bench import similarity
 from bench.checks import Form, form_checks, metric_checks
 from bench.judge import Folders, Judge, judge_folder, reasons
 from bench.judge import similarity as least_similarity
 from bench.score import score
 from bench.similarity import Cosine, load_extractor
+from bench.vmaf import VmafError
 from pipeline.errors import InputError
 from pipeline.video import Clip
 from tests.clips import picture_frames, write
@@ -50,6 +52,20 @@ def test_equal_videos_pass_and_are_plain_json(judge, folders):
     assert reasons(comparisons) == [] and least_similarity(comparisons) == pytest.approx(1)
     again = json.loads(json.dumps(comparisons, allow_nan=False))
     assert again[0]["per_frame"]["cosine"]["grid"] == pytest.approx([1] * 6)
+
+
+def test_vmaf_is_told_and_judges_nothing(judge, folders, monkeypatch):
+    monkeypatch.setattr(module, "vmaf", lambda reference, candidate, forms: 3.0)
+    assert [(each["metrics"]["vmaf"], each["passes"]) for each in judged(judge, folders)] == [(3.0, True)] * 2
+
+    def fail(reference, candidate, forms):
+        raise VmafError("no way")
+
+    monkeypatch.setattr(module, "vmaf", fail)
+    said = []
+    comparisons = judge_folder(judge, folders, said.append)
+    assert all(each["passes"] and each["metrics"]["vmaf"] is None for each in comparisons)
+    assert said[0] == "a: VMAF could not be measured: no way"
 
 
 def test_a_missing_a_foreign_and_a_corrupt_video_fail_and_the_others_are_judged(judge, folders):

@@ -80,6 +80,7 @@ def report(tmp_path_factory):
     for name in ("one", "two"):
         folders = Folders(folder / "reference", folder / name, {})
         comparisons = judge_folder(Judge([Alike()]), folders, lambda text: None)
+        comparisons[1]["metrics"]["vmaf"] = 81.2
         comparisons[1]["per_frame"]["psnr"][3] = None
         comparisons[1]["per_frame"]["temporal_error"] = [None] * FRAMES
         shown = name if name == "one" else "</script><script>alert(2)</script>"
@@ -213,6 +214,11 @@ def test_a_recipes_note_and_the_requests_it_did_not_make_are_shown(page):
     assert one.locator("p.soft").inner_text() == "of one" and two.locator("p.soft").inner_text() == "of two"
     assert "b<i> was not made: is damaged" in one.locator("li").all_inner_texts()
     assert "was not made" not in two.inner_text()
+
+
+def test_vmaf_is_in_a_videos_line_and_among_its_metrics(page):
+    assert "VMAF 81.2" in page.locator("summary", has_text="PSNR").first.inner_text()
+    assert "vmaf\n81.200" in opened(page).locator("dl.figures").inner_text()
 
 
 def test_the_build_time_has_a_column(page):

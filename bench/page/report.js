@@ -182,8 +182,9 @@ function content(video, details) {
 
 function section(video) {
   const cosines = Object.entries(video.cosine || {}).map(([name, cosine]) => `${name} ${number(cosine.value, 4)}`);
-  const psnr = (video.metrics || {}).psnr, failed = (video.checks || []).filter((check) => !check.passes);
-  const figures = [...cosines, known(psnr) ? `PSNR ${psnr.toFixed(1)} dB` : "", failed.length ? `fails: ${failed.map((check) => words(check.name)).join(", ")}` : ""];
+  const { psnr, vmaf } = video.metrics || {}, failed = (video.checks || []).filter((check) => !check.passes);
+  const figures = [...cosines, known(psnr) ? `PSNR ${psnr.toFixed(1)} dB` : "", known(vmaf) ? `VMAF ${vmaf.toFixed(1)}` : "",
+    failed.length ? `fails: ${failed.map((check) => words(check.name)).join(", ")}` : ""];
   const details = el("details.video", el("summary", el("b", video.id), mark(video.passes),
     el("span.soft", video.status === "judged" ? figures.filter(Boolean).join("; ") : "not judged")));
   const fill = () => {
