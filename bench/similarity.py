@@ -13,8 +13,8 @@ from engines.unknown import unknown
 
 EXTRACTORS = Path(__file__).parent / "extractors"
 BATCH = 16  # frames that a graph of single frames takes at once
-# The self-test: two people apart, a picture from itself, noise and black from a picture. A network with
-# random weights fails it: everything looks alike to it.
+# The self-test: two people apart, a picture from itself, noise and black from a picture. It finds out a
+# network or a preprocessing to which everything looks alike, as many with random weights; not all of these.
 SAME, OTHER = 0.999, 0.97
 RESIZE = ("box", "bilinear", "bicubic")
 
