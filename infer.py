@@ -6,13 +6,15 @@ with a line in OUT/manifest.jsonl.
   python infer.py                                  the bundled sample data, to out/
   python infer.py --data DATA --out OUT --json     another folder; the manifest lines on stdout
   python infer.py --generator my_model.py:MyModel  a generator of your own
-  python infer.py --backend openvino --precision fp16,denoise=int8    after export_onnx.py
+  python infer.py --recipe optimize/recipes/cpu-bf16.toml             a faster run, after export_onnx.py
+  python infer.py --backend openvino --precision fp16,denoise=int8    engine and precisions alone
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from engines.artifact import built_files, built_folder
@@ -20,6 +22,7 @@ from engines.load import BACKENDS, Choice, start_engines
 from engines.precision import PrecisionError, choose_precisions
 from engines.spec import EngineError
 from generators.contract import GeneratorError, load_generator
+from optimize.recipe import BASELINE, Recipe, RecipeError, load_recipe
 from pipeline.data import SEED, find_requests
 from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
@@ -33,16 +36,17 @@ def main() -> Exit:
     try:
         pairing = find_requests(args.data, args.seed)
         check_writable(args.out)
-        generator = load_generator(args.generator)
-        precisions = choose_precisions(args.precision, generator.components)
-        choice = Choice(args.backend, precisions, args.device, built_folder(generator.name))
+        recipe = chosen_recipe(args)
+        generator = recipe.adapt(load_generator(args.generator))
+        precisions = choose_precisions(recipe.precision, generator.components)
+        choice = Choice(recipe.backend, precisions, args.device, built_folder(generator.name))
         backend, engines = start_engines(generator, choice, say)
         ran_with = {"backend": backend, "precision": precisions, "device": args.device}
         ran_with["built"] = built_files(engines)
-        lines, status = run_all(pairing, Run(args.out, generator, engines, say, ran_with))
+        lines, status = run_all(pairing, Run(args.out, generator, engines, say, recipe, ran_with))
     except InputError as error:
         return stop("infer.py", error, Exit.INPUT)
-    except (OutputError, GeneratorError, PrecisionError) as error:
+    except (OutputError, GeneratorError, PrecisionError, RecipeError) as error:
         return stop("infer.py", error, Exit.USAGE)
     except EngineError as error:
         return stop("infer.py", error, Exit.ENVIRONMENT)
@@ -58,6 +62,13 @@ def main() -> Exit:
     return status
 
 
+def chosen_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe asked for, or the baseline; --backend and --precision come before what it says."""
+    recipe = load_recipe(args.recipe) if args.recipe else BASELINE
+    asked = {name: getattr(args, name) for name in ("backend", "precision") if getattr(args, name)}
+    return replace(recipe, **asked)
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -69,12 +80,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the videos (out/)")
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    parser.add_argument("--recipe", type=Path, help="what is changed to be fast: a TOML file (nothing)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
     parser.add_argument(
-        "--backend", choices=["auto", *BACKENDS], default="torch", help="what runs the networks (torch)"
+        "--backend", choices=["auto", *BACKENDS], help="what runs the networks (the recipe's, or torch)"
     )
     parser.add_argument(
-        "--precision", default="fp32", help="one for all, then exceptions: fp16,denoise=int8 (fp32)"
+        "--precision", help="one for all, then exceptions: fp16,denoise=int8 (the recipe's, or fp32)"
     )
     parser.add_argument(
         "--seed", type=int, default=SEED, help=f"seed of requests that pairs.csv gives none ({SEED})"

@@ -32,7 +32,7 @@ from engines.doctor import examine
 from engines.precision import PrecisionError
 from engines.spec import EngineError
 from generators.contract import GeneratorError, load_generator
-from optimize.recipe import Recipe, RecipeError, load_recipe
+from optimize.recipe import BASELINE, RecipeError, load_recipe
 from pipeline.data import find_requests, first_requests
 from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
@@ -91,9 +91,10 @@ def run_judge(args: argparse.Namespace) -> Exit:
 
     if args.recipes:
         job = Job(args.data, args.out / "videos", args.generator, args.device, args.rounds)
-        measured = time_recipes([load_recipe(path) for path in args.recipes], job, say)
+        recipes = [load_recipe(path) for path in args.recipes]
+        measured = time_recipes(recipes, job, say)
         runs = [entry(each["name"], Path(each["folder"]), each) for each in measured]
-        baseline = next(each["name"] for each in measured if Recipe(**each["recipe"]).is_baseline)
+        baseline = next((recipe.name for recipe in recipes if recipe.is_baseline), BASELINE.name)
         report = make_report(runs, question, baseline, measured[0]["noise_floor"])
     else:
         report = make_report([entry(args.candidate.name, args.candidate)], question)

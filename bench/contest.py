@@ -85,9 +85,11 @@ def run_script(recipe: Recipe, job: Job, data: Path, folder: Path, start: Start)
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    settings = folder / f"{recipe.name}.toml"
+    settings.write_text(recipe.to_toml(), encoding="utf-8")
     command = [
         sys.executable, str(SCRIPT), "--data", str(data), "--out", str(folder), "--json",
-        "--generator", job.generator, "--device", job.device, *recipe.arguments(),
+        "--generator", job.generator, "--device", job.device, "--recipe", str(settings),
     ]  # fmt: skip
     ended = start(command, folder / LOG)
     if ended.status in (Exit.OK, Exit.SOME_FAILED):

@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.contest import Job, Outcome, RunFailed, Start, run_script, start_process, watching_gpu
 from bench.workshop import check_replaceable, keep, workshop
-from optimize.recipe import Recipe, RecipeError
+from optimize.recipe import BASELINE, Recipe, RecipeError
 from pipeline.data import Request, find_requests
 from pipeline.errors import OutputError
 from pipeline.exit_code import Exit
@@ -159,7 +159,7 @@ def differing(frames: Sequence[dict[str, str]]) -> list[str]:
 def _with_baseline(recipes: Sequence[Recipe]) -> list[Recipe]:
     recipes = list(recipes)
     if not any(recipe.is_baseline for recipe in recipes):
-        recipes.insert(0, Recipe("baseline"))
+        recipes.insert(0, BASELINE)
     names = [recipe.name for recipe in recipes]
     for name in names:
         if names.count(name) > 1 or name == TWIN:

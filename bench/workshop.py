@@ -39,7 +39,8 @@ def check_replaceable(folder: Path) -> None:
         return
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     ours = {MANIFEST, LOG} <= names
-    if not ours or not all(name in (MANIFEST, LOG) or name.endswith(".mp4") for name in names):
+    known = (MANIFEST, LOG, f"{folder.name}.toml")
+    if not ours or not all(name in known or name.endswith(".mp4") for name in names):
         raise OutputError(f"{folder} is there and was not made by timing a recipe; choose another --out")
 
 

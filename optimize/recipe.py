@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.load import BACKENDS
 from engines.precision import PrecisionError, choose_precisions
 from engines.unknown import unknown
+from generators.windows import Windows
+from optimize.step_plan import StepPlan, StepPlanError
+
+if TYPE_CHECKING:
+    from generators.contract import Generator
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-SETTINGS = ("backend", "precision", "about")
+SETTINGS = ("backend", "precision", "overlap", "preset", "steps", "about")
 ABOUT = ("note",)
+STEPS = tuple(field.name for field in fields(StepPlan))
+PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+)  # fmt: skip
 
 
 class RecipeError(ValueError):
@@ -30,12 +42,17 @@ class Recipe:
 
     backend: a name of engines.load.BACKENDS, or "auto". precision: as infer.py takes it, "fp16,denoise=int8";
     whether the generator has these components is known only when it runs. note: a sentence for people.
+    steps: at which steps the denoiser is evaluated; None: at all, in full. overlap: frames that neighbouring
+    windows share; None: the generator's own. preset: x264's; None: the writer's own. RecipeError.
     """
 
     name: str
     backend: str = "torch"
     precision: str = "fp32"
     note: str = ""
+    steps: StepPlan | None = None
+    overlap: int | None = None
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         for key in ("name", "backend", "precision", "note"):
@@ -44,6 +61,10 @@ class Recipe:
                 raise RecipeError(f"{key}: must be text in quotes, is {value!r}")
         if self.backend not in ("auto", *BACKENDS):
             raise RecipeError(f"backend: {unknown('backend', self.backend, ('auto', *BACKENDS))}")
+        if self.overlap is not None and (type(self.overlap) is not int or self.overlap < 0):
+            raise RecipeError(f"overlap: must be a number of frames, 0 or more, is {self.overlap!r}")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise RecipeError(f"preset: {unknown('preset', str(self.preset), PRESETS)}")
         named = [part.strip().rpartition("=")[0] for part in self.precision.split(",")]
         try:
             choose_precisions(self.precision, filter(None, named))
@@ -53,11 +74,42 @@ class Recipe:
     @property
     def is_baseline(self) -> bool:
         """Whether this runs the base model as it is."""
-        return self.arguments() == Recipe(self.name).arguments()
+        return self.settings() == {}
 
-    def arguments(self) -> list[str]:
-        """What infer.py is called with."""
-        return ["--backend", self.backend, "--precision", self.precision]
+    def settings(self) -> dict:
+        """What differs from the baseline, as the file has it, without [about]."""
+        plain = {"backend": "torch", "precision": "fp32", "overlap": None, "preset": None}
+        found = {key: getattr(self, key) for key in plain if getattr(self, key) != plain[key]}
+        if self.steps is None:
+            return found
+        steps = {key: getattr(self.steps, key) for key in STEPS}
+        return {**found, "steps": {key: value for key, value in steps.items() if value}}
+
+    def adapt(self, generator: Generator) -> Generator:
+        """A copy of the generator with this recipe's windows. RecipeError: the two do not go together."""
+        adapted = copy.copy(generator)
+        try:
+            if self.steps is not None:
+                self.steps.check_steps(generator.grid.steps)
+            if self.overlap is not None:
+                adapted.windows = Windows(generator.windows.length, self.overlap)
+        except StepPlanError as error:
+            raise RecipeError(f"recipe {self.name}: steps.{error}") from error
+        except ValueError as error:
+            raise RecipeError(f"recipe {self.name}: overlap: {error}") from error
+        return adapted
+
+    def to_toml(self) -> str:
+        """The text of a file that load_recipe reads as this recipe."""
+        tables = {"steps": {}, "about": {"note": self.note} if self.note else {}, **self.settings()}
+        lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not isinstance(value, dict)]
+        for name, table in tables.items():
+            if isinstance(table, dict) and table:
+                lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        return "\n".join(lines).lstrip("\n") + "\n"
+
+
+BASELINE = Recipe("baseline")
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -65,11 +117,9 @@ def load_recipe(path: Path) -> Recipe:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         _check_keys(found, SETTINGS, "")
-        about = found.pop("about", {})
-        if not isinstance(about, dict):
-            raise RecipeError(f"about: must be a table, [about], is {about!r}")
-        _check_keys(about, ABOUT, "about.")
-        return Recipe(path.stem, **found, **about)
+        steps, about = _table(found, "steps", STEPS), _table(found, "about", ABOUT)
+        plan = None if steps is None else _step_plan(steps)
+        return Recipe(path.stem, **found, steps=plan, **(about or {}))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe") from error
     except RecipeError as error:
@@ -78,7 +128,45 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: is not a TOML file ({error})") from error
 
 
+def _table(found: dict, name: str, known: Iterable[str]) -> dict | None:
+    """Take the table of that name out of what was found; None if it is not there."""
+    table = found.pop(name, None)
+    if table is not None and not isinstance(table, dict):
+        raise RecipeError(f"{name}: must be a table, [{name}], is {table!r}")
+    _check_keys(table or {}, known, f"{name}.")
+    return table
+
+
+def _step_plan(table: Mapping) -> StepPlan:
+    for key, value in table.items():
+        if key == "actions" and not isinstance(value, str):
+            raise RecipeError(f"steps.actions: must be text in quotes, is {value!r}")
+        if key != "actions" and not _is_numbers(value, rows=key == "jumps"):
+            raise RecipeError(f"steps.{key}: must be a list of {'rows of ' * (key == 'jumps')}numbers")
+    if "actions" not in table:
+        raise RecipeError("steps.actions: is missing; a letter for each step, such as 'FSSC'")
+    try:
+        return StepPlan(**table)
+    except StepPlanError as error:
+        raise RecipeError(f"steps.{error}") from error
+
+
+def _is_numbers(value: object, rows: bool) -> bool:
+    if not isinstance(value, list):
+        return False
+    return all(_is_numbers(each, False) if rows else type(each) in (int, float) for each in value)
+
+
 def _check_keys(found: Iterable[str], known: Iterable[str], within: str) -> None:
     for key in found:
         if key not in known:
             raise RecipeError(f"{within}{key}: {unknown('setting', key, known)}")
+
+
+def _toml(value: object) -> str:
+    """A value as TOML: text, a number, or rows of numbers, one a line."""
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return "[\n" + "".join(f"    {_toml(row)},\n" for row in value) + "]"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generators.contract import Engines, Generator
+from optimize.recipe import BASELINE, Recipe
 from pipeline.data import Pairing, Request
 from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
@@ -22,12 +23,16 @@ FAILURES = {InputError: Exit.INPUT, OutputError: Exit.EXHAUSTED, MemoryError: Ex
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run writes and with what; ran_with goes into every manifest line."""
+    """Where a run writes and with what; ran_with goes into every manifest line.
+
+    generator: as recipe.adapt() has it.
+    """
 
     out: Path
     generator: Generator
     engines: Engines
     say: Callable[[str], None]
+    recipe: Recipe = BASELINE
     ran_with: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -70,11 +75,13 @@ def _one(request: Request, run: Run, label: str) -> tuple[dict, Exit]:
         "image": str(request.image),
         "seed": request.seed,
         "generator": run.generator.name,
-        "recipe": "baseline",
+        "recipe": run.recipe.name,
         **run.ran_with,
     }
     try:
-        made = make_video(request, output, run.generator, run.engines, lambda total: Progress(label, total))
+        made = make_video(
+            request, output, run.generator, run.engines, lambda total: Progress(label, total), run.recipe
+        )
     except tuple(FAILURES) as error:
         text = str(error) or type(error).__name__
         status = next(status for kind, status in FAILURES.items() if isinstance(error, kind))

@@ -36,5 +36,5 @@ class Progress:
             self._bar.update()
         elif time.monotonic() - self._spoke >= self.every:
             self._spoke = time.monotonic()
-            left = (self._spoke - self._started) / self.count * (self.total - self.count)
+            left = (self._spoke - self._started) / self.count * max(self.total - self.count, 0)
             print(f"{self.label}: {self.count}/{self.total}, {left:.0f} s left", file=self.stream, flush=True)

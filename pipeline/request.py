@@ -14,6 +14,7 @@ import numpy as np
 
 from engines.artifact import file_sha256
 from generators.contract import Engines, Generator
+from optimize.recipe import BASELINE, Recipe
 from pipeline.data import Request
 from pipeline.memory import peak_memory_mb
 from pipeline.picture import read_image
@@ -46,12 +47,19 @@ class Seconds:
 
 
 def make_video(
-    request: Request, output: Path, generator: Generator, engines: Engines, start_progress: StartProgress
+    request: Request,
+    output: Path,
+    generator: Generator,
+    engines: Engines,
+    start_progress: StartProgress,
+    recipe: Recipe = BASELINE,
 ) -> dict:
     """Generate one video; returns what its manifest line says of it.
 
-    The skeleton video is read and the result decoded and written in chunks: memory grows with a clip by its
-    latents only. InputError if an input cannot be used, OutputError if the video cannot be written.
+    generator: as recipe.adapt() has it. actions: what the steps did; guard_fired: those which the step plan
+    would have skipped. The skeleton video is read and the result decoded and written in chunks: memory grows
+    with a clip by its latents only. InputError if an input cannot be used, OutputError if the video cannot be
+    written.
     """
     seconds, notes, started = Seconds(), [], time.perf_counter()
     with seconds("read"):
@@ -63,11 +71,12 @@ def make_video(
             constants = generator.condition(engines, chunks, image)
     seconds.move(chunks.waited, "condition", "read")
     frames = chunks.frames
-    with seconds("denoise"), start_progress(evaluations(generator, frames)) as progress:
-        latents = sample(generator, engines["denoise"], constants, frames, request.seed, progress.tick)
+    with seconds("denoise"), start_progress(evaluations(generator, frames, recipe.steps)) as progress:
+        denoise, seed = engines["denoise"], request.seed
+        walk = sample(generator, denoise, constants, frames, seed, recipe.steps, progress.tick)
     content = hashlib.sha256()
-    with VideoWriter(output, *generator.size, reader.fps) as writer:
-        for pixels in _timed(generator.decode(engines, latents), seconds, "decode"):
+    with VideoWriter(output, *generator.size, reader.fps, preset=recipe.preset) as writer:
+        for pixels in _timed(generator.decode(engines, walk.latents), seconds, "decode"):
             with seconds("write"):
                 for frame in pixels:
                     content.update(frame)
@@ -78,6 +87,8 @@ def make_video(
         "frames": frames,
         "fps": str(reader.fps),
         "size": list(generator.size),
+        "actions": walk.taken,
+        "guard_fired": walk.fired,
         "frames_sha256": content.hexdigest(),
         "output_sha256": file_sha256(output),
         "video_sha256": file_sha256(request.video),

@@ -1,4 +1,4 @@
-"""The sampling loop: steps outside, windows inside, guidance in between."""
+"""The sampling loop: steps outside, windows inside, then guidance, then the step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from engines.spec import Engine
 from generators.contract import Constants, Engines, Generator
 from generators.windows import Blend, cut
+from optimize.step_plan import StepPlan, Walk
 
 Tick = Callable[[], None]
 
@@ -19,13 +20,15 @@ def sample(
     constants: Constants,
     frames: int,
     seed: int,
+    plan: StepPlan | None = None,
     tick: Tick = lambda: None,
-) -> np.ndarray:
-    """Clean latents of `frames` frames along generator.frame_axis, as the base model makes them.
+) -> Walk:
+    """A walk whose latents are the clean ones of `frames` frames along generator.frame_axis.
 
-    Each window is evaluated at each step with and without its condition; predictions are blended over the
-    windows before the step is taken. At guidance 1 the unconditional branch cancels and is not evaluated.
-    tick is called after every evaluated window.
+    Each window is evaluated at each step with and without its condition, or as the plan says; both are
+    blended over the windows, then guided, then the step is taken. At guidance 1 the unconditional branch
+    cancels and is not evaluated. tick is called after every evaluated window.
+    StepPlanError: the plan is for another grid.
     """
     axis, windows = generator.frame_axis, generator.windows
     padded = windows.padded(frames)
@@ -33,19 +36,25 @@ def sample(
         name: _repeat_last(array, axis, padded) if name in generator.per_frame else array
         for name, array in constants.items()
     }
-    latents = generator.noise(padded, seed)
+    noise = generator.noise(padded, seed)
+    walk = Walk(plan or base_plan(generator), generator.grid, generator.guidance, noise)
     for step in range(generator.grid.steps):
-        blend = Blend(windows, latents, axis)
-        for start in windows.starts(padded):
-            part = cut(latents.ndim, axis, start, windows.length)
+        action = walk.action(step)
+        both = action == "F" and generator.guidance != 1.0
+        branches = () if action == "S" else (True, False) if both else (True,)
+        blends = [Blend(windows, walk.latents, axis) for _ in branches]
+        for start in windows.starts(padded) if branches else ():
+            part = cut(walk.latents.ndim, axis, start, windows.length)
             seen = {
                 name: array[part] if name in generator.per_frame else array
                 for name, array in constants.items()
             }
-            blend.add(start, _guided(generator, engine, latents[part], step, seen))
+            for blend, conditional in zip(blends, branches, strict=True):
+                blend.add(start, generator.denoise(engine, walk.latents[part], step, seen, conditional))
             tick()
-        latents = generator.grid.advance(latents, blend.result(), step)
-    return latents[cut(latents.ndim, axis, 0, frames)]
+        walk.advance(step, *(blend.result() for blend in blends))
+    walk.latents = walk.latents[cut(walk.latents.ndim, axis, 0, frames)]
+    return walk
 
 
 def generate(
@@ -57,24 +66,20 @@ def generate(
     """
     chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
     constants = generator.condition(engines, chunks, image[None])
-    latents = sample(generator, engines["denoise"], constants, len(skeletons), seed)
+    latents = sample(generator, engines["denoise"], constants, len(skeletons), seed).latents
     return np.concatenate(list(generator.decode(engines, latents)))
 
 
-def evaluations(generator: Generator, frames: int) -> int:
-    """How many windows are evaluated for a clip: the ticks of sample()."""
+def base_plan(generator: Generator) -> StepPlan:
+    """The base model's own run: every step in full."""
+    return StepPlan("F" * generator.grid.steps)
+
+
+def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:
+    """How many windows are evaluated for a clip: the ticks of sample(), unless a guard asks for more."""
     windows = generator.windows
-    return generator.grid.steps * len(windows.starts(windows.padded(frames)))
-
-
-def _guided(
-    generator: Generator, engine: Engine, latents: np.ndarray, step: int, seen: Constants
-) -> np.ndarray:
-    conditional = generator.denoise(engine, latents, step, seen, True)
-    if generator.guidance == 1.0:
-        return conditional
-    unconditional = generator.denoise(engine, latents, step, seen, False)
-    return unconditional + generator.guidance * (conditional - unconditional)
+    steps = (plan or base_plan(generator)).evaluated
+    return len(steps) * len(windows.starts(windows.padded(frames)))
 
 
 def _repeat_last(array: np.ndarray, axis: int, length: int) -> np.ndarray:

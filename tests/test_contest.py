@@ -43,7 +43,7 @@ def test_the_folder_of_a_run_is_empty_before_it(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "old.mp4").touch()
     answered(tmp_path, 0, LINE)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["infer.log"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["baseline.toml", "infer.log"]
 
 
 @pytest.mark.parametrize(("status", "stdout", "shown", "ending"), [
@@ -158,5 +158,5 @@ def test_a_real_run_of_the_tiny_presenter_on_a_busy_machine(make_data, tiny_file
     assert total == pytest.approx(timing["seconds_per_video"]["p50"], abs=1e-3)
     assert timing["script_seconds"][0] == pytest.approx(total + timing["cold_start"], abs=1e-3)
     assert sorted(path.name for path in Path(run["folder"]).iterdir()) == [
-        "a.mp4", "infer.log", "manifest.jsonl"]
+        "a.mp4", "baseline.toml", "infer.log", "manifest.jsonl"]
     assert len(said) == 5 and "other programs are running" in said[0]

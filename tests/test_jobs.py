@@ -12,7 +12,7 @@ from pipeline.jobs import MANIFEST, Run, check_writable, run_all
 
 MADE = {"id", "video", "image", "seed", "generator", "recipe", "status", "output", "frames", "fps", "size",
         "frames_sha256", "output_sha256", "video_sha256", "image_sha256", "notes", "seconds", "total_seconds",
-        "peak_memory_mb", "time"}
+        "peak_memory_mb", "time", "actions", "guard_fired"}
 
 
 @pytest.fixture

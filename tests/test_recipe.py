@@ -1,8 +1,9 @@
 """Recipes: what a file says, what is refused and how that is explained, those that are shipped."""
 
+import re
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 import infer
 from engines.precision import choose_precisions
 from generators.contract import load_generator
-from optimize.recipe import Recipe, RecipeError, load_recipe
+from optimize.recipe import BASELINE, Recipe, RecipeError, load_recipe
+from optimize.step_plan import StepPlan
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted((ROOT / "optimize" / "recipes").glob("*.toml"))
@@ -26,23 +28,63 @@ def load(tmp_path):
     return load
 
 
-def parsed(monkeypatch, arguments):
-    monkeypatch.setattr(sys, "argv", ["infer.py", *arguments])
-    return infer.parse()
+def chosen(monkeypatch, *arguments):
+    """The recipe that infer.py runs with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments)])
+    return infer.chosen_recipe(infer.parse())
 
 
-def test_the_empty_recipe_is_what_infer_does_without_arguments(load, monkeypatch):
+FULL = """backend = "openvino"
+precision = "bf16,denoise=int8"
+overlap = 2
+preset = "veryfast"
+[steps]
+actions = "FSC"
+jumps = [[1.0, -0.5, 0.25, 0], [0.5, -1e-7, 0, 1]]
+bounds = [0, 0.125]
+[about]
+note = "for AMX – \\"fast\\""
+"""
+
+
+def test_the_empty_recipe_is_what_infer_does_without_arguments(load, monkeypatch, tmp_path):
     recipe = load("")
     assert recipe == Recipe("fast", "torch", "fp32", "") and recipe.is_baseline
-    assert vars(parsed(monkeypatch, recipe.arguments())) == vars(parsed(monkeypatch, []))
+    assert chosen(monkeypatch) == BASELINE == replace(recipe, name="baseline")
+    assert chosen(monkeypatch, "--recipe", tmp_path / "fast.toml") == recipe
 
 
-def test_what_a_file_says_becomes_arguments_of_infer(load, monkeypatch):
-    recipe = load('backend = "openvino"\nprecision = "bf16,denoise=int8"\n[about]\nnote = "for AMX – fast"\n')
-    assert recipe == Recipe("fast", "openvino", "bf16,denoise=int8", "for AMX – fast")
+def test_what_a_file_says_is_what_infer_runs_unless_it_is_told_otherwise(load, monkeypatch, tmp_path):
+    recipe = load(FULL)
+    plan = StepPlan("FSC", ((1, -0.5, 0.25, 0), (0.5, -1e-7, 0, 1)), (0, 0.125))
+    assert recipe == Recipe("fast", "openvino", "bf16,denoise=int8", 'for AMX – "fast"', plan, 2, "veryfast")
     assert not recipe.is_baseline
-    args = parsed(monkeypatch, recipe.arguments())
-    assert (args.backend, args.precision) == ("openvino", "bf16,denoise=int8")
+    other = ("--backend", "torch", "--precision", "bf16")
+    asked = chosen(monkeypatch, "--recipe", tmp_path / "fast.toml", *other)
+    assert asked == replace(recipe, backend="torch", precision="bf16")
+
+
+@pytest.mark.parametrize("text", ["", FULL, '[steps]\nactions = "FSF"', 'overlap = 0\n[about]\nnote = "ä"'])
+def test_a_recipe_is_read_back_as_it_was_written(load, text):
+    recipe = load(text)
+    assert load(recipe.to_toml()) == recipe
+
+
+def test_a_generator_is_adapted_and_itself_left_as_it_was(load, plain):
+    generator = plain(steps=3)
+    adapted = load(FULL).adapt(generator)
+    assert (adapted.windows.overlap, generator.windows.overlap) == (2, 4)
+    assert adapted.windows.length == generator.windows.length
+    assert BASELINE.adapt(generator).windows == generator.windows
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ('[steps]\nactions = "FSFS"', "recipe fast: steps.actions: 4 letters for a grid of 3 steps; tune"),
+    ("overlap = 16", "recipe fast: overlap: windows need 0 <= overlap < length, got overlap 16 of 16"),
+])
+def test_a_recipe_for_another_generator_is_refused_before_it_runs(load, plain, text, reason):
+    with pytest.raises(RecipeError, match=f"^{re.escape(reason)}"):
+        load(text).adapt(plain(steps=3))
 
 
 def test_a_byte_order_mark_as_windows_writes_it_is_no_part_of_the_text(load):
@@ -61,8 +103,8 @@ def test_a_recipe_cannot_be_changed(load):
 
 @pytest.mark.parametrize(("text", "reason"), [
     ('bakend = "torch"', "bakend: unknown setting 'bakend'; did you mean 'backend'?"),
-    ('name = "x"', "name: unknown setting 'name'; known: backend, precision, about"),
-    ('note = "x"', "note: unknown setting 'note'; known: backend, precision, about"),
+    ('name = "x"', "name: unknown setting 'name'; known: backend, precision, overlap, "),
+    ('note = "x"', "note: unknown setting 'note'; known: backend, precision, overlap, "),
     ('[about]\nnotes = "x"', "about.notes: unknown setting 'notes'; did you mean 'note'?"),
     ('backend = "opnvino"', "backend: unknown backend 'opnvino'; did you mean 'openvino'?"),
     ('backend = ""', "backend: unknown backend ''; known: auto, tensorrt, "),
@@ -73,6 +115,22 @@ def test_a_recipe_cannot_be_changed(load):
     ('precision = "fp16,denoise=int9"', "precision: unknown precision 'int9'; did you mean 'int8'?"),
     ('precision = ""', "precision: unknown precision ''; known: fp32, "),
     ("[about]\nnote = 1979-05-27", "note: must be text in quotes, is datetime.date(1979, 5, 27)"),
+    ('overlap = "2"', "overlap: must be a number of frames, 0 or more, is '2'"),
+    ("overlap = -1", "overlap: must be a number of frames, 0 or more, is -1"),
+    ("overlap = true", "overlap: must be a number of frames, 0 or more, is True"),
+    ('preset = "quick"', "preset: unknown preset 'quick'; known: ultrafast, "),
+    ('steps = "FS"', "steps: must be a table, [steps], is 'FS'"),
+    ('[steps]\naction = "FS"', "steps.action: unknown setting 'action'; did you mean 'actions'?"),
+    ("[steps]", "steps.actions: is missing; a letter for each step"),
+    ("[steps]\nactions = 3", "steps.actions: must be text in quotes, is 3"),
+    ('[steps]\nactions = "SF"', "steps.actions: the first step must be F"),
+    ('[steps]\nactions = "FX"', "steps.actions: step 1 has the unknown action 'X'; known: F, C, S"),
+    ('[steps]\nactions = "FS"\njumps = [1, 2]', "steps.jumps: must be a list of rows of numbers"),
+    ('[steps]\nactions = "FS"\njumps = [[1, 0, "a", 0]]', "steps.jumps: must be a list of rows of numbers"),
+    ('[steps]\nactions = "FC"\njumps = [[1, 0, 0, 0]]', "steps.jumps: must be 2 rows of 4, one for each"),
+    ('[steps]\nactions = "F"\njumps = [[1, 0, nan, 0]]', "steps.jumps and bounds: must be finite numbers"),
+    ('[steps]\nactions = "FC"\nbounds = [1]', "steps.bounds: must be 2 numbers, one for each evaluated"),
+    ('[steps]\nactions = "FC"\nbounds = 1', "steps.bounds: must be a list of numbers"),
     ('about = "x"', "about: must be a table, [about], is 'x'"),
     ("backend = torch", "is not a TOML file (Invalid value (at line 1"),
     ('backend = "torch"\nbackend = "auto"', "is not a TOML file (Cannot overwrite a value"),

@@ -54,7 +54,7 @@ def test_the_video_shows_what_the_generator_decoded_and_the_hash_is_of_those_fra
     engines = generator.engines()
     with VideoReader(request.video) as reader:
         constants = generator.condition(engines, SkeletonChunks(reader, generator), image)
-    latents = sample(generator, engines["denoise"], constants, 20, request.seed)
+    latents = sample(generator, engines["denoise"], constants, 20, request.seed).latents
     frames = np.concatenate(list(generator.decode(engines, latents)))
     assert made["frames_sha256"] == hashlib.sha256(frames.tobytes()).hexdigest()
     shown = read(tmp_path / "a.mp4").frames

@@ -16,7 +16,8 @@ def conditions(frames):
 
 
 def run(generator, frames, seed=1, **options):
-    return sample(generator, generator.engines()["denoise"], conditions(frames), frames, seed, **options)
+    denoise = generator.engines()["denoise"]
+    return sample(generator, denoise, conditions(frames), frames, seed, **options).latents
 
 
 def presenter_request(tiny, tiny_engines, frames, seed):
@@ -24,7 +25,7 @@ def presenter_request(tiny, tiny_engines, frames, seed):
     pixels = rng.integers(0, 255, (frames + 1, 48, 32, 3), np.uint8)
     chunks = (pixels[1:][i:i + tiny.chunk] for i in range(0, frames, tiny.chunk))
     constants = tiny.condition(tiny_engines, chunks, pixels[:1])
-    return sample(tiny, tiny_engines["denoise"], constants, frames, seed)
+    return sample(tiny, tiny_engines["denoise"], constants, frames, seed).latents
 
 
 @pytest.mark.parametrize("frames", LENGTHS)
@@ -77,7 +78,7 @@ def test_the_true_flow_leads_to_the_clean_latents(plain, frames):
         return (latents - pose) / t
 
     generator.flow = flow
-    result = sample(generator, generator.engines()["denoise"], constants, frames, 3)
+    result = sample(generator, generator.engines()["denoise"], constants, frames, 3).latents
     np.testing.assert_allclose(result, clean, rtol=0, atol=1e-5)
 
 

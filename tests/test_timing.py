@@ -1,6 +1,7 @@
 """Timing recipes: the order of runs, the arithmetic, what is kept, what is noticed and how it fails."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ class Runner:
         self.frames = lambda call, name: "same"
 
     def __call__(self, command, log):
-        call, out = " ".join(command[2:]), Path(command[command.index("--out") + 1])
-        self.calls.append(call)
+        out, recipe = (Path(command[command.index(flag) + 1]) for flag in ("--out", "--recipe"))
+        self.calls.append(call := f"{' '.join(command[2:])} {recipe.read_text()}")
         log.write_text("".join(f"message {i} on {out}\n" for i in range(30)))
         pairing = find_requests(Path(command[command.index("--data") + 1]))
         lines = [self.line(call, request.id, out) for request in pairing.requests]
@@ -97,8 +98,8 @@ def test_rotation_begins_each_round_with_the_next_and_comes_round():
 def test_a_run_is_infer_py_with_the_jobs_and_the_recipes_arguments(timed, runner):
     timed(FAST, generator="mine.py:Mine", device="cuda:1")
     assert runner.calls[1].startswith(f"--data {timed.data} --out {timed.out}/.timing-")
-    assert runner.calls[1].endswith(
-        "/runs/fast --json --generator mine.py:Mine --device cuda:1 --backend openvino --precision bf16")
+    assert " --json --generator mine.py:Mine --device cuda:1 --recipe " in runner.calls[1]
+    assert runner.calls[1].endswith("/runs/fast/fast.toml " + FAST.to_toml())
 
 
 def test_the_baseline_is_added_where_no_recipe_is_it_under_whatever_name(timed):
@@ -151,7 +152,7 @@ def test_a_run_has_what_the_report_shows(timed, runner):
     fast, base = runs["fast"], runs["baseline"]
     assert fast["speed_ratio"] == round(2.5 / 0.7, 4) and base["speed_ratio"] == 1
     assert fast["noise_floor"] == base["noise_floor"] == round(1 - 2.5 / 4.5, 4)
-    assert fast["recipe"] == {"name": "fast", "backend": "openvino", "precision": "bf16", "note": ""}
+    assert fast["recipe"] == asdict(FAST)
     assert (fast["backend"], fast["folder"]) == ("openvino", str(timed.out / "fast"))
     assert fast["nondeterministic"] == [] and fast["failed"] == {} and fast["built"] == BUILT
     assert base["timing"]["build_seconds"] is None
@@ -236,7 +237,7 @@ def names(folder):
 def test_the_last_rounds_videos_are_kept_with_a_manifest_that_names_them(timed, runner):
     timed(BASE, FAST, rounds=2)
     assert names(timed.out) == ["baseline", "fast"]
-    assert names(timed.out / "fast") == ["a.mp4", "b.mp4", "infer.log", "manifest.jsonl"]
+    assert names(timed.out / "fast") == ["a.mp4", "b.mp4", "fast.toml", "infer.log", "manifest.jsonl"]
     call = next(i for i in reversed(range(len(runner.calls))) if "runs/fast " in runner.calls[i])
     assert (timed.out / "fast" / "a.mp4").read_text() == str(call + 1)
     lines = [json.loads(line) for line in (timed.out / "fast" / "manifest.jsonl").read_text().splitlines()]
@@ -249,7 +250,7 @@ def test_timing_again_replaces_what_timing_made_and_nothing_else(timed, runner):
     timed(BASE, rounds=1)
     (timed.out / "baseline" / "old.mp4").write_text("")
     timed(BASE, rounds=1)
-    assert names(timed.out / "baseline") == ["a.mp4", "b.mp4", "infer.log", "manifest.jsonl"]
+    assert names(timed.out / "baseline") == ["a.mp4", "b.mp4", "baseline.toml", "infer.log", "manifest.jsonl"]
     (timed.out / "fast").mkdir()
     before = len(runner.calls)
     for recipe, mine in ((FAST, "mine.mp4"), (BASE, "notes.txt")):
@@ -265,7 +266,7 @@ def test_a_bad_request_is_reported_and_the_others_are_timed(timed, runner):
     run = timed(BASE, rounds=1)["baseline"]
     assert run["failed"] == {"a": "a.mp4: is damaged"} and run["nondeterministic"] == []
     assert list(run["timing"]["videos"]) == ["b"] and run["timing"]["contest_seconds"] == 1.5
-    assert names(timed.out / "baseline") == ["b.mp4", "infer.log", "manifest.jsonl"]
+    assert names(timed.out / "baseline") == ["b.mp4", "baseline.toml", "infer.log", "manifest.jsonl"]
 
 
 def stop_at(runner, number, error):
@@ -283,11 +284,10 @@ def stop_at(runner, number, error):
 ], ids=["Ctrl-C", "failure", "full disk"])
 def test_what_ends_the_timing_leaves_earlier_folders_and_no_part(timed, runner, error, shown, text):
     timed(BASE, rounds=1)
-    video = timed.out / "baseline" / "a.mp4"
-    content = video.read_bytes()
+    content = (timed.out / "baseline" / "a.mp4").read_bytes()
     with pytest.raises(shown, match=text):
         timed(BASE, FAST, start=stop_at(runner, len(runner.calls) + 4, error))
-    assert names(timed.out) == ["baseline"] and video.read_bytes() == content
+    assert names(timed.out) == ["baseline"] and (timed.out / "baseline" / "a.mp4").read_bytes() == content
 
 
 def test_what_cannot_be_timed_is_refused_before_anything_runs(timed, runner, tmp_path):

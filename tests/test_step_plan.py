@@ -1,0 +1,150 @@
+"""Step plans: the full one is the base model's run, kept predictions and jumps, the guard, no leaks."""
+
+import numpy as np
+import pytest
+
+from generators.schedule import FlowGrid
+from optimize.step_plan import StepPlan, StepPlanError, Walk, change
+from pipeline.sample import evaluations, sample
+from tests.test_sample import conditions
+
+GUIDANCE = 1.5
+
+
+def run(generator, plan, frames=40, seed=1):
+    return sample(generator, generator.engines()["denoise"], conditions(frames), frames, seed, plan)
+
+
+@pytest.fixture
+def drifting(plain):
+    """A generator of 8 steps whose branches differ, and change from step to step and with the latents."""
+    def make(**options):
+        generator = plain(steps=8, guidance=GUIDANCE, **options)
+
+        def flow(conditional, latents, pose):
+            step = generator.calls[-1].step
+            return latents * (0.5 + 0.1 * step) + (0.3 * step + 0.01 * pose.mean() if conditional else 0.2)
+
+        generator.flow = flow
+        return generator
+    return make
+
+
+def walked(plan, predictions, steps, guidance=GUIDANCE, start=1.0):
+    """A walk over latents of one number; predictions: of both branches by step."""
+    walk = Walk(plan, FlowGrid(steps), guidance, np.full(1, start, np.float32))
+    for step in range(steps):
+        values = {"F": 2, "C": 1, "S": 0}[walk.action(step)]
+        walk.advance(step, *(np.full(1, v, np.float32) for v in predictions.get(step, ())[:values]))
+    return walk
+
+
+@pytest.mark.parametrize("guidance", [1.0, GUIDANCE])
+def test_a_plan_of_all_f_is_bit_exact_with_the_baseline(drifting, guidance):
+    generator = drifting()
+    generator.guidance = guidance
+    base, planned = run(generator, None), run(generator, StepPlan("F" * 8))
+    assert base.latents.tobytes() == planned.latents.tobytes() and planned.taken == "F" * 8
+
+
+@pytest.mark.parametrize(("actions", "calls"), [("FFFFFFFF", 16), ("FSSSSSSS", 2), ("FSCSFSSC", 6)])
+def test_only_what_an_action_names_is_evaluated(drifting, actions, calls):
+    generator, windows = drifting(), 3
+    plan = StepPlan(actions)
+    walk = run(generator, plan)
+    assert len(generator.calls) == calls * windows == plan.branches * windows
+    assert evaluations(generator, 40, plan) == len(plan.evaluated) * windows
+    assert {call.step for call in generator.calls} == set(plan.evaluated)
+    assert walk.taken == actions and walk.fired == []
+
+
+def test_c_guides_by_the_difference_that_the_last_f_has_left():
+    walk = walked(StepPlan("FC"), {0: (3, 1), 1: (5,)}, 2)
+    guided = [1 + 1.5 * (3 - 1), 5 + 0.5 * (3 - 1)]
+    assert walk.latents[0] == pytest.approx(1 - 0.5 * sum(guided))
+
+
+def test_s_goes_on_with_the_prediction_that_was_made_last():
+    walk = walked(StepPlan("FSSC"), {0: (3, 1), 3: (5,)}, 4)
+    assert walk.latents[0] == pytest.approx(1 - 0.25 * (3 * 4 + 6))
+
+
+def test_where_predictions_do_not_change_skipping_and_keeping_change_nothing(drifting):
+    generator = drifting()
+    generator.flow = lambda conditional, latents, pose: 3.0 if conditional else 1.0
+    base = run(generator, None).latents
+    for actions in ("FSSSSSSS", "FCCCCCCC", "FSCSFSSC"):
+        np.testing.assert_allclose(run(generator, StepPlan(actions)).latents, base, rtol=0, atol=1e-5)
+
+
+def test_a_jump_puts_latents_together_by_its_row():
+    rows = ((0.5, 2, 3, 100), (1, -1, 10, 0.25))  # nothing was predicted before the first step
+    walk = walked(StepPlan("FSCS", rows), {0: (3, 1), 2: (5,)}, 4, start=8.0)
+    first = 0.5 * 8 + 2 * 3 + 3 * (3 - 1)
+    assert walk.latents[0] == pytest.approx(first - 5 + 10 * (3 - 1) + 0.25 * 3)
+
+
+def test_at_guidance_one_there_is_no_difference_to_put_in():
+    walk = walked(StepPlan("FS", ((0.5, 2, 3, 0),)), {0: (3,)}, 2, guidance=1.0, start=8.0)
+    assert walk.latents[0] == pytest.approx(0.5 * 8 + 2 * 3)
+
+
+def test_a_prediction_that_changed_beyond_its_bound_has_the_next_steps_evaluated(drifting):
+    calm = StepPlan("FSSFSSCS", bounds=(0, 100, 100))
+    assert run(drifting(), calm).fired == []
+    walk = run(drifting(), StepPlan("FSSFSSCS", bounds=(0, 1e-6, 100)))
+    assert walk.fired == [4, 5] and walk.taken == "FSSFFFCS"
+    walk = run(drifting(), StepPlan("FSSFSSCS", bounds=(0, 1e-6, 1e-6)))
+    assert walk.fired == [4, 5, 7]
+
+
+def test_where_the_guard_has_fired_the_steps_are_the_base_models(drifting):
+    jumps = ((1, 0, 0, 0), (9, 9, 9, 9), (1, 0, 0, 0))  # the second would ruin the latents
+    plan = StepPlan("FFFFSSFS", bounds=(0, 100, 100, 1e-6, 100))
+    generator = drifting()
+    assert run(generator, plan).latents.tobytes() == run(drifting(), StepPlan("FFFFFFFS")).latents.tobytes()
+    still = StepPlan("FFSF", jumps=jumps, bounds=(0, 1e-6, 100))
+    walk = walked(still, {0: (1, 1), 1: (2, 2), 2: (4, 4), 3: (0, 0)}, 4)
+    assert walk.fired == [2] and walk.latents[0] == pytest.approx(1 - 0.25 * (2 + 4))
+
+
+def test_drift_is_measured_between_planned_evaluations():
+    predictions = {0: (1, 1), 1: (1.5, 1.5), 2: (9, 9), 3: (1.5, 1.5)}
+    walk = walked(StepPlan("FFSFS", bounds=(0, 0.3, 0.3)), predictions, 5)
+    assert walk.fired == [2]  # 1.5 after 1 is a third; 1.5 after 1.5 is nothing, whatever step 2 was
+    assert change(np.full(3, 2.0), np.full(3, 1.0)) == 0.5
+
+
+def test_two_requests_in_a_row_know_nothing_of_each_other(drifting):
+    plan = StepPlan("FSCSFSSC", bounds=(0, 10, 10, 10))
+    generator = drifting()
+    first = run(generator, plan, seed=1)
+    run(generator, plan, frames=17, seed=2)
+    assert run(generator, plan, seed=1).latents.tobytes() == first.latents.tobytes()
+
+
+def test_what_one_window_predicts_reaches_only_the_frames_that_it_covers(drifting):
+    """The first window of three covers frames 0 to 15; the others begin at 12 and 24."""
+    plan, generator = StepPlan("FSCSFSSC"), drifting()
+    generator.flow = lambda conditional, latents, pose: 1.0 + conditional
+    base = run(generator, plan).latents
+    generator.flow = lambda conditional, latents, pose: 1.0 + conditional + (pose[0, 0, 0, 0] == 0)
+    other = run(generator, plan).latents
+    differs = np.abs(other - base).max((0, 2, 3)) > 1e-4
+    assert differs.tolist() == [True] * 16 + [False] * 24
+
+
+@pytest.mark.parametrize(("arguments", "reason"), [
+    (("",), "the first step must be F"), (("CS",), "the first step must be F"),
+    (("FH",), "step 1 has the unknown action 'H'"), (("FS", ((1, 2, 3),)), "must be 1 rows of 4"),
+    (("FF", ((1, 2, 3, 4),)), "must be 2 rows of 4"), (("FF", (), (1,)), "must be 2 numbers"),
+    (("F", ((1, 2, 3, float("inf")),)), "must be finite"),
+])
+def test_a_plan_that_cannot_be_run_is_refused(arguments, reason):
+    with pytest.raises(StepPlanError, match=reason):
+        StepPlan(*arguments)
+
+
+def test_a_plan_for_another_grid_is_refused(plain):
+    with pytest.raises(StepPlanError, match="actions: 2 letters for a grid of 3 steps; tune for this"):
+        run(plain(steps=3), StepPlan("FS"))
