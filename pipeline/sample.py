@@ -14,6 +14,50 @@ from optimize.step_plan import StepPlan, Walk
 Tick = Callable[[], None]
 
 
+class Predictor:
+    """What the denoiser predicts for a whole clip: each window is evaluated, then they are blended.
+
+    constants and frames: of the clip. tick is called after every evaluated window.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        engine: Engine,
+        constants: Constants,
+        frames: int,
+        tick: Tick = lambda: None,
+    ) -> None:
+        self.frames = generator.windows.padded(frames)
+        self._generator, self._engine, self._tick = generator, engine, tick
+        self._constants = {
+            name: _repeat_last(array, generator.frame_axis, self.frames)
+            if name in generator.per_frame
+            else array
+            for name, array in constants.items()
+        }
+
+    def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
+        """The conditional prediction, and at F the unconditional one too; none at S.
+
+        At guidance 1 the unconditional branch cancels and is not evaluated.
+        """
+        generator, axis = self._generator, self._generator.frame_axis
+        both = action == "F" and generator.guidance != 1.0
+        branches = () if action == "S" else (True, False) if both else (True,)
+        blends = [Blend(generator.windows, latents, axis) for _ in branches]
+        for start in generator.windows.starts(self.frames) if branches else ():
+            part = cut(latents.ndim, axis, start, generator.windows.length)
+            seen = {
+                name: array[part] if name in generator.per_frame else array
+                for name, array in self._constants.items()
+            }
+            for blend, conditional in zip(blends, branches, strict=True):
+                blend.add(start, generator.denoise(self._engine, latents[part], step, seen, conditional))
+            self._tick()
+        return tuple(blend.result() for blend in blends)
+
+
 def sample(
     generator: Generator,
     engine: Engine,
@@ -25,35 +69,15 @@ def sample(
 ) -> Walk:
     """A walk whose latents are the clean ones of `frames` frames along generator.frame_axis.
 
-    Each window is evaluated at each step with and without its condition, or as the plan says; both are
-    blended over the windows, then guided, then the step is taken. At guidance 1 the unconditional branch
-    cancels and is not evaluated. tick is called after every evaluated window.
-    StepPlanError: the plan is for another grid.
+    At each step both branches are predicted, or what the plan says, and guided; then the step is taken.
+    tick is called after every evaluated window. StepPlanError: the plan is for another grid.
     """
-    axis, windows = generator.frame_axis, generator.windows
-    padded = windows.padded(frames)
-    constants = {
-        name: _repeat_last(array, axis, padded) if name in generator.per_frame else array
-        for name, array in constants.items()
-    }
-    noise = generator.noise(padded, seed)
+    predict = Predictor(generator, engine, constants, frames, tick)
+    noise = generator.noise(predict.frames, seed)
     walk = Walk(plan or base_plan(generator), generator.grid, generator.guidance, noise)
     for step in range(generator.grid.steps):
-        action = walk.action(step)
-        both = action == "F" and generator.guidance != 1.0
-        branches = () if action == "S" else (True, False) if both else (True,)
-        blends = [Blend(windows, walk.latents, axis) for _ in branches]
-        for start in windows.starts(padded) if branches else ():
-            part = cut(walk.latents.ndim, axis, start, windows.length)
-            seen = {
-                name: array[part] if name in generator.per_frame else array
-                for name, array in constants.items()
-            }
-            for blend, conditional in zip(blends, branches, strict=True):
-                blend.add(start, generator.denoise(engine, walk.latents[part], step, seen, conditional))
-            tick()
-        walk.advance(step, *(blend.result() for blend in blends))
-    walk.latents = walk.latents[cut(walk.latents.ndim, axis, 0, frames)]
+        walk.advance(step, *predict(walk.latents, step, walk.action(step)))
+    walk.latents = walk.latents[cut(noise.ndim, generator.frame_axis, 0, frames)]
     return walk
 
 
