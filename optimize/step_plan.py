@@ -122,7 +122,8 @@ class Walk:
         if self._alarm or not self._plan.jumps:
             self.latents = self._grid.advance(self.latents, self._guided, step)
         elif number is not None:
-            self.latents = self._jump(self._plan.jumps[number], conditional)
+            terms = (self.latents, conditional, self._difference, self._before)
+            self.latents = combine(self._plan.jumps[number], terms)
         if number is not None:
             self._before = conditional
 
@@ -141,10 +142,11 @@ class Walk:
         else:
             self._guided = conditional
 
-    def _jump(self, weights: Sequence[float], conditional: np.ndarray) -> np.ndarray:
-        terms = (self.latents, conditional, self._difference, self._before)
-        parts = [np.float32(w) * term for w, term in zip(weights, terms, strict=True) if term is not None]
-        return sum(parts[1:], parts[0])
+
+def combine(factors: Sequence[float], terms: Sequence[np.ndarray | None]) -> np.ndarray:
+    """The sum of the terms times their factors, in float32; a term that is None counts nothing."""
+    parts = [np.float32(f) * term for f, term in zip(factors, terms, strict=True) if term is not None]
+    return sum(parts[1:], parts[0])
 
 
 def change(new: np.ndarray, old: np.ndarray) -> float:
