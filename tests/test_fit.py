@@ -1,4 +1,4 @@
-"""Fitted jumps: exact where they can be, closer to the base run than kept predictions, on clips not fitted."""
+"""Fitted jumps: exact where they can be, nearer to the base run than kept predictions, on other clips too."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,54 @@
+"""What a recipe changes, and what that leaves to compute: python -m optimize show RECIPE."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from generators.contract import Generator, GeneratorError, load_generator
+from optimize.recipe import BASELINE, Recipe, RecipeError, load_recipe
+from pipeline.exit_code import Exit
+from pipeline.sample import base_plan
+from pipeline.script import run, stop
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    parser = argparse.ArgumentParser(prog="python -m optimize", description=__doc__)
+    parser.add_argument("command", choices=["show"])
+    parser.add_argument("recipe", type=Path, help="a TOML file")
+    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    parser.add_argument("--frames", type=int, default=48, help="of the clip that is counted for (48)")
+    parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
+    args = parser.parse_args()
+    if args.frames < 1:
+        parser.error(f"--frames must be 1 or more, got {args.frames}")
+    try:
+        recipe, generator = load_recipe(args.recipe), load_generator(args.generator)
+        base, own = (work(each, generator, args.frames) for each in (BASELINE, recipe))
+    except (RecipeError, GeneratorError) as error:
+        return stop("optimize", error, Exit.USAGE)
+    if args.json:
+        print(json.dumps({"recipe": recipe.settings(), "note": recipe.note, "work": own, "baseline": base}))
+        return Exit.OK
+    print(recipe.to_toml().strip() or "nothing is changed: the base model's run")
+    print(f"\nA clip of {args.frames} frames, windows of {generator.windows.length}:")
+    for key in own:
+        print(f"  {key:28} {own[key]:6}   of the baseline's {base[key]:6} ({own[key] / base[key]:.1%})")
+    return Exit.OK
+
+
+def work(recipe: Recipe, generator: Generator, frames: int) -> dict[str, int]:
+    """What a recipe has the denoiser do for a clip: steps with an evaluation, windows, evaluations in all.
+
+    An evaluation is one branch of one window at one step, unless the guard asks for more. RecipeError.
+    """
+    windows, plan = recipe.adapt(generator).windows, recipe.steps or base_plan(generator)
+    count = len(windows.starts(windows.padded(frames)))
+    branches = len(plan.evaluated) if generator.guidance == 1.0 else plan.branches
+    return {"evaluated steps": len(plan.evaluated), "windows": count, "evaluations": branches * count}
+
+
+if __name__ == "__main__":
+    run(main)
