@@ -1,0 +1,110 @@
+"""What a recipe must keep to, and how sure that is from a few videos that it will on others."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+COVERAGE, CONFIDENCE = 0.9, 0.9  # of other videos, and of that claim
+EXACT = 1e-9  # 1 - similarity of videos that do not differ
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A video that was held against the base model's: the least cosine of the extractors, and PSNR in dB.
+
+    similarity: None if it could not be evaluated. failed: companion checks that do not pass, in words.
+    """
+
+    id: str
+    similarity: float | None
+    psnr: float
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The least similarity, and the least PSNR in dB to the base model's video; all checks must pass too."""
+
+    similarity: float = 0.97
+    psnr: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.similarity < 1:
+            raise ValueError(f"similarity must be at least 0 and below 1, got {self.similarity}")
+        if not (math.isfinite(self.psnr) and self.psnr >= 0):
+            raise ValueError(f"psnr must be 0 dB or more, got {self.psnr}")
+
+    def why_not(self, videos: Sequence[Judged]) -> list[str]:
+        """In words, what keeps these videos from passing; empty if they pass."""
+        reasons = []
+        for video in videos:
+            if video.similarity is None:
+                reasons.append(f"{video.id}: similarity was not evaluated")
+            elif video.similarity < self.similarity:
+                reasons.append(f"{video.id}: similarity {video.similarity:.4f}, needs {self.similarity}")
+            if not video.psnr >= self.psnr:
+                reasons.append(f"{video.id}: PSNR {video.psnr:.1f} dB, needs {self.psnr}")
+            reasons += [f"{video.id}: {check}" for check in video.failed]
+        return reasons
+
+    def margin(self, videos: Sequence[Judged]) -> float:
+        """How far the tolerance bound lies within the goal, in standard deviations; below 0: not sure enough.
+
+        The bound is one-sided and of normal values: COVERAGE of other videos keep it with CONFIDENCE. Those
+        values are log(1 - similarity) and PSNR; the tighter of the two is returned. inf: the videos do not
+        differ from each other. ValueError: fewer than two videos, or one without similarity.
+        """
+        if len(videos) < 2:
+            raise ValueError(f"a margin needs two videos or more, got {len(videos)}")
+        if any(video.similarity is None for video in videos):
+            raise ValueError("a video has no similarity")
+        apart = [math.log(max(1 - video.similarity, EXACT)) for video in videos]
+        margins = [_margin(apart, math.log(1 - self.similarity))]
+        if self.psnr:
+            margins.append(_margin([-video.psnr for video in videos], -self.psnr))
+        return min(margins)
+
+    def accepts(self, videos: Sequence[Judged]) -> bool:
+        """Whether the videos pass, and others may be expected to."""
+        return not self.why_not(videos) and self.margin(videos) >= 0
+
+
+def _margin(values: Sequence[float], limit: float) -> float:
+    """Of values that should stay below a limit."""
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    if deviation < 1e-12:
+        return math.inf if mean <= limit else -math.inf
+    return (limit - mean) / deviation - tolerance_factor(len(values))
+
+
+@cache
+def tolerance_factor(count: int, coverage: float = COVERAGE, confidence: float = CONFIDENCE) -> float:
+    """k of the one-sided normal tolerance bound, mean + k * standard deviation, from that many values.
+
+    The noncentral t distribution's quantile (NIST/SEMATECH e-Handbook, 7.2.6.3), by bisection on its
+    distribution function, which is integrated over the chi distribution of the standard deviation.
+    """
+    freedom = count - 1
+    shift = statistics.NormalDist().inv_cdf(coverage) * math.sqrt(count)
+    # Middles of intervals of the chi distribution.
+    spread = (np.arange(20_000) + 0.5) * ((math.sqrt(freedom) + 12) / 20_000)
+    logs = (freedom - 1) * np.log(spread) - spread**2 / 2
+    density = np.exp(logs - logs.max())
+    density /= density.sum()
+
+    def below(t: float) -> float:
+        z = t * spread / math.sqrt(freedom) - shift
+        normal = np.array([0.5 * math.erfc(-each / math.sqrt(2)) for each in z])
+        return float(np.sum(normal * density))
+
+    low, high = 0.0, 200.0
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) < confidence else (low, middle)
+    return high / math.sqrt(count)
