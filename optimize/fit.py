@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from optimize.step_plan import TERMS, StepPlan, change, combine
+from optimize.trajectory import fit, inner_products
 
-RIDGE = 1e-6  # of the terms' mean power: neighbouring predictions are nearly the same
 SLACK = 1.5  # a clip may change this much more than any that was tuned on before the guard fires
 
 
@@ -67,12 +67,10 @@ def least_squares(
     terms: of each clip, arrays shaped like its goal. Clips count alike, whatever their length.
     """
     there = [place for place in range(TERMS) if terms[0][place] is not None]
-    power, match = np.zeros((len(there), len(there))), np.zeros(len(there))
-    for own, goal in zip(terms, goals, strict=True):
-        rows = np.stack([own[place].ravel() for place in there]).astype(np.float64)
-        power += rows @ rows.T / goal.size
-        match += rows @ goal.ravel().astype(np.float64) / goal.size
-    power += RIDGE * np.trace(power) / len(there) * np.eye(len(there))
+    products = sum(
+        inner_products([*(own[place] for place in there), goal])
+        for own, goal in zip(terms, goals, strict=True)
+    )
     factors = np.zeros(TERMS)
-    factors[there] = np.linalg.solve(power, match)
+    factors[there], _ = fit(products, len(there), range(len(there)))
     return tuple(map(float, factors))

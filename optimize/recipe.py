@@ -115,17 +115,22 @@ BASELINE = Recipe("baseline")
 def load_recipe(path: Path) -> Recipe:
     """The recipe in a file, named as the file is without .toml; RecipeError if anything in it is wrong."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        _check_keys(found, SETTINGS, "")
-        steps, about = _table(found, "steps", STEPS), _table(found, "about", ABOUT)
-        plan = None if steps is None else _step_plan(steps)
-        return Recipe(path.stem, **found, steps=plan, **(about or {}))
+        return parse_recipe(path.read_text(encoding="utf-8-sig"), path.stem)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe") from error
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise RecipeError(f"{path}: is not a TOML file ({error})") from error
+
+
+def parse_recipe(text: str, name: str) -> Recipe:
+    """The recipe that a file's text says; RecipeError, or ValueError if it is not TOML."""
+    found = tomllib.loads(text)
+    _check_keys(found, SETTINGS, "")
+    steps, about = _table(found, "steps", STEPS), _table(found, "about", ABOUT)
+    plan = None if steps is None else _step_plan(steps)
+    return Recipe(name, **found, steps=plan, **(about or {}))
 
 
 def _table(found: dict, name: str, known: Iterable[str]) -> dict | None:

@@ -1,0 +1,90 @@
+"""The tuner on a data folder: its videos are made by real runs, and judged as the bench judges all others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.judge import Judge, videos_in
+from bench.similarity import load_extractor
+from generators.contract import load_generator
+from optimize.goal import Goal, Judged
+from optimize.recipe import Recipe
+from optimize.tuner import Tuned, Tuner
+from pipeline.data import Request, find_requests
+from pipeline.errors import InputError
+from pipeline.jobs import check_writable
+from pipeline.tuning import Workbench
+from pipeline.video import read
+
+SAME = 100.0  # dB, for videos that do not differ
+
+
+@dataclass(frozen=True)
+class TuningJob:
+    """What is tuned: the generator on a device, on the requests of data and the base model's videos there.
+
+    overlaps: of windows, smaller than the generator's own, that are tried at the end.
+    """
+
+    data: Path
+    generator: str = "presenter"
+    device: str = "cpu"
+    extractors: Sequence[str] = ("stfn",)
+    overlaps: Sequence[int] = (0, 2)
+
+
+def tune_folder(
+    job: TuningJob, goal: Goal, recipes: Sequence[Recipe], out: Path, say: Callable[[str], None]
+) -> Tuned:
+    """Write the fastest recipe to out, a TOML file; what was measured lies in a folder beside it.
+
+    The same call finds that again and goes on. InputError: no pairs, or a base video is missing. TuningError:
+    nothing keeps to the goal. Whatever else loading extractors, generator and engines raises.
+    """
+    requests = find_requests(job.data).requests
+    references = videos_in(job.data / "outputs")
+    missing = [request.id for request in requests if request.id not in references]
+    if missing:
+        raise InputError(
+            f"{job.data / 'outputs'} lacks the base model's videos of {', '.join(missing)}; make them: "
+            f"python infer.py --data {job.data} --out {job.data / 'outputs'}"
+        )
+    judge = Judge([load_extractor(name) for name in job.extractors])
+    folder = out.with_suffix(".tuning")
+    check_writable(folder)
+    workbench = Workbench(
+        requests, load_generator(job.generator), job.device, folder, _judging(judge, references)
+    )
+    try:
+        record = folder / f"trials-{workbench.identity}.jsonl"
+        tuned = Tuner(workbench, goal, record, say).tune(recipes, job.overlaps)
+    finally:
+        workbench.close()
+    note = (
+        f"Tuned on {len(requests)} videos to similarity {goal.similarity:g} and PSNR {goal.psnr:g} dB, "
+        f"from {tuned.best.recipe.name}."
+    )
+    temporary = out.with_name(f".{out.name}-{os.getpid()}")
+    temporary.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")
+    os.replace(temporary, out)
+    return tuned
+
+
+def _judging(judge: Judge, references: dict[str, Path]) -> Callable[[Request, Path], Judged]:
+    def judged(request: Request, made: Path) -> Judged:
+        found = judge.compare(read(references[request.id]), read(made), read(request.video).frames)
+        cosines = [each["value"] for each in found["cosine"].values()]
+        failed = tuple(
+            f"{check['name']} {check['value']}, needs {check['limit']}"
+            for check in found["checks"]
+            if not check["passes"] and not check["name"].startswith("similarity (")
+        )
+        psnr = found["metrics"].get("psnr", 0.0)
+        return Judged(
+            request.id, None if None in cosines else min(cosines), SAME if psnr is None else psnr, failed
+        )
+
+    return judged

@@ -1,0 +1,172 @@
+"""Find the fastest recipe that keeps to a goal: a planner proposes, real runs on the tuning videos decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from optimize.goal import Goal, Judged
+from optimize.planner import Costs, Plan, Tables, front
+from optimize.recipe import Recipe, parse_recipe
+from optimize.step_plan import StepPlan
+from optimize.trajectory import Gram, jump_errors
+
+Say = Callable[[str], None]
+NEIGHBOURS = 3  # faster plans than the fastest accepted one that are tried, as predictions are not exact
+
+
+class TuningError(RuntimeError):
+    """No recipe can be had; the text says what was tried and what to do."""
+
+
+class Bench(Protocol):
+    """What runs things for the tuner: pipeline.tuning has it."""
+
+    def capture(self, say: Say) -> Gram:
+        """Inner products of the base runs."""
+        ...
+
+    def costs(self, recipe: Recipe, say: Say) -> Costs:
+        """Seconds of an evaluated step of a window with the recipe's engines."""
+        ...
+
+    def windows(self, recipe: Recipe) -> int:
+        """How many windows the recipe has in all tuning videos."""
+        ...
+
+    def run(self, recipe: Recipe, say: Say) -> tuple[Recipe, list[Judged]]:
+        """The recipe with fitted jumps, and its videos judged."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One real run: the recipe as it ran with its fitted jumps, the videos, and whether they were accepted.
+
+    seconds: predicted, of the denoiser on all tuning videos. margin: as Goal.margin, None without similarity.
+    """
+
+    recipe: Recipe
+    seconds: float
+    videos: list[Judged]
+    accepted: bool
+    margin: float | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The fastest accepted trial, all trials in their order, and the number of real runs they took."""
+
+    best: Trial
+    trials: list[Trial]
+    runs: int
+
+
+class Tuner:
+    """One search. record: a file that gets a line for every trial; those in it are not run again."""
+
+    def __init__(self, bench: Bench, goal: Goal, record: Path, say: Say) -> None:
+        self.goal, self.trials, self.runs = goal, [], 0
+        self._bench, self._record, self._say = bench, record, say
+        self._known = _read_record(record)
+
+    def tune(self, recipes: Sequence[Recipe], overlaps: Sequence[int] = ()) -> Tuned:
+        """Search plans for each of the recipes, which differ in engine and precision, then smaller overlaps.
+
+        The recipes are taken from the fastest on. TuningError: not even the full plan of one is accepted.
+        """
+        full, cheap = jump_errors(self._bench.capture(self._say))
+        tables = Tables(full, {"C": cheap}, np.ones(full.shape[2]))
+        costs = {recipe: self._bench.costs(recipe, self._say) for recipe in recipes}
+        for recipe in sorted(recipes, key=lambda each: costs[each].full):
+            windows = self._bench.windows(recipe)
+            plans = [replace(plan, seconds=plan.seconds * windows) for plan in front(tables, costs[recipe])]
+            plans = [plan for plan in plans if self.best is None or plan.seconds < self.best.seconds]
+            self._say(f"{recipe.name}: {len(plans)} plans would be the fastest yet")
+            self._search(recipe, plans)
+        if not self.best:
+            raise TuningError("\n".join(["no recipe keeps to the goal; the last one failed by:",
+                                         *self.trials[-1].reasons]))  # fmt: skip
+        for overlap in sorted(overlaps):
+            if self._try_overlap(overlap).accepted:
+                break
+        return Tuned(self.best, self.trials, self.runs)
+
+    @property
+    def best(self) -> Trial | None:
+        """The fastest accepted trial so far."""
+        accepted = [trial for trial in self.trials if trial.accepted]
+        return min(accepted, key=lambda trial: trial.seconds, default=None)
+
+    def _search(self, recipe: Recipe, plans: Sequence[Plan]) -> None:
+        """Bisect the front, then try the plans that are next faster than what it found."""
+        low, high = -1, len(plans)  # plans[low] fails, plans[high] is accepted, or not known to be
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._try(recipe, plans[middle]).accepted:
+                high = middle
+            else:
+                low = middle
+        if high < len(plans):
+            for plan in plans[max(0, low - NEIGHBOURS) : low]:
+                if self._try(recipe, plan).accepted:
+                    return
+
+    def _try(self, recipe: Recipe, plan: Plan) -> Trial:
+        return self._trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
+
+    def _try_overlap(self, overlap: int) -> Trial:
+        best = self.best
+        recipe = replace(best.recipe, steps=StepPlan(best.recipe.steps.actions), overlap=overlap)
+        fewer = self._bench.windows(recipe) / self._bench.windows(best.recipe)
+        return self._trial(recipe, best.seconds * fewer)
+
+    def _trial(self, recipe: Recipe, seconds: float) -> Trial:
+        asked = recipe.to_toml()
+        if asked not in self._known:
+            self._known[asked] = self._bench.run(recipe, self._say)
+            self.runs += 1
+            self._write(asked, *self._known[asked])
+        fitted, videos = self._known[asked]
+        reasons = tuple(self.goal.why_not(videos))
+        rated = all(video.similarity is not None for video in videos)
+        margin = self.goal.margin(videos) if rated else None
+        accepted = not reasons and margin is not None and margin >= 0
+        self.trials.append(Trial(fitted, seconds, videos, accepted, margin, reasons))
+        self._say(_line(self.trials[-1], len(self.trials)))
+        return self.trials[-1]
+
+    def _write(self, asked: str, recipe: Recipe, videos: Sequence[Judged]) -> None:
+        line = {"asked": asked, "name": recipe.name, "recipe": recipe.to_toml()}
+        line["videos"] = [asdict(video) for video in videos]
+        with self._record.open("a", encoding="utf-8") as record:
+            record.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _line(trial: Trial, number: int) -> str:
+    """What is said of a trial."""
+    least = min((v.similarity for v in trial.videos if v.similarity is not None), default=float("nan"))
+    psnr, actions = min(video.psnr for video in trial.videos), trial.recipe.steps.actions
+    said = "accepted" if trial.accepted else trial.reasons[0] if trial.reasons else "passes, but too narrowly"
+    return (f"trial {number}: {trial.recipe.name} {actions}: {trial.seconds:.2f} s, "
+            f"similarity {least:.4f}, PSNR {psnr:.1f} dB: {said}")  # fmt: skip
+
+
+def _read_record(path: Path) -> dict[str, tuple[Recipe, list[Judged]]]:
+    """Finished runs by the recipe that was asked for; a line that was cut off in the middle is left out."""
+    known = {}
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+                videos = [Judged(**{**each, "failed": tuple(each["failed"])}) for each in line["videos"]]
+                known[line["asked"]] = parse_recipe(line["recipe"], line["name"]), videos
+            except (ValueError, LookupError, TypeError):
+                continue
+    return known

@@ -1,0 +1,198 @@
+"""The tuner's hands: base runs are captured, plans are fitted and run on real requests, videos are judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from engines.artifact import built_folder, file_sha256, fingerprint, key
+from engines.load import Choice, start_engines
+from engines.precision import choose_precisions
+from engines.spec import Engine
+from generators.contract import Generator
+from generators.windows import cut
+from optimize.fit import fit_jumps
+from optimize.goal import Judged
+from optimize.planner import Costs
+from optimize.recipe import BASELINE, Recipe
+from optimize.step_plan import Walk
+from optimize.trajectory import Gram
+from pipeline.data import Request
+from pipeline.picture import read_image
+from pipeline.progress import Progress
+from pipeline.request import SkeletonChunks
+from pipeline.sample import Predictor, base_plan, evaluations
+from pipeline.video import VideoReader, VideoWriter
+
+Judge = Callable[[Request, Path], Judged]
+PROBES = 5  # evaluations that are timed; the least time counts, the rest is other programs' work
+
+
+class Case:
+    """One request to tune on. folder: its own; it gets the base run's latents, a file for each step."""
+
+    def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
+        self.request, self.folder, self._generator = request, folder, generator
+        self.image = generator.fit(read_image(request.image, notes=[])[None])
+        with VideoReader(request.video) as reader:
+            self.frames, self.fps = sum(1 for _ in reader), reader.fps
+        self._predict = None
+
+    def prepare(self, generator: Generator, engines: dict[str, Engine], tick: Callable[[], None]) -> None:
+        """Encode and condition with these engines; predictions are theirs from now on."""
+        with VideoReader(self.request.video) as reader:
+            chunks = SkeletonChunks(reader, generator)
+            constants = generator.condition(engines, chunks, self.image)
+        self._predict = Predictor(generator, engines["denoise"], constants, self.frames, tick)
+
+    def predict(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
+        """The blended conditional prediction, and at F the unconditional one."""
+        return self._predict(latents, step, action)
+
+    def noise(self) -> np.ndarray:
+        """Where every run of this request begins."""
+        return self._generator.noise(self._predict.frames, self.request.seed)
+
+    def base(self, step: int) -> np.ndarray:
+        """Latents of the base run before that step."""
+        return np.load(self._file(step), mmap_mode="r", allow_pickle=False)
+
+    def capture(self) -> Gram:
+        """Run the base model's plan, keep its latents on disk; the inner products of all that it made."""
+        generator, kept = self._generator, ([], [], [])
+        walk = Walk(base_plan(generator), generator.grid, generator.guidance, self.noise())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for step in range(generator.grid.steps):
+            np.save(self._file(step), walk.latents)
+            conditional, *unconditional = self.predict(walk.latents, step, "F")
+            difference = conditional - unconditional[0] if unconditional else np.zeros_like(conditional)
+            for part, array in zip(kept, (walk.latents, conditional, difference), strict=True):
+                part.append(array)
+            walk.advance(step, conditional, *unconditional)
+        np.save(self._file(generator.grid.steps), walk.latents)
+        kept[0].append(walk.latents)
+        return Gram.of(*kept)
+
+    def _file(self, step: int) -> Path:
+        return self.folder / f"latents-{step:03}.npy"
+
+
+class Workbench:
+    """Runs recipes on the requests that are tuned on, in this process.
+
+    folder: for what is captured and for videos, on a disk with room for the latents of every step.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], generator: Generator, device: str, folder: Path, judge: Judge
+    ) -> None:
+        self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
+        weights = fingerprint(generator.sources)
+        self.cases = [Case(each, generator, folder / "base" / _identity(each, weights)) for each in requests]
+        self._started: tuple[tuple[str, str], dict[str, Engine]] | None = None
+
+    @property
+    def identity(self) -> str:
+        """Changes with the videos, pictures and seeds, and with the generator's weights and code."""
+        return key({"cases": [case.folder.name for case in self.cases]})
+
+    def capture(self, say: Callable[[str], None]) -> Gram:
+        """The base runs of all cases, by torch in fp32, and their inner products; kept for the next time."""
+        total, engines = None, None
+        for number, case in enumerate(self.cases, 1):
+            saved = case.folder / "gram.npz"
+            if saved.is_file():
+                gram = Gram.load(saved)
+            else:
+                engines = engines or self._engines(BASELINE, say)
+                with Progress(f"base run {number} of {len(self.cases)}", 1) as progress:
+                    case.prepare(self.generator, engines, progress.tick)
+                    progress.total = evaluations(self.generator, case.frames)
+                    gram = case.capture()
+                gram.save(saved)
+            total = gram if total is None else total + gram
+        return total
+
+    def costs(self, recipe: Recipe, say: Callable[[str], None]) -> Costs:
+        """Seconds of the recipe's engines: of an evaluated step of a window in full, and of one branch."""
+        case, engines = self.cases[0], self._engines(recipe, say)
+        case.prepare(self.generator, engines, lambda: None)
+        windows = len(self.generator.windows.starts(self.generator.windows.padded(case.frames)))
+        latents = case.noise()
+        taken = {}
+        for action in "CF":
+            case.predict(latents, 0, action)
+            taken[action] = min(_seconds(lambda: case.predict(latents, 0, action)) for _ in range(PROBES))  # noqa: B023
+        return Costs(taken["F"] / windows, {"C": taken["C"] / windows})
+
+    def windows(self, recipe: Recipe) -> int:
+        """How many windows the recipe has in all cases together."""
+        windows = recipe.adapt(self.generator).windows
+        return sum(len(windows.starts(windows.padded(case.frames))) for case in self.cases)
+
+    def run(self, recipe: Recipe, say: Callable[[str], None]) -> tuple[Recipe, list[Judged]]:
+        """Make and judge every case's video; a step plan without jumps is fitted first, and returned so."""
+        engines, generator = self._engines(recipe, say), recipe.adapt(self.generator)
+        plan = recipe.steps or base_plan(generator)
+        for case in self.cases:
+            case.prepare(generator, engines, lambda: None)
+        total = len(plan.evaluated) * len(self.cases)
+        with Progress(f"run {recipe.name}", total) as progress:
+            if recipe.steps and not plan.jumps:
+                plan, ends = fit_jumps(plan, self.cases, progress.tick)
+                recipe = replace(recipe, steps=plan)
+            else:
+                ends = [self._walk(case, plan, generator, progress.tick) for case in self.cases]
+        made = [self._make(case, recipe, engines, end) for case, end in zip(self.cases, ends, strict=True)]
+        return recipe, [self._judge(case.request, path) for case, path in zip(self.cases, made, strict=True)]
+
+    def close(self) -> None:
+        """Close the engines that are running."""
+        if self._started:
+            for engine in self._started[1].values():
+                engine.close()
+        self._started = None
+
+    def _walk(self, case: Case, plan, generator: Generator, tick: Callable[[], None]) -> np.ndarray:
+        walk = Walk(plan, generator.grid, generator.guidance, case.noise())
+        for step in range(generator.grid.steps):
+            action = walk.action(step)
+            walk.advance(step, *case.predict(walk.latents, step, action))
+            if action != "S":
+                tick()
+        return walk.latents
+
+    def _make(self, case: Case, recipe: Recipe, engines: dict[str, Engine], latents: np.ndarray) -> Path:
+        generator, path = self.generator, self._folder / "videos" / f"{case.request.id}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        latents = latents[cut(latents.ndim, generator.frame_axis, 0, case.frames)]
+        with VideoWriter(path, *generator.size, case.fps, preset=recipe.preset) as writer:
+            for pixels in generator.decode(engines, latents):
+                for frame in pixels:
+                    writer.write(frame)
+        return path
+
+    def _engines(self, recipe: Recipe, say: Callable[[str], None]) -> dict[str, Engine]:
+        wanted = (recipe.backend, recipe.precision)
+        if self._started is None or self._started[0] != wanted:
+            self.close()
+            precisions = choose_precisions(recipe.precision, self.generator.components)
+            choice = Choice(recipe.backend, precisions, self._device, built_folder(self.generator.name))
+            self._started = (wanted, start_engines(self.generator, choice, say)[1])
+        return self._started[1]
+
+
+def _identity(request: Request, weights: str | None) -> str:
+    """A folder name that changes with all that a base run is made from."""
+    files = [file_sha256(path) for path in (request.video, request.image)]
+    return f"{request.id}-{key({'files': files, 'seed': request.seed, 'weights': weights})}"
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -1,0 +1,128 @@
+"""The search: it finds the fastest plan that keeps to the goal, spares runs, goes on when interrupted."""
+
+import numpy as np
+import pytest
+
+from optimize.goal import Goal, Judged
+from optimize.planner import Costs, Tables, front
+from optimize.recipe import Recipe
+from optimize.step_plan import TERMS, StepPlan
+from optimize.trajectory import Gram, jump_errors
+from optimize.tuner import Tuner, TuningError
+from tests.test_fit import Clip
+
+STEPS = 8
+EXACT, QUICK = Recipe("exact", "openvino", "fp32"), Recipe("quick", "openvino", "bf16")
+
+
+class Bench:
+    """Videos whose similarity falls with the plan's number of evaluated branches; bf16 costs half."""
+
+    def __init__(self, need=5, broken=()):
+        self.need, self.broken, self.ran, self.stop_after = need, broken, [], None
+
+    def capture(self, say):
+        clip = Clip(0)
+        latents = [clip.base(step) for step in range(STEPS + 1)]
+        predictions = [clip.predict(latents[step], step, "F") for step in range(STEPS)]
+        return Gram.of(latents, [c for c, _ in predictions], [c - u for c, u in predictions])
+
+    def costs(self, recipe, say):
+        second = 0.5 if recipe.precision == "bf16" else 1.0
+        return Costs(2 * second, {"C": second})
+
+    def windows(self, recipe):
+        return 10 if recipe.overlap is None else 5 + recipe.overlap
+
+    def run(self, recipe, say):
+        if self.stop_after is not None and len(self.ran) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.ran.append(recipe)
+        apart = 0.02 * 2.0 ** (self.need - recipe.steps.branches)
+        if recipe.overlap == 0 or recipe.precision in self.broken:
+            apart = 0.5
+        plan = StepPlan(recipe.steps.actions, [[1.0] * TERMS for _ in recipe.steps.evaluated])
+        videos = [Judged(f"v{i}", 1 - apart * (1 + 0.01 * i), 40.0) for i in range(5)]
+        return Recipe(recipe.name, recipe.backend, recipe.precision, "", plan, recipe.overlap), videos
+
+
+@pytest.fixture
+def tuner(tmp_path):
+    def make(bench):
+        return Tuner(bench, Goal(0.97), tmp_path / "trials.jsonl", lambda text: None)
+    return make
+
+
+def plans(cost=1.0):
+    full, cheap = jump_errors(Bench().capture(None))
+    return front(Tables(full, {"C": cheap}, np.ones(STEPS + 1)), Costs(2 * cost, {"C": cost}))
+
+
+@pytest.mark.parametrize("need", [3, 5, 8])
+def test_the_fastest_plan_of_the_front_that_passes_is_found(tuner, need):
+    tuned = tuner(Bench(need)).tune([EXACT])
+    enough = [plan for plan in plans() if StepPlan(plan.actions).branches >= need]
+    assert tuned.best.recipe.steps.actions == min(enough, key=lambda plan: plan.seconds).actions
+    assert tuned.best.recipe.steps.jumps and tuned.best.accepted
+    assert tuned.runs == len(tuned.trials) < len(plans())
+
+
+def test_the_engine_that_passes_faster_wins_and_one_that_never_passes_is_left(tuner):
+    assert tuner(Bench()).tune([EXACT, QUICK]).best.recipe.name == "quick"
+
+
+def test_an_engine_that_never_passes_is_left_for_the_next(tuner):
+    assert tuner(Bench(broken=("bf16",))).tune([EXACT, QUICK]).best.recipe.name == "exact"
+
+
+def test_plans_that_could_not_be_the_fastest_are_not_run(tuner):
+    bench = Bench()
+    tuner(bench).tune([QUICK, EXACT])
+    fastest = min(recipe.steps.branches for recipe in bench.ran if recipe.name == "quick" and
+                  recipe.steps.branches >= 5)
+    assert all(recipe.steps.branches * 1.0 < fastest * 0.5 for recipe in bench.ran if recipe.name == "exact")
+
+
+def test_the_least_overlap_that_passes_is_taken(tuner):
+    bench = Bench()
+    tuned = tuner(bench).tune([EXACT], (2, 0, 3))
+    assert tuned.best.recipe.overlap == 2
+    assert [recipe.overlap for recipe in bench.ran if recipe.overlap is not None] == [0, 2]
+
+
+def test_what_passes_too_narrowly_is_not_accepted(tuner):
+    class Scattered(Bench):
+        def run(self, recipe, say):
+            fitted, videos = super().run(recipe, say)
+            return fitted, [Judged(v.id, 1 - (1 - v.similarity) * 3.0 ** (i - 4), 40.0)
+                            for i, v in enumerate(videos)]
+    tuned = tuner(Scattered(5)).tune([EXACT])
+    assert tuned.best.recipe.steps.branches > 5
+    assert any(not trial.reasons and not trial.accepted for trial in tuned.trials)
+
+
+def test_after_an_interruption_finished_runs_are_not_made_again(tuner):
+    bench = Bench()
+    bench.stop_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        tuner(bench).tune([EXACT, QUICK], (0, 2))
+    again, whole = Bench(), Bench()
+    resumed = tuner(again).tune([EXACT, QUICK], (0, 2))
+    tuner(whole)._record.unlink()
+    fresh = tuner(whole).tune([EXACT, QUICK], (0, 2))
+    assert len(again.ran) == len(whole.ran) - 2 and resumed.best == fresh.best
+
+
+def test_a_record_that_was_cut_off_in_a_line_is_read_up_to_there(tuner):
+    first = tuner(Bench())
+    first.tune([EXACT])
+    text = first._record.read_text()
+    first._record.write_text(text[:-40])
+    bench = Bench()
+    tuner(bench).tune([EXACT])
+    assert len(bench.ran) == 1
+
+
+def test_where_nothing_passes_the_reasons_are_said(tuner):
+    with pytest.raises(TuningError, match="no recipe keeps to the goal.*\nv0: similarity 0.5"):
+        tuner(Bench(broken=("fp32",))).tune([EXACT])

@@ -1,0 +1,90 @@
+"""Find the fastest recipe whose videos still are the base model's.
+
+DATA holds videos/, images/ and outputs/, the base model's own videos. A planner proposes at which steps the
+denoiser is evaluated; real runs on these videos decide. The recipe goes to --out, and what was measured to a
+folder beside it, where the same command finds it again and goes on.
+
+  python tune.py --out fast.toml                               the bundled sample data, similarity 0.97
+  python tune.py --data DATA --similarity 0.99 --psnr 35 --out faithful.toml
+  python infer.py --recipe fast.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.similarity import ExtractorError
+from bench.tuning import TuningJob, tune_folder
+from engines.precision import PrecisionError
+from engines.spec import EngineError
+from generators.contract import GeneratorError
+from optimize.goal import Goal
+from optimize.recipe import RecipeError, load_recipe
+from optimize.tuner import TuningError
+from pipeline.errors import InputError, OutputError
+from pipeline.exit_code import Exit
+from pipeline.script import run, say, stop
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    args, goal = parse()
+    try:
+        recipes = [load_recipe(path) for path in args.start]
+        job = TuningJob(args.data, args.generator, args.device)
+        tuned = tune_folder(job, goal, recipes, args.out, say)
+    except InputError as error:
+        return stop("tune.py", error, Exit.INPUT)
+    except (OutputError, GeneratorError, PrecisionError, RecipeError) as error:
+        return stop("tune.py", error, Exit.USAGE)
+    except (EngineError, ExtractorError) as error:
+        return stop("tune.py", error, Exit.ENVIRONMENT)
+    except TuningError as error:
+        return stop("tune.py", error, Exit.SIMILARITY)
+    except MemoryError as error:
+        return stop("tune.py", f"out of memory: {error}", Exit.EXHAUSTED)
+    except KeyboardInterrupt:
+        return stop("tune.py", "interrupted; the same command goes on from here", Exit.INTERRUPTED)
+    best = tuned.best
+    say(f"{args.out}: {best.recipe.steps.branches} evaluations a window, found in {tuned.runs} runs")
+    if args.json:
+        videos = [asdict(video) for video in best.videos]
+        print(json.dumps({"recipe": str(args.out), "runs": tuned.runs, "videos": videos}))
+    return Exit.OK
+
+
+def parse() -> tuple[argparse.Namespace, Goal]:
+    """The command line, and the goal in it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=HERE / "data" / "sample",
+        help="folder with videos/, images/ and outputs/ (the sample)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="the recipe's file")
+    parser.add_argument("--similarity", type=float, default=0.97, help="at least, of every video (0.97)")
+    parser.add_argument("--psnr", type=float, default=0.0, help="at least, in dB, of every video (0)")
+    parser.add_argument(
+        "--start", type=Path, nargs="+", default=[HERE / "optimize" / "recipes" / "cpu-bf16.toml"],
+        help="recipes whose engines and precisions are tried (optimize/recipes/cpu-bf16.toml)",
+    )  # fmt: skip
+    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
+    parser.add_argument("--json", action="store_true", help="print the result on stdout")
+    args = parser.parse_args()
+    if args.out.suffix != ".toml":
+        parser.error(f"--out must end in .toml, got {args.out}")
+    try:
+        return args, Goal(args.similarity, args.psnr)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    run(main)
