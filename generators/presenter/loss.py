@@ -13,11 +13,11 @@ from generators.presenter.model import LATENT_CHANNELS, Autoencoder, Denoise, to
 CONDITION_DROP = 0.1
 # Times are logit-normal, mostly near pure noise: what the inputs determine is decided there. After training
 # with a mean of 0.3 and a spread of 1, a whole sampling run ended with the error of the first prediction.
-TIME_MEAN, TIME_SPREAD = 1.8, 1.4
+TIME_MEAN, TIME_SPREAD = 1.0, 1.4
 # The rest of the times are 1, where sampling begins: at any other, a trace of the clean colours is left in
 # the picture's mean, and a network that learns to read them there paints grey where there are none (Lin et
 # al., 2024, Common diffusion noise schedules and sample steps are flawed).
-TIME_ONE = 0.3
+TIME_ONE = 0.2
 SMOOTH = 4  # latents a side of the squares whose mean counts as the smooth part of an error
 LEAST_GAIN = 0.2
 
