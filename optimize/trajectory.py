@@ -151,6 +151,16 @@ def jump_errors(gram: Gram) -> tuple[np.ndarray, np.ndarray]:
     return full, conditional
 
 
+def weigh_kept(full: np.ndarray, conditional: np.ndarray, weight: float) -> np.ndarray:
+    """The conditional table with what a kept delta adds to a full step's error counted 1 + weight times.
+
+    A kept delta errs in the same direction jump after jump, so its errors add up as a sum and not as squares.
+    """
+    added = np.zeros_like(conditional)
+    np.subtract(conditional, full[:, :, None], out=added, where=np.isfinite(conditional))
+    return conditional + weight * np.maximum(added, 0.0)
+
+
 def _fits(products: np.ndarray, basis: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights (n, b, t) and errors (n, t) of each of n bases (n, b) for each of t targets."""
     normal = products[basis[:, :, None], basis[:, None, :]]  # (n, b, b)

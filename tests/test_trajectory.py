@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from generators.schedule import FlowGrid
-from optimize.trajectory import Gram, fit, inner_products, jump_errors
+from optimize.trajectory import Gram, fit, inner_products, jump_errors, weigh_kept
 
 SHAPE = (1, 4, 6, 12, 8)
 
@@ -116,6 +116,17 @@ def test_a_table_holds_the_error_of_every_jump_that_can_be_and_inf_elsewhere():
         if can_be:
             basis = (x[i], c[i], d[i], c[k]) if i else (x[0], c[0], d[0])
             assert full[i, k, j] == pytest.approx(direct(x[j], basis)[1], rel=1e-3, abs=1e-12)
+
+
+def test_what_a_kept_delta_adds_is_weighed_and_never_below_nothing():
+    full, conditional = jump_errors(Gram.of(*run_of(5, 15)))
+    conditional[3, 2, 1, 5] = full[3, 2, 5] + 0.5
+    conditional[3, 2, 0, 5] = full[3, 2, 5] / 2  # less than with its own delta
+    weighed = weigh_kept(full, conditional, 8)
+    assert weighed[3, 2, 1, 5] == pytest.approx(full[3, 2, 5] + 9 * 0.5)
+    assert weighed[3, 2, 0, 5] == conditional[3, 2, 0, 5]
+    np.testing.assert_array_equal(np.isinf(weighed), np.isinf(conditional))
+    np.testing.assert_array_equal(weigh_kept(full, conditional, 0), conditional)
 
 
 def test_a_clip_of_another_length_counts_as_much():
