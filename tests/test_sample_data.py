@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from generators.distance import psnr
+from generators.presenter.evaluate import held_out
 from generators.presenter.generator import Presenter
 from generators.presenter.render.clip import Clip
-from generators.presenter.sample_data import SAMPLES
+from generators.presenter.sample_data import SAMPLES, held_out_samples, write_sample_data
 from pipeline.picture import read_image
 from pipeline.video import read
 
@@ -19,6 +20,16 @@ DATA = ROOT / "data" / "sample"
 def test_every_sample_has_a_video_an_image_and_a_base_demo_and_nothing_else_is_there():
     for part, suffix in (("videos", ".mp4"), ("images", ".png"), ("outputs", ".mp4")):
         assert {path.name for path in (DATA / part).glob("*")} == {name + suffix for name in SAMPLES}
+
+
+def test_held_out_samples_are_the_people_and_motions_of_the_evaluation(tmp_path):
+    written = {}
+    keep = lambda path, frames: written.update({path.stem: frames})  # noqa: E731
+    write_sample_data(tmp_path, keep, held_out_samples(2, 3))
+    assert list(written) == ["held-out-00", "held-out-01"]
+    item = held_out(1, 3)
+    assert np.array_equal(written["held-out-01"], item.skeletons)
+    assert np.array_equal(read_image(tmp_path / "images" / "held-out-01.png"), item.reference)
 
 
 def test_the_sample_data_is_small():

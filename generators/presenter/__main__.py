@@ -4,6 +4,7 @@ python -m generators.presenter train --run runs/a           both networks from n
 python -m generators.presenter evaluate --report runs/a.json --sheet runs/a.png
 python -m generators.presenter curve --report runs/curve.json
 python -m generators.presenter sample-data --out data/sample
+python -m generators.presenter sample-data --out data/held-out --held-out 10
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def main() -> Exit:
     curve.set_defaults(run_command=run_curve)
     sample = commands.add_parser("sample-data", help="write the sample data folder")
     sample.add_argument("--out", type=Path, default=Path("data/sample"))
+    sample.add_argument("--held-out", type=int, default=0, help="so many held-out people instead (0)")
+    sample.add_argument("--frames", type=int, default=48, help="of each of these (48)")
     sample.set_defaults(run_command=run_sample_data)
     show = commands.add_parser("show", help="a picture of what the renderer draws")
     show.add_argument("--out", type=Path, required=True, help="PNG file")
@@ -192,7 +195,7 @@ def run_sample_data(args: argparse.Namespace) -> None:
     from fractions import Fraction
 
     from generators.presenter.render.clip import FPS
-    from generators.presenter.sample_data import write_sample_data
+    from generators.presenter.sample_data import SAMPLES, held_out_samples, write_sample_data
     from pipeline.video import VideoWriter
 
     def write_video(path: Path, frames: np.ndarray) -> None:
@@ -200,7 +203,8 @@ def run_sample_data(args: argparse.Namespace) -> None:
             for frame in frames:
                 writer.write(frame)
 
-    write_sample_data(args.out, write_video)
+    samples = held_out_samples(args.held_out, args.frames) if args.held_out else SAMPLES
+    write_sample_data(args.out, write_video, samples)
     print(f"now: python infer.py --data {args.out} --out {args.out / 'outputs'}")
 
 

@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from generators.presenter.evaluate import HELD_OUT_SEED
 from generators.presenter.render.clip import Clip
 
 WriteVideo = Callable[[Path, np.ndarray], None]
 
 # id: seed and frames; these seeds are below TRAINING_SEEDS, so no network has seen the people
 SAMPLES = {"ada": (12, 24), "ben": (14, 28), "chloe": (21, 40), "dev": (27, 40), "emma": (33, 64)}
+
+
+def held_out_samples(count: int, frames: int) -> dict[str, tuple[int, int]]:
+    """The evaluation's first held-out people, for write_sample_data: nothing was trained on them."""
+    return {f"held-out-{number:02}": (HELD_OUT_SEED + number, frames) for number in range(count)}
 
 
 def write_sample_data(
