@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.judge import Judge, videos_in
 from bench.similarity import load_extractor
+from bench.trials import draw_trials
 from generators.contract import load_generator
 from optimize.goal import Goal, Judged
 from optimize.recipe import Recipe
@@ -39,7 +40,7 @@ class TuningJob:
 def tune_folder(
     job: TuningJob, goal: Goal, recipes: Sequence[Recipe], out: Path, say: Callable[[str], None]
 ) -> Tuned:
-    """Write the fastest recipe to out, a TOML file; what was measured lies in a folder beside it.
+    """Write the fastest recipe to out, a TOML file; trials and a picture of them lie in a folder beside it.
 
     The same call finds that again and goes on. InputError: no pairs, or a base video is missing. TuningError:
     nothing keeps to the goal. Whatever else loading extractors, generator and engines raises.
@@ -70,6 +71,7 @@ def tune_folder(
     temporary = out.with_name(f".{out.name}-{os.getpid()}")
     temporary.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")
     os.replace(temporary, out)
+    draw_trials(tuned, goal, folder / "trials.png")
     return tuned
 
 

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tune as script
 from bench import similarity
@@ -100,6 +101,8 @@ def test_a_folder_is_tuned_and_the_second_time_nothing_is_run_again(data, tiny_f
     recipe = load_recipe(out)
     assert recipe.steps == tuned.best.recipe.steps and recipe.note.startswith("Tuned on 2 videos")
     assert tuned.runs > 0
+    with Image.open(tmp_path / "fast.tuning" / "trials.png") as picture:
+        assert picture.size == (960, 840)
     again = tune_folder(job, Goal(0.5), [PLAIN], out, lambda text: None)
     assert again.runs == 0 and again.best.recipe.steps == tuned.best.recipe.steps
 
