@@ -53,4 +53,4 @@ def test_both_files_give_the_same_ranges():
 @pytest.mark.parametrize("file", FILES)
 def test_every_requirement_states_its_licence(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"\w", line)]
-    assert lines and all(re.search(r"# (BSD|MIT|Apache|MPL|NVIDIA)", line) for line in lines)
+    assert lines and all(re.search(r"# (BSD|MIT|Apache|MPL|NVIDIA|PSF)", line) for line in lines)
