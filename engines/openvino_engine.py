@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.artifact import Artifact
 from engines.onnx_artifact import check_agreement, find_onnx
+from engines.openvino_cache import load_or_compile
 from engines.spec import ComponentSpec, EngineError, Model
 
 if TYPE_CHECKING:
@@ -33,29 +35,35 @@ def start(model: Model, component: str, precision: str, device: str, folder: Pat
     """The component's ONNX artifact on OpenVINO. EngineError if it cannot be had or run."""
     if precision not in ARTIFACT:
         raise EngineError(f"openvino on cpu has no {precision}; choose {', '.join(ARTIFACT)}")
-    path = find_onnx(folder, model, component, ARTIFACT[precision]).path
-    return OpenVinoEngine(model.components[component], path, precision)
+    artifact = find_onnx(folder, model, component, ARTIFACT[precision])
+    return OpenVinoEngine(model.components[component], artifact.path, precision, artifact)
 
 
 class OpenVinoEngine:
     """Runs one ONNX file; inputs and outputs go by the spec's names.
 
-    precision: one of ARTIFACT. EngineError if the file is no ONNX graph, if the processor lacks the
-    precision, or if its names or dtypes are not the spec's.
+    precision: one of ARTIFACT. artifact: the file's, to keep the compiled graph beside it for the next start.
+    EngineError if the file is no ONNX graph, if the processor lacks the precision, or if its names or dtypes
+    are not the spec's.
     """
 
-    def __init__(self, spec: ComponentSpec, path: Path, precision: str = "fp32") -> None:
+    def __init__(
+        self, spec: ComponentSpec, path: Path, precision: str = "fp32", artifact: Artifact | None = None
+    ) -> None:
         self.spec, self.path, self.precision = spec, path, precision
         core = _core()
         compute = COMPUTE[precision]
         if compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(f"this processor has no bfloat16, which openvino's {precision} needs; try fp32")
+        settings = {"INFERENCE_PRECISION_HINT": compute}
         try:
-            graph = core.read_model(path)
-            compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": compute})
+            if artifact:
+                compiled = load_or_compile(core, artifact, settings)
+            else:
+                compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"openvino cannot load {path}: {_reason(error)}") from error
-        check_agreement(spec, path, _dtypes(graph.inputs), _dtypes(graph.outputs))
+        check_agreement(spec, path, _dtypes(compiled.inputs), _dtypes(compiled.outputs))
         self._request = compiled.create_infer_request()
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
