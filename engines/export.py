@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -40,28 +40,49 @@ class Target:
     force: bool = False
 
 
-def export_onnx(model: Model, component: str, target: Target, opset: int = OPSET) -> Artifact:
+@dataclass(frozen=True)
+class Rewriting:
+    """How a module is made to compute the same with less work before it is traced.
+
+    apply(module, example inputs): another module and a sentence on each change, or the same one and none; it
+    leaves the one it is given as it was. sources: the files that decide what comes out.
+    """
+
+    apply: Callable[[torch.nn.Module, Sequence[torch.Tensor]], tuple[torch.nn.Module, list[str]]]
+    sources: tuple[Path, ...]
+
+
+def export_onnx(
+    model: Model, component: str, target: Target, opset: int = OPSET, rewriting: Rewriting | None = None
+) -> Artifact:
     """The component's fp32 graph, checked against torch; the one already in the folder if it still fits.
 
     It is held against torch on random inputs at the smallest and the largest sizes of its spec: mistakes of
-    the exporter with symbolic sizes show only at a batch of two. ExportError, ParityError; EngineError if a
-    package is missing; OSError if the disk is full. All leave nothing behind.
+    the exporter with symbolic sizes show only at a batch of two. Torch computes the module as it was before
+    rewriting, so this proves the rewrites too. ExportError, ParityError; EngineError if a package is missing;
+    OSError if the disk is full. All leave nothing behind.
     """
     spec, started = model.components[component], time.perf_counter()
     built_from = identity(model, component, "fp32", opset, TOOLS)
+    built_from["rewrites"] = fingerprint(rewriting.sources) if rewriting else None
     label = Label(component, "fp32", ".onnx")
     present = None if target.force else kept(target, label, built_from)
     if present:
         return present
     module = model.build(component).eval()
+    inputs = _example(spec)
+    rewritten, changes = rewriting.apply(module, inputs) if rewriting else (module, [])
+    for change in changes:
+        target.say(f"{label}: rewritten: {change}")
     with writing(target.folder, label, built_from) as draft:
-        save_graph(_trace(spec, module, opset), draft.path)
+        save_graph(_trace(spec, rewritten, inputs, opset), draft.path)
         seconds = time.perf_counter() - started
         check_graph(spec, draft.path)
         parity = _compare(spec, module, draft.path)
         draft.facts.update(
             parity=parity.require("fp32"),
             against="torch, random inputs at the smallest and largest sizes",
+            rewrites=changes,
             seconds=round(seconds, 1),
             bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
         )
@@ -129,7 +150,9 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     onnx.save_model(copy, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
-def _trace(spec: ComponentSpec, module: torch.nn.Module, opset: int) -> onnx.ModelProto:
+def _trace(
+    spec: ComponentSpec, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], opset: int
+) -> onnx.ModelProto:
     import torch
 
     dims = {
@@ -141,7 +164,7 @@ def _trace(spec: ComponentSpec, module: torch.nn.Module, opset: int) -> onnx.Mod
         with quiet():
             program = torch.onnx.export(
                 module,
-                tuple(torch.from_numpy(array) for array in draw(spec, _example_sizes(spec), seed=0).values()),
+                inputs,
                 dynamo=True,
                 opset_version=opset,
                 input_names=[tensor.name for tensor in spec.inputs],
@@ -158,9 +181,12 @@ def _trace(spec: ComponentSpec, module: torch.nn.Module, opset: int) -> onnx.Mod
     return program.model_proto
 
 
-def _example_sizes(spec: ComponentSpec) -> dict[str, int]:
-    """Sizes to trace with: the exporter would take a 1 for a constant."""
-    return {name: max(limits.best, min(2, limits.most)) for name, limits in spec.ranges.items()}
+def _example(spec: ComponentSpec) -> tuple[torch.Tensor, ...]:
+    """Inputs to trace with, at least two where a size is free: the exporter would take a 1 for a constant."""
+    import torch
+
+    sizes = {name: max(limits.best, min(2, limits.most)) for name, limits in spec.ranges.items()}
+    return tuple(torch.from_numpy(array) for array in draw(spec, sizes, seed=0).values())
 
 
 def _dynamic(tensor: TensorSpec, dims: dict[str, torch.export.Dim]) -> dict[int, torch.export.Dim]:

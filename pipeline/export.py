@@ -13,6 +13,7 @@ from engines.precision import PrecisionError
 from engines.unknown import unknown
 from generators.contract import Generator
 from optimize.precision import Calibration, convert
+from optimize.rewrites import EXACT
 from pipeline.data import Request, first_requests
 from pipeline.record import CLIPS, Inputs, describe, record
 
@@ -29,15 +30,15 @@ def select(precisions: Mapping[str, str], components: str | None) -> dict[str, s
 def export_all(
     generator: Generator, precisions: Mapping[str, str], data: Path, target: Target, opset: int = OPSET
 ) -> list[Artifact]:
-    """An artifact for each component that precisions names, in its order.
+    """An artifact for each component that precisions names, in its order, rewritten where that is exact.
 
     For other precisions than fp32 all components are exported in fp32 first, and requests of the data folder
     run on them for calibration. EngineError, InputError; OSError if the disk is full.
     """
     if all(precision == "fp32" for precision in precisions.values()):
-        return [export_onnx(generator, name, target, opset) for name in precisions]
+        return [export_onnx(generator, name, target, opset, EXACT) for name in precisions]
     requests = first_requests(data, CLIPS)  # before the work that would be in vain
-    graphs = {name: export_onnx(generator, name, target, opset) for name in generator.components}
+    graphs = {name: export_onnx(generator, name, target, opset, EXACT) for name in generator.components}
     runs = _Runs(generator, graphs, requests, target)
     return [
         graphs[name]

@@ -111,7 +111,7 @@ def test_the_manifest_says_what_the_graph_was_built_from_and_how_near_it_is(tiny
     manifest = json.loads((target.folder / f"{artifact.path.name}.json").read_text())
     built_from, facts = manifest["built_from"], manifest["facts"]
     assert set(built_from) == {"generator", "component", "precision", "opset", "spec", "weights", "recipe",
-                               "toolchain"}
+                               "rewrites", "toolchain"}
     assert built_from["opset"] == 20 and built_from["spec"] == tiny.components["encode"].described()
     assert built_from["toolchain"]["torch"] == torch.__version__ and built_from["weights"]
     assert facts["parity"]["latents"]["cosine"] > 0.99999
