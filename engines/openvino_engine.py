@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 from engines.artifact import Artifact
 from engines.onnx_artifact import check_agreement, find_onnx
 from engines.openvino_cache import load_or_compile
-from engines.spec import ComponentSpec, EngineError, Model
+from engines.spec import ComponentSpec, EngineError, Model, TensorSpec
 
 if TYPE_CHECKING:
     import openvino
@@ -63,7 +64,8 @@ class OpenVinoEngine:
                 compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"openvino cannot load {path}: {_reason(error)}") from error
-        check_agreement(spec, path, _dtypes(compiled.inputs), _dtypes(compiled.outputs))
+        inputs, outputs = _dtypes(compiled.inputs, spec.inputs), _dtypes(compiled.outputs, spec.outputs)
+        check_agreement(spec, path, inputs, outputs)
         self._request = compiled.create_infer_request()
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
@@ -98,8 +100,13 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-def _dtypes(ports: list) -> dict[str, str]:
-    return {port.any_name: np.dtype(port.element_type.to_dtype()).name for port in ports}
+def _dtypes(ports: list, tensors: Sequence[TensorSpec]) -> dict[str, str]:
+    """By the spec's names where a port has one; compiling adds those of tensors that it did away with."""
+    expected = {tensor.name for tensor in tensors}
+    return {
+        min(port.names & expected, default=port.any_name): np.dtype(port.element_type.to_dtype()).name
+        for port in ports
+    }
 
 
 def _reason(error: RuntimeError) -> str:

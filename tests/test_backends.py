@@ -15,6 +15,7 @@ from engines.export import Target, export_onnx
 from engines.load import Choice, start_engines
 from generators.contract import load_generator
 from generators.distance import psnr
+from optimize.rewrites import EXACT
 from pipeline.data import find_requests
 from pipeline.picture import read_image
 from pipeline.sample import generate
@@ -32,7 +33,7 @@ runpy.run_path("infer.py", run_name="__main__")
 
 def export_all(generator, folder):
     for component in generator.components:
-        export_onnx(generator, component, Target(folder, lambda text: None))
+        export_onnx(generator, component, Target(folder, lambda text: None), rewriting=EXACT)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from optimize.half import SAFE, find_islands, to_half
 from optimize.layers import find_layers, outer_layers
 from optimize.quantize import KINDS, quantize
 from optimize.ranges import measure_ranges
+from optimize.rewrites import EXACT
 
 pytestmark = pytest.mark.slow
 PRESENTER = load_generator("presenter")
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
     """The presenter's graphs in fp16 and int8. Ranges are of noise: what is built is what counts here."""
     folder = tmp_path_factory.mktemp("presenter")
     for component, spec in PRESENTER.components.items():
-        source = export_onnx(PRESENTER, component, Target(folder, lambda text: None))
+        source = export_onnx(PRESENTER, component, Target(folder, lambda text: None), rewriting=EXACT)
         ranges = measure_ranges(source.path, [draw(spec, sizes, 0) for sizes in extreme_sizes(spec)[:1]])
         model = onnx.load(source.path)
         layers = [layer.name for layer in find_layers(model.graph, KINDS["int8"])]

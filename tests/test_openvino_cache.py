@@ -4,13 +4,15 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from test_onnx_engines import SPEC, A, B, write_graph
 
 import engines.openvino_cache as cache
 from engines.artifact import Label, writing
 from engines.openvino_engine import OpenVinoEngine
-from engines.spec import EngineError
+from engines.spec import Cadence, ComponentSpec, EngineError, Range, TensorSpec
 
 
 @pytest.fixture
@@ -150,6 +152,24 @@ def test_a_graph_of_another_component_is_refused_from_its_file_too(artifact):
     for _ in range(2):
         with pytest.raises(EngineError, match="is not a mix: its outputs are"):
             OpenVinoEngine(other, artifact.path, "fp32", artifact)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_names_of_tensors_that_compiling_did_away_with_are_not_taken_for_the_graph_s(tmp_path, again):
+    """The sum of x and 0 becomes x itself, which then has both names; likewise at the other end."""
+    zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
+    kinds = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("x", "y")]
+    nodes = [helper.make_node("Add", [a, "zero"], [b]) for a, b in (("x", "a"), ("b", "c"), ("c", "y"))]
+    nodes.insert(1, helper.make_node("Neg", ["a"], ["b"]))
+    model = helper.make_model(helper.make_graph(nodes, "negate", kinds[:1], kinds[1:], [zero]), ir_version=10,
+                              opset_imports=[helper.make_opsetid("", 20)])
+    spec = ComponentSpec("negate", Cadence.STEP, (TensorSpec("x", ("n", 2)),), (TensorSpec("y", ("n", 2)),),
+                         {"n": Range(1, 2, 4)})
+    with writing(tmp_path, Label("negate", "fp32", ".onnx"), {}) as draft:
+        onnx.save(model, draft.path)
+    for _ in range(1 + again):
+        engine = OpenVinoEngine(spec, draft.artifact.path, "fp32", draft.artifact)
+        np.testing.assert_array_equal(engine(x=A)["y"], -A)
 
 
 def test_without_an_artifact_nothing_is_kept(artifact):
