@@ -43,7 +43,8 @@ def main() -> Exit:
         backend, engines = start_engines(generator, choice, say)
         ran_with = {"backend": backend, "precision": precisions, "device": args.device}
         ran_with["built"] = built_files(engines)
-        lines, status = run_all(pairing, Run(args.out, generator, engines, say, recipe, ran_with))
+        job = Run(args.out, generator, engines, say, recipe, ran_with, args.lossless)
+        lines, status = run_all(pairing, job)
     except InputError as error:
         return stop("infer.py", error, Exit.INPUT)
     except (OutputError, GeneratorError, PrecisionError, RecipeError) as error:
@@ -91,6 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=SEED, help=f"seed of requests that pairs.csv gives none ({SEED})"
     )
+    parser.add_argument("--lossless", action="store_true", help="keep every pixel, to measure small changes")
     parser.add_argument("--json", action="store_true", help="print the manifest lines on stdout")
     args = parser.parse_args()
     if args.seed < 0:

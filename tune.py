@@ -36,7 +36,7 @@ def main() -> Exit:
     args, goal = parse()
     try:
         recipes = [load_recipe(path) for path in args.start]
-        job = TuningJob(args.data, args.generator, args.device)
+        job = TuningJob(args.data, args.generator, args.device, lossless=args.lossless)
         tuned = tune_folder(job, goal, recipes, args.out, say)
     except InputError as error:
         return stop("tune.py", error, Exit.INPUT)
@@ -76,6 +76,7 @@ def parse() -> tuple[argparse.Namespace, Goal]:
     )  # fmt: skip
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
+    parser.add_argument("--lossless", action="store_true", help="as infer.py made the base videos with it")
     parser.add_argument("--json", action="store_true", help="print the result on stdout")
     args = parser.parse_args()
     if args.out.suffix != ".toml":

@@ -1,7 +1,7 @@
 """Judge videos, and time the ways to make them.
 
 python -m bench --candidate out                       finished videos against DATA/outputs
-python -m bench --recipes a.toml b.toml               recipes side by side, timed and judged
+python -m bench --recipes a.toml --rivals b.json      recipes and rivals side by side, timed and judged
 python -m bench compare old/report.json new/report.json    exit 5 or 6 on a regression
 python -m bench sensitivity --out docs/sensitivity.md what the gate and the checks catch
 python -m bench backends                              engines on one clip, interleaved
@@ -24,6 +24,8 @@ from bench.backends import table as table_of_ways
 from bench.compare import compare
 from bench.judge import Folders, Judge, judge_folder
 from bench.report import write_report
+from bench.rivals.entrant import load_entrant
+from bench.rivals.errors import RivalError
 from bench.sensitivity import INTRODUCTION, measure, scenes_of, table
 from bench.similarity import EXTRACTORS, ExtractorError, load_extractor
 from bench.timing import Job, RunFailed, time_recipes
@@ -65,7 +67,7 @@ def main() -> Exit:
         return stop("bench", error, Exit.INPUT)
     except RunFailed as error:
         return stop("bench", error, error.status)
-    except (OutputError, GeneratorError, PrecisionError, RecipeError, Misuse) as error:
+    except (OutputError, GeneratorError, PrecisionError, RecipeError, RivalError, Misuse) as error:
         return stop("bench", error, Exit.USAGE)
     except (EngineError, ExtractorError) as error:
         return stop("bench", error, Exit.ENVIRONMENT)
@@ -89,9 +91,10 @@ def run_judge(args: argparse.Namespace) -> Exit:
         comparisons = judge_folder(judge, Folders(reference, folder, skeletons), say)
         return run_entry(name, folder, comparisons, question, measured)
 
-    if args.recipes:
-        job = Job(args.data, args.out / "videos", args.generator, args.device, args.rounds)
-        recipes = [load_recipe(path) for path in args.recipes]
+    if args.candidate is None:
+        job = Job(args.data, args.out / "videos", args.generator, args.device, args.rounds, args.lossless)
+        recipes = [load_recipe(path) for path in args.recipes or ()]
+        recipes += [load_entrant(path) for path in args.rivals or ()]
         measured = time_recipes(recipes, job, say)
         runs = [entry(each["name"], Path(each["folder"]), each) for each in measured]
         baseline = next((recipe.name for recipe in recipes if recipe.is_baseline), BASELINE.name)
@@ -220,15 +223,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
     export.set_defaults(run_command=run_extractor_export)
     args = parser.parse_args(arguments)
+    if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes or args.rivals):
+        parser.error("give either --candidate, or --recipes and --rivals, one of them at least")
     if getattr(args, "time_threshold", None) is not None and args.time_threshold <= 0:
         parser.error(f"--time-threshold must be above 0 seconds, got {args.time_threshold}")
     return args
 
 
 def _add_judge(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--candidate", type=Path, help="folder of finished videos")
-    which.add_argument("--recipes", type=Path, nargs="+", metavar="TOML", help="recipes to run and judge")
+    parser.add_argument("--candidate", type=Path, help="folder of finished videos")
+    parser.add_argument("--recipes", type=Path, nargs="+", metavar="TOML", help="recipes to run and judge")
+    parser.add_argument("--rivals", type=Path, nargs="+", metavar="JSON", help="as their search wrote them")
     parser.add_argument("--data", type=Path, default=SAMPLE, help="data folder (the sample)")
     parser.add_argument("--reference", type=Path, help="the base model's videos (DATA/outputs)")
     parser.add_argument(
@@ -236,6 +241,7 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--time-threshold", type=float, metavar="SECONDS", help="a video may take at most")
     parser.add_argument("--rounds", type=int, default=3, help="of timing recipes (3)")
+    parser.add_argument("--lossless", action="store_true", help="as infer.py made the reference with it")
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
     parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (report/)")

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.rivals.entrant import Entrant
 from optimize.recipe import Recipe
 from pipeline.exit_code import Exit
 
@@ -35,13 +36,17 @@ class RunFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """What is timed: the requests of data, made by a generator on a device; out gets a folder a recipe."""
+    """What is timed: the requests of data, made by a generator on a device; out gets a folder a recipe.
+
+    lossless: videos keep every pixel, as the reference should too: else encoding it once hides small changes.
+    """
 
     data: Path
     out: Path
     generator: str = "presenter"
     device: str = "cpu"
     rounds: int = 3
+    lossless: bool = False
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -78,18 +83,23 @@ class Outcome:
 Start = Callable[[list[str], Path], Ended]
 
 
-def run_script(recipe: Recipe, job: Job, data: Path, folder: Path, start: Start) -> Outcome:
+def run_script(recipe: Recipe | Entrant, job: Job, data: Path, folder: Path, start: Start) -> Outcome:
     """Make the videos of data in a folder that is new or emptied; RunFailed if there is none in the end.
 
     Single bad requests are no failure of the run. What infer.py says goes to the folder's infer.log.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    settings = folder / f"{recipe.name}.toml"
-    settings.write_text(recipe.to_toml(), encoding="utf-8")
+    if isinstance(recipe, Entrant):
+        script, own = recipe.arguments(), []
+    else:
+        settings = folder / f"{recipe.name}.toml"
+        settings.write_text(recipe.to_toml(), encoding="utf-8")
+        script, own = [str(SCRIPT)], ["--recipe", str(settings)]
     command = [
-        sys.executable, str(SCRIPT), "--data", str(data), "--out", str(folder), "--json",
-        "--generator", job.generator, "--device", job.device, "--recipe", str(settings),
+        sys.executable, *script, "--data", str(data), "--out", str(folder), "--json",
+        "--generator", job.generator, "--device", job.device, *own,
+        *(["--lossless"] if job.lossless else []),
     ]  # fmt: skip
     ended = start(command, folder / LOG)
     if ended.status in (Exit.OK, Exit.SOME_FAILED):
@@ -108,6 +118,9 @@ def start_process(command: list[str], log: Path) -> Ended:
     """
     # What is no text in a file name is printed as \udcff, which is valid JSON.
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace"}
+    # A rival is run as a module of ours, from whatever folder this was started in.
+    paths = [str(SCRIPT.parent), os.environ.get("PYTHONPATH")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     with log.open("wb") as messages:
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -155,7 +168,7 @@ def watching_gpu(device: str) -> Iterator[list[int]]:
         watcher.join()
 
 
-def _manifest_lines(recipe: Recipe, printed: str) -> list[dict]:
+def _manifest_lines(recipe: Recipe | Entrant, printed: str) -> list[dict]:
     lines = []
     for text in printed.splitlines():
         with suppress(ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,8 @@ SAME = 100.0  # dB, for videos that do not differ
 class TuningJob:
     """What is tuned: the generator on a device, on the requests of data and the base model's videos there.
 
-    overlaps: of windows, smaller than the generator's own, that are tried at the end.
+    overlaps: of windows, smaller than the generator's own, that are tried at the end. lossless: for base
+    videos that are: above some 40 dB, PSNR would mostly tell how each was encoded.
     """
 
     data: Path
@@ -35,6 +36,7 @@ class TuningJob:
     device: str = "cpu"
     extractors: Sequence[str] = ("stfn",)
     overlaps: Sequence[int] = (0, 2)
+    lossless: bool = False
 
 
 def tune_folder(
@@ -46,18 +48,12 @@ def tune_folder(
     nothing keeps to the goal. Whatever else loading extractors, generator and engines raises.
     """
     requests = find_requests(job.data).requests
-    references = videos_in(job.data / "outputs")
-    missing = [request.id for request in requests if request.id not in references]
-    if missing:
-        raise InputError(
-            f"{job.data / 'outputs'} lacks the base model's videos of {', '.join(missing)}; make them: "
-            f"python infer.py --data {job.data} --out {job.data / 'outputs'}"
-        )
+    references = find_references(job.data, requests)
     judge = Judge([load_extractor(name) for name in job.extractors])
     folder = out.with_suffix(".tuning")
     check_writable(folder)
     workbench = Workbench(
-        requests, load_generator(job.generator), job.device, folder, _judging(judge, references)
+        requests, load_generator(job.generator), job.device, folder, judging(judge, references), job.lossless
     )
     try:
         record = folder / f"trials-{workbench.identity}.jsonl"
@@ -75,7 +71,21 @@ def tune_folder(
     return tuned
 
 
-def _judging(judge: Judge, references: dict[str, Path]) -> Callable[[Request, Path], Judged]:
+def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:
+    """The base model's videos by id; InputError says how to make those that are missing."""
+    references = videos_in(data / "outputs")
+    missing = [request.id for request in requests if request.id not in references]
+    if missing:
+        raise InputError(
+            f"{data / 'outputs'} lacks the base model's videos of {', '.join(missing)}; make them: "
+            f"python infer.py --data {data} --out {data / 'outputs'}"
+        )
+    return references
+
+
+def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, Path], Judged]:
+    """A function that holds a request's video against its reference, with the checks that failed."""
+
     def judged(request: Request, made: Path) -> Judged:
         found = judge.compare(read(references[request.id]), read(made), read(request.video).frames)
         cosines = [each["value"] for each in found["cosine"].values()]

@@ -25,7 +25,7 @@ FAILURES = {InputError: Exit.INPUT, OutputError: Exit.EXHAUSTED, MemoryError: Ex
 class Run:
     """Where a run writes and with what; ran_with goes into every manifest line.
 
-    generator: as recipe.adapt() has it.
+    generator: as recipe.adapt() has it. lossless: files keep every RGB value, which few players show.
     """
 
     out: Path
@@ -34,6 +34,7 @@ class Run:
     say: Callable[[str], None]
     recipe: Recipe = BASELINE
     ran_with: Mapping[str, object] = field(default_factory=dict)
+    lossless: bool = False
 
 
 def check_writable(out: Path) -> None:
@@ -80,8 +81,9 @@ def _one(request: Request, run: Run, label: str) -> tuple[dict, Exit]:
     }
     try:
         made = make_video(
-            request, output, run.generator, run.engines, lambda total: Progress(label, total), run.recipe
-        )
+            request, output, run.generator, run.engines, lambda total: Progress(label, total), run.recipe,
+            run.lossless,
+        )  # fmt: skip
     except tuple(FAILURES) as error:
         text = str(error) or type(error).__name__
         status = next(status for kind, status in FAILURES.items() if isinstance(error, kind))

@@ -53,13 +53,14 @@ def make_video(
     engines: Engines,
     start_progress: StartProgress,
     recipe: Recipe = BASELINE,
+    lossless: bool = False,
 ) -> dict:
     """Generate one video; returns what its manifest line says of it.
 
-    generator: as recipe.adapt() has it. actions: what the steps did; guard_fired: those which the step plan
-    would have skipped. The skeleton video is read and the result decoded and written in chunks: memory grows
-    with a clip by its latents only. InputError if an input cannot be used, OutputError if the video cannot be
-    written.
+    generator: as recipe.adapt() has it. lossless: the file keeps every RGB value, see VideoWriter. In the
+    line, actions are what the steps did; guard_fired, those which the step plan would have skipped. The
+    skeleton video is read and the result decoded and written in chunks: memory grows with a clip by its
+    latents only. InputError if an input cannot be used, OutputError if the video cannot be written.
     """
     seconds, notes, started = Seconds(), [], time.perf_counter()
     with seconds("read"):
@@ -75,7 +76,7 @@ def make_video(
         denoise, seed = engines["denoise"], request.seed
         walk = sample(generator, denoise, constants, frames, seed, recipe.steps, progress.tick)
     content = hashlib.sha256()
-    with VideoWriter(output, *generator.size, reader.fps, preset=recipe.preset) as writer:
+    with VideoWriter(output, *generator.size, reader.fps, preset=recipe.preset, lossless=lossless) as writer:
         for pixels in _timed(generator.decode(engines, walk.latents), seconds, "decode"):
             with seconds("write"):
                 for frame in pixels:

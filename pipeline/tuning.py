@@ -84,13 +84,21 @@ class Case:
 class Workbench:
     """Runs recipes on the requests that are tuned on, in this process.
 
-    folder: for what is captured and for videos, on a disk with room for the latents of every step.
+    folder: for what is captured and for videos, on a disk with room for the latents of every step. lossless:
+    of videos, see VideoWriter.
     """
 
     def __init__(
-        self, requests: Sequence[Request], generator: Generator, device: str, folder: Path, judge: Judge
+        self,
+        requests: Sequence[Request],
+        generator: Generator,
+        device: str,
+        folder: Path,
+        judge: Judge,
+        lossless: bool = False,
     ) -> None:
         self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
+        self._lossless = lossless
         weights = fingerprint(generator.sources)
         self.cases = [Case(each, generator, folder / "base" / _identity(each, weights)) for each in requests]
         self._started: tuple[tuple[str, str], dict[str, Engine]] | None = None
@@ -98,7 +106,7 @@ class Workbench:
     @property
     def identity(self) -> str:
         """Changes with the videos, pictures and seeds, and with the generator's weights and code."""
-        return key({"cases": [case.folder.name for case in self.cases]})
+        return key({"cases": [case.folder.name for case in self.cases], "lossless": self._lossless})
 
     def capture(self, say: Callable[[str], None]) -> Gram:
         """The base runs of all cases, by torch in fp32, and their inner products; kept for the next time."""
@@ -170,7 +178,8 @@ class Workbench:
         generator, path = self.generator, self._folder / "videos" / f"{case.request.id}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         latents = latents[cut(latents.ndim, generator.frame_axis, 0, case.frames)]
-        with VideoWriter(path, *generator.size, case.fps, preset=recipe.preset) as writer:
+        options = {"preset": recipe.preset, "lossless": self._lossless}
+        with VideoWriter(path, *generator.size, case.fps, **options) as writer:
             for pixels in generator.decode(engines, latents):
                 for frame in pixels:
                     writer.write(frame)

@@ -62,6 +62,12 @@ def test_the_video_shows_what_the_generator_decoded_and_the_hash_is_of_those_fra
     assert 10 * np.log10(255**2 / error) > 38  # only the codec between them
 
 
+def test_a_lossless_file_shows_exactly_the_frames_that_were_made(tiny, tiny_engines, request_of, tmp_path):
+    made = make_video(request_of(3), tmp_path / "a.mp4", tiny, tiny_engines, silent, lossless=True)
+    shown = read(tmp_path / "a.mp4").frames
+    assert hashlib.sha256(shown.tobytes()).hexdigest() == made["frames_sha256"]
+
+
 def test_hashes_are_of_the_files(tiny, tiny_engines, request_of, tmp_path):
     request = request_of()
     made = make(request, tmp_path / "a.mp4", tiny, tiny_engines)
