@@ -30,7 +30,8 @@ class GeneratorError(ValueError):
 class Generator(Protocol):
     """A pose-driven video generator: its components, and the rules that make its sampling what it is.
 
-    Pixels are (F, H, W, 3) uint8 RGB. Latents have the frames along `frame_axis`. Everything here but
+    Pixels are (F, H, W, 3) uint8 RGB. Latents are (1, C, F, H, W), or (1, F, C, H, W): the frames lie along
+    `frame_axis`. Everything here but
     `build` works on NumPy arrays and must not import torch.
     """
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from optimize.step_plan import TERMS, StepPlan, change, combine
+from optimize.step_plan import TERMS, StepPlan, change, channels_beside, combine, level_of
 from optimize.trajectory import fit, inner_products
 
 SLACK = 1.5  # a clip may change this much more than any that was tuned on before the guard fires
@@ -27,9 +27,12 @@ class TuningClip(Protocol):
 
 
 def fit_jumps(
-    plan: StepPlan, clips: Sequence[TuningClip], tick: Callable[[], None] = lambda: None
+    plan: StepPlan,
+    clips: Sequence[TuningClip],
+    tick: Callable[[], None] = lambda: None,
+    frame_axis: int = 2,
 ) -> tuple[StepPlan, list[np.ndarray]]:
-    """The plan with jumps and bounds, and the latents that it ends with on each clip.
+    """The plan with jumps, levels and bounds, and the latents that it ends with on each clip.
 
     All clips walk side by side. At each evaluated step the row is the least-squares one from what is at hand
     there to the base runs' latents at the next evaluated step, every clip counting alike. So a row also
@@ -40,7 +43,8 @@ def fit_jumps(
     differences: list = [None] * len(clips)
     befores: list = [None] * len(clips)
     goals = [*plan.evaluated[1:], len(plan.actions)]
-    jumps, bounds = [], []
+    jumps, levels, bounds = [], [], []
+    channel_axis = channels_beside(frame_axis, latents[0].ndim)
     for step, goal in zip(plan.evaluated, goals, strict=True):
         terms, drift = [], 0.0
         for i, clip in enumerate(clips):
@@ -51,12 +55,42 @@ def fit_jumps(
             if befores[i] is not None:
                 drift = max(drift, change(conditional, befores[i]))
             tick()
-        row = least_squares(terms, [clip.base(goal) for clip in clips])
-        latents = [combine(row, each) for each in terms]
+        goals_here = [clip.base(goal) for clip in clips]
+        jumps.append(least_squares(*_apart(terms, goals_here)))
+        levels.append(fit_levels(terms, goals_here, channel_axis))
+        latents = [combine(jumps[-1], each, levels[-1], channel_axis) for each in terms]
         befores = [conditional for _, conditional, _, _ in terms]
-        jumps.append(row)
         bounds.append(SLACK * drift)
-    return replace(plan, jumps=tuple(jumps), bounds=tuple(bounds)), latents
+    fitted = replace(plan, jumps=tuple(jumps), levels=tuple(levels), bounds=tuple(bounds))
+    return fitted, latents
+
+
+def fit_levels(
+    terms: Sequence[Sequence[np.ndarray | None]], goals: Sequence[np.ndarray], channel_axis: int
+) -> tuple[float, ...]:
+    """A row of StepPlan.levels, which brings the levels of a sum nearest to those of the goals.
+
+    terms: of each clip, arrays shaped like its goal. Clips count alike, whatever their length.
+    """
+    channels = goals[0].shape[channel_axis]
+
+    def basis(own: Sequence[np.ndarray | None], goal: np.ndarray) -> list[np.ndarray]:
+        level = level_of(goal)
+        places = np.arange(channels).reshape([-1 if a == channel_axis else 1 for a in range(level.ndim)])
+        ones = [np.broadcast_to(places == channel, level.shape) for channel in range(channels)]
+        return [*(np.zeros_like(level) if term is None else level_of(term) for term in own), *ones, level]
+
+    products = sum(inner_products(basis(own, goal)) for own, goal in zip(terms, goals, strict=True))
+    factors, _ = fit(products, TERMS + channels, range(TERMS + channels))
+    return tuple(map(float, factors))
+
+
+def _apart(
+    terms: Sequence[Sequence[np.ndarray | None]], goals: Sequence[np.ndarray]
+) -> tuple[list[list[np.ndarray | None]], list[np.ndarray]]:
+    """Terms and goals without their levels, which are fitted on their own."""
+    bare = [[None if term is None else term - level_of(term) for term in own] for own in terms]
+    return bare, [goal - level_of(goal) for goal in goals]
 
 
 def least_squares(

@@ -14,7 +14,7 @@ from engines.load import BACKENDS
 from engines.precision import PrecisionError, choose_precisions
 from engines.unknown import unknown
 from generators.windows import Windows
-from optimize.step_plan import StepPlan, StepPlanError
+from optimize.step_plan import StepPlan, StepPlanError, channels_beside
 
 if TYPE_CHECKING:
     from generators.contract import Generator
@@ -27,6 +27,7 @@ else:
 SETTINGS = ("backend", "precision", "overlap", "preset", "steps", "about")
 ABOUT = ("note",)
 STEPS = tuple(field.name for field in fields(StepPlan))
+ROWS = ("jumps", "levels")  # of numbers
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
 )  # fmt: skip
@@ -91,6 +92,8 @@ class Recipe:
         try:
             if self.steps is not None:
                 self.steps.check_steps(generator.grid.steps)
+                noise, axis = generator.noise(generator.windows.length, 0), generator.frame_axis
+                self.steps.check_channels(noise.shape[channels_beside(axis, noise.ndim)])
             if self.overlap is not None:
                 adapted.windows = Windows(generator.windows.length, self.overlap)
         except StepPlanError as error:
@@ -146,8 +149,8 @@ def _step_plan(table: Mapping) -> StepPlan:
     for key, value in table.items():
         if key == "actions" and not isinstance(value, str):
             raise RecipeError(f"steps.actions: must be text in quotes, is {value!r}")
-        if key != "actions" and not _is_numbers(value, rows=key == "jumps"):
-            raise RecipeError(f"steps.{key}: must be a list of {'rows of ' * (key == 'jumps')}numbers")
+        if key != "actions" and not _is_numbers(value, rows=key in ROWS):
+            raise RecipeError(f"steps.{key}: must be a list of {'rows of ' * (key in ROWS)}numbers")
     if "actions" not in table:
         raise RecipeError("steps.actions: is missing; a letter for each step, such as 'FSSC'")
     try:

@@ -27,6 +27,9 @@ class StepPlan:
     of latents, conditional prediction, difference of the branches (conditional minus unconditional) and the
     conditional prediction of the evaluated step before (0 for the first). The tuner fits them to base runs.
     Empty: the guided prediction stays as it was over skipped steps, and the grid advances by it.
+    levels: beside each row of jumps, the same for the level of a frame's channel, its mean over height and
+    width: four factors of the terms' levels, then what is added in each channel. Predictions out of noise
+    have errors of their level that are alike in all videos, and show as a tint. Empty: as the rest.
     bounds: for each evaluated step, how far the conditional prediction may have changed since the one before,
     relative to its own size. Beyond it every step until the next evaluated one is run as the base model would
     (the guard). 0 for the first, where nothing is compared. Empty: no guard.
@@ -36,9 +39,11 @@ class StepPlan:
     actions: str
     jumps: tuple[tuple[float, ...], ...] = ()
     bounds: tuple[float, ...] = ()
+    levels: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "jumps", tuple(tuple(map(float, row)) for row in self.jumps))
+        for name in ("jumps", "levels"):
+            object.__setattr__(self, name, tuple(tuple(map(float, row)) for row in getattr(self, name)))
         object.__setattr__(self, "bounds", tuple(map(float, self.bounds)))
         for place, action in enumerate(self.actions):
             if action not in BRANCHES:
@@ -49,11 +54,19 @@ class StepPlan:
         evaluated = len(self.evaluated)
         if self.jumps and [len(row) for row in self.jumps] != [TERMS] * evaluated:
             raise StepPlanError(f"jumps: must be {evaluated} rows of {TERMS}, one for each evaluated step")
+        if self.levels and (
+            len(self.levels) != len(self.jumps)
+            or len({len(row) for row in self.levels}) > 1
+            or len(self.levels[0]) <= TERMS
+        ):
+            raise StepPlanError(
+                f"levels: must be a row for each of jumps, of {TERMS} factors and a number a channel"
+            )
         if self.bounds and len(self.bounds) != evaluated:
             raise StepPlanError(f"bounds: must be {evaluated} numbers, one for each evaluated step")
-        numbers = [*self.bounds, *(weight for row in self.jumps for weight in row)]
+        numbers = [*self.bounds, *(weight for row in self.jumps + self.levels for weight in row)]
         if not all(math.isfinite(number) for number in numbers):
-            raise StepPlanError("jumps and bounds: must be finite numbers; tune again")
+            raise StepPlanError("jumps, levels and bounds: must be finite numbers; tune again")
 
     @property
     def evaluated(self) -> list[int]:
@@ -73,6 +86,13 @@ class StepPlan:
             )
 
 
+    def check_channels(self, channels: int) -> None:
+        """StepPlanError if the levels are for latents of another number of channels."""
+        known = len(self.levels[0]) - TERMS if self.levels else channels
+        if known != channels:
+            raise StepPlanError(f"levels: are for {known} channels, not {channels}; tune for this generator")
+
+
 class Grid(Protocol):
     """What a walk asks of a sampling grid: generators.schedule has them."""
 
@@ -88,10 +108,14 @@ class Walk:
 
     Predictions are those of the whole clip, blended over its windows, so that what is kept belongs to no
     single window. taken: the letters of what was done so far, F too where the guard has asked for it.
+    frame_axis: of the latents, whose last axes are height and width.
     """
 
-    def __init__(self, plan: StepPlan, grid: Grid, guidance: float, latents: np.ndarray) -> None:
+    def __init__(
+        self, plan: StepPlan, grid: Grid, guidance: float, latents: np.ndarray, frame_axis: int = 2
+    ) -> None:
         plan.check_steps(grid.steps)
+        self._channel_axis = channels_beside(frame_axis, latents.ndim)
         self.latents, self.taken = latents, ""
         self._plan, self._grid, self._guidance = plan, grid, guidance
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
@@ -123,7 +147,8 @@ class Walk:
             self.latents = self._grid.advance(self.latents, self._guided, step)
         elif number is not None:
             terms = (self.latents, conditional, self._difference, self._before)
-            self.latents = combine(self._plan.jumps[number], terms)
+            levels = self._plan.levels[number] if self._plan.levels else ()
+            self.latents = combine(self._plan.jumps[number], terms, levels, self._channel_axis)
         if number is not None:
             self._before = conditional
 
@@ -143,10 +168,35 @@ class Walk:
             self._guided = conditional
 
 
-def combine(factors: Sequence[float], terms: Sequence[np.ndarray | None]) -> np.ndarray:
-    """The sum of the terms times their factors, in float32; a term that is None counts nothing."""
+def combine(
+    factors: Sequence[float],
+    terms: Sequence[np.ndarray | None],
+    levels: Sequence[float] = (),
+    channel_axis: int = 1,
+) -> np.ndarray:
+    """The sum of the terms times their factors, in float32; a term that is None counts nothing.
+
+    levels: a row of StepPlan.levels, by which the sum gets another level in each frame and channel.
+    """
     parts = [np.float32(f) * term for f, term in zip(factors, terms, strict=True) if term is not None]
-    return sum(parts[1:], parts[0])
+    total = sum(parts[1:], parts[0])
+    if not levels:
+        return total
+    wanted = combine(levels[:TERMS], [None if term is None else level_of(term) for term in terms])
+    offsets = np.array(levels[TERMS:], np.float32)
+    shape = [1] * total.ndim
+    shape[channel_axis] = len(offsets)
+    return total + (wanted + offsets.reshape(shape) - level_of(total))
+
+
+def channels_beside(frame_axis: int, dimensions: int) -> int:
+    """The axis of channels, which lies before or after that of frames; the last two are height and width."""
+    return 2 * dimensions - 7 - frame_axis
+
+
+def level_of(array: np.ndarray) -> np.ndarray:
+    """The mean over height and width, the last two axes, which stay with length 1."""
+    return array.mean((-2, -1), keepdims=True)
 
 
 def change(new: np.ndarray, old: np.ndarray) -> float:

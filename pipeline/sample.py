@@ -74,10 +74,11 @@ def sample(
     """
     predict = Predictor(generator, engine, constants, frames, tick)
     noise = generator.noise(predict.frames, seed)
-    walk = Walk(plan or base_plan(generator), generator.grid, generator.guidance, noise)
+    plan, axis = plan or base_plan(generator), generator.frame_axis
+    walk = Walk(plan, generator.grid, generator.guidance, noise, axis)
     for step in range(generator.grid.steps):
         walk.advance(step, *predict(walk.latents, step, walk.action(step)))
-    walk.latents = walk.latents[cut(noise.ndim, generator.frame_axis, 0, frames)]
+    walk.latents = walk.latents[cut(noise.ndim, axis, 0, frames)]
     return walk
 
 

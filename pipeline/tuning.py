@@ -151,7 +151,7 @@ class Workbench:
         total = len(plan.evaluated) * len(self.cases)
         with Progress(f"run {recipe.name}", total) as progress:
             if recipe.steps and not plan.jumps:
-                plan, ends = fit_jumps(plan, self.cases, progress.tick)
+                plan, ends = fit_jumps(plan, self.cases, progress.tick, generator.frame_axis)
                 recipe = replace(recipe, steps=plan)
             else:
                 ends = [self._walk(case, plan, generator, progress.tick) for case in self.cases]
@@ -166,7 +166,7 @@ class Workbench:
         self._started = None
 
     def _walk(self, case: Case, plan, generator: Generator, tick: Callable[[], None]) -> np.ndarray:
-        walk = Walk(plan, generator.grid, generator.guidance, case.noise())
+        walk = Walk(plan, generator.grid, generator.guidance, case.noise(), generator.frame_axis)
         for step in range(generator.grid.steps):
             action = walk.action(step)
             walk.advance(step, *case.predict(walk.latents, step, action))

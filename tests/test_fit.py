@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 
 from generators.schedule import FlowGrid
-from optimize.fit import SLACK, fit_jumps, least_squares
-from optimize.step_plan import StepPlan, Walk, change
+from optimize.fit import SLACK, fit_jumps, fit_levels, least_squares
+from optimize.step_plan import StepPlan, Walk, change, combine, level_of
 
 GUIDANCE = 1.5
 GRID = FlowGrid(8, 3.0)
 
 
 class Clip:
-    """A clip of two numbers a frame whose flow bends with time, and with what the clip is of."""
+    """Two channels of 2x2 latents whose flow bends with time, and with what the clip is of."""
 
     def __init__(self, seed, frames=50, straight=False):
         rng = np.random.default_rng(seed)
-        self.noise, self.clean = rng.standard_normal((2, frames, 2)).astype(np.float32)
+        self.noise, self.clean = rng.standard_normal((2, 1, 2, frames, 2, 2)).astype(np.float32)
         self.straight, self.asked, self._base = straight, [], None
 
     def predict(self, latents, step, action):
@@ -76,6 +76,25 @@ def test_a_fitted_plan_is_nearer_to_the_base_run_on_clips_that_it_was_not_fitted
 def test_with_every_step_evaluated_the_fit_finds_the_base_models_own_steps():
     plan, _ = fit_jumps(StepPlan("F" * 8), [Clip(seed) for seed in range(3)])
     assert max(clip.distance(plan) for clip in map(Clip, range(3, 6))) < 1e-3
+
+
+def test_levels_are_fitted_apart_and_mend_what_is_alike_in_all_clips():
+    """In each channel another constant, which no sum of the terms has."""
+    rng = np.random.default_rng(0)
+    terms = [list(rng.standard_normal((4, 1, 2, 9, 4, 4))) for _ in range(3)]
+    offsets = np.array([0.5, -2.0]).reshape(1, 2, 1, 1, 1)
+    goals = [a + 0.5 * d + level_of(b) + offsets for a, b, _, d in terms]
+    row = fit_levels(terms, goals, 1)
+    assert row == pytest.approx((1, 1, 0, 0.5, 0.5, -2.0), abs=1e-3)
+    found = combine((1, 0, 0, 0.5), terms[0], row, 1)
+    np.testing.assert_allclose(found, goals[0], atol=1e-2)
+
+
+@pytest.mark.parametrize("frame_axis", [1, 2])
+def test_levels_go_by_the_axis_of_channels(frame_axis):
+    terms = [np.zeros((1, 3, 3, 2, 2), np.float32)] * 4
+    found = combine((1, 0, 0, 0), terms, (1, 0, 0, 0, 1, 2, 3), 3 - frame_axis)
+    assert np.moveaxis(found, 3 - frame_axis, 0)[:, 0, 0, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_each_clip_is_asked_once_for_each_evaluated_step():

@@ -80,6 +80,8 @@ def test_a_generator_is_adapted_and_itself_left_as_it_was(load, plain):
 
 @pytest.mark.parametrize(("text", "reason"), [
     ('[steps]\nactions = "FSFS"', "recipe fast: steps.actions: 4 letters for a grid of 3 steps; tune"),
+    ('[steps]\nactions = "FSS"\njumps = [[1, 0, 0, 0]]\nlevels = [[1, 0, 0, 0, 1, 1]]',
+     "recipe fast: steps.levels: are for 2 channels, not 1; tune for this generator"),
     ("overlap = 16", "recipe fast: overlap: windows need 0 <= overlap < length, got overlap 16 of 16"),
 ])
 def test_a_recipe_for_another_generator_is_refused_before_it_runs(load, plain, text, reason):
@@ -128,7 +130,7 @@ def test_a_recipe_cannot_be_changed(load):
     ('[steps]\nactions = "FS"\njumps = [1, 2]', "steps.jumps: must be a list of rows of numbers"),
     ('[steps]\nactions = "FS"\njumps = [[1, 0, "a", 0]]', "steps.jumps: must be a list of rows of numbers"),
     ('[steps]\nactions = "FC"\njumps = [[1, 0, 0, 0]]', "steps.jumps: must be 2 rows of 4, one for each"),
-    ('[steps]\nactions = "F"\njumps = [[1, 0, nan, 0]]', "steps.jumps and bounds: must be finite numbers"),
+    ('[steps]\nactions = "F"\njumps = [[1, 0, nan, 0]]', "steps.jumps, levels and bounds: must be"),
     ('[steps]\nactions = "FC"\nbounds = [1]', "steps.bounds: must be 2 numbers, one for each evaluated"),
     ('[steps]\nactions = "FC"\nbounds = 1', "steps.bounds: must be a list of numbers"),
     ('about = "x"', "about: must be a table, [about], is 'x'"),
