@@ -61,8 +61,8 @@ def tune_folder(
     finally:
         workbench.close()
     note = (
-        f"Tuned on {len(requests)} videos to similarity {goal.similarity:g} and PSNR {goal.psnr:g} dB, "
-        f"from {tuned.best.recipe.name}."
+        f"Tuned for {workbench.generator.name} on {len(requests)} videos, to similarity {goal.similarity:g} "
+        f"and PSNR {goal.psnr:g} dB, from {tuned.best.recipe.name}."
     )
     temporary = out.with_name(f".{out.name}-{os.getpid()}")
     temporary.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")

@@ -20,6 +20,7 @@ Say = Callable[[str], None]
 # What a kept difference adds to a jump's error, see trajectory.weigh_kept. With 8, predicted errors of twelve
 # plans correlated by 0.95 with the PSNR of real runs, with 0 by 0.55; the others give second opinions.
 KEPT = (8.0, 2.0, 32.0)
+PATIENCE = 3  # plans of a front that fail before it is left
 
 
 class TuningError(RuntimeError):
@@ -94,9 +95,8 @@ class Tuner:
             first = self._faster(recipe, fronts[0])
             self._say(f"{recipe.name}: {len(first)} plans would be the fastest yet")
             self._bisect(recipe, first)
-            for plans in fronts[1:]:
-                while (faster := self._faster(recipe, plans)) and self._try(recipe, faster[-1]).accepted:
-                    pass
+            for plans in fronts:
+                self._go_on(recipe, plans)
         if not self.best:
             raise TuningError("\n".join(["no recipe keeps to the goal; the last one failed by:",
                                          *self.trials[-1].reasons]))  # fmt: skip
@@ -126,6 +126,12 @@ class Tuner:
                 high = middle
             else:
                 low = middle
+
+    def _go_on(self, recipe: Recipe, plans: Sequence[Plan]) -> None:
+        """Try the next faster plans of a front; what is predicted of two alike may be the other way round."""
+        failures = 0
+        while failures < PATIENCE and (faster := self._faster(recipe, plans)):
+            failures += not self._try(recipe, faster[-1]).accepted
 
     def _try(self, recipe: Recipe, plan: Plan) -> Trial:
         return self._trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
