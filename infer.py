@@ -28,6 +28,9 @@ from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.jobs import Run, check_writable, run_all
 from pipeline.script import run, say, stop
+from pipeline.submission import build_engines_once, entry_defaults
+
+HERE = Path(__file__).resolve().parent
 
 
 def main() -> Exit:
@@ -40,6 +43,8 @@ def main() -> Exit:
         generator = recipe.adapt(load_generator(args.generator))
         precisions = choose_precisions(recipe.precision, generator.components)
         choice = Choice(recipe.backend, precisions, args.device, built_folder(generator.name))
+        if args.build:
+            build_engines_once(args.generator, generator, choice, HERE, say)
         backend, engines = start_engines(generator, choice, say)
         ran_with = {"backend": backend, "precision": precisions, "device": args.device}
         ran_with["built"] = built_files(engines)
@@ -75,7 +80,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    sample = Path(__file__).parent / "data" / "sample"
+    sample = HERE / "data" / "sample"
     parser.add_argument(
         "--data", type=Path, default=sample, help="folder with videos/ and images/ (the sample)"
     )
@@ -94,6 +99,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--lossless", action="store_true", help="keep every pixel, to measure small changes")
     parser.add_argument("--json", action="store_true", help="print the manifest lines on stdout")
+    parser.set_defaults(**{"build": False, **entry_defaults(HERE)})
     args = parser.parse_args()
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, got {args.seed}")

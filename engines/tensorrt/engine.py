@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,21 @@ def start(model: Model, component: str, precision: str, device: str, folder: Pat
             continue
         return TensorRTEngine(model.components[component], artifact, api, lane)
     raise refusals[0] if refusals else EngineError(f"TensorRT is not installed; {INSTALL}")
+
+
+def lacking(model: Model, precisions: Mapping[str, str], device: str, folder: Path) -> list[str]:
+    """Components without an engine file that fits the GPU and TensorRT here. EngineError: none is."""
+    reason = why_not(device)
+    if reason:
+        raise EngineError(reason)
+    here = [(api, lane_of(device).driver.gpu) for api in installed()]
+    found = set()
+    for component, precision in precisions.items():
+        for built_for in here:
+            with suppress(EngineError):
+                find_engine(folder, model, component, precision, built_for)
+                found.add(component)
+    return [component for component in precisions if component not in found]
 
 
 class TensorRTEngine:

@@ -1,0 +1,81 @@
+"""A packed submission's first run: the defaults it was packed with, and the engines it has yet to build."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from engines.load import Choice
+from engines.spec import EngineError, Model
+
+FILE = "submission.json"
+LOCK = ".building"
+PATHS = ("data", "out", "recipe")  # of the entry, relative to the submission's folder
+
+
+def entry_defaults(folder: Path) -> dict[str, object]:
+    """What infer.py's options are unless given, in a submission unpacked in folder; nothing in a checkout.
+
+    submit/pack.py writes them: generator, recipe, device, data, out, and whether to build engines.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    entry = json.loads(path.read_text(encoding="utf-8"))["entry"]
+    entry |= {name: folder / entry[name] for name in PATHS}
+    if entry["generator"].partition(":")[0].endswith(".py"):
+        entry["generator"] = str(folder / entry["generator"])
+    return entry
+
+
+def build_engines_once(
+    generator: str, model: Model, choice: Choice, root: Path, say: Callable[[str], None]
+) -> None:
+    """Build the TensorRT engines that this GPU lacks, with root's build_trt.py, before anything is timed.
+
+    generator: as build_trt.py takes it. One process builds and others wait for it. EngineError: TensorRT or a
+    GPU is missing, or an engine cannot be built.
+    """
+    if choice.backend != "tensorrt":
+        return
+    from engines.tensorrt.engine import lacking
+
+    with _alone(choice.folder):
+        missing = lacking(model, choice.precisions, choice.device, choice.folder)
+        if not missing:
+            return
+        say(f"first run: building {', '.join(missing)} for this GPU")
+        command = [
+            sys.executable, str(root / "build_trt.py"), "--generator", generator,
+            "--component", ",".join(missing), "--precision", _text(choice.precisions),
+        ]  # fmt: skip
+        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode
+    if status:
+        raise EngineError(f"build_trt.py ended with status {status}; what it said is above")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system frees it when a process dies."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise EngineError(
+            f"cannot build engines in {folder}: {error.strerror}; set VIVACE_BUILT to a folder that can be "
+            f"written, with the graphs of {folder.name}/ in it"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _text(precisions: Mapping[str, str]) -> str:
+    """Precisions as the scripts take them."""
+    exceptions = (f"{name}={precision}" for name, precision in precisions.items())
+    return ",".join([next(iter(precisions.values())), *exceptions])

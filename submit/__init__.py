@@ -1,0 +1,1 @@
+"""Pack a submission, and prove it before it is sent."""

@@ -1,0 +1,153 @@
+"""The zip file itself: written so that equal content gives equal bytes, read as if it meant harm."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from engines.artifact import file_sha256
+from pipeline.errors import InputError
+from submit.errors import SubmitError
+
+STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
+MODE = stat.S_IFREG | 0o644
+UNIX = 3
+PACKED_ALREADY = {".whl"}
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others stop some graders before they start
+LITTER = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".svn", "__pycache__", ".ipynb_checkpoints"}
+ENCRYPTED = 0x1
+MB = 1e6
+
+
+def write_archive(path: Path, files: Mapping[str, Path | bytes]) -> str:
+    """Write files by their names in the archive; the zip's SHA-256. Appears whole or not at all; OSError.
+
+    Names are sorted, times and modes the same for all, and nothing of the machine goes in.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as workshop:
+        draft = Path(workshop) / path.name
+        with zipfile.ZipFile(draft, "w") as archive:
+            for name in sorted(files):
+                entry = zipfile.ZipInfo(name, STAMP)
+                entry.create_system, entry.external_attr = UNIX, MODE << 16
+                stored = PurePosixPath(name).suffix in PACKED_ALREADY
+                entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+                _write_entry(archive, entry, files[name])
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    return file_sha256(path)
+
+
+def _write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, content: Path | bytes) -> None:
+    if isinstance(content, bytes):
+        archive.writestr(entry, content)
+        return
+    entry.file_size = content.stat().st_size  # so that zip64 is used where it must be, and only there
+    with content.open("rb") as source, archive.open(entry, "w") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
+def read_entries(path: Path) -> list[zipfile.ZipInfo]:
+    """What the archive says is in it. InputError if it is no zip file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not a zip file that can be read ({error}); pack it again") from error
+
+
+def unsafe(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
+    """Why entries must not be unpacked, or would not be everywhere, without a look at their content."""
+    seen: dict[str, str] = {}
+    for entry in entries:
+        name = entry.orig_filename
+        yield from (f"{name!r} {why}" for why in _wrong_name(name))
+        if entry.compress_type not in METHODS:
+            yield f"{name!r} is compressed by method {entry.compress_type}; only 0 and 8 (deflate) are safe"
+        if entry.flag_bits & ENCRYPTED:
+            yield f"{name!r} is encrypted"
+        kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == UNIX else 0
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            yield f"{name!r} is {'a symbolic link' if kind == stat.S_IFLNK else 'no regular file'}"
+        if not name.isascii() and not entry.flag_bits & 0x800:
+            yield f"{name!r} is not marked as UTF-8"
+        folded = unicodedata.normalize("NFC", name).casefold().rstrip("/")
+        if folded in seen:
+            yield f"{name!r} and {seen[folded]!r} are one file where case does not count"
+        seen[folded] = name
+    in_order = sorted(entries, key=lambda entry: entry.header_offset)
+    for one, other in pairwise(in_order):
+        if one.header_offset + 30 + one.compress_size > other.header_offset:
+            yield f"{one.orig_filename!r} and {other.orig_filename!r} overlap, as in a zip bomb"
+
+
+def _wrong_name(name: str) -> Iterator[str]:
+    parts = name.split("/")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        yield "is an absolute path"
+    if ".." in parts:
+        yield "leads out of the folder by .."
+    if "\\" in name:
+        yield "has a backslash"
+    if re.search(r"[\x00-\x1f\x7f]", name) or not name:
+        yield "has control characters, or is empty"
+    if "." in parts or "" in parts[:-1]:
+        yield "has empty parts"
+    if LITTER & set(parts):
+        yield "was left by a tool"
+
+
+def damaged(path: Path) -> Iterator[str]:
+    """Entries whose bytes are not those that were packed; reads at most the sizes that entries declare."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            try:
+                with archive.open(entry) as content:
+                    while content.read(1 << 20):
+                        pass
+            except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+                yield f"{entry.orig_filename!r} cannot be unpacked: {error}"
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack with Python's zipfile, which forgets modes. InputError, and nothing written, if it is unsafe."""
+    wrong = next(unsafe(read_entries(path)), None)
+    if wrong:
+        raise InputError(f"{path}: {wrong}; not unpacked")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+
+
+def unpack_with_unzip(path: Path, folder: Path) -> str:
+    """Unpack as Info-ZIP's unzip does, which keeps modes; says what did it. InputError as for unpack.
+
+    Where there is no unzip, zipfile unpacks and the modes are set by hand.
+    """
+    tool = shutil.which("unzip")
+    if tool is None:
+        unpack(path, folder)
+        for entry in read_entries(path):
+            if entry.create_system == UNIX and entry.external_attr >> 16 & 0o777:
+                (folder / entry.filename).chmod(entry.external_attr >> 16 & 0o777)
+        return "zipfile, with modes set as unzip does"
+    wrong = next(unsafe(read_entries(path)), None)
+    if wrong:
+        raise InputError(f"{path}: {wrong}; not unpacked")
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [tool, "-q", "-o", str(path.resolve()), "-d", str(folder)]
+    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if answer.returncode:
+        raise SubmitError(f"unzip ended with status {answer.returncode}: {answer.stderr.strip()}")
+    return "unzip"

@@ -1,0 +1,145 @@
+"""Which files of ours and which packages a script needs: read from its imports, nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.load import BACKENDS
+
+# A module that is imported by its name: engines/load.py and generators/contract.py have such names.
+MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
+# What modules of ours import by names that are put together when they run.
+BY_NAME = {"engines/tensorrt/engine.py": ("tensorrt", "cuda")}
+# Packages that are installed under another name than they are imported by.
+DISTRIBUTIONS = {
+    "PIL": "pillow", "cv2": "opencv-python-headless", "cuda": "cuda-python", "onnx_ir": "onnxscript",
+    "imageio_ffmpeg": "imageio-ffmpeg", "tensorrt_rtx": "tensorrt-rtx", "open_clip": "open-clip-torch",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Import:
+    """A module that a file imports. lazy: inside a function; by_name: a string that names a module."""
+
+    name: str
+    lazy: bool = False
+    by_name: bool = False
+
+    @property
+    def package(self) -> str:
+        """The outermost part of the name."""
+        return self.name.partition(".")[0]
+
+
+def distribution(package: str, device: str = "cpu") -> str:
+    """What to install for an import."""
+    if package == "onnxruntime" and device != "cpu":
+        return "onnxruntime-gpu"
+    return DISTRIBUTIONS.get(package, package)
+
+
+def needed_files(root: Path, starts: Iterable[str]) -> list[str]:
+    """Paths below root of the scripts and of all of ours that they may ever import, packages included."""
+    found, todo = set(), list(starts)
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            for each in imports(root / path, sys.version_info[:2]):
+                todo += own_files(root, each.name)
+    return sorted(found)
+
+
+def needed_packages(
+    root: Path, script: str, backend: str, generator: str | None, python: tuple[int, int]
+) -> dict[str, str]:
+    """Third-party packages that a run imports, by import name, and the first file of ours that does.
+
+    Files of ours are followed from the script, the backend's file and a generator's file (for a bundled one
+    None). What functions import in them counts, but not what they import of ours; in a generator that is what
+    builds networks from weights, for the torch engine alone, so for that it is followed too.
+    """
+    torch = backend.startswith("torch")
+    entry = BACKENDS[backend][0].replace(".", "/") + ".py"
+    todo, seen, found = [script, entry, *filter(None, [generator])], set(), {}
+    if generator is None:
+        todo += [path for path in bundled_generators(root) if (root / path).is_file()]
+    own = set(todo[2:])
+    while todo:
+        path = todo.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        for name in BY_NAME.get(path, ()):
+            found.setdefault(name, path)
+        for each in imports(root / path, python):
+            files = own_files(root, each.name)
+            builds = torch and (path in own or path.startswith("generators/"))
+            if files and not each.by_name and (builds or not each.lazy):
+                todo += files
+            third_party = not files and not each.by_name and not _is_ours(root, each.package)
+            if third_party and (builds or not (each.lazy and path in own)):
+                found.setdefault(each.package, path)
+    return {name: found[name] for name in sorted(found)}
+
+
+def bundled_generators(root: Path) -> list[str]:
+    """Files of the generators that come with Vivace, as generators/contract.py names them."""
+    named = imports(root / "generators" / "contract.py", sys.version_info[:2])
+    return [path for each in named if each.by_name for path in own_files(root, each.name)]
+
+
+def own_files(root: Path, module: str) -> list[str]:
+    """The file of a module of ours, and those of the packages around it; none if it is not ours."""
+    parts = module.partition(":")[0].split(".")
+    found = [
+        Path(*parts[:end], "__init__.py").as_posix()
+        for end in range(1, len(parts) + 1)
+        if (root / Path(*parts[:end]) / "__init__.py").is_file()
+    ]
+    for end in (len(parts), len(parts) - 1):  # of `from a import b` the module may be a
+        path = Path(*parts[:end]).with_suffix(".py") if end else None
+        if path and (root / path).is_file():
+            return [*found, path.as_posix()]
+    return found
+
+
+def imports(path: Path, python: tuple[int, int]) -> Iterator[Import]:
+    """What a file imports on that Python, leaving out what only type checkers do; SyntaxError."""
+    yield from _imports(ast.parse(path.read_text(encoding="utf-8"), str(path)), python, False)
+
+
+def _imports(node: ast.AST, python: tuple[int, int], lazy: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, lazy) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        yield from (Import(f"{node.module}.{alias.name}", lazy) for alias in node.names)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE_NAME.fullmatch(node.value):
+        yield Import(node.value, lazy, by_name=True)
+    children = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If):
+        known = _known(node.test, python)
+        if known is not None:
+            children = node.body if known else node.orelse
+    inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    for child in children:
+        yield from _imports(child, python, inside)
+
+
+def _known(test: ast.expr, python: tuple[int, int]) -> bool | None:
+    """Whether a branch is taken, where that is known before the run."""
+    text = ast.unparse(test)
+    if text in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        return False
+    at_least = re.fullmatch(r"sys\.version_info >= \((\d+), (\d+)\)", text)
+    return python >= (int(at_least[1]), int(at_least[2])) if at_least else None
+
+
+def _is_ours(root: Path, package: str) -> bool:
+    standard = package in sys.stdlib_module_names or package in ("tomllib", "__future__")
+    return standard or (root / package).is_dir() or (root / f"{package}.py").is_file()

@@ -1,0 +1,121 @@
+"""What is known, or guessed, of the machine that a submission is for: a TOML file each."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from engines.unknown import unknown
+from submit.errors import SubmitError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROFILES = Path(__file__).parent / "profiles"
+HERE = "{}.{}".format(*sys.version_info)
+NUMBERS = ("max_mb", "max_unpacked_mb", "environment_seconds", "build_component_seconds", "build_gb_seconds")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A target machine.
+
+    python: as "3.10". glibc: the newest whose wheels it can load. gpu: "sm" and "name", as engines'
+    manifests have them; tensorrt: the version there. index: of packages that PyPI has not. packages: by
+    import, requirements in place of the repository's ranges. as_given: by import, exact requirements that
+    are written down without a look at PyPI. preinstalled: imports that the machine's image has.
+    entry: further defaults of infer.py there, as data and out. max_mb, max_unpacked_mb: of the archive.
+    environment_seconds: allowed for installing and building; build_*: what building an engine takes at a
+    guess, for each component and for each GB of its graph.
+    """
+
+    name: str
+    about: str = ""
+    device: str = "cpu"
+    python: str = HERE
+    glibc: str = ""
+    gpu: Mapping[str, str] | None = None
+    tensorrt: str | None = None
+    index: str | None = None
+    packages: Mapping[str, list[str]] = field(default_factory=dict)
+    as_given: Mapping[str, list[str]] = field(default_factory=dict)
+    preinstalled: tuple[str, ...] = ()
+    entry: Mapping[str, str] = field(default_factory=dict)
+    max_mb: float = 500.0
+    max_unpacked_mb: float = 4000.0
+    environment_seconds: float = 1200.0
+    build_component_seconds: float = 60.0
+    build_gb_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        for key in ("about", "device", "python", "glibc"):
+            if not isinstance(getattr(self, key), str):
+                raise SubmitError(f"profile {self.name}: {key} must be text in quotes")
+        for key in NUMBERS:
+            value = getattr(self, key)
+            if type(value) not in (int, float) or not value > 0:
+                raise SubmitError(f"profile {self.name}: {key} must be a number above 0, is {value!r}")
+        parts = self.python.split(".")
+        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+            raise SubmitError(f"profile {self.name}: python must be as '3.10', is {self.python!r}")
+        if not self.glibc:
+            object.__setattr__(self, "glibc", platform.libc_ver()[1] or "2.28")
+        if self.device.startswith("cuda") and not {"sm", "name"} <= set(self.gpu or {}):
+            raise SubmitError(f"profile {self.name}: device cuda needs [gpu] with sm and name")
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Python's, as numbers."""
+        major, minor = self.python.split(".")
+        return int(major), int(minor)
+
+    @property
+    def platforms(self) -> list[str]:
+        """The wheel tags that its system loads, newest first."""
+        newest = int(self.glibc.split(".")[1])
+        tags = [f"manylinux_2_{minor}_x86_64" for minor in range(newest, 4, -1)]
+        return [*tags, "manylinux2014_x86_64", "manylinux2010_x86_64", "linux_x86_64"]
+
+    def interpreter(self) -> str | None:
+        """A Python of that version on this machine, or None."""
+        return sys.executable if self.python == HERE else shutil.which(f"python{self.python}")
+
+    def why_not_here(self) -> str | None:
+        """None if a submission for this machine can be tried here, else the reason."""
+        if self.device != "cpu" and shutil.which("nvidia-smi") is None:
+            return f"{self.name} needs a GPU, and there is none here"
+        if self.interpreter() is None:
+            return f"{self.name} needs Python {self.python}, and there is no python{self.python} here"
+        return None
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of that name in submit/profiles, or in a file of your own; SubmitError.
+
+    A file may begin with `like = "cpu"` and give only what differs from that profile.
+    """
+    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+    if not path.is_file() and path.parent == PROFILES:
+        known = sorted(each.stem for each in PROFILES.glob("*.toml"))
+        raise SubmitError(f"{unknown('profile', name, known)}; or give the path of a TOML file")
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SubmitError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise SubmitError(f"{path}: is not a TOML file ({error})") from error
+    known = [each.name for each in fields(Profile) if each.name != "name"]
+    like = found.pop("like", None)
+    for key in found:
+        if key not in known:
+            raise SubmitError(f"{path}: {unknown('setting', key, [*known, 'like'])}")
+    if like is None:
+        return Profile(path.stem, **found)
+    base = load_profile(like)
+    return Profile(path.stem, **{key: getattr(base, key) for key in known} | found)
