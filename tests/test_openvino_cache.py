@@ -1,6 +1,8 @@
 """OpenVINO's compiled graphs on disk: found only for the same, made again when damaged, never in the way."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ import engines.openvino_cache as cache
 from engines.artifact import Label, writing
 from engines.openvino_engine import OpenVinoEngine
 from engines.spec import Cadence, ComponentSpec, EngineError, Range, TensorSpec
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -175,3 +179,11 @@ def test_names_of_tensors_that_compiling_did_away_with_are_not_taken_for_the_gra
 def test_without_an_artifact_nothing_is_kept(artifact):
     OpenVinoEngine(SPEC, artifact.path)
     assert kept(artifact) == []
+
+
+def test_openvino_is_imported_without_its_converter_which_sends_word_of_it(tmp_path):
+    program = "import sys; from engines.openvino_engine import why_not, _core; why_not('cpu'); _core(); print(" \
+              "*(name for name, module in sys.modules.items() if module and ('telem' in name or 'ovc' in name)))"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)},
+                            capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout.split(), list(tmp_path.iterdir())) == (0, [], [])

@@ -1,0 +1,126 @@
+"""Pack a submission, and prove it before it is sent.
+
+python -m submit pack --recipe fast.toml --out submit.zip --target cpu
+python -m submit check submit.zip --data DATA --target cpu --time-threshold 30
+
+pack takes the built files that the recipe runs on (export_onnx.py, build_trt.py) and writes an archive with
+infer.py at its root. check unpacks it, installs its requirements in a new environment, runs it without
+network in another folder on DATA, and judges its videos against DATA/outputs, the base model's own.
+Targets: submit/profiles, or a TOML file of your own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from engines.precision import PrecisionError
+from engines.spec import EngineError
+from generators.contract import GeneratorError
+from optimize.recipe import RecipeError, load_recipe
+from pipeline.data import first_requests
+from pipeline.errors import InputError
+from pipeline.exit_code import Exit
+from pipeline.script import run, say, stop
+from submit.archive import MB
+from submit.check import check_archive, exit_status, told
+from submit.checks import FAIL, NOT_EVALUATED
+from submit.errors import SubmitError
+from submit.pack import pack
+from submit.profile import load_profile
+from submit.trial import Question
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    args = parse()
+    try:
+        return args.run_command(args)
+    except InputError as error:
+        return stop("submit", error, Exit.INPUT)
+    except SubmitError as error:
+        return stop("submit", error, error.status)
+    except (GeneratorError, PrecisionError, RecipeError) as error:
+        return stop("submit", error, Exit.USAGE)
+    except EngineError as error:
+        return stop("submit", error, Exit.ENVIRONMENT)
+    except OSError as error:
+        return stop("submit", f"{error}; make room or choose another --out", Exit.EXHAUSTED)
+    except KeyboardInterrupt:
+        return stop("submit", "interrupted", Exit.INTERRUPTED)
+
+
+def run_pack(args: argparse.Namespace) -> Exit:
+    """Write the archive."""
+    packed = pack(load_recipe(args.recipe), args.generator, load_profile(args.target), args.out, args.wheels)
+    manifest, build = packed.manifest, packed.manifest["build"]
+    if build["components"]:
+        seconds = build["seconds_at_a_guess"]
+        say(f"built at the first run there: {', '.join(build['components'])}, {seconds} s at a guess")
+    if args.json:
+        about = {"file": str(packed.path), "sha256": packed.sha256, "bytes": packed.size}
+        print(json.dumps({**about, **manifest}))
+    else:
+        print(f"{packed.path}: {packed.size / MB:.1f} MB, {len(manifest['files'])} files, {packed.sha256}")
+    return Exit.OK
+
+
+def run_check(args: argparse.Namespace) -> Exit:
+    """Prove the archive."""
+    profile = load_profile(args.target)
+    if args.max_mb is not None:
+        profile = replace(profile, max_mb=args.max_mb)
+    first_requests(args.data, 1)  # an error here, not in the trial
+    question = Question(args.data, args.extractors, args.time_threshold, args.limit)
+    results = check_archive(args.archive, profile, question, say)
+    if args.json:
+        about = {"target": profile.name, "checks": [asdict(each) for each in results]}
+        print(json.dumps(about, ensure_ascii=False))
+    else:
+        print("\n".join(map(told, results)))
+    failed = [each.id for each in results if each.status == FAIL]
+    open_ = [each.id for each in results if each.status == NOT_EVALUATED]
+    say(f"{len(results) - len(failed) - len(open_)} of {len(results)} checks pass"
+        + (f"; failed: {', '.join(failed)}" if failed else "")
+        + (f"; not evaluated: {', '.join(open_)}" if open_ else ""))  # fmt: skip
+    return exit_status(results)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    packing = commands.add_parser("pack", help="write submit.zip")
+    packing.add_argument("--recipe", type=Path, required=True, help="what is changed to be fast: a TOML file")
+    packing.add_argument("--out", type=Path, default=Path("submit.zip"), help="the archive (submit.zip)")
+    packing.add_argument("--target", default="cpu", help="the machine: a profile, or a TOML file (cpu)")
+    packing.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    packing.add_argument("--wheels", action="store_true", help="with all packages, to install offline")
+    packing.add_argument("--json", action="store_true", help="print the manifest on stdout")
+    packing.set_defaults(run_command=run_pack)
+    checking = commands.add_parser("check", help="prove an archive; 0 if all checks pass")
+    checking.add_argument("archive", type=Path, help="the zip file")
+    checking.add_argument("--data", type=Path, required=True, help="folder with videos/, images/, outputs/")
+    checking.add_argument("--target", default="cpu", help="the machine: a profile, or a TOML file (cpu)")
+    checking.add_argument("--time-threshold", type=float, metavar="S", help="seconds allowed a video")
+    checking.add_argument("--max-mb", type=float, metavar="N", help="MB allowed (the target's)")
+    checking.add_argument("--extractors", nargs="+", default=["stfn"], help="names or JSON files (stfn)")
+    checking.add_argument("--limit", type=float, default=3600, metavar="S", help="seconds of any run (3600)")
+    checking.add_argument("--json", action="store_true", help="print all results on stdout")
+    checking.set_defaults(run_command=run_check)
+    args = parser.parse_args()
+    for name in ("time_threshold", "max_mb", "limit"):
+        value = getattr(args, name, None)
+        if value is not None and not value > 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0, got {value:g}")
+    return args
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")
+    run(main)

@@ -1,0 +1,130 @@
+"""Checks of the archive and of the text in it: S01 to S05 and S16."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from pipeline.data import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from pipeline.jobs import MANIFEST as RUN_MANIFEST
+from pipeline.submission import FILE as MANIFEST
+from submit.archive import MB, MODE, STAMP, UNIX, damaged, unsafe
+from submit.checks import Note, Submission, check, too_large
+from submit.pack import ENTRY, RECIPE, REQUIREMENTS
+
+AT_ROOT = (ENTRY, MANIFEST, RECIPE, REQUIREMENTS)
+PACK = "make the archive with python -m submit pack, and change nothing in it"
+ZIP64_SIZE, ZIP64_COUNT = 0xFFFFFFFF, 0xFFFF
+NOT_OURS = {"data", "videos", "images", "outputs", "out", "runs", "report", "tests", ".venv", "venv"}
+LEFT_OVER = re.compile(r"\.(log|tmp|part|openvino|pyc|zip|tar|gz|7z|rar)$|^\.(new|writable)-|^core$")
+SECRET_NAMES = re.compile(
+    r"^\.(env|netrc|pypirc)|^id_(rsa|dsa|ecdsa|ed25519)|\.(pem|key|p12|pfx)$|^credentials"
+)
+SECRETS = {
+    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "a cloud access key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a GitHub token": re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{60,})"),
+    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
+    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{32,}"),
+    "a password": re.compile(r"(?i)\b(password|passwd|secret|api_?key)\s*[=:]\s*[\"'][^\"'\s]{8,}[\"']"),
+}
+TEXT = {".py", ".toml", ".txt", ".json", ".yaml", ".yml", ".cfg", ".ini", ".md", ".sh", ".csv", ""}
+GRAPHS = {".onnx", ".engine"}
+ROOTS = "home|root|Users|mnt|media|data|workspace|work|opt|srv|tmp|var|usr|tcdata|content|kaggle|private"
+ABSOLUTE = re.compile(rf"(?<![\w./:~-])(/({ROOTS})/[\w.-]|~/\w|[A-Za-z]:[\\/](?![\\/])[\w.-])")
+WORKING_FOLDER = ("os.getcwd", "Path.cwd", "pathlib.Path.cwd")
+ABSOLUTE_IN_BYTES = re.compile(rb"/(home|root|Users|workspace)/[\w.-]{2,}/[\w.-]{2,}")
+
+
+@check("S01", "archive hygiene", "an unpacker refuses it, unpacks it elsewhere, or loses files", PACK)
+def hygiene(submission: Submission) -> Iterator[str]:
+    """Names, methods and kinds of entries; then their bytes, if that is safe."""
+    wrong = list(unsafe(submission.entries))
+    yield from wrong
+    if not wrong and submission.is_safe:
+        yield from damaged(submission.path)
+
+
+@check("S02", "root folder", f"the grader starts {ENTRY} at the root of the archive", PACK)
+def root(submission: Submission) -> Iterator[str]:
+    """The entry script and what it reads lie at the root."""
+    names = {entry.orig_filename for entry in submission.entries}
+    for wanted in AT_ROOT:
+        deeper = sorted(name for name in names if PurePosixPath(name).name == wanted)
+        if wanted not in names:
+            yield f"{wanted} is not at the root" + (f", but at {deeper[0]}" if deeper else "")
+
+
+@check("S03", "size", "uploads are limited, and a zip bomb fills the disk", "send fewer or smaller files")
+def size(submission: Submission) -> Iterator[str]:
+    """Packed, unpacked, and whether every unzip can read it."""
+    packed, most = submission.path.stat().st_size / MB, submission.profile.max_mb
+    largest = max(submission.entries, key=lambda entry: entry.file_size, default=None)
+    what = f", the largest is {largest.orig_filename} with {largest.file_size / MB:.1f}" if largest else ""
+    yield Note(f"{packed:.1f} MB{what}")
+    if packed > most:
+        yield f"it has {packed:.1f} MB, allowed are {most:g}"
+    yield from too_large(submission.entries, submission.profile)
+    if len(submission.entries) > ZIP64_COUNT or (largest and largest.file_size > ZIP64_SIZE):
+        yield "it needs zip64, which some unpackers lack"
+
+
+@check("S04", "nothing else", "data and demos are not ours to send, and secrets become everybody's", PACK)
+def forbidden(submission: Submission) -> Iterator[str]:
+    """Data, videos, pictures, leftovers of runs, secrets by name and by content."""
+    for name in submission.files:
+        path = PurePosixPath(name)
+        if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+            yield f"{name} is a video or a picture"
+        elif path.parts[0] in NOT_OURS or path.name in (RUN_MANIFEST, "pairs.csv"):
+            yield f"{name} is data, or was left by a run"
+        elif any(LEFT_OVER.search(part) for part in path.parts):
+            yield f"{name} was left by a run or a build, or is an archive"
+        elif SECRET_NAMES.search(path.name.lower()):
+            yield f"{name} may be a secret, by its name"
+        elif path.suffix in TEXT:
+            text = (submission.folder / name).read_text(encoding="utf-8", errors="replace")
+            yield from (f"{name} seems to hold {what}" for what, form in SECRETS.items() if form.search(text))
+
+
+@check("S05", "no absolute paths", "they lead nowhere on another machine", "make it relative to the file")
+def absolute_paths(submission: Submission) -> Iterator[str]:
+    """Paths of a machine in code, settings and graphs, and code that depends on the working folder."""
+    for name in submission.files:
+        path, suffix = submission.folder / name, PurePosixPath(name).suffix
+        if suffix == ".py":
+            yield from (f"{name}:{line}: {what}" for line, what in _paths_in_code(path))
+        elif suffix in TEXT and PurePosixPath(name).name != "LICENSE":
+            text = path.read_text(encoding="utf-8", errors="replace")
+            yield from (f"{name}: {found[0]!r} begins an absolute path" for found in ABSOLUTE.finditer(text))
+        elif suffix in GRAPHS:
+            found = ABSOLUTE_IN_BYTES.search(path.read_bytes())
+            if found:
+                yield f"{name}: has {found[0].decode()!r} in it"
+
+
+def _paths_in_code(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), path.name)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = ABSOLUTE.search(node.value)
+            if found:
+                yield node.lineno, f"{found[0]!r} begins an absolute path"
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in WORKING_FOLDER:
+            yield node.lineno, f"{ast.unparse(node)}: the working folder is another there"
+
+
+@check("S16", "repeatable archive", "whether two archives hold the same could not be seen otherwise", PACK)
+def deterministic(submission: Submission) -> Iterator[str]:
+    """Order, times, modes and extras of entries are those of pack, whatever the machine and the hour."""
+    names = [entry.orig_filename for entry in submission.entries]
+    if names != sorted(names):
+        yield "entries are not in the order of their names"
+    for entry in submission.entries:
+        if entry.date_time != STAMP:
+            yield f"{entry.orig_filename} has the time {entry.date_time}, not {STAMP}"
+        elif (entry.create_system, entry.external_attr >> 16) != (UNIX, MODE):
+            yield f"{entry.orig_filename} has the mode {entry.external_attr >> 16:o}, not {MODE:o}"
+        elif entry.extra or entry.comment:
+            yield f"{entry.orig_filename} has an extra field or a comment"

@@ -1,0 +1,71 @@
+"""All checks of an archive, in the order of their ids, and one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pipeline.exit_code import Exit
+from submit import archive_checks, content_checks, trial_checks
+from submit.checks import FAIL, PASS, Check, Result, Submission, evaluate
+from submit.profile import Profile
+from submit.trial import Question, Trial
+
+
+def checks_in(module: object) -> list[Check]:
+    """The checks that a file holds, by id."""
+    found = (each for each in vars(module).values() if isinstance(each, Check))
+    return sorted(found, key=lambda each: each.id)
+
+
+STATIC = sorted([*checks_in(archive_checks), *checks_in(content_checks)], key=lambda each: each.id)
+TRIALS = checks_in(trial_checks)
+ALL = {each.id: each for each in sorted([*STATIC, *TRIALS], key=lambda each: each.id)}
+
+
+def check_archive(
+    path: Path, profile: Profile, question: Question, say: Callable[[str], None], python: Path | None = None
+) -> list[Result]:
+    """A result for every check. python: an environment to use in place of a new one, for tests.
+
+    InputError: this is no zip file, or there is no data. What is never run stays so: the trials begin only
+    if the archive is safe to unpack.
+    """
+    with Submission(path, profile) as submission:
+        results = _told(STATIC, submission, say)
+        with Trial(submission, question, say, python) as trial:
+            results += _told(TRIALS, trial, say)
+    return sorted(results, key=lambda each: each.id)
+
+
+def check_statically(path: Path, profile: Profile) -> list[Result]:
+    """The checks that run nothing of the archive. InputError: this is no zip file."""
+    with Submission(path, profile) as submission:
+        return _told(STATIC, submission, lambda text: None)
+
+
+def exit_status(results: Iterable[Result]) -> Exit:
+    """That of the first check that failed; what was not evaluated is no pass, and the environment's fault."""
+    results = list(results)
+    failed = [ALL[each.id].exit for each in results if each.status == FAIL]
+    if failed:
+        return failed[0]
+    return Exit.OK if all(each.status == PASS for each in results) else Exit.ENVIRONMENT
+
+
+def told(result: Result) -> str:
+    """A result in lines for people."""
+    lines = [f"{result.id} {result.name}: {result.status}"]
+    lines += [f"    {text}" for each in result.notes for text in each.splitlines()]
+    lines += [f"  - {text}" for each in result.problems for text in each.splitlines()]
+    if result.problems:
+        lines += [f"    why: {result.reason}", f"    fix: {result.fix}"]
+    return "\n".join(lines)
+
+
+def _told(checks: Sequence[Check], subject: object, say: Callable[[str], None]) -> list[Result]:
+    results = []
+    for each in checks:
+        results.append(evaluate(each, subject))
+        say(told(results[-1]))
+    return results

@@ -1,0 +1,191 @@
+"""Checks of what is in the archive, without running it: S06 to S09 and S17."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from engines.artifact import Artifact, Label, differences, file_sha256, find
+from engines.spec import EngineError
+from pipeline.exit_code import Exit
+from pipeline.submission import FILE as MANIFEST
+from submit.archive_checks import PACK
+from submit.checks import Note, Submission, check
+from submit.imports import distribution, needed_packages
+from submit.model_files import build_seconds, expected_of_engine, onnx_precision
+from submit.pack import ENTRY, REQUIREMENTS, WHEELS
+from submit.packages import Pin, canonical, installs_offline, parse_pins, resolve
+
+PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"}
+PICKLED = re.compile(rb"\x80[\x02-\x05]")
+ADD = f"pin it in {REQUIREMENTS}: make the archive with python -m submit pack"
+
+
+@check("S06", "requirements", "a version that was not tried is installed, or nothing is", ADD)
+def requirements(submission: Submission) -> Iterator[str]:
+    """All are exact, they are complete for the target, and a wheelhouse has every one with its hash."""
+    path, profile = submission.folder / REQUIREMENTS, submission.profile
+    if not path.is_file():
+        yield f"{REQUIREMENTS} is missing"
+        return
+    pins, wrong = parse_pins(path.read_text(encoding="utf-8", errors="replace"))
+    yield from (f"{line!r} is not as name==version" for line in wrong)
+    keys = [pin.key for pin in pins]
+    yield from sorted({f"{key} is there twice" for key in keys if keys.count(key) > 1})
+    wheels = submission.folder / WHEELS
+    if wrong:
+        return
+    if wheels.is_dir():
+        yield from (f"{pin.name} has no hash" for pin in pins if not pin.hashes)
+        lacking = installs_offline(path, wheels, profile)
+        if lacking:
+            yield f"the wheelhouse is not complete: {lacking}"
+        return
+    given = {canonical(name.partition("==")[0]) for lines in profile.as_given.values() for name in lines}
+    asked = [f"{pin.name}=={pin.version}" for pin in pins if pin.key not in given]
+    needed = resolve(asked, profile, [], {})
+    yield from (f"{pin.name} is needed too, and not pinned" for pin in needed if pin.key not in keys)
+    yield Note(f"{len(pins)} packages for Python {profile.python} and glibc {profile.glibc}")
+
+
+@check("S07", "imports", "the first import of a package that is not there ends the run", ADD)
+def imports_covered(submission: Submission) -> Iterator[str]:
+    """What the entry script imports with this recipe is pinned, or on the target's image."""
+    profile, own = submission.profile, submission.manifest.generator
+    if own is not None and own not in submission.files:
+        yield f"the generator {own} is not in the archive"
+        return
+    path = submission.folder / REQUIREMENTS
+    pins = {pin.key for pin in parse_pins(path.read_text(encoding="utf-8"))[0]} if path.is_file() else set()
+    needed = needed_packages(submission.folder, ENTRY, submission.recipe.backend, own, profile.version)
+    for name, file in needed.items():
+        lines = profile.as_given.get(name) or profile.packages.get(name)
+        wanted = [re.split(r"[^\w.-]", line)[0] for line in lines or [distribution(name, profile.device)]]
+        if name not in profile.preinstalled and not {canonical(each) for each in wanted} <= pins:
+            yield f"{file} imports {name}, and {', '.join(wanted)} is not pinned"
+
+
+@check(
+    "S08", "model files fit the target", "an engine for another GPU or TensorRT does not load",
+    "build the engines on such a GPU, or pack for the target: it adds the graphs and a build step",
+    Exit.ENVIRONMENT,
+)  # fmt: skip
+def engines_fit(submission: Submission) -> Iterator[str]:
+    """Each component has what the recipe's backend loads there, or can be built there in time."""
+    backend, manifest = submission.recipe.backend, submission.manifest
+    folder = submission.folder / manifest.folder
+    for path in sorted(submission.folder.rglob("*.engine")):
+        yield from _misfits(path, submission)
+    if backend.startswith("torch"):
+        return
+    seconds = 0.0
+    for component, precision in submission.precisions.items():
+        graph = Label(component, onnx_precision(backend, precision), ".onnx")
+        try:
+            found = find(folder, graph, {}, PACK)
+        except EngineError as error:
+            yield str(error).splitlines()[0].replace(str(folder), manifest.folder)
+            continue
+        if backend == "tensorrt" and not list(folder.glob(f"{component}-{precision}-????????.engine")):
+            seconds += build_seconds(_size(found), submission.profile)
+    if not seconds:
+        return
+    yield Note(f"engines are built at the first run: {seconds:.0f} s at a guess")
+    if not manifest.entry.get("build"):
+        yield f"engines are missing, and {MANIFEST} does not have {ENTRY} build them"
+    if seconds > submission.profile.environment_seconds:
+        yield f"building takes {seconds:.0f} s, allowed are {submission.profile.environment_seconds:.0f}"
+
+
+def _misfits(path: Path, submission: Submission) -> Iterator[str]:
+    """Why an engine does not load on the target."""
+    name, sidecar = path.relative_to(submission.folder).as_posix(), path.with_name(f"{path.name}.json")
+    if not submission.profile.gpu:
+        yield f"{name} needs a GPU, and {submission.profile.name} has none"
+        return
+    try:
+        built_from = dict(json.loads(sidecar.read_text(encoding="utf-8"))["built_from"])
+    except (OSError, ValueError, KeyError, TypeError):
+        yield f"{name} has no manifest that says what it is for"
+        return
+    for sentence in differences(expected_of_engine(submission.profile), built_from):
+        yield f"{name}: {sentence}"
+
+
+def _size(graph: Artifact) -> int:
+    return sum(graph.path.with_name(Path(name).name).stat().st_size for name in graph.manifest["files"])
+
+
+@check("S09", "files are whole", "a file that was cut or changed fails there, or runs code of others", PACK)
+def whole_files(submission: Submission) -> Iterator[str]:
+    """SHA-256 of every file, graphs and weights that can be read, and no pickles."""
+    listed, folder = submission.manifest.files, submission.folder
+    for name in submission.files:
+        path, suffix = folder / name, PurePosixPath(name).suffix
+        if name != MANIFEST and name not in listed:
+            yield f"{name} is not listed in {MANIFEST}"
+        elif name != MANIFEST and file_sha256(path) != listed[name]:
+            yield f"{name} is not as {MANIFEST} lists it"
+        if suffix in PICKLES or PICKLED.match(_beginning(path)):
+            yield f"{name} is a pickle, which can run any code; save tensors as safetensors"
+        elif suffix == ".onnx":
+            yield from _broken_graph(path, name)
+        elif suffix == ".safetensors":
+            yield from _broken_tensors(path, name)
+    missing = sorted(listed.keys() - set(submission.files))
+    yield from (f"{name} is listed in {MANIFEST} and missing" for name in missing)
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
+
+
+def _broken_graph(path: Path, name: str) -> Iterator[str]:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        yield f"{name} is no whole ONNX graph: {str(error).splitlines()[0]}"
+
+
+def _broken_tensors(path: Path, name: str) -> Iterator[str]:
+    """By the file's own header: eight bytes of its length, then JSON with the end of each tensor."""
+    content = path.read_bytes()
+    try:
+        length = struct.unpack_from("<Q", content)[0]
+        tensors = json.loads(content[8 : 8 + length])
+        end = max(each["data_offsets"][1] for key, each in tensors.items() if key != "__metadata__")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        yield f"{name} is no safetensors file"
+        return
+    if len(content) != 8 + length + end:
+        yield f"{name} was cut: {len(content)} bytes of {8 + length + end}"
+
+
+@check("S17", "licences", "who passes on the work of others must say whose and on what terms", PACK)
+def licences(submission: Submission) -> Iterator[str]:
+    """Our licence, and one for every package; the GPL program that one of them carries is named."""
+    licence = submission.folder / "LICENSE"
+    if not licence.is_file() or not licence.read_text(encoding="utf-8", errors="replace").strip():
+        yield "LICENSE is missing or empty"
+    known = {canonical(name): text for name, text in submission.manifest.licences.items()}
+    path = submission.folder / REQUIREMENTS
+    pins = parse_pins(path.read_text(encoding="utf-8"))[0] if path.is_file() else []
+    packed = [canonical(wheel.name.split("-")[0]) for wheel in (submission.folder / WHEELS).glob("*.whl")]
+    for pin in pins:
+        yield from _unlicensed(pin, known.get(pin.key), pin.key in packed)
+
+
+def _unlicensed(pin: Pin, text: str | None, packed: bool) -> Iterator[str]:
+    if text is None:
+        yield f"{MANIFEST} names no licence of {pin.name}"
+    elif text == "unknown":
+        reason = f"the licence of {pin.name} is not known; look it up"
+        yield reason if packed else Note(reason)
+    elif pin.key == "imageio-ffmpeg" and "GPL" not in text:
+        yield f"{pin.name} carries ffmpeg, and its licence, the GPL, is not named"

@@ -1,0 +1,108 @@
+"""What a recipe needs of a generator on a target machine: graphs, engines, or the weights themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engines.artifact import Artifact, Label, find
+from engines.onnx_artifact import find_onnx
+from engines.openvino_engine import ARTIFACT
+from engines.spec import EngineError, Model
+from engines.tensorrt.artifact import SUFFIX
+from pipeline.exit_code import Exit
+from submit.errors import SubmitError
+from submit.profile import Profile
+
+BUILT = "engines/built"  # in the archive, where infer.py looks
+GB = 1e9
+
+
+@dataclass
+class ModelFiles:
+    """Files by their names in the archive. build: engines that are to be built there, and the seconds it
+    takes at a guess; tools: versions of what made the files.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    build: list[str] = field(default_factory=list)
+    build_seconds: float = 0.0
+    tools: dict[str, str] = field(default_factory=dict)
+
+    def add(self, artifact: Artifact, folder: str) -> None:
+        """An artifact: its files, its manifest, its tools."""
+        for name in (*artifact.manifest["files"], f"{artifact.path.name}.json"):
+            self.files[f"{folder}/{name}"] = artifact.path.with_name(name)
+        self.tools.update(artifact.manifest["built_from"].get("toolchain") or {})
+
+
+def model_files(
+    model: Model, backend: str, precisions: Mapping[str, str], folder: Path, profile: Profile
+) -> ModelFiles:
+    """What the backend loads; for TensorRT graphs too, from which missing engines are built there.
+
+    EngineError: a graph is not in the folder or does not fit. SubmitError: building takes too long there.
+    """
+    found = ModelFiles()
+    if backend.startswith("torch"):
+        return found  # weights are sources: submit/pack.py has them
+    where = f"{BUILT}/{model.name}"
+    for component, precision in precisions.items():
+        graph = find_onnx(folder, model, component, onnx_precision(backend, precision))
+        found.add(graph, where)
+        if backend != "tensorrt":
+            continue
+        engine = _engine(folder, model, component, precision, graph, profile)
+        if engine:
+            found.add(engine, where)
+        else:
+            found.build.append(component)
+            size = sum(graph.path.with_name(name).stat().st_size for name in graph.manifest["files"])
+            found.build_seconds += build_seconds(size, profile)
+    if found.build_seconds > profile.environment_seconds:
+        raise SubmitError(
+            f"no engines of {', '.join(found.build)} are for {profile.gpu['name']} and TensorRT "
+            f"{profile.tensorrt}, and building them there takes {found.build_seconds:.0f} s at a guess, more "
+            f"than the {profile.environment_seconds:.0f} s allowed; build them on such a GPU, or correct "
+            f"build_gb_seconds of profile {profile.name}",
+            Exit.ENVIRONMENT,
+        )
+    return found
+
+
+def onnx_precision(backend: str, precision: str) -> str:
+    """The precision of the graph that a backend starts from."""
+    return ARTIFACT.get(precision, precision) if backend == "openvino" else precision
+
+
+def build_seconds(size: int, profile: Profile) -> float:
+    """A guess of how long building one engine takes on that machine, from its graph's bytes."""
+    return profile.build_component_seconds + profile.build_gb_seconds * size / GB
+
+
+def expected_of_engine(profile: Profile) -> dict:
+    """Fields of an engine's manifest that its target decides."""
+    return {
+        "toolchain": {"flavour": "tensorrt", "version": profile.tensorrt},
+        "targets": {profile.gpu["sm"]: profile.gpu["name"]},
+        "os": "Linux-x86_64",
+    }
+
+
+def _engine(
+    folder: Path, model: Model, component: str, precision: str, graph: Artifact, profile: Profile
+) -> Artifact | None:
+    if not profile.gpu:
+        raise SubmitError(f"TensorRT needs a GPU; profile {profile.name} has none. Choose another --target")
+    expected = {
+        "component": component,
+        "precision": precision,
+        "spec": model.components[component].described(),
+        "onnx": graph.content,
+        **expected_of_engine(profile),
+    }
+    try:
+        return find(folder, Label(component, precision, SUFFIX), expected, "python build_trt.py")
+    except EngineError:  # none, or for another machine: it is built there
+        return None

@@ -1,0 +1,163 @@
+"""Make submit.zip: infer.py and all that it needs on the target machine, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.artifact import built_folder, file_sha256
+from engines.precision import choose_precisions
+from generators.contract import BUNDLED, Generator, load_generator
+from optimize.recipe import Recipe
+from pipeline.submission import FILE as MANIFEST
+from submit.archive import write_archive
+from submit.errors import SubmitError
+from submit.imports import needed_files, needed_packages
+from submit.model_files import ModelFiles, model_files
+from submit.packages import Pin, choose, download
+from submit.profile import Profile
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ("infer.py", "export_onnx.py", "build_trt.py")
+ENTRY, RECIPE, REQUIREMENTS = SCRIPTS[0], "recipe.toml", "requirements.txt"
+CONVERSION = "requirements-convert.txt"
+WHEELS, GENERATOR = "wheels", "generator"
+SCHEMA = 1
+FFMPEG = "carries the ffmpeg program, GPL-3.0: https://ffmpeg.org, run as a separate program"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A finished archive: its SHA-256, its size in bytes, and what its manifest says."""
+
+    path: Path
+    sha256: str
+    size: int
+    manifest: dict
+
+
+def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheels: bool = False) -> Packed:
+    """Write the archive. The same inputs give the same bytes.
+
+    wheels: with all packages, so that nothing is downloaded there. SubmitError, EngineError (a built file is
+    missing), RecipeError, GeneratorError, PrecisionError: why it cannot be; OSError if it cannot be written.
+    """
+    if recipe.backend == "auto":
+        raise SubmitError("the recipe's backend is auto: what runs there could not be proved; name one")
+    generator = recipe.adapt(load_generator(generator_name))
+    precisions = choose_precisions(recipe.precision, generator.components)
+    built = model_files(generator, recipe.backend, precisions, built_folder(generator.name), profile)
+    name, own = _generator_files(generator_name, generator, weights=recipe.backend.startswith("torch"))
+    code = {path: ROOT / path for path in needed_files(ROOT, SCRIPTS)}
+    files: dict[str, Path | bytes] = {**code, **own, **built.files, "LICENSE": ROOT / "LICENSE"}
+    with ExitStack() as stack:
+        imports = _imports(files, name, recipe, profile)
+        pins = choose(imports, profile, ROOT)
+        if wheels:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            pins = download(pins, profile, folder)
+            files |= {f"{WHEELS}/{path.name}": path for path in folder.iterdir()}
+        files[REQUIREMENTS] = _requirements(pins, profile, wheels)
+        files[CONVERSION] = _conversion(built.tools)
+        files[RECIPE] = recipe.to_toml().encode()
+        manifest = {
+            "schema": SCHEMA,
+            "what": "python -m submit pack",
+            "target": profile.name,
+            "generator": generator.name,
+            "recipe": recipe.name,
+            "backend": recipe.backend,
+            "precision": precisions,
+            "components": sorted(precisions),
+            "entry": _entry(name, profile, built),
+            "build": {"components": built.build, "seconds_at_a_guess": round(built.build_seconds)},
+            "tools": _tools(built.tools, profile),
+            "licences": _licences(pins),
+            "files": {each: _sha256(content) for each, content in sorted(files.items())},
+        }
+        files[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        sha256 = write_archive(out, files)
+    return Packed(out, sha256, out.stat().st_size, manifest)
+
+
+def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[str, dict[str, Path]]:
+    """The generator's name in the archive, and its files there: its own, and with weights its sources."""
+    found: dict[str, Path] = {}
+    place = None
+    if name not in BUNDLED:
+        path, _, attribute = name.rpartition(":")
+        place = Path(path).resolve()
+        if place.is_relative_to(ROOT):
+            archived = place.relative_to(ROOT).as_posix()
+            found |= {each: ROOT / each for each in needed_files(ROOT, [archived])}
+        else:
+            archived = f"{GENERATOR}/{place.name}"
+            found[archived] = place
+        name = f"{archived}:{attribute}"
+    for source in map(Path.resolve, generator.sources) if weights else ():
+        if source.is_relative_to(ROOT):
+            found[source.relative_to(ROOT).as_posix()] = source
+        elif place and source.is_relative_to(place.parent):
+            found[f"{GENERATOR}/{source.relative_to(place.parent).as_posix()}"] = source
+        else:
+            where = place or inspect.getfile(type(generator))
+            raise SubmitError(f"{source} is a source of the generator, but does not lie beside {where}")
+    return name, found
+
+
+def _imports(
+    files: Mapping[str, Path | bytes], generator: str, recipe: Recipe, profile: Profile
+) -> Iterable[str]:
+    """What the packed code imports when it runs, as submit/content_checks.py finds it in the archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            if name.endswith(".py"):
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+        own = None if generator in BUNDLED else generator.partition(":")[0]
+        return needed_packages(Path(folder), ENTRY, recipe.backend, own, profile.version)
+
+
+def _entry(generator: str, profile: Profile, built: ModelFiles) -> dict:
+    """The defaults of infer.py there: pipeline/submission.py reads them."""
+    plain = {"generator": generator, "recipe": RECIPE, "data": "data", "out": "out"}
+    return {**plain, **profile.entry, "device": profile.device, "build": bool(built.build)}
+
+
+def _requirements(pins: Iterable[Pin], profile: Profile, wheels: bool) -> bytes:
+    head = [f"# What infer.py needs, for Python {profile.python}: pip install -r {REQUIREMENTS}"]
+    if wheels:
+        head += ["--no-index", f"--find-links {WHEELS}"]
+    elif profile.index:
+        head.append(f"--extra-index-url {profile.index}")
+    return "\n".join([*head, *map(str, pins), ""]).encode()
+
+
+def _conversion(tools: Mapping[str, str]) -> bytes:
+    """What made the model files; their makers also need the weights, which stay at home."""
+    lines = [f"{name}=={version.partition('+')[0]}" for name, version in sorted(tools.items())
+             if name not in ("flavour", "version")]  # fmt: skip
+    return "\n".join(["# What export_onnx.py ran with when it made the graphs.", *lines, ""]).encode()
+
+
+def _tools(built: Mapping[str, str], profile: Profile) -> dict[str, str]:
+    found = {"python": profile.python, "pip": importlib.metadata.version("pip"), **built}
+    return dict(sorted(found.items()))
+
+
+def _licences(pins: Iterable[Pin]) -> dict[str, str]:
+    found = {pin.name: pin.licence or "unknown" for pin in pins}
+    found |= {name: f"{text}; {FFMPEG}" for name, text in found.items() if name == "imageio-ffmpeg"}
+    return {"this code and the bundled weights": "Apache-2.0", **found}
+
+
+def _sha256(content: Path | bytes) -> str:
+    return file_sha256(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()

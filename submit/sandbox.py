@@ -1,0 +1,135 @@
+"""A machine like the grader's: a new virtual environment, no network, a home and folders of nobody's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contest import Ended, start_process
+from submit.checks import NotEvaluated
+from submit.pack import REQUIREMENTS, WHEELS
+
+NAME = "提交 检查"  # in every path of the trial: a space, and letters that are not ASCII
+# Runs in the child instead of its own sitecustomize, where the system permits no network namespaces.
+GUARD = '''
+import socket
+
+
+def refuse(*arguments, **options):
+    raise OSError("no network: this is a trial of a submission")
+
+
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
+'''
+TIMED_OUT = 124  # coreutils' timeout
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python with the submission's packages; seconds that making it took."""
+
+    python: Path
+    seconds: float
+
+
+def make_environment(folder: Path, python: str, unpacked: Path, image: bool = False) -> Environment:
+    """A virtual environment in folder, with what the submission's requirements say and nothing else.
+
+    From the archive's wheels if it has them, else from wherever pip takes packages here. image: with this
+    machine's own packages, as the target's image has some. NotEvaluated if that fails: with pins that resolve
+    (S06) it is the network's or the disk's fault.
+    """
+    began = time.perf_counter()
+    _run([python, "-m", "venv", *(["--system-site-packages"] if image else []), str(folder)])
+    own = folder / "bin" / "python"
+    wheels = ["--require-hashes"] if (unpacked / WHEELS).is_dir() else []
+    options = ["--quiet", "--no-input", "--no-deps", "--disable-pip-version-check", "--no-compile"]
+    _run([str(own), "-m", "pip", "install", *options, *wheels, "-r", REQUIREMENTS], unpacked)
+    return Environment(own, time.perf_counter() - began)
+
+
+def _run(command: Sequence[str], folder: Path | None = None) -> None:
+    answer = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if answer.returncode:
+        said = [line for line in answer.stderr.splitlines() if "is ignored" not in line][-3:]
+        raise NotEvaluated("\n".join([f"{' '.join(command[1:4])} failed here:", *said]))
+
+
+def network_namespace() -> list[str]:
+    """What to put before a command so that it has no network; empty where the system does not permit it."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return []
+    command = [unshare, "--map-root-user", "--net"]
+    tried = subprocess.run([*command, "true"], stdin=subprocess.DEVNULL, capture_output=True)
+    return command if tried.returncode == 0 else []
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Runs programs of an environment: work is where HOME and TMPDIR are made, seconds the time for each."""
+
+    environment: Environment
+    work: Path
+    seconds: float
+
+    @property
+    def blocked_by(self) -> str:
+        """How the network is kept away."""
+        return "a network namespace" if network_namespace() else "a guard in Python's socket module"
+
+    @property
+    def home(self) -> Path:
+        """An empty folder."""
+        return self.work / "home"
+
+    @property
+    def temporary(self) -> Path:
+        """The folder for what a run needs for a while only."""
+        return self.work / "tmp"
+
+    def run(self, arguments: Sequence[str], folder: Path, log: Path) -> Ended:
+        """Run Python with arguments in a folder, its stderr in the log; status 124: it took too long."""
+        for each in (self.home, self.temporary, folder):
+            each.mkdir(parents=True, exist_ok=True)
+        variables = {"HOME": str(self.home), "TMPDIR": str(self.temporary), "PATH": "/usr/bin:/bin"}
+        variables |= {"LANG": "C.UTF-8", "PYTHONNOUSERSITE": "1"}
+        kept = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+        variables |= {name: os.environ[name] for name in kept if name in os.environ}
+        before = network_namespace()
+        if not before:
+            guard = self.work / "guard"
+            guard.mkdir(exist_ok=True)
+            (guard / "sitecustomize.py").write_text(GUARD)
+            variables["PYTHONPATH"] = str(guard)
+        limit = ["timeout", "--kill-after=20", f"{self.seconds:.0f}"]
+        clean = ["env", "-i", f"--chdir={folder}", *(f"{name}={value}" for name, value in variables.items())]
+        return start_process([*before, *limit, *clean, str(self.environment.python), *arguments], log)
+
+
+def snapshot(folder: Path) -> Mapping[str, str]:
+    """SHA-256 of every file below a folder by its path, so that two looks can be compared."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def read_only(folder: Path) -> None:
+    """Take the right to write from a folder and all in it; root may still write, so look at snapshots too."""
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def writable(folder: Path) -> None:
+    """Give it back, so that the folder can be removed."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o755)

@@ -1,0 +1,122 @@
+"""Checks that run the submission, on a machine like the grader's: S10 to S15."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from bench.checks import Form
+from bench.judge import Folders, Judge, judge_folder, reasons, similarity, videos_in
+from bench.similarity import ExtractorError, load_extractor
+from pipeline.data import find_requests
+from pipeline.exit_code import Exit
+from pipeline.jobs import MANIFEST as RUN_MANIFEST
+from pipeline.video import read
+from submit.checks import Note, NotEvaluated, check
+from submit.pack import ENTRY
+from submit.sandbox import TIMED_OUT, snapshot
+from submit.trial import Run, Trial
+
+OUTPUTS = "outputs"
+
+
+@check(
+    "S10", "clean run", "there it runs without your packages, your network, your folders",
+    "run the archive's infer.py by hand in a new environment; what it says is above", Exit.SIMILARITY,
+)  # fmt: skip
+def clean_run(trial: Trial) -> Iterator[str]:
+    """New environment, no network, another folder, data that can only be read; then the judge's verdict."""
+    run = trial.first
+    yield Note(f"no network by {trial.sandbox.blocked_by}; in {trial.work.name!r}")
+    yield from _failed(run)
+    reference = trial.question.data / OUTPUTS
+    if not reference.is_dir():
+        raise NotEvaluated(f"{reference} is missing, so there is no base demo to compare with")
+    try:
+        judge = Judge([load_extractor(name) for name in trial.question.extractors])
+    except ExtractorError as error:
+        raise NotEvaluated(str(error)) from error
+    skeletons = {request.id: request.video for request in find_requests(trial.question.data).requests}
+    comparisons = judge_folder(judge, Folders(reference, run.out, skeletons), lambda text: None)
+    yield from reasons(comparisons)
+    found = similarity(comparisons)
+    if found is not None:
+        yield Note(f"similarity {found:.5f}, the least of {len(comparisons)} videos")
+
+
+@check("S11", "the same twice", "a verdict on one run says nothing of the next", "fix seeds and threads")
+def repeatable(trial: Trial) -> Iterator[str]:
+    """Two runs give equal frames."""
+    one, other = videos_in(trial.first.out), videos_in(trial.second.out)
+    for name in sorted(one.keys() | other.keys()):
+        if name not in one or name not in other:
+            yield f"{name} was made by one of two runs only"
+        elif not np.array_equal(read(one[name]).frames, read(other[name]).frames):
+            yield f"{name} has other frames in the second run"
+
+
+@check("S12", "unseen data", "hidden data has other lengths, sizes, rates, names", "expect nothing of data")
+def unseen_data(trial: Trial) -> Iterator[str]:
+    """One longer video of odd size and rate, its name Chinese, its image named otherwise; then no image."""
+    unseen, run = trial.unseen
+    yield from _failed(run)
+    path = run.out / f"{unseen.name}.mp4"
+    if path.is_file():
+        clip = read(path)
+        found = Form.of(clip)
+        found = Form(found.frames, Fraction(clip.fps).limit_denominator(1001), found.size)
+        if found != unseen.form:
+            yield f"the unseen video became {found}, expected {unseen.form}"
+    elif run.status == Exit.OK:
+        yield f"{path.name} was not made"
+    run = trial.without_images
+    if run.status != Exit.INPUT:
+        ends = f"without any image {ENTRY} ends with status {run.status}, expected"
+        yield f"{ends} {Exit.INPUT.value}: {run.said}"
+    if "Traceback" in run.said:
+        yield "without any image it ends by a traceback, not by a message"
+
+
+@check("S13", "time", "above the threshold speed counts nothing", "tune.py finds a faster recipe", Exit.TIME)
+def time(trial: Trial) -> Iterator[str]:
+    """A cold start and all videos against the threshold; the environment and first builds against theirs."""
+    run, profile, threshold = trial.first, trial.submission.profile, trial.question.threshold
+    count = max(len(run.lines), 1)
+    each = run.ended.seconds / count
+    yield Note(f"{run.ended.seconds:.1f} s for {count} videos, start included: {each:.2f} s each")
+    yield Note(f"the environment took {trial.environment.seconds:.0f} s")
+    if threshold is not None and each > threshold:
+        yield f"{each:.2f} s a video, allowed are {threshold:g}"
+    if trial.environment.seconds > profile.environment_seconds:
+        yield f"the environment took {trial.environment.seconds:.0f} s of {profile.environment_seconds:.0f}"
+
+
+@check("S14", "nothing left behind", "the grader counts files; its disk is not yours", "write to --out only")
+def tidy(trial: Trial) -> Iterator[str]:
+    """Runs write only what they made, under final names, in the output folder."""
+    for run in (trial.first, trial.second, trial.unseen[1], trial.without_images):
+        yield from (f"{each} was written or changed, as {ENTRY} made {run.out.name}" for each in run.stray)
+        wanted = {RUN_MANIFEST, *(f"{line.get('id')}.mp4" for line in run.lines)}
+        names = {path.name for path in run.out.iterdir()} if run.out.is_dir() else set()
+        yield from (f"{name} is left in the output folder" for name in sorted(names - wanted))
+
+
+@check("S15", "both unpackers", "zipfile forgets modes, unzip keeps them", "start programs by interpreter")
+def both_unpackers(trial: Trial) -> Iterator[str]:
+    """It runs as zipfile unpacks it and as unzip does, and both give the same files."""
+    yield Note(f"zipfile, and {trial.unpacker}")
+    for what, run in (("zipfile", trial.first), (trial.unpacker, trial.second)):
+        yield from (f"unpacked by {what}: {text}" for text in _failed(run))
+    one, other = (snapshot(trial.unpacked(number)) for number in (0, 1))
+    differing = [name for name in trial.submission.files if one.get(name) != other.get(name)]
+    if differing:
+        yield f"the two unpack it differently: {', '.join(differing[:5])}"
+
+
+def _failed(run: Run) -> Iterator[str]:
+    if run.status == TIMED_OUT:
+        yield f"{ENTRY} took longer than {run.ended.seconds:.0f} s and was stopped"
+    elif run.status != Exit.OK:
+        yield f"{ENTRY} ended with status {run.status}: {run.said}"
