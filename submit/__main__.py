@@ -14,14 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from bench.contest import start_process
+from bench.judge import Folders, Judge, judge_folder, reasons, similarity
+from bench.similarity import ExtractorError, load_extractor
 from engines.precision import PrecisionError
 from engines.spec import EngineError
 from generators.contract import GeneratorError
 from optimize.recipe import RecipeError, load_recipe
-from pipeline.data import first_requests
+from pipeline.data import find_requests, first_requests
 from pipeline.errors import InputError
 from pipeline.exit_code import Exit
 from pipeline.script import run, say, stop
@@ -31,7 +35,8 @@ from submit.checks import FAIL, NOT_EVALUATED
 from submit.errors import SubmitError
 from submit.pack import pack
 from submit.profile import load_profile
-from submit.trial import Question
+from submit.trial import Question, Verdict
+from submit.trial_checks import OUTPUTS
 
 
 def main() -> Exit:
@@ -45,7 +50,7 @@ def main() -> Exit:
         return stop("submit", error, error.status)
     except (GeneratorError, PrecisionError, RecipeError) as error:
         return stop("submit", error, Exit.USAGE)
-    except EngineError as error:
+    except (EngineError, ExtractorError) as error:
         return stop("submit", error, Exit.ENVIRONMENT)
     except OSError as error:
         return stop("submit", f"{error}; make room or choose another --out", Exit.EXHAUSTED)
@@ -73,20 +78,36 @@ def run_check(args: argparse.Namespace) -> Exit:
     profile = load_profile(args.target)
     if args.max_mb is not None:
         profile = replace(profile, max_mb=args.max_mb)
-    first_requests(args.data, 1)  # an error here, not in the trial
-    question = Question(args.data, args.extractors, args.time_threshold, args.limit)
-    results = check_archive(args.archive, profile, question, say)
+    judge = judge_against(args.data, args.extractors)
+    question = Question(args.data, judge, start_process, args.time_threshold, args.limit)
+    results = []
+    for result in check_archive(args.archive, profile, question, say):
+        results.append(result)
+        if not args.json:
+            print(told(result), flush=True)
+    results.sort(key=lambda result: result.id)
     if args.json:
         about = {"target": profile.name, "checks": [asdict(each) for each in results]}
         print(json.dumps(about, ensure_ascii=False))
-    else:
-        print("\n".join(map(told, results)))
     failed = [each.id for each in results if each.status == FAIL]
     open_ = [each.id for each in results if each.status == NOT_EVALUATED]
     say(f"{len(results) - len(failed) - len(open_)} of {len(results)} checks pass"
         + (f"; failed: {', '.join(failed)}" if failed else "")
         + (f"; not evaluated: {', '.join(open_)}" if open_ else ""))  # fmt: skip
     return exit_status(results)
+
+
+def judge_against(data: Path, extractors: list[str]) -> Callable[[Path], Verdict]:
+    """What holds a folder's videos against those of data/outputs. InputError, ExtractorError."""
+    first_requests(data, 1)  # an error here, not in the trial
+    judge = Judge([load_extractor(name) for name in extractors])
+    skeletons = {request.id: request.video for request in find_requests(data).requests}
+
+    def against(folder: Path) -> Verdict:
+        comparisons = judge_folder(judge, Folders(data / OUTPUTS, folder, skeletons), lambda text: None)
+        return Verdict(similarity(comparisons), reasons(comparisons))
+
+    return against
 
 
 def parse() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pipeline.exit_code import Exit
@@ -24,24 +24,22 @@ ALL = {each.id: each for each in sorted([*STATIC, *TRIALS], key=lambda each: eac
 
 
 def check_archive(
-    path: Path, profile: Profile, question: Question, say: Callable[[str], None], python: Path | None = None
-) -> list[Result]:
-    """A result for every check. python: an environment to use in place of a new one, for tests.
+    path: Path, profile: Profile, question: Question, say: Callable[[str], None]
+) -> Iterator[Result]:
+    """The result of every check, as it comes: first those that run nothing, then the others.
 
-    InputError: this is no zip file, or there is no data. What is never run stays so: the trials begin only
-    if the archive is safe to unpack.
+    InputError: this is no zip file. An archive that is not safe to unpack is never run.
     """
     with Submission(path, profile) as submission:
-        results = _told(STATIC, submission, say)
-        with Trial(submission, question, say, python) as trial:
-            results += _told(TRIALS, trial, say)
-    return sorted(results, key=lambda each: each.id)
+        yield from (evaluate(each, submission) for each in STATIC)
+        with Trial(submission, question, say) as trial:
+            yield from (evaluate(each, trial) for each in TRIALS)
 
 
 def check_statically(path: Path, profile: Profile) -> list[Result]:
     """The checks that run nothing of the archive. InputError: this is no zip file."""
     with Submission(path, profile) as submission:
-        return _told(STATIC, submission, lambda text: None)
+        return [evaluate(each, submission) for each in STATIC]
 
 
 def exit_status(results: Iterable[Result]) -> Exit:
@@ -61,11 +59,3 @@ def told(result: Result) -> str:
     if result.problems:
         lines += [f"    why: {result.reason}", f"    fix: {result.fix}"]
     return "\n".join(lines)
-
-
-def _told(checks: Sequence[Check], subject: object, say: Callable[[str], None]) -> list[Result]:
-    results = []
-    for each in checks:
-        results.append(evaluate(each, subject))
-        say(told(results[-1]))
-    return results

@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from bench.contest import Ended, start_process
 from submit.checks import NotEvaluated
 from submit.pack import REQUIREMENTS, WHEELS
 
@@ -28,6 +28,16 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
 '''
 TIMED_OUT = 124  # coreutils' timeout
+
+
+class Ended(Protocol):
+    """How a process ended: its exit status, its wall seconds."""
+
+    status: int
+    seconds: float
+
+
+Start = Callable[[list[str], Path], Ended]
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Sandbox:
     environment: Environment
     work: Path
     seconds: float
+    start: Start
 
     @property
     def blocked_by(self) -> str:
@@ -110,7 +121,7 @@ class Sandbox:
             variables["PYTHONPATH"] = str(guard)
         limit = ["timeout", "--kill-after=20", f"{self.seconds:.0f}"]
         clean = ["env", "-i", f"--chdir={folder}", *(f"{name}={value}" for name, value in variables.items())]
-        return start_process([*before, *limit, *clean, str(self.environment.python), *arguments], log)
+        return self.start([*before, *limit, *clean, str(self.environment.python), *arguments], log)
 
 
 def snapshot(folder: Path) -> Mapping[str, str]:

@@ -7,16 +7,25 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench.contest import Ended
 from pipeline.jobs import MANIFEST as RUN_MANIFEST
 from submit.archive import unpack, unpack_with_unzip
 from submit.checks import NotEvaluated, Submission
 from submit.pack import ENTRY
-from submit.sandbox import NAME, Environment, Sandbox, make_environment, read_only, snapshot, writable
+from submit.sandbox import (
+    NAME,
+    Ended,
+    Environment,
+    Sandbox,
+    Start,
+    make_environment,
+    read_only,
+    snapshot,
+    writable,
+)
 from submit.trial_data import Unseen, copy_without_outputs, make_unseen
 
 LAST_LINES = 6
@@ -25,13 +34,25 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """The least similarity of some videos, None if one has none, and why they do not pass."""
+
+    similarity: float | None
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
 class Question:
-    """What a trial is made with: a data folder with outputs, extractors, seconds a video that are allowed,
-    and the most seconds that any run may take.
+    """What a trial is made with.
+
+    data: a folder with outputs. judge: holds the videos of a folder against those; start: runs a command, its
+    stderr in a log. Both are bench's, handed in because rooms of one floor do not import each other.
+    threshold: seconds a video that are allowed; limit: the most seconds that any run may take.
     """
 
     data: Path
-    extractors: list[str] = field(default_factory=lambda: ["stfn"])
+    judge: Callable[[Path], Verdict]
+    start: Start
     threshold: float | None = None
     limit: float = 3600.0
 
@@ -91,7 +112,7 @@ class Trial:
     @property
     def sandbox(self) -> Sandbox:
         """Where runs are made."""
-        return Sandbox(self.environment, self.work, self.question.limit)
+        return Sandbox(self.environment, self.work, self.question.limit, self.question.start)
 
     @property
     def data(self) -> Path:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
-from bench.checks import Form
-from bench.judge import Folders, Judge, judge_folder, reasons, similarity, videos_in
-from bench.similarity import ExtractorError, load_extractor
-from pipeline.data import find_requests
 from pipeline.exit_code import Exit
 from pipeline.jobs import MANIFEST as RUN_MANIFEST
 from pipeline.video import read
@@ -18,6 +14,7 @@ from submit.checks import Note, NotEvaluated, check
 from submit.pack import ENTRY
 from submit.sandbox import TIMED_OUT, snapshot
 from submit.trial import Run, Trial
+from submit.trial_data import Form
 
 OUTPUTS = "outputs"
 
@@ -34,22 +31,18 @@ def clean_run(trial: Trial) -> Iterator[str]:
     reference = trial.question.data / OUTPUTS
     if not reference.is_dir():
         raise NotEvaluated(f"{reference} is missing, so there is no base demo to compare with")
-    try:
-        judge = Judge([load_extractor(name) for name in trial.question.extractors])
-    except ExtractorError as error:
-        raise NotEvaluated(str(error)) from error
-    skeletons = {request.id: request.video for request in find_requests(trial.question.data).requests}
-    comparisons = judge_folder(judge, Folders(reference, run.out, skeletons), lambda text: None)
-    yield from reasons(comparisons)
-    found = similarity(comparisons)
-    if found is not None:
-        yield Note(f"similarity {found:.5f}, the least of {len(comparisons)} videos")
+    verdict = trial.question.judge(run.out)
+    yield from verdict.reasons
+    if verdict.similarity is not None:
+        yield Note(f"similarity {verdict.similarity:.5f}, the least of {len(_videos(run))} videos")
 
 
 @check("S11", "the same twice", "a verdict on one run says nothing of the next", "fix seeds and threads")
 def repeatable(trial: Trial) -> Iterator[str]:
     """Two runs give equal frames."""
-    one, other = videos_in(trial.first.out), videos_in(trial.second.out)
+    one, other = _videos(trial.first), _videos(trial.second)
+    if not one and not other:
+        raise NotEvaluated("neither run made a video: see S10")
     for name in sorted(one.keys() | other.keys()):
         if name not in one or name not in other:
             yield f"{name} was made by one of two runs only"
@@ -64,9 +57,7 @@ def unseen_data(trial: Trial) -> Iterator[str]:
     yield from _failed(run)
     path = run.out / f"{unseen.name}.mp4"
     if path.is_file():
-        clip = read(path)
-        found = Form.of(clip)
-        found = Form(found.frames, Fraction(clip.fps).limit_denominator(1001), found.size)
+        found = Form.of(path)
         if found != unseen.form:
             yield f"the unseen video became {found}, expected {unseen.form}"
     elif run.status == Exit.OK:
@@ -120,3 +111,8 @@ def _failed(run: Run) -> Iterator[str]:
         yield f"{ENTRY} took longer than {run.ended.seconds:.0f} s and was stopped"
     elif run.status != Exit.OK:
         yield f"{ENTRY} ended with status {run.status}: {run.said}"
+
+
+def _videos(run: Run) -> dict[str, Path]:
+    """What it made, by id."""
+    return {path.stem: path for path in sorted(run.out.glob("[!.]*.mp4"))}
