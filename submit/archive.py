@@ -27,6 +27,7 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others stop some graders
 LITTER = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".svn", "__pycache__", ".ipynb_checkpoints"}
 ENCRYPTED = 0x1
 MB = 1e6
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, UnicodeDecodeError)  # to zipfile
 
 
 def write_archive(path: Path, files: Mapping[str, Path | bytes]) -> str:
@@ -64,7 +65,7 @@ def read_entries(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path}: is not a zip file that can be read ({error}); pack it again") from error
 
 
@@ -117,17 +118,18 @@ def damaged(path: Path) -> Iterator[str]:
                 with archive.open(entry) as content:
                     while content.read(1 << 20):
                         pass
-            except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+            except DAMAGE as error:
                 yield f"{entry.orig_filename!r} cannot be unpacked: {error}"
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack with Python's zipfile, which forgets modes. InputError, and nothing written, if it is unsafe."""
-    wrong = next(unsafe(read_entries(path)), None)
-    if wrong:
-        raise InputError(f"{path}: {wrong}; not unpacked")
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(folder)
+    """Unpack with Python's zipfile, which forgets modes. InputError: damaged; unsafe, and nothing written."""
+    _check_safe(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    except DAMAGE as error:
+        raise InputError(f"{path}: cannot be unpacked ({error})") from error
 
 
 def unpack_with_unzip(path: Path, folder: Path) -> str:
@@ -142,12 +144,16 @@ def unpack_with_unzip(path: Path, folder: Path) -> str:
             if entry.create_system == UNIX and entry.external_attr >> 16 & 0o777:
                 (folder / entry.filename).chmod(entry.external_attr >> 16 & 0o777)
         return "zipfile, with modes set as unzip does"
-    wrong = next(unsafe(read_entries(path)), None)
-    if wrong:
-        raise InputError(f"{path}: {wrong}; not unpacked")
+    _check_safe(path)
     folder.mkdir(parents=True, exist_ok=True)
     command = [tool, "-q", "-o", str(path.resolve()), "-d", str(folder)]
     answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if answer.returncode:
         raise SubmitError(f"unzip ended with status {answer.returncode}: {answer.stderr.strip()}")
     return "unzip"
+
+
+def _check_safe(path: Path) -> None:
+    wrong = next(unsafe(read_entries(path)), None)
+    if wrong:
+        raise InputError(f"{path}: {wrong}; not unpacked")

@@ -33,7 +33,7 @@ SECRETS = {
 TEXT = {".py", ".toml", ".txt", ".json", ".yaml", ".yml", ".cfg", ".ini", ".md", ".sh", ".csv", ""}
 GRAPHS = {".onnx", ".engine"}
 ROOTS = "home|root|Users|mnt|media|data|workspace|work|opt|srv|tmp|var|usr|tcdata|content|kaggle|private"
-ABSOLUTE = re.compile(rf"(?<![\w./:~-])(/({ROOTS})/[\w.-]|~/\w|[A-Za-z]:[\\/](?![\\/])[\w.-])")
+ABSOLUTE = re.compile(rf"(?<![\w./:~-])(/({ROOTS})/[\w.-]|~/\w|[A-Za-z]:(\\{{1,2}}|/)[\w.-])")
 WORKING_FOLDER = ("os.getcwd", "Path.cwd", "pathlib.Path.cwd")
 ABSOLUTE_IN_BYTES = re.compile(rb"/(home|root|Users|workspace)/[\w.-]{2,}/[\w.-]{2,}")
 

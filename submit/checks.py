@@ -119,7 +119,7 @@ class Submission:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vivace-")))
         try:
             unpack(self.path, folder)
-        except (OSError, ValueError) as error:
+        except InputError as error:
             raise NotEvaluated(f"the archive cannot be unpacked ({error}): see S01") from error
         return folder
 

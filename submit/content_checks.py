@@ -55,8 +55,9 @@ def requirements(submission: Submission) -> Iterator[str]:
 def imports_covered(submission: Submission) -> Iterator[str]:
     """What the entry script imports with this recipe is pinned, or on the target's image."""
     profile, own = submission.profile, submission.manifest.generator
-    if own is not None and own not in submission.files:
-        yield f"the generator {own} is not in the archive"
+    lacking = [name for name in (ENTRY, own) if name and name not in submission.files]
+    if lacking:
+        yield from (f"{name} is not in the archive" for name in lacking)
         return
     path = submission.folder / REQUIREMENTS
     pins = {pin.key for pin in parse_pins(path.read_text(encoding="utf-8"))[0]} if path.is_file() else set()

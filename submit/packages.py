@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -140,6 +141,12 @@ def installs_offline(requirements: Path, wheels: Path, profile: Profile) -> str 
     return None
 
 
+def only_what_is_given() -> dict[str, str]:
+    """An environment in which pip knows of no index and no wheels but those on its command line."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    return {**kept, "PIP_CONFIG_FILE": os.devnull}
+
+
 def _ask_pip(wanted: Sequence[str], profile: Profile, constraints: Sequence[str]) -> dict[str, dict]:
     """Metadata of what pip would install, by package."""
     with tempfile.TemporaryDirectory() as workshop:
@@ -157,7 +164,8 @@ def _pip(arguments: Sequence[str], profile: Profile) -> None:
     command += [word for tag in profile.platforms for word in ("--platform", tag)]
     if profile.index and arguments[0] == "download":
         command += ["--extra-index-url", profile.index]
-    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    own = only_what_is_given() if "--no-index" in arguments else None
+    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=own)
     if answer.returncode:
         said = [line for line in answer.stderr.splitlines() if line.startswith("ERROR")] or ["nothing"]
         what = f"pip finds no packages for Python {profile.python} and glibc {profile.glibc}"

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from submit.checks import NotEvaluated
 from submit.pack import REQUIREMENTS, WHEELS
+from submit.packages import only_what_is_given
 
 NAME = "提交 检查"  # in every path of the trial: a space, and letters that are not ASCII
 # Runs in the child instead of its own sitecustomize, where the system permits no network namespaces.
@@ -58,17 +59,22 @@ def make_environment(folder: Path, python: str, unpacked: Path, image: bool = Fa
     began = time.perf_counter()
     _run([python, "-m", "venv", *(["--system-site-packages"] if image else []), str(folder)])
     own = folder / "bin" / "python"
-    wheels = ["--require-hashes"] if (unpacked / WHEELS).is_dir() else []
     options = ["--quiet", "--no-input", "--no-deps", "--disable-pip-version-check", "--no-compile"]
-    _run([str(own), "-m", "pip", "install", *options, *wheels, "-r", REQUIREMENTS], unpacked)
+    install = [str(own), "-m", "pip", "install", *options, "-r", REQUIREMENTS]
+    if (unpacked / WHEELS).is_dir():
+        _run([*network_namespace(), *install, "--require-hashes"], unpacked, only_what_is_given())
+    else:
+        _run(install, unpacked)
     return Environment(own, time.perf_counter() - began)
 
 
-def _run(command: Sequence[str], folder: Path | None = None) -> None:
-    answer = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+def _run(command: Sequence[str], folder: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+    answer = subprocess.run(
+        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     if answer.returncode:
         said = [line for line in answer.stderr.splitlines() if "is ignored" not in line][-3:]
-        raise NotEvaluated("\n".join([f"{' '.join(command[1:4])} failed here:", *said]))
+        raise NotEvaluated("\n".join([f"{' '.join(command)} failed here:", *said]))
 
 
 def network_namespace() -> list[str]:

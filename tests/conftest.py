@@ -71,6 +71,17 @@ def tiny_engines(tiny):
     return {name: TorchEngine(spec, tiny.build(name)) for name, spec in tiny.components.items()}
 
 
+@pytest.fixture(scope="session")
+def tiny_built(tiny, tmp_path_factory):
+    """A folder for VIVACE_BUILT with the tiny presenter's graphs in fp32."""
+    from engines.export import Target, export_onnx
+
+    folder = tmp_path_factory.mktemp("built")
+    for component in tiny.components:
+        export_onnx(tiny, component, Target(folder / tiny.name, lambda text: None))
+    return folder
+
+
 class Plain:
     """A generator in NumPy alone: latents (1, F, 12, 8) are means of 8x8 pixels; `flow` says its flow.
 
