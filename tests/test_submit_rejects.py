@@ -104,7 +104,7 @@ SPOILT = {
     "secret file": ("S04", "may be a secret", {".env": b"X=1"}),
     "private key": ("S04", "a private key", {"a.txt": b"-----BEGIN RSA PRIVATE KEY-----\n"}),
     "token": ("S04", "a GitHub token", {"a.py": b"T = 'ghp_" + b"a1B2" * 9 + b"'\n"}),
-    "password": ("S04", "a password", {"a.toml": b'password = "correct horse"'.replace(b" horse", b"horse")}),
+    "password": ("S04", "a password", {"a.toml": b'password = "correcthorse"'}),
     "absolute path in code": ("S05", "begins an absolute path",
                               {"infer.py": first_line('WEIGHTS = "/home/me/weights.bin"\n')}),
     "drive letter": ("S05", "begins an absolute path", {
