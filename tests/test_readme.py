@@ -16,7 +16,8 @@ from pipeline.video import read
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 SAMPLE = ROOT / "data" / "sample"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+CHINESE = ROOT / "README.zh-CN.md"
+PAGES = [README, CHINESE, *sorted((ROOT / "docs").rglob("*.md"))]
 OPERATORS = re.compile(r"^[|&;<>()]+$")
 
 

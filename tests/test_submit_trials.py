@@ -122,7 +122,8 @@ def test_other_frames_in_the_second_run_are_noticed(trial, spoilt):
 @pytest.mark.parametrize(("code", "text"), [
     ("assert all(name.isascii() for name in os.listdir(sys.argv[2] + '/videos'))", "status 1"),
     ("assert os.listdir(sys.argv[2] + '/images'), 'no image'", "without any image infer.py ends with"),
-    ("import pipeline.video as v\nv.VideoReader.__init__.__globals__['MAX_FRAMES'] = 5", "ended with status 3"),
+    ("import generators.presenter.generator as g\ncover = g.cover\n"
+     "g.cover = lambda x, *size: cover(x, *size) if x.shape[1] % 2 == 0 else 1 / 0", "ZeroDivisionError"),
 ])
 def test_what_only_unseen_data_shows_is_rejected(trial, spoilt, code, text):
     found = failed(trial(["S12"], spoilt(code)))
@@ -183,7 +184,7 @@ def test_there_is_no_network_whatever_blocks_it(tmp_path, monkeypatch, namespace
 def test_the_child_has_a_home_of_nobodys_and_none_of_our_variables(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     monkeypatch.setenv("VIVACE_BUILT", "/nowhere")
-    program = "import os; home = os.environ['HOME']; print(home, os.listdir(home), 'VIVACE_BUILT' in os.environ)"
+    program = "from os import *; print(environ['HOME'], listdir(environ['HOME']), 'VIVACE_BUILT' in environ)"
     status, said = sandboxed(tmp_path, program)
     assert (status, said) == (0, f"{tmp_path}/提交 1/home [] False")
 

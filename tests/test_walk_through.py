@@ -1,0 +1,94 @@
+"""The contest walk-through: every command runs as it stands there, and both READMEs say the same."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_readme import CHINESE, README, blocks, commands
+
+from submit.check import ALL
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADING, CHINESE_HEADING = "## Contest walk-through", "## 参赛流程"
+
+
+def section(page, heading):
+    """The text under a heading of a page, up to the next of its rank."""
+    after = page.read_text(encoding="utf-8").partition(f"{heading}\n")[2]
+    return re.split(r"^## ", after, flags=re.MULTILINE)[0]
+
+
+def walk_through():
+    """The words of its commands, in order."""
+    return [words for words in commands(section(README, HEADING)) if words[0] == "python"]
+
+
+def code(page):
+    """What stands in its fenced blocks, without comments."""
+    fenced = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [[line.partition("#")[0].rstrip() for line in block.splitlines()] for block in fenced]
+
+
+def tables(page):
+    """For every cell of every table: its code and its numbers, which are no matter of language."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE):
+        rows = [line.strip().strip("|").split("|") for line in block.splitlines()]
+        found.append([[sorted(re.findall(r"`[^`]+`|\d[\d.]*\d|\d", cell)) for cell in row] for row in rows])
+    return found
+
+
+def test_both_readmes_have_the_same_commands():
+    assert code(README) == code(CHINESE) and len(code(README)) >= 8
+    assert blocks(README.read_text(encoding="utf-8"))[:2] == blocks(CHINESE.read_text(encoding="utf-8"))[:2]
+
+
+def test_both_readmes_have_the_same_tables():
+    one, other = tables(README), tables(CHINESE)
+    assert [len(table) for table in one] == [len(table) for table in other] and len(one) == 7
+    for table, translated in zip(one, other, strict=True):
+        for row, same in zip(table, translated, strict=True):
+            assert row == same
+
+
+def test_both_readmes_have_the_same_sections_and_pictures():
+    pages = [page.read_text(encoding="utf-8") for page in (README, CHINESE)]
+    for form in (r"^#+ ", r"\]\(((?:docs|bench|examples)[^)]+)\)", r"^\| S\d\d "):
+        one, other = (re.findall(form, page, re.MULTILINE) for page in pages)
+        assert one == other and one
+
+
+def test_the_table_of_checks_is_that_of_the_code():
+    rows = re.findall(r"^\| (S\d\d) \|.*\| (\d) \|$", section(README, HEADING), re.MULTILINE)
+    assert rows == [(id, str(check.exit.value)) for id, check in ALL.items()]
+
+
+def test_a_difference_between_tables_is_noticed(tmp_path):
+    for name, cell in (("one.md", "1.5 of `a`"), ("other.md", "`a` 的 1.6")):
+        (tmp_path / name).write_text(f"| a |\n|---|\n| {cell} |\n")
+    one, other = (tables(tmp_path / name) for name in ("one.md", "other.md"))
+    assert one == [[[[]], [[]], [["1.5", "`a`"]]]] and other == [[[[]], [[]], [["1.6", "`a`"]]]]
+
+
+@pytest.mark.slow
+def test_every_command_of_the_walk_through_runs_and_the_archive_passes_all_checks(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    environment["VIVACE_BUILT"] = str(tmp_path / "built")
+    asked = walk_through()
+    assert [words[1:4] for words in asked][-2:] == [["-m", "submit", "pack"], ["-m", "submit", "check"]]
+    for words in asked:
+        words = [re.sub("^out/", f"{tmp_path}/", word) for word in words]
+        if words[2:4] == ["submit", "check"]:
+            words.append("--json")
+        answer = subprocess.run(
+            [sys.executable, *words[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+    results = {each["id"]: each for each in json.loads(answer.stdout)["checks"]}
+    assert list(results) == list(ALL) and {each["status"] for each in results.values()} == {"pass"}
+    similarity = re.search(r"similarity ([\d.]+)", " ".join(results["S10"]["notes"]))
+    assert float(similarity[1]) >= 0.97
+    assert "no network by" in " ".join(results["S10"]["notes"])
