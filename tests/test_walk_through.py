@@ -84,8 +84,9 @@ def test_every_command_of_the_walk_through_runs_and_the_archive_passes_all_check
         words = [re.sub("^out/", f"{tmp_path}/", word) for word in words]
         if words[2:4] == ["submit", "check"]:
             words.append("--json")
+        command = [sys.executable, *words[1:]]
         answer = subprocess.run(
-            [sys.executable, *words[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
         assert answer.returncode == 0, answer.stdout + answer.stderr
     results = {each["id"]: each for each in json.loads(answer.stdout)["checks"]}
     assert list(results) == list(ALL) and {each["status"] for each in results.values()} == {"pass"}
