@@ -79,7 +79,7 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
             "entry": _entry(name, profile, built),
             "build": {"components": built.build, "seconds_at_a_guess": round(built.build_seconds)},
             "tools": _tools(built.tools, profile),
-            "licences": _licences(pins),
+            "licences": _licences(pins, name),
             "files": {each: _sha256(content) for each, content in sorted(files.items())},
         }
         files[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
@@ -153,10 +153,13 @@ def _tools(built: Mapping[str, str], profile: Profile) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _licences(pins: Iterable[Pin]) -> dict[str, str]:
+def _licences(pins: Iterable[Pin], generator: str) -> dict[str, str]:
     found = {pin.name: pin.licence or "unknown" for pin in pins}
     found |= {name: f"{text}; {FFMPEG}" for name, text in found.items() if name == "imageio-ffmpeg"}
-    return {"this code and the bundled weights": "Apache-2.0", **found}
+    ours = {"Vivace": "Apache-2.0"}
+    if generator in BUNDLED:
+        ours[f"{generator}'s weights"] = "Apache-2.0"
+    return ours | found
 
 
 def _sha256(content: Path | bytes) -> str:

@@ -135,6 +135,11 @@ class Trial:
         return self._once("second", lambda: self._run("second", self.data, 1, self.unpacked(1)))
 
     @property
+    def again(self) -> Run:
+        """As the first, in the same folder: what it built is there."""
+        return self._once("again", lambda: self._run("again", self.data, 0, self.elsewhere))
+
+    @property
     def unseen(self) -> tuple[Unseen, Run]:
         """A video unlike those of the data folder."""
         return self._once("unseen", self._run_unseen)

@@ -72,16 +72,22 @@ def unseen_data(trial: Trial) -> Iterator[str]:
 
 @check("S13", "time", "above the threshold speed counts nothing", "tune.py finds a faster recipe", Exit.TIME)
 def time(trial: Trial) -> Iterator[str]:
-    """A cold start and all videos against the threshold; the environment and first builds against theirs."""
-    run, profile, threshold = trial.first, trial.submission.profile, trial.question.threshold
+    """A cold start and all videos against the threshold; the environment and first builds against theirs.
+
+    Of a submission that builds engines at its first run, the second one in that folder counts.
+    """
+    profile, threshold = trial.submission.profile, trial.question.threshold
+    builds = trial.submission.manifest.entry.get("build")
+    run = trial.again if builds else trial.first
+    preparing = trial.environment.seconds + max(trial.first.ended.seconds - run.ended.seconds, 0.0)
     count = max(len(run.lines), 1)
     each = run.ended.seconds / count
     yield Note(f"{run.ended.seconds:.1f} s for {count} videos, start included: {each:.2f} s each")
-    yield Note(f"the environment took {trial.environment.seconds:.0f} s")
+    yield Note(f"the environment took {preparing:.0f} s")
     if threshold is not None and each > threshold:
         yield f"{each:.2f} s a video, allowed are {threshold:g}"
-    if trial.environment.seconds > profile.environment_seconds:
-        yield f"the environment took {trial.environment.seconds:.0f} s of {profile.environment_seconds:.0f}"
+    if preparing > profile.environment_seconds:
+        yield f"the environment took {preparing:.0f} s of {profile.environment_seconds:.0f}"
 
 
 @check("S14", "nothing left behind", "the grader counts files; its disk is not yours", "write to --out only")
