@@ -1,6 +1,7 @@
 """Trials: a whole submission passes them, and each fault that only a run shows is found by its check."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -133,6 +134,14 @@ def test_what_only_unseen_data_shows_is_rejected(trial, spoilt, code, text):
 def test_a_run_above_the_threshold_is_too_slow(trial):
     found = failed(trial(["S13"], threshold=0.001))
     assert "s a video, allowed are 0.001" in found["S13"][0]
+
+
+def test_what_is_built_at_the_first_run_counts_as_the_environments_time(trial, spoilt):
+    code = "built = HERE / 'engines/built/x'\nif not built.exists():\n    built.touch()\n    time.sleep(8)"
+    builds = {"submission.json": lambda content: content.replace(b'"build": false', b'"build": true')}
+    result = trial(["S13"], spoilt(code, **builds), threshold=4.0)["S13"]
+    assert result.status == PASS, result
+    assert 6 <= int(re.search(r"the environment took (\d+) s", result.notes[1])[1]) <= 10
 
 
 @pytest.mark.parametrize(("code", "text"), [
