@@ -3,6 +3,7 @@
 python -m bench --candidate out                       finished videos against DATA/outputs
 python -m bench --recipes a.toml --rivals b.json      recipes and rivals side by side, timed and judged
 python -m bench compare old/report.json new/report.json    exit 5 or 6 on a regression
+python -m bench waterfall report/report.json         where the time goes, and the floor
 python -m bench sensitivity --out docs/sensitivity.md what the gate and the checks catch
 python -m bench backends                              engines on one clip, interleaved
 python -m bench extractor export|train                feature extractors
@@ -30,6 +31,7 @@ from bench.sensitivity import INTRODUCTION, measure, scenes_of, table
 from bench.similarity import EXTRACTORS, ExtractorError, load_extractor
 from bench.timing import Job, RunFailed, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
+from bench.waterfall import bars_of, draw_waterfall
 from engines.doctor import examine
 from engines.precision import PrecisionError
 from engines.spec import EngineError
@@ -43,7 +45,7 @@ from pipeline.script import run, say, stop
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
-COMMANDS = ("judge", "compare", "sensitivity", "backends", "extractor")
+COMMANDS = ("judge", "compare", "waterfall", "sensitivity", "backends", "extractor")
 WAYS = [
     "torch:bf16", "torch-compile:fp32", "onnxruntime:fp32", "onnxruntime:fp16",
     "onnxruntime:fp32,denoise=int8-fp32", "openvino:fp32", "openvino:fp16", "openvino:bf16",
@@ -118,6 +120,20 @@ def run_compare(args: argparse.Namespace) -> Exit:
         raise Misuse(str(error)) from error
     print(found)
     return found.exit
+
+
+def run_waterfall(args: argparse.Namespace) -> Exit:
+    """Draw where a timed report's seconds go."""
+    try:
+        bars = bars_of(read_json(args.report), load_generator(args.generator), args.device)
+    except ValueError as error:
+        raise Misuse(f"{args.report}: {error}") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise Misuse(f"{args.report} is no report.json of timed recipes") from error
+    draw_waterfall(bars, args.out)
+    for bar in bars:
+        print(f"{bar.name}: {bar.seconds:.2f} s a video, floor {bar.floor:.2f} s")
+    return Exit.OK
 
 
 def run_backends(args: argparse.Namespace) -> Exit:
@@ -202,6 +218,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     against.add_argument("old", type=Path)
     against.add_argument("new", type=Path)
     against.set_defaults(run_command=run_compare)
+    fall = commands.add_parser("waterfall", help="draw where the seconds of timed recipes go")
+    fall.add_argument("report", type=Path, help="report.json of timed recipes")
+    fall.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    fall.add_argument("--device", default="cpu", help="whose peak is measured: cpu, cuda (cpu)")
+    fall.add_argument("--out", type=Path, default=Path("waterfall.png"), help="the picture (waterfall.png)")
+    fall.set_defaults(run_command=run_waterfall)
     _add_backends(commands.add_parser("backends", help="engines on one clip, in interleaved rounds"))
     caught = commands.add_parser("sensitivity", help="defects, and what catches them; 5 if nothing does")
     caught.add_argument("--data", type=Path, default=SAMPLE, help="its outputs/ are used (the sample)")

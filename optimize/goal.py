@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-COVERAGE, CONFIDENCE = 0.9, 0.9  # of other videos, and of that claim
+COVERAGE, CONFIDENCE = 0.99, 0.9  # of other videos, and of that claim
 
 
 @dataclass(frozen=True)

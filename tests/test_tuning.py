@@ -99,7 +99,7 @@ def test_a_folder_is_tuned_and_the_second_time_nothing_is_run_again(data, tiny_f
     out = tmp_path / "fast.toml"
     tuned = tune_folder(job, Goal(0.5), [PLAIN], out, lambda text: None)
     recipe = load_recipe(out)
-    assert recipe.steps == tuned.best.recipe.steps and recipe.note.startswith("Tuned on 2 videos")
+    assert recipe.steps == tuned.best.recipe.steps and recipe.note.startswith("Tuned for tiny on 2 videos")
     assert tuned.runs > 0
     with Image.open(tmp_path / "fast.tuning" / "trials.png") as picture:
         assert picture.size == (960, 840)

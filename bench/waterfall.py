@@ -1,0 +1,105 @@
+"""A picture of where time goes: seconds a video of each way, what its factor is, how near the floor it is."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.floor import calls, floor_seconds, operations, peak
+from engines.precision import choose_precisions
+from generators.contract import Generator
+from optimize.recipe import Recipe
+from optimize.step_plan import StepPlan
+
+STAGES = ("start", "read", "condition", "denoise", "decode", "write", "other")
+COLOURS = ("#57606a", "#54aeff", "#4ac26b", "#0969da", "#8250df", "#d4a72c", "#d0d7de")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One way to make the videos: mean seconds a video by stage, and the least its networks could take."""
+
+    name: str
+    stages: dict[str, float]
+    floor: float
+
+    @property
+    def seconds(self) -> float:
+        """All stages together."""
+        return sum(self.stages.values())
+
+    @classmethod
+    def of(cls, run: dict, floor: float) -> Bar:
+        """From a timed run of report.json. Start is the script's time that no video took, shared by them."""
+        timing = run["timing"]
+        count = len(timing["videos"])
+        return cls(run["name"], {"start": timing["cold_start"] / count, **timing["stages"]}, floor)
+
+
+def bars_of(report: dict, generator: Generator, device: str = "cpu") -> list[Bar]:
+    """A bar for each timed run of a report.json that is a recipe, or a rival which is an engine alone.
+
+    The floor takes the rate of half precision where the denoiser runs in that, or in 8 bits. ValueError: the
+    report has no such run. RecipeError: it is of another generator.
+    """
+    work, rates, bars = operations(generator), {}, []
+    for run in report["runs"]:
+        recipe = _recipe(run["recipe"] or {"settings": True})
+        if not (run["timing"] and recipe):
+            continue
+        precision = choose_precisions(recipe.precision, generator.components)["denoise"]
+        kind = precision if precision in ("fp32", "fp16", "bf16") else "bf16"
+        rates[kind] = rates.get(kind) or peak(kind, device)
+        floors = [
+            floor_seconds(calls(generator, recipe, video["frames"]), work, rates[kind])
+            for video in run["videos"]
+            if "frames" in video
+        ]
+        bars.append(Bar.of(run, statistics.fmean(floors)))
+    if not bars:
+        raise ValueError("the report has no timed recipe; make one with python -m bench --recipes")
+    return bars
+
+
+def _recipe(found: dict) -> Recipe | None:
+    """From asdict() of a recipe or an entrant; None if the networks' calls do not follow from it."""
+    if found.get("settings"):
+        return None
+    steps = StepPlan(**found["steps"]) if found.get("steps") else None
+    engine = found["name"], found["backend"], found["precision"]
+    return Recipe(*engine, overlap=found.get("overlap"), steps=steps)
+
+
+def draw_waterfall(bars: Sequence[Bar], path: Path) -> None:
+    """Write a PNG. Above, seconds a video on a logarithmic scale with the factor to the bar before and a mark
+    for the floor; below, each bar's stages in percent.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.4 + 0.75 * len(bars)), layout="constrained")
+    total, shares = figure.subplots(2, sharey=True)
+    places = range(len(bars))
+    total.barh(places, [bar.seconds for bar in bars], color=COLOURS[3], height=0.6)
+    for place, bar in enumerate(bars):
+        before = bars[place - 1].seconds if place else bar.seconds
+        factor = f"   {before / bar.seconds:.1f} times as fast as the row above" if place else ""
+        total.text(bar.seconds * 1.03, place, f"{bar.seconds:.2f} s{factor}", va="center", fontsize=9)
+        total.plot([bar.floor] * 2, [place - 0.38, place + 0.38], color="black", linewidth=2,
+                   label=None if place else "floor: the networks' arithmetic at peak rate")  # fmt: skip
+        left = 0.0
+        for stage, colour in zip(STAGES, COLOURS, strict=True):
+            part = 100 * bar.stages.get(stage, 0.0) / bar.seconds
+            shares.barh(place, part, left=left, color=colour, height=0.6, label=None if place else stage)
+            left += part
+    total.set(xscale="log", xlabel="seconds a video, the script's start included",
+              xlim=(min(bar.floor for bar in bars) / 1.5, 12 * max(bar.seconds for bar in bars)))  # fmt: skip
+    total.legend(loc="lower right", fontsize=8)
+    shares.set(xlabel="percent of the seconds a video", xlim=(0, 100))
+    shares.legend(ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, -0.35), fontsize=8)
+    for panel in (total, shares):
+        panel.set_yticks(list(places), [bar.name for bar in bars])
+    total.invert_yaxis()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
