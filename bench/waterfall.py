@@ -39,7 +39,7 @@ class Bar:
 
 
 def bars_of(report: dict, generator: Generator, device: str = "cpu") -> list[Bar]:
-    """A bar for each timed run of a report.json that is a recipe, or a rival which is an engine alone.
+    """A bar, the slowest first, for each timed run of a report.json that is a recipe, or a rival which is an engine alone.
 
     The floor takes the rate of half precision where the denoiser runs in that, or in 8 bits. ValueError: the
     report has no such run. RecipeError: it is of another generator.
@@ -60,7 +60,7 @@ def bars_of(report: dict, generator: Generator, device: str = "cpu") -> list[Bar
         bars.append(Bar.of(run, statistics.fmean(floors)))
     if not bars:
         raise ValueError("the report has no timed recipe; make one with python -m bench --recipes")
-    return bars
+    return sorted(bars, key=lambda bar: -bar.seconds)
 
 
 def _recipe(found: dict) -> Recipe | None:
@@ -95,7 +95,7 @@ def draw_waterfall(bars: Sequence[Bar], path: Path) -> None:
             left += part
     total.set(xscale="log", xlabel="seconds a video, the script's start included",
               xlim=(min(bar.floor for bar in bars) / 1.5, 12 * max(bar.seconds for bar in bars)))  # fmt: skip
-    total.legend(loc="lower right", fontsize=8)
+    total.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8)
     shares.set(xlabel="percent of the seconds a video", xlim=(0, 100))
     shares.legend(ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, -0.35), fontsize=8)
     for panel in (total, shares):
