@@ -137,6 +137,7 @@ class Trial:
     @property
     def again(self) -> Run:
         """As the first, in the same folder: what it built is there."""
+        self.first  # noqa: B018 (made before this one)
         return self._once("again", lambda: self._run("again", self.data, 0, self.elsewhere))
 
     @property
