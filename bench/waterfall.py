@@ -41,8 +41,8 @@ class Bar:
 def bars_of(report: dict, generator: Generator, device: str = "cpu") -> list[Bar]:
     """A bar for each timed run of a report.json that is a recipe, or a rival which is an engine alone.
 
-    The slowest first. The floor takes the rate of half precision where the denoiser runs in that, or in 8 bits. ValueError: the
-    report has no such run. RecipeError: it is of another generator.
+    The slowest first. The floor takes the rate of half precision where the denoiser runs in that, or in 8
+    bits. ValueError: the report has no such run. RecipeError: it is of another generator.
     """
     work, rates, bars = operations(generator), {}, []
     for run in report["runs"]:
