@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
-from pipeline.video import Clip
+from pipeline.video import Form
 
 # Metric, the least and the most that passes, and what lies beyond. Set between harmless changes (another
 # encoder pass, another backend) and the defects of docs/sensitivity.md, which says what catches each.
@@ -33,21 +32,6 @@ class Check:
     value: str
     limit: str
     passes: bool
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a video is, beside its pictures: frame count, frames per second, width and height."""
-
-    frames: int
-    fps: Fraction
-    size: tuple[int, int]
-
-    @classmethod
-    def of(cls, clip: Clip) -> Form:
-        """A clip's."""
-        count, height, width, _ = clip.frames.shape
-        return cls(count, clip.fps, (width, height))
 
 
 def form_checks(reference: Form, candidate: Form) -> list[Check]:

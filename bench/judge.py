@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from bench.boxes import find_boxes
-from bench.checks import Check, Form, form_checks, metric_checks
+from bench.checks import Check, form_checks, metric_checks
 from bench.companions import companions
 from bench.score import GATE
 from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
 from pipeline.data import VIDEO_SUFFIXES
 from pipeline.errors import InputError
-from pipeline.video import Clip, read
+from pipeline.video import Clip, Form, read
 
 
 @dataclass(frozen=True)

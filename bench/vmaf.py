@@ -10,8 +10,8 @@ import json
 import subprocess
 from pathlib import Path
 
-from bench.checks import Form
 from pipeline.ffmpeg import Ffmpeg, strict_input
+from pipeline.video import Form
 from pipeline.writer import SCALE
 
 SMALLEST = 32  # pixels a side; at 16 the filter crashes (ffmpeg 9.0.2)

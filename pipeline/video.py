@@ -63,6 +63,21 @@ class Clip:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a video is, beside its pictures: frame count, frames per second, width and height."""
+
+    frames: int
+    fps: Fraction
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, clip: Clip) -> Form:
+        """A clip's."""
+        count, height, width, _ = clip.frames.shape
+        return cls(count, clip.fps, (width, height))
+
+
 def _check_boxes(path: Path) -> None:
     """Refuse an MP4 file that ends inside one of its boxes; InputError.
 

@@ -12,28 +12,12 @@ import numpy as np
 
 from pipeline.data import find_requests, first_requests
 from pipeline.picture import read_image
-from pipeline.video import VideoWriter, read
+from pipeline.video import Form, VideoWriter, read
 
 ODD_FPS = Fraction(24000, 1001)
 ODD_NAME, ODD_PERSON = "视频 ü 1", "人 物"
 LONGER = 5  # frames more than the longest video given
 MOST = 200  # frames read of that one
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a video is, beside its pictures: frame count, frames per second, width and height."""
-
-    frames: int
-    fps: Fraction
-    size: tuple[int, int]
-
-    @classmethod
-    def of(cls, path: Path) -> Form:
-        """A file's. InputError: it cannot be read."""
-        clip = read(path)
-        count, height, width, _ = clip.frames.shape
-        return cls(count, Fraction(clip.fps).limit_denominator(1001), (width, height))
 
 
 @dataclass(frozen=True)

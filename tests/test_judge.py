@@ -8,14 +8,14 @@ import pytest
 
 from bench import judge as module
 from bench import similarity
-from bench.checks import Form, form_checks, metric_checks
+from bench.checks import form_checks, metric_checks
 from bench.judge import Folders, Judge, judge_folder, reasons
 from bench.judge import similarity as least_similarity
 from bench.score import score
 from bench.similarity import Cosine, load_extractor
 from bench.vmaf import VmafError
 from pipeline.errors import InputError
-from pipeline.video import Clip
+from pipeline.video import Clip, Form
 from tests.clips import picture_frames, write
 from tests.extractors import write_extractor
 

@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from bench.checks import Form
 from bench.vmaf import SMALLEST, VmafError, vmaf
 from pipeline.ffmpeg import ffmpeg_exe
-from pipeline.video import read
+from pipeline.video import Form, read
 from tests.clips import picture_frames, stand_in, write
 
 FILTERS = subprocess.run([ffmpeg_exe(), "-hide_banner", "-filters"], capture_output=True, text=True).stdout
