@@ -18,15 +18,12 @@ TIMES = 12  # that it is timed; the least counts
 
 def calls(generator: Generator, recipe: Recipe, frames: int) -> dict[str, int]:
     """How often each component is called for a clip; a guard that fires would add to that. RecipeError."""
-    adapted = recipe.adapt(generator)
-    plan = recipe.steps or base_plan(generator)
-    windows = len(adapted.windows.starts(adapted.windows.padded(frames)))
-    branches = len(plan.evaluated) if generator.guidance == 1.0 else plan.branches
+    plan, windows = recipe.steps or base_plan(generator), recipe.adapt(generator).windows.count(frames)
     times = {
         Cadence.REQUEST: 1,
         Cadence.CHUNK: -(-frames // generator.chunk),
         Cadence.WINDOW: windows,
-        Cadence.STEP: windows * branches,
+        Cadence.STEP: windows * plan.calls(generator.guidance),
     }
     return {name: times[spec.cadence] for name, spec in generator.components.items()}
 

@@ -30,6 +30,10 @@ class Windows:
             raise ValueError(f"a clip has at least one frame, got {frames}")
         return max(frames, self.length)
 
+    def count(self, frames: int) -> int:
+        """How many windows a clip of that many frames is sampled in."""
+        return len(self.starts(self.padded(frames)))
+
     def starts(self, frames: int) -> list[int]:
         """First frames of the windows over a clip of frames >= length."""
         if frames < self.length:

@@ -45,9 +45,9 @@ def work(recipe: Recipe, generator: Generator, frames: int) -> dict[str, int]:
     An evaluation is one branch of one window at one step, unless the guard asks for more. RecipeError.
     """
     windows, plan = recipe.adapt(generator).windows, recipe.steps or base_plan(generator)
-    count = len(windows.starts(windows.padded(frames)))
-    branches = len(plan.evaluated) if generator.guidance == 1.0 else plan.branches
-    return {"evaluated steps": len(plan.evaluated), "windows": count, "evaluations": branches * count}
+    count = windows.count(frames)
+    calls = plan.calls(generator.guidance) * count
+    return {"evaluated steps": len(plan.evaluated), "windows": count, "evaluations": calls}
 
 
 if __name__ == "__main__":

@@ -78,6 +78,10 @@ class StepPlan:
         """How many branches are evaluated in all, for each window."""
         return sum(BRANCHES[action] for action in self.actions)
 
+    def calls(self, guidance: float) -> int:
+        """How often each window is evaluated: at guidance 1 the unconditional branch cancels."""
+        return len(self.evaluated) if guidance == 1.0 else self.branches
+
     def check_steps(self, steps: int) -> None:
         """StepPlanError if the plan is for a grid of another length."""
         if len(self.actions) != steps:

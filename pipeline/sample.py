@@ -102,9 +102,7 @@ def base_plan(generator: Generator) -> StepPlan:
 
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:
     """How many windows are evaluated for a clip: the ticks of sample(), unless a guard asks for more."""
-    windows = generator.windows
-    steps = (plan or base_plan(generator)).evaluated
-    return len(steps) * len(windows.starts(windows.padded(frames)))
+    return len((plan or base_plan(generator)).evaluated) * generator.windows.count(frames)
 
 
 def _repeat_last(array: np.ndarray, axis: int, length: int) -> np.ndarray:

@@ -129,7 +129,7 @@ class Workbench:
         """Seconds of the recipe's engines: of an evaluated step of a window in full, and of one branch."""
         case, engines = self.cases[0], self._engines(recipe, say)
         case.prepare(self.generator, engines, lambda: None)
-        windows = len(self.generator.windows.starts(self.generator.windows.padded(case.frames)))
+        windows = self.generator.windows.count(case.frames)
         latents = case.noise()
         taken = {}
         for action in "CF":
@@ -140,7 +140,7 @@ class Workbench:
     def windows(self, recipe: Recipe) -> int:
         """How many windows the recipe has in all cases together."""
         windows = recipe.adapt(self.generator).windows
-        return sum(len(windows.starts(windows.padded(case.frames))) for case in self.cases)
+        return sum(windows.count(case.frames) for case in self.cases)
 
     def run(self, recipe: Recipe, say: Callable[[str], None]) -> tuple[Recipe, list[Judged]]:
         """Make and judge every case's video; a step plan without jumps is fitted first, and returned so."""
