@@ -18,12 +18,12 @@ TIMES = 12  # that it is timed; the least counts
 
 def calls(generator: Generator, recipe: Recipe, frames: int) -> dict[str, int]:
     """How often each component is called for a clip; a guard that fires would add to that. RecipeError."""
-    plan, windows = recipe.steps or base_plan(generator), recipe.adapt(generator).windows.count(frames)
+    plan, windows = recipe.steps or base_plan(generator), recipe.adapt(generator).windows
     times = {
         Cadence.REQUEST: 1,
         Cadence.CHUNK: -(-frames // generator.chunk),
-        Cadence.WINDOW: windows,
-        Cadence.STEP: windows * plan.calls(generator.guidance),
+        Cadence.WINDOW: windows.count(frames),
+        Cadence.STEP: plan.calls(generator.guidance, windows, frames),
     }
     return {name: times[spec.cadence] for name, spec in generator.components.items()}
 

@@ -40,14 +40,14 @@ def main() -> Exit:
 
 
 def work(recipe: Recipe, generator: Generator, frames: int) -> dict[str, int]:
-    """What a recipe has the denoiser do for a clip: steps with an evaluation, windows, evaluations in all.
+    """What a recipe has the denoiser do for a clip: steps with an evaluation, windows in these, evaluations.
 
     An evaluation is one branch of one window at one step, unless the guard asks for more. RecipeError.
     """
     windows, plan = recipe.adapt(generator).windows, recipe.steps or base_plan(generator)
-    count = windows.count(frames)
-    calls = plan.calls(generator.guidance) * count
-    return {"evaluated steps": len(plan.evaluated), "windows": count, "evaluations": calls}
+    counts = [plan.windows(step, windows).count(frames) for step in plan.evaluated]
+    calls = plan.calls(generator.guidance, windows, frames)
+    return {"evaluated steps": len(counts), "windows": sum(counts), "evaluations": calls}
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ class Recipe:
                 self.steps.check_channels(noise.shape[channels_beside(axis, noise.ndim)])
             if self.overlap is not None:
                 adapted.windows = Windows(generator.windows.length, self.overlap)
+            for step in self.steps.evaluated if self.steps else ():
+                self.steps.windows(step, adapted.windows)
         except StepPlanError as error:
             raise RecipeError(f"recipe {self.name}: steps.{error}") from error
         except ValueError as error:

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from generators.windows import Windows
+
 BRANCHES = {"F": 2, "C": 1, "S": 0}  # evaluated by an action
 TERMS = 4  # of a jump: latents, conditional prediction, difference of the branches, prediction before
 
@@ -33,6 +35,8 @@ class StepPlan:
     bounds: for each evaluated step, how far the conditional prediction may have changed since the one before,
     relative to its own size. Beyond it every step until the next evaluated one is run as the base model would
     (the guard). 0 for the first, where nothing is compared. Empty: no guard.
+    overlaps: frames that neighbouring windows share, for the first evaluated steps; the later ones have the
+    generator's own. Early predictions say where things are, and windows agree on that; the last draw them.
     StepPlanError: an unknown letter, a plan that does not begin with F, rows that do not fit the actions.
     """
 
@@ -40,11 +44,13 @@ class StepPlan:
     jumps: tuple[tuple[float, ...], ...] = ()
     bounds: tuple[float, ...] = ()
     levels: tuple[tuple[float, ...], ...] = ()
+    overlaps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("jumps", "levels"):
             object.__setattr__(self, name, tuple(tuple(map(float, row)) for row in getattr(self, name)))
         object.__setattr__(self, "bounds", tuple(map(float, self.bounds)))
+        object.__setattr__(self, "overlaps", tuple(self.overlaps))
         for place, action in enumerate(self.actions):
             if action not in BRANCHES:
                 known = f"known: {', '.join(BRANCHES)}"
@@ -64,6 +70,10 @@ class StepPlan:
             )
         if self.bounds and len(self.bounds) != evaluated:
             raise StepPlanError(f"bounds: must be {evaluated} numbers, one for each evaluated step")
+        if len(self.overlaps) > evaluated or any(type(o) is not int or o < 0 for o in self.overlaps):
+            raise StepPlanError(
+                f"overlaps: must be numbers of frames, 0 or more, for at most the {evaluated} evaluated steps"
+            )
         numbers = [*self.bounds, *(weight for row in self.jumps + self.levels for weight in row)]
         if not all(math.isfinite(number) for number in numbers):
             raise StepPlanError("jumps, levels and bounds: must be finite numbers; tune again")
@@ -78,9 +88,20 @@ class StepPlan:
         """How many branches are evaluated in all, for each window."""
         return sum(BRANCHES[action] for action in self.actions)
 
-    def calls(self, guidance: float) -> int:
-        """How often each window is evaluated: at guidance 1 the unconditional branch cancels."""
-        return len(self.evaluated) if guidance == 1.0 else self.branches
+    def windows(self, step: int, own: Windows) -> Windows:
+        """A step's windows; own: the generator's, which later steps have. ValueError: too long an overlap."""
+        planned = dict(zip(self.evaluated, self.overlaps, strict=False))
+        return Windows(own.length, planned.get(step, own.overlap))
+
+    def calls(self, guidance: float, own: Windows, frames: int) -> int:
+        """How often the denoiser is evaluated for a clip: a branch of a window at a step is one.
+
+        At guidance 1 the unconditional branch cancels.
+        """
+        return sum(
+            self.windows(step, own).count(frames) * (1 if guidance == 1.0 else BRANCHES[self.actions[step]])
+            for step in self.evaluated
+        )
 
     def check_steps(self, steps: int) -> None:
         """StepPlanError if the plan is for a grid of another length."""
@@ -88,7 +109,6 @@ class StepPlan:
             raise StepPlanError(
                 f"actions: {len(self.actions)} letters for a grid of {steps} steps; tune for this generator"
             )
-
 
     def check_channels(self, channels: int) -> None:
         """StepPlanError if the levels are for latents of another number of channels."""

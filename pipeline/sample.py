@@ -17,7 +17,8 @@ Tick = Callable[[], None]
 class Predictor:
     """What the denoiser predicts for a whole clip: each window is evaluated, then they are blended.
 
-    constants and frames: of the clip. tick is called after every evaluated window.
+    constants and frames: of the clip. tick is called after every evaluated window. plan: says which windows
+    a step has, if not the generator's own.
     """
 
     def __init__(
@@ -27,7 +28,9 @@ class Predictor:
         constants: Constants,
         frames: int,
         tick: Tick = lambda: None,
+        plan: StepPlan | None = None,
     ) -> None:
+        self._plan = plan or base_plan(generator)
         self.frames = generator.windows.padded(frames)
         self._generator, self._engine, self._tick = generator, engine, tick
         self._constants = {
@@ -45,9 +48,10 @@ class Predictor:
         generator, axis = self._generator, self._generator.frame_axis
         both = action == "F" and generator.guidance != 1.0
         branches = () if action == "S" else (True, False) if both else (True,)
-        blends = [Blend(generator.windows, latents, axis) for _ in branches]
-        for start in generator.windows.starts(self.frames) if branches else ():
-            part = cut(latents.ndim, axis, start, generator.windows.length)
+        windows = self._plan.windows(step, generator.windows)
+        blends = [Blend(windows, latents, axis) for _ in branches]
+        for start in windows.starts(self.frames) if branches else ():
+            part = cut(latents.ndim, axis, start, windows.length)
             seen = {
                 name: array[part] if name in generator.per_frame else array
                 for name, array in self._constants.items()
@@ -72,9 +76,9 @@ def sample(
     At each step both branches are predicted, or what the plan says, and guided; then the step is taken.
     tick is called after every evaluated window. StepPlanError: the plan is for another grid.
     """
-    predict = Predictor(generator, engine, constants, frames, tick)
-    noise = generator.noise(predict.frames, seed)
     plan, axis = plan or base_plan(generator), generator.frame_axis
+    predict = Predictor(generator, engine, constants, frames, tick, plan)
+    noise = generator.noise(predict.frames, seed)
     walk = Walk(plan, generator.grid, generator.guidance, noise, axis)
     for step in range(generator.grid.steps):
         walk.advance(step, *predict(walk.latents, step, walk.action(step)))
@@ -102,7 +106,8 @@ def base_plan(generator: Generator) -> StepPlan:
 
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:
     """How many windows are evaluated for a clip: the ticks of sample(), unless a guard asks for more."""
-    return len((plan or base_plan(generator)).evaluated) * generator.windows.count(frames)
+    plan = plan or base_plan(generator)
+    return sum(plan.windows(step, generator.windows).count(frames) for step in plan.evaluated)
 
 
 def _repeat_last(array: np.ndarray, axis: int, length: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from optimize.fit import fit_jumps
 from optimize.goal import Judged
 from optimize.planner import Costs
 from optimize.recipe import BASELINE, Recipe
-from optimize.step_plan import Walk
+from optimize.step_plan import StepPlan, Walk
 from optimize.trajectory import Gram
 from pipeline.data import Request
 from pipeline.picture import read_image
@@ -29,6 +29,9 @@ from pipeline.sample import Predictor, base_plan, evaluations
 from pipeline.video import VideoReader, VideoWriter
 
 Judge = Callable[[Request, Path], Judged]
+ROOT = Path(__file__).parents[1]
+FILES = ("optimize/fit.py", "optimize/step_plan.py", "optimize/trajectory.py", "pipeline/sample.py")
+CODE = [ROOT / file for file in FILES]  # decides how near a plan comes, beside the generator
 PROBES = 5  # evaluations that are timed; the least time counts, the rest is other programs' work
 
 
@@ -42,12 +45,18 @@ class Case:
             self.frames, self.fps = sum(1 for _ in reader), reader.fps
         self._predict = None
 
-    def prepare(self, generator: Generator, engines: dict[str, Engine], tick: Callable[[], None]) -> None:
-        """Encode and condition with these engines; predictions are theirs from now on."""
+    def prepare(
+        self,
+        generator: Generator,
+        engines: dict[str, Engine],
+        tick: Callable[[], None],
+        plan: StepPlan | None = None,
+    ) -> None:
+        """Encode and condition with these engines; predictions are then theirs, in the plan's windows."""
         with VideoReader(self.request.video) as reader:
             chunks = SkeletonChunks(reader, generator)
             constants = generator.condition(engines, chunks, self.image)
-        self._predict = Predictor(generator, engines["denoise"], constants, self.frames, tick)
+        self._predict = Predictor(generator, engines["denoise"], constants, self.frames, tick, plan)
 
     def predict(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The blended conditional prediction, and at F the unconditional one."""
@@ -105,8 +114,9 @@ class Workbench:
 
     @property
     def identity(self) -> str:
-        """Changes with the videos, pictures and seeds, and with the generator's weights and code."""
-        return key({"cases": [case.folder.name for case in self.cases], "lossless": self._lossless})
+        """Changes with the videos, pictures and seeds, with weights and networks, and with how plans run."""
+        cases, code = [case.folder.name for case in self.cases], fingerprint(CODE)
+        return key({"cases": cases, "lossless": self._lossless, "code": code})
 
     def capture(self, say: Callable[[str], None]) -> Gram:
         """The base runs of all cases, by torch in fp32, and their inner products; kept for the next time."""
@@ -137,17 +147,21 @@ class Workbench:
             taken[action] = min(_seconds(lambda: case.predict(latents, 0, action)) for _ in range(PROBES))  # noqa: B023
         return Costs(taken["F"] / windows, {"C": taken["C"] / windows})
 
-    def windows(self, recipe: Recipe) -> int:
-        """How many windows the recipe has in all cases together."""
-        windows = recipe.adapt(self.generator).windows
-        return sum(windows.count(case.frames) for case in self.cases)
+    def windows(self, recipe: Recipe) -> float:
+        """How many windows the recipe has in all cases together, the mean over its evaluations."""
+        own, plan = recipe.adapt(self.generator).windows, recipe.steps or base_plan(self.generator)
+        calls = sum(plan.calls(self.generator.guidance, own, case.frames) for case in self.cases)
+        return calls / plan.calls(self.generator.guidance, own, own.length)
 
     def run(self, recipe: Recipe, say: Callable[[str], None]) -> tuple[Recipe, list[Judged]]:
-        """Make and judge every case's video; a step plan without jumps is fitted first, and returned so."""
+        """Make and judge every case's video; a step plan without jumps is fitted first, and returned so.
+
+        Then each video is what the plan fitted to the other cases makes of it, see optimize.fit.
+        """
         engines, generator = self._engines(recipe, say), recipe.adapt(self.generator)
         plan = recipe.steps or base_plan(generator)
         for case in self.cases:
-            case.prepare(generator, engines, lambda: None)
+            case.prepare(generator, engines, lambda: None, plan)
         total = len(plan.evaluated) * len(self.cases)
         with Progress(f"run {recipe.name}", total) as progress:
             if recipe.steps and not plan.jumps:

@@ -23,9 +23,11 @@ def test_evaluations_are_counted_beside_the_baselines(shown):
     answer = shown(plan, "--frames", 40, "--json")
     found = json.loads(answer.out)
     assert answer.status == 0 and found["baseline"]["evaluations"] == 25 * 2 * 3
-    assert found["work"] == {"evaluated steps": 3, "windows": 3, "evaluations": 5 * 3}
+    assert found["work"] == {"evaluated steps": 3, "windows": 9, "evaluations": 5 * 3}
+    fewer = json.loads(shown(plan + "overlaps = [0, 0]", "--frames", 32, "--json").out)["work"]
+    assert fewer == {"evaluated steps": 3, "windows": 2 + 2 + 3, "evaluations": 2 * 2 + 2 + 2 * 3}
     text = shown("overlap = 12\n" + plan, "--frames", 40).out
-    assert "windows                           7   of the baseline's      3 (233.3%)" in text
+    assert "windows                          21   of the baseline's     75 (28.0%)" in text
     assert 'actions = "FSSSSSSSCSSSSSSSSFSSSSSSS"' in text and "overlap = 12" in text
 
 

@@ -82,6 +82,8 @@ def test_a_generator_is_adapted_and_itself_left_as_it_was(load, plain):
     ('[steps]\nactions = "FSFS"', "recipe fast: steps.actions: 4 letters for a grid of 3 steps; tune"),
     ('[steps]\nactions = "FSS"\njumps = [[1, 0, 0, 0]]\nlevels = [[1, 0, 0, 0, 1, 1]]',
      "recipe fast: steps.levels: are for 2 channels, not 1; tune for this generator"),
+    ('[steps]\nactions = "FSF"\noverlaps = [0, 16]',
+     "recipe fast: overlap: windows need 0 <= overlap < length, got overlap 16 of 16"),
     ("overlap = 16", "recipe fast: overlap: windows need 0 <= overlap < length, got overlap 16 of 16"),
 ])
 def test_a_recipe_for_another_generator_is_refused_before_it_runs(load, plain, text, reason):
@@ -120,6 +122,9 @@ def test_a_recipe_cannot_be_changed(load):
     ('overlap = "2"', "overlap: must be a number of frames, 0 or more, is '2'"),
     ("overlap = -1", "overlap: must be a number of frames, 0 or more, is -1"),
     ("overlap = true", "overlap: must be a number of frames, 0 or more, is True"),
+    ('[steps]\nactions = "FS"\noverlaps = [0, 0]',
+     "steps.overlaps: must be numbers of frames, 0 or more, for at most the 1 evaluated steps"),
+    ('[steps]\nactions = "FF"\noverlaps = [0.5]', "steps.overlaps: must be numbers of frames"),
     ('preset = "quick"', "preset: unknown preset 'quick'; known: ultrafast, "),
     ('steps = "FS"', "steps: must be a table, [steps], is 'FS'"),
     ('[steps]\naction = "FS"', "steps.action: unknown setting 'action'; did you mean 'actions'?"),

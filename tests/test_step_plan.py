@@ -58,6 +58,19 @@ def test_only_what_an_action_names_is_evaluated(drifting, actions, calls):
     assert walk.taken == actions and walk.fired == []
 
 
+def test_first_steps_have_windows_that_overlap_less_and_later_ones_the_generators_own(drifting):
+    """32 frames: 2 windows of 16 without overlap, 3 that share 4 frames."""
+    generator = drifting()
+    plan = StepPlan("FSCSFSSS", overlaps=(0, 2))
+    walk = run(generator, plan, frames=32)
+    counts = {0: 2, 2: 3, 4: 3}
+    assert {step: sum(call.step == step and call.conditional for call in generator.calls)
+            for step in counts} == counts
+    assert evaluations(generator, 32, plan) == 8
+    assert len(generator.calls) == plan.calls(GUIDANCE, generator.windows, 32) == 2 * 2 + 3 + 2 * 3
+    assert walk.latents.tobytes() != run(drifting(), StepPlan("FSCSFSSS"), frames=32).latents.tobytes()
+
+
 def test_c_guides_by_the_difference_that_the_last_f_has_left():
     walk = walked(StepPlan("FC"), {0: (3, 1), 1: (5,)}, 2)
     guided = [1 + 1.5 * (3 - 1), 5 + 0.5 * (3 - 1)]
