@@ -38,12 +38,15 @@ class Bench(Protocol):
         """Seconds of an evaluated step of a window with the recipe's engines."""
         ...
 
-    def windows(self, recipe: Recipe) -> int:
-        """How many windows the recipe has in all tuning videos."""
+    def windows(self, recipe: Recipe) -> float:
+        """How many windows the recipe has in all tuning videos, the mean over its evaluations."""
         ...
 
     def run(self, recipe: Recipe, say: Say) -> tuple[Recipe, list[Judged]]:
-        """The recipe with fitted jumps, and its videos judged."""
+        """The recipe with fitted jumps, and its videos judged: each as by jumps fitted to the others.
+
+        A recipe that has its jumps is run with these.
+        """
         ...
 
 
@@ -82,7 +85,8 @@ class Tuner:
     def tune(self, recipes: Sequence[Recipe], overlaps: Sequence[int] = ()) -> Tuned:
         """Search plans for each of the recipes, which differ in engine and precision, then smaller overlaps.
 
-        The recipes are taken from the fastest on. TuningError: not even the full plan of one is accepted.
+        The recipes are taken from the fastest on. What is best at last is run once more, as it will be run by
+        others, with its jumps as they are. TuningError: nothing is accepted, or fails in that run.
         """
         full, cheap = jump_errors(self._bench.capture(self._say))
         gains = np.ones(full.shape[2])
@@ -97,13 +101,9 @@ class Tuner:
             self._bisect(recipe, first)
             for plans in fronts:
                 self._go_on(recipe, plans)
-        if not self.best:
-            raise TuningError("\n".join(["no recipe keeps to the goal; the last one failed by:",
-                                         *self.trials[-1].reasons]))  # fmt: skip
-        for overlap in sorted(overlaps):
-            if self._try_overlap(overlap).accepted:
-                break
-        return Tuned(self.best, self.trials, self.runs)
+        for overlap in sorted(overlaps) if self.best else ():
+            self._try_overlap(overlap)
+        return Tuned(self._confirmed(), self.trials, self.runs)
 
     @property
     def best(self) -> Trial | None:
@@ -136,11 +136,31 @@ class Tuner:
     def _try(self, recipe: Recipe, plan: Plan) -> Trial:
         return self._trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
 
-    def _try_overlap(self, overlap: int) -> Trial:
+    def _try_overlap(self, overlap: int) -> None:
+        """Find up to which evaluated step windows may overlap that little, as if all after it may not."""
         best = self.best
-        recipe = replace(best.recipe, steps=StepPlan(best.recipe.steps.actions), overlap=overlap)
-        fewer = self._bench.windows(recipe) / self._bench.windows(best.recipe)
-        return self._trial(recipe, best.seconds * fewer)
+        actions = best.recipe.steps.actions
+        low, high = len(best.recipe.steps.overlaps), len(best.recipe.steps.evaluated) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fewer = (*best.recipe.steps.overlaps, *[overlap] * middle)[:middle]
+            recipe = replace(best.recipe, steps=StepPlan(actions, overlaps=fewer))
+            share = self._bench.windows(recipe) / self._bench.windows(best.recipe)
+            if share < 1 and self._trial(recipe, best.seconds * share).accepted:
+                low = middle
+            else:
+                high = middle
+
+    def _confirmed(self) -> Trial:
+        """The fastest accepted trial whose recipe passes as it is."""
+        while best := self.best:
+            trial = self._trial(best.recipe, best.seconds)
+            if not trial.reasons:
+                return best
+            failed = replace(best, accepted=False, reasons=trial.reasons)
+            self.trials = [failed if each is best else each for each in self.trials]
+        reasons = self.trials[-1].reasons
+        raise TuningError("\n".join(["no recipe keeps to the goal; the last one failed by:", *reasons]))
 
     def _trial(self, recipe: Recipe, seconds: float) -> Trial:
         asked = recipe.to_toml()

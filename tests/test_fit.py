@@ -46,23 +46,33 @@ class Clip:
 def test_what_the_terms_can_make_is_found_exactly_and_a_missing_term_has_no_part():
     terms = [list(np.random.default_rng(seed).standard_normal((4, 30, 2))) for seed in range(2)]
     goals = [2 * a - b + 0.5 * c + 3 * d for a, b, c, d in terms]
-    assert least_squares(terms, goals) == pytest.approx((2, -1, 0.5, 3), abs=1e-4)
+    assert least_squares(terms, goals)[0] == pytest.approx((2, -1, 0.5, 3), abs=1e-4)
     terms = [(a, b, None, d) for a, b, _, d in terms]
-    assert least_squares(terms, [a + d for a, _, _, d in terms]) == pytest.approx((1, 0, 0, 1), abs=1e-4)
+    assert least_squares(terms, [a + d for a, _, _, d in terms])[0] == pytest.approx((1, 0, 0, 1), abs=1e-4)
 
 
 def test_clips_count_alike_whatever_their_length():
     ones, goals = [np.ones(1000), np.ones(10)], [np.ones(1000), 3 * np.ones(10)]
-    factors = least_squares([(each, None, None, None) for each in ones], goals)
+    factors, of_others = least_squares([(each, None, None, None) for each in ones], goals)
     assert factors == pytest.approx((2, 0, 0, 0), abs=1e-4)
+    assert [row[0] for row in of_others] == pytest.approx([3, 1], abs=1e-4)
 
 
 @pytest.mark.parametrize("actions", ["FSSFSSSS", "FSSCSFSC", "FFFFFFFF"])
 def test_the_fitted_plan_walks_as_it_was_fitted(actions):
+    """Where leaving a clip out changes nothing: alone, and beside one that is the same."""
+    for clips in ([Clip(0)], [Clip(0), Clip(0)]):
+        plan, ends = fit_jumps(StepPlan(actions), clips)
+        assert len(plan.jumps) == len(plan.bounds) == len(plan.evaluated)
+        for clip, end in zip(clips, ends, strict=True):
+            assert clip.distance(plan) == pytest.approx(float(np.abs(end - clip.base(8)).mean()), abs=1e-5)
+
+
+def test_a_clip_ends_where_a_fit_to_the_others_leads_it():
     clips = [Clip(seed) for seed in range(3)]
-    plan, ends = fit_jumps(StepPlan(actions), clips)
-    assert len(plan.jumps) == len(plan.bounds) == len(plan.evaluated)
+    _, ends = fit_jumps(StepPlan("FSSSSSSS"), clips)
     for clip, end in zip(clips, ends, strict=True):
+        plan, _ = fit_jumps(StepPlan("FSSSSSSS"), [other for other in clips if other is not clip])
         assert clip.distance(plan) == pytest.approx(float(np.abs(end - clip.base(8)).mean()), abs=1e-6)
 
 
@@ -84,7 +94,7 @@ def test_levels_are_fitted_apart_and_mend_what_is_alike_in_all_clips():
     terms = [list(rng.standard_normal((4, 1, 2, 9, 4, 4))) for _ in range(3)]
     offsets = np.array([0.5, -2.0]).reshape(1, 2, 1, 1, 1)
     goals = [a + 0.5 * d + level_of(b) + offsets for a, b, _, d in terms]
-    row = fit_levels(terms, goals, 1)
+    row, _ = fit_levels(terms, goals, 1)
     assert row == pytest.approx((1, 1, 0, 0.5, 0.5, -2.0), abs=1e-3)
     found = combine((1, 0, 0, 0.5), terms[0], row, 1)
     np.testing.assert_allclose(found, goals[0], atol=1e-2)
