@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,28 +48,32 @@ def tune_folder(
     The same call finds that again and goes on. InputError: no pairs, or a base video is missing. TuningError:
     nothing keeps to the goal. Whatever else loading extractors, generator and engines raises.
     """
-    requests = find_requests(job.data).requests
-    references = find_references(job.data, requests)
-    judge = Judge([load_extractor(name) for name in job.extractors])
     folder = out.with_suffix(".tuning")
-    check_writable(folder)
-    workbench = Workbench(
-        requests, load_generator(job.generator), job.device, folder, judging(judge, references), job.lossless
-    )
-    try:
-        record = folder / f"trials-{workbench.identity}.jsonl"
-        tuned = Tuner(workbench, goal, record, say).tune(recipes, job.overlaps)
-    finally:
-        workbench.close()
+    with closing(workbench_of(job, folder)) as workbench:
+        tuned = Tuner(workbench, goal, record_of(workbench, folder), say).tune(recipes, job.overlaps)
     note = (
-        f"Tuned for {workbench.generator.name} on {len(requests)} videos, to similarity {goal.similarity:g} "
-        f"and PSNR {goal.psnr:g} dB, from {tuned.best.recipe.name}."
+        f"Tuned for {workbench.generator.name} on {len(workbench.cases)} videos, "
+        f"to similarity {goal.similarity:g} and PSNR {goal.psnr:g} dB, from {tuned.best.recipe.name}."
     )
     temporary = out.with_name(f".{out.name}-{os.getpid()}")
     temporary.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")
     os.replace(temporary, out)
     draw_trials(tuned, goal, folder / "trials.png")
     return tuned
+
+
+def workbench_of(job: TuningJob, folder: Path) -> Workbench:
+    """What runs and judges recipes for a job; the folder is its own. Raises what tune_folder does."""
+    requests = find_requests(job.data).requests
+    references = find_references(job.data, requests)
+    judge = judging(Judge([load_extractor(name) for name in job.extractors]), references)
+    check_writable(folder)
+    return Workbench(requests, load_generator(job.generator), job.device, folder, judge, job.lossless)
+
+
+def record_of(workbench: Workbench, folder: Path) -> Path:
+    """Where the trials of a workbench are kept."""
+    return folder / f"trials-{workbench.identity}.jsonl"
 
 
 def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:

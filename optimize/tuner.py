@@ -134,7 +134,7 @@ class Tuner:
             failures += not self._try(recipe, faster[-1]).accepted
 
     def _try(self, recipe: Recipe, plan: Plan) -> Trial:
-        return self._trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
+        return self.trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
 
     def _try_overlap(self, overlap: int) -> None:
         """Find up to which evaluated step windows may overlap that little, as if all after it may not."""
@@ -146,7 +146,7 @@ class Tuner:
             fewer = (*best.recipe.steps.overlaps, *[overlap] * middle)[:middle]
             recipe = replace(best.recipe, steps=StepPlan(actions, overlaps=fewer))
             share = self._bench.windows(recipe) / self._bench.windows(best.recipe)
-            if share < 1 and self._trial(recipe, best.seconds * share).accepted:
+            if share < 1 and self.trial(recipe, best.seconds * share).accepted:
                 low = middle
             else:
                 high = middle
@@ -154,7 +154,7 @@ class Tuner:
     def _confirmed(self) -> Trial:
         """The fastest accepted trial whose recipe passes as it is."""
         while best := self.best:
-            trial = self._trial(best.recipe, best.seconds)
+            trial = self.trial(best.recipe, best.seconds)
             if not trial.reasons:
                 return best
             failed = replace(best, accepted=False, reasons=trial.reasons)
@@ -162,7 +162,8 @@ class Tuner:
         reasons = self.trials[-1].reasons
         raise TuningError("\n".join(["no recipe keeps to the goal; the last one failed by:", *reasons]))
 
-    def _trial(self, recipe: Recipe, seconds: float) -> Trial:
+    def trial(self, recipe: Recipe, seconds: float) -> Trial:
+        """Run a recipe on the tuning videos, or look it up in the record; seconds: predicted."""
         asked = recipe.to_toml()
         if asked not in self._known:
             self._known[asked] = self._bench.run(recipe, self._say)

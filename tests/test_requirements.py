@@ -15,7 +15,7 @@ NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tens
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "examples"}
 OPTIONAL = {"open-clip-torch",  # a comment in requirements-gpu.txt says how to have it
-            "cache-dit"}  # bench/rivals/requirements.txt
+            "cache-dit", "optuna"}  # bench/rivals/requirements.txt
 GPU_ONLY = {"pycuda", "cuda-python", "tensorrt", "onnxruntime-gpu"}
 
 

@@ -4,6 +4,7 @@ python -m bench.rivals list                                          what there 
 python -m bench.rivals calibrate --data DATA                         base runs for those that are fitted
 python -m bench.rivals search teacache --level fast --out DIR        its fastest settings that pass
 python -m bench.rivals run teacache --set threshold=0.2 --out DIR    as infer.py, with a rival
+python -m bench.rivals tuner --out DIR                               the tuner against random search and TPE
 
 search writes DIR/<rival>-<level>.json, which python -m bench --rivals times beside recipes.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,14 +30,16 @@ from engines.precision import PrecisionError, choose_precisions
 from engines.spec import EngineError
 from generators.contract import Generator, GeneratorError, load_generator
 from optimize.goal import Judged
-from optimize.recipe import RecipeError
+from optimize.recipe import RecipeError, load_recipe
+from optimize.tuner import Tuner, TuningError
 from pipeline.data import SEED, find_requests
 from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.jobs import Run, check_writable, run_all
 from pipeline.script import run, say, stop
 
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE, START = ROOT / "data" / "sample", ROOT / "optimize" / "recipes" / "cpu-bf16.toml"
 
 
 def main() -> Exit:
@@ -49,6 +53,8 @@ def main() -> Exit:
         return stop("bench.rivals", error, Exit.USAGE)
     except EngineError as error:
         return stop("bench.rivals", error, Exit.ENVIRONMENT)
+    except TuningError as error:
+        return stop("bench.rivals", error, Exit.SIMILARITY)
     except MemoryError as error:
         return stop("bench.rivals", f"out of memory: {error}", Exit.EXHAUSTED)
     except KeyboardInterrupt:
@@ -115,6 +121,26 @@ def run_search(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def run_tuner(args: argparse.Namespace) -> Exit:
+    """Search plans in several ways with as many runs each; a picture goes to --out."""
+    from bench.rivals.plan_search import PROPOSERS, best_so_far, draw_race, race
+    from bench.tuning import TuningJob, record_of, workbench_of
+
+    recipe = load_recipe(args.start)
+    job = TuningJob(args.data, args.generator, args.device, lossless=args.lossless)
+    with closing(workbench_of(job, args.out)) as workbench:
+        steps, record = workbench.generator.grid.steps, record_of(workbench, args.out)
+        races = [
+            race(Tuner(workbench, LEVELS[args.level], record, say), recipe, list(PROPOSERS), seed, steps)
+            for seed in range(args.seeds)
+        ]
+    draw_race(races, args.out / "searches.png")
+    for name in races[0]:
+        best = ", ".join(f"{best_so_far(each[name])[-1]:g}" for each in races)
+        print(f"{name}: {best} evaluated branches a window, in {len(races[0][name])} runs")
+    return Exit.OK
+
+
 def run_rival(args: argparse.Namespace) -> Exit:
     """Make the videos of a data folder, as infer.py does."""
     pairing = find_requests(args.data, args.seed)
@@ -166,18 +192,23 @@ def parse() -> argparse.Namespace:
     fitted.add_argument("--videos", type=int, default=2, help="how many of DATA (2)")
     search = _command(commands, "search", run_search, "the fastest settings that pass")
     made = _command(commands, "run", run_rival, "make videos with a rival")
-    for each in (listed, fitted, search, made):
+    tuner = _command(commands, "tuner", run_tuner, "the tuner against other searches")
+    for each in (listed, fitted, search, made, tuner):
         each.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    for each in (fitted, search, made):
+    for each in (fitted, search, made, tuner):
         each.add_argument("--data", type=Path, default=SAMPLE, help="data folder (the sample)")
         each.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
     for each in (search, made):
         each.add_argument("rival", choices=list(RIVALS), metavar="RIVAL")
         each.add_argument("--backend", choices=list(BACKENDS), default="torch", help="what runs it (torch)")
         each.add_argument("--precision", default="fp32", help="as infer.py takes it (fp32)")
+    for each in (search, made, tuner):
         each.add_argument("--out", type=Path, required=True, help="folder")
         each.add_argument("--lossless", action="store_true", help="as infer.py takes it")
-    search.add_argument("--level", choices=list(LEVELS), default="fast", help="what to keep to (fast)")
+    for each in (search, tuner):
+        each.add_argument("--level", choices=list(LEVELS), default="fast", help="what to keep to (fast)")
+    tuner.add_argument("--start", type=Path, default=START, help="recipe whose engines run (cpu-bf16.toml)")
+    tuner.add_argument("--seeds", type=int, default=1, help="races, each with a seed of its own (1)")
     search.add_argument("--most", type=int, default=MOST, help=f"settings to try ({MOST})")
     made.add_argument("--set", action="append", default=[], metavar="KNOB=NUMBER", help="again for each knob")
     made.add_argument("--name", help="of the run in the manifest (the rival's)")

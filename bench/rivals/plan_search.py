@@ -1,0 +1,175 @@
+"""The tuner's rivals: random search and Optuna's TPE propose step plans, and have as many real runs.
+
+All run the same engines, fit jumps to their plans and accept by the same margin; they differ only in which
+plan is tried next. Optuna: Akiba et al., 2019; TPE: Bergstra et al., 2011.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bench.rivals.errors import RivalError
+from optimize.recipe import Recipe
+from optimize.step_plan import StepPlan
+from optimize.tuner import Trial, Tuner
+
+SMOOTH = 3.0  # a power that places steps: 1 spreads them evenly, more crowds them at the end
+
+
+class Proposer(Protocol):
+    """A search that is asked for plans, and told how each did."""
+
+    def ask(self) -> str:
+        """The actions of the next plan."""
+        ...
+
+    def tell(self, value: float) -> None:
+        """What the plan asked for last has come to, less being better; see worth()."""
+        ...
+
+
+class RandomSearch:
+    """Any number of evaluated steps alike on a logarithmic scale, anywhere, F or C."""
+
+    def __init__(self, steps: int, seed: int) -> None:
+        self._steps, self._rng = steps, np.random.default_rng(seed)
+
+    def ask(self) -> str:
+        """The actions of the next plan."""
+        count = round(math.exp(self._rng.uniform(0, math.log(self._steps))))
+        places = 1 + self._rng.permutation(self._steps - 1)[: count - 1]
+        letters = ["F", *"S" * (self._steps - 1)]
+        for place in places:
+            letters[place] = str(self._rng.choice(["F", "C"]))
+        return "".join(letters)
+
+    def tell(self, value: float) -> None:
+        """Nothing: it does not learn."""
+
+
+class LettersSearch:
+    """Optuna's TPE over a letter for each step: all plans, nothing known of them."""
+
+    def __init__(self, steps: int, seed: int) -> None:
+        self._steps, self._study = steps, _study(seed)
+
+    def ask(self) -> str:
+        """The actions of the next plan."""
+        self._trial = self._study.ask()
+        letters = (self._trial.suggest_categorical(f"step {step}", "FCS") for step in range(1, self._steps))
+        return "F" + "".join(letters)
+
+    def tell(self, value: float) -> None:
+        """What the plan asked for last has come to."""
+        self._study.tell(self._trial, value)
+
+
+class ShapeSearch:
+    """Optuna's TPE over three numbers, as one who knows sampling would set it up.
+
+    How many steps are evaluated, how much they crowd at the end, and every how many of them is an F.
+    """
+
+    def __init__(self, steps: int, seed: int) -> None:
+        self._steps, self._study = steps, _study(seed)
+
+    def ask(self) -> str:
+        """The actions of the next plan."""
+        trial = self._trial = self._study.ask()
+        count = trial.suggest_int("evaluated", 1, self._steps, log=True)
+        power = trial.suggest_float("power", 1 / SMOOTH, SMOOTH, log=True)
+        every = trial.suggest_int("every", 1, 8, log=True)
+        return shaped(self._steps, count, power, every)
+
+    def tell(self, value: float) -> None:
+        """What the plan asked for last has come to."""
+        self._study.tell(self._trial, value)
+
+
+PROPOSERS: dict[str, Callable[[int, int], Proposer]] = {
+    "random search": RandomSearch,
+    "TPE over letters": LettersSearch,
+    "TPE over three numbers": ShapeSearch,
+}
+
+
+def shaped(steps: int, count: int, power: float, every: int) -> str:
+    """Actions with that many evaluated steps or fewer, at (i / count) ** (1 / power) of the way."""
+    letters = ["S"] * steps
+    for i in reversed(range(count)):
+        place = min(int(steps * (i / count) ** (1 / power)), steps - 1)
+        letters[place] = "F" if i % every == 0 else "C"
+    return "".join(letters)
+
+
+def worth(trial: Trial, steps: int) -> float:
+    """Evaluated branches of an accepted trial; of others more than any plan has, the more the worse."""
+    if trial.accepted:
+        return trial.recipe.steps.branches
+    least = min(-1.0 if video.similarity is None else video.similarity for video in trial.videos)
+    return 2 * steps + 2 - least
+
+
+def race(
+    tuner: Tuner, recipe: Recipe, names: Sequence[str], seed: int, steps: int
+) -> dict[str, list[Trial]]:
+    """Trials by search: the planner's own, then as many of each of the named ones.
+
+    tuner: a new one; its record keeps all runs, so that the same race goes on where it was interrupted.
+    TuningError: the planner finds nothing.
+    """
+    tuned = tuner.tune([recipe])
+    found = {"planner": list(tuned.trials)}
+    each_branch = tuned.best.seconds / tuned.best.recipe.steps.branches
+    for name in names:
+        proposer = PROPOSERS[name](steps, seed)
+        found[name] = []
+        for _ in found["planner"]:
+            plan = StepPlan(proposer.ask())
+            trial = tuner.trial(replace(recipe, steps=plan), plan.branches * each_branch)
+            proposer.tell(worth(trial, steps))
+            found[name].append(trial)
+    return found
+
+
+def best_so_far(trials: Sequence[Trial]) -> list[float]:
+    """After each trial, the fewest branches of an accepted one; inf before the first."""
+    branches = [each.recipe.steps.branches if each.accepted else math.inf for each in trials]
+    return np.minimum.accumulate(branches).tolist()
+
+
+def draw_race(races: Sequence[dict[str, list[Trial]]], path: Path) -> None:
+    """Write a PNG: the best accepted plan by the number of real runs, a line for each race of each search."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    panel = figure.subplots()
+    colours = dict(zip(("planner", *PROPOSERS), ("#1a7f37", "#6e7781", "#bf8700", "#0969da"), strict=True))
+    for race in races:
+        for name, trials in race.items():
+            runs = range(1, len(trials) + 1)
+            panel.step(runs, best_so_far(trials), where="post", color=colours[name], label=name)
+    panel.set(xlabel="real runs on all tuning videos", yscale="log",
+              ylabel="evaluated branches a window, best accepted plan")  # fmt: skip
+    panel.grid(alpha=0.3, which="both")
+    handles, labels = panel.get_legend_handles_labels()
+    known = dict(zip(labels, handles, strict=True))
+    panel.legend(known.values(), known.keys())
+    figure.savefig(path, dpi=120)
+
+
+def _study(seed: int):
+    """A study of Optuna's; RivalError if it is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        raise RivalError("Optuna is not installed; run: pip install -r bench/rivals/requirements.txt")
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
