@@ -6,14 +6,14 @@ import copy
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.load import BACKENDS
 from engines.precision import PrecisionError, choose_precisions
 from engines.unknown import unknown
-from generators.windows import Windows
+from generators.windows import Carry, WindowRule
 from optimize.step_plan import StepPlan, StepPlanError, channels_beside
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Recipe:
                 noise, axis = generator.noise(generator.windows.length, 0), generator.frame_axis
                 self.steps.check_channels(noise.shape[channels_beside(axis, noise.ndim)])
             if self.overlap is not None:
-                adapted.windows = Windows(generator.windows.length, self.overlap)
+                adapted.windows = _overlapping(generator.windows, self.overlap)
         except StepPlanError as error:
             raise RecipeError(f"recipe {self.name}: steps.{error}") from error
         except ValueError as error:
@@ -110,6 +110,12 @@ class Recipe:
             if isinstance(table, dict) and table:
                 lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
         return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _overlapping(windows: WindowRule | Carry, overlap: int) -> WindowRule:
+    if isinstance(windows, Carry):
+        raise ValueError("the windows of this generator follow on one another; leave it out")
+    return replace(windows, overlap=overlap)
 
 
 BASELINE = Recipe("baseline")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
+
+from generators.schedule import Grid
 
 BRANCHES = {"F": 2, "C": 1, "S": 0}  # evaluated by an action
 TERMS = 4  # of a jump: latents, conditional prediction, difference of the branches, prediction before
@@ -97,16 +98,6 @@ class StepPlan:
             raise StepPlanError(f"levels: are for {known} channels, not {channels}; tune for this generator")
 
 
-class Grid(Protocol):
-    """What a walk asks of a sampling grid: generators.schedule has them."""
-
-    steps: int
-
-    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Latents at the next step by the guided prediction."""
-        ...
-
-
 class Walk:
     """The latents of one request on their way through the grid; the next request begins a new one.
 
@@ -121,7 +112,7 @@ class Walk:
         plan.check_steps(grid.steps)
         self._channel_axis = channels_beside(frame_axis, latents.ndim)
         self.latents, self.taken = latents, ""
-        self._plan, self._grid, self._guidance = plan, grid, guidance
+        self._plan, self._solver, self._guidance = plan, grid.solver(), guidance
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
         self._alarm = False
         self._guided = self._difference = self._before = None
@@ -148,7 +139,7 @@ class Walk:
         if conditional is not None:
             self._take_note(number, conditional, unconditional)
         if self._alarm or not self._plan.jumps:
-            self.latents = self._grid.advance(self.latents, self._guided, step)
+            self.latents = self._solver.advance(self.latents, self._guided, step)
         elif number is not None:
             terms = (self.latents, conditional, self._difference, self._before)
             levels = self._plan.levels[number] if self._plan.levels else ()

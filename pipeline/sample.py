@@ -1,23 +1,32 @@
-"""The sampling loop: steps outside, windows inside, then guidance, then the step."""
+"""The two loop nests: steps outside and windows inside, blended; or windows outside, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from engines.spec import Engine
 from generators.contract import Constants, Engines, Generator
-from generators.windows import Blend, cut
+from generators.windows import Blend, Carry, cut
 from optimize.step_plan import StepPlan, Walk
 
 Tick = Callable[[], None]
 
 
-class Predictor:
-    """What the denoiser predicts for a whole clip: each window is evaluated, then they are blended.
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a clip that was sampled at once: its walk, and its pixels, decoded when asked for."""
 
-    constants and frames: of the clip. tick is called after every evaluated window.
+    walk: Walk
+    pixels: Iterator[np.ndarray]
+
+
+class Predictor:
+    """What the denoiser predicts for all latent frames: each window is evaluated, then they are blended.
+
+    sources, places: as the window rule has them. tick is called after every evaluated window.
     """
 
     def __init__(
@@ -25,17 +34,26 @@ class Predictor:
         generator: Generator,
         engine: Engine,
         constants: Constants,
-        frames: int,
+        sources: np.ndarray,
+        places: Sequence[np.ndarray],
         tick: Tick = lambda: None,
     ) -> None:
-        self.frames = generator.windows.padded(frames)
+        self.frames = len(sources)
         self._generator, self._engine, self._tick = generator, engine, tick
-        self._constants = {
-            name: _repeat_last(array, generator.frame_axis, self.frames)
-            if name in generator.per_frame
-            else array
-            for name, array in constants.items()
-        }
+        self._constants, self._sources, self._places = constants, sources, places
+
+    @classmethod
+    def of_clip(
+        cls,
+        generator: Generator,
+        engine: Engine,
+        constants: Constants,
+        frames: int,
+        tick: Tick = lambda: None,
+    ) -> Predictor:
+        """For a whole clip whose windows are blended."""
+        windows = generator.windows
+        return cls(generator, engine, constants, windows.sources(frames), windows.places(frames), tick)
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The conditional prediction, and at F the unconditional one too; none at S.
@@ -46,16 +64,22 @@ class Predictor:
         both = action == "F" and generator.guidance != 1.0
         branches = () if action == "S" else (True, False) if both else (True,)
         blends = [Blend(generator.windows, latents, axis) for _ in branches]
-        for start in generator.windows.starts(self.frames) if branches else ():
-            part = cut(latents.ndim, axis, start, generator.windows.length)
-            seen = {
-                name: array[part] if name in generator.per_frame else array
-                for name, array in self._constants.items()
-            }
+        for place in self._places if branches else ():
+            part, seen = latents.take(place, axis), self._seen(place)
             for blend, conditional in zip(blends, branches, strict=True):
-                blend.add(start, generator.denoise(self._engine, latents[part], step, seen, conditional))
+                blend.add(place, generator.denoise(self._engine, part, step, seen, conditional))
             self._tick()
         return tuple(blend.result() for blend in blends)
+
+    def _seen(self, place: np.ndarray) -> dict[str, np.ndarray]:
+        """The constants of one window; beyond their last frame that is repeated."""
+        generator, source = self._generator, self._sources[place]
+        return {
+            name: array.take(np.minimum(source, array.shape[generator.frame_axis] - 1), generator.frame_axis)
+            if name in generator.per_frame
+            else array
+            for name, array in self._constants.items()
+        }
 
 
 def sample(
@@ -67,19 +91,83 @@ def sample(
     plan: StepPlan | None = None,
     tick: Tick = lambda: None,
 ) -> Walk:
-    """A walk whose latents are the clean ones of `frames` frames along generator.frame_axis.
+    """A walk whose latents are the clean ones of a clip of `frames` frames, windows blended.
 
     At each step both branches are predicted, or what the plan says, and guided; then the step is taken.
     tick is called after every evaluated window. StepPlanError: the plan is for another grid.
     """
-    predict = Predictor(generator, engine, constants, frames, tick)
-    noise = generator.noise(predict.frames, seed)
-    plan, axis = plan or base_plan(generator), generator.frame_axis
-    walk = Walk(plan, generator.grid, generator.guidance, noise, axis)
+    predict = Predictor.of_clip(generator, engine, constants, frames, tick)
+    walk = walked(generator, predict, generator.noise(predict.frames, seed), plan)
+    walk.latents = own_latents(generator, walk.latents, frames)
+    return walk
+
+
+def walked(generator: Generator, predict: Predictor, noise: np.ndarray, plan: StepPlan | None) -> Walk:
+    """A walk from noise to the end of the grid."""
+    walk = Walk(
+        plan or base_plan(generator), generator.grid, generator.guidance, noise, generator.frame_axis
+    )
     for step in range(generator.grid.steps):
         walk.advance(step, *predict(walk.latents, step, walk.action(step)))
-    walk.latents = walk.latents[cut(noise.ndim, axis, 0, frames)]
     return walk
+
+
+def pieces(
+    generator: Generator,
+    engines: Engines,
+    constants: Constants,
+    frames: int,
+    seed: int,
+    plan: StepPlan | None = None,
+    tick: Tick = lambda: None,
+) -> Iterator[Piece]:
+    """A clip of `frames` frames, by the generator's window rule: one piece, or a piece for each window.
+
+    A piece's pixels must have been taken before the next piece is asked for.
+    """
+    if isinstance(generator.windows, Carry):
+        yield from _carried(generator, engines, constants, frames, seed, plan, tick)
+    else:
+        walk = sample(generator, engines["denoise"], constants, frames, seed, plan, tick)
+        yield Piece(walk, first_frames(generator.decode(engines, walk.latents), frames))
+
+
+def _carried(
+    generator: Generator,
+    engines: Engines,
+    constants: Constants,
+    frames: int,
+    seed: int,
+    plan: StepPlan | None,
+    tick: Tick,
+) -> Iterator[Piece]:
+    windows, axis = generator.windows, generator.frame_axis
+    count, every = windows.count(frames), np.arange(windows.length)
+    noise, tail = generator.noise(windows.length * count, seed), Tail(windows.keep)
+    for number in range(count):
+        seen = generator.carry(engines, constants, number, tail.pixels if number else None)
+        predict = Predictor(generator, engines["denoise"], seen, every, [every], tick)
+        own = cut(noise.ndim, axis, number * windows.length, windows.length)
+        walk = walked(generator, predict, noise[own], plan)
+        known = windows.keep if number else 0  # frames that the window before has shown
+        begin = number * (windows.frames - windows.keep) + known
+        pixels = without_first(tail.watching(generator.decode(engines, walk.latents)), known)
+        yield Piece(walk, first_frames(pixels, frames - begin))
+
+
+class Tail:
+    """The last frames of what passes by."""
+
+    def __init__(self, length: int) -> None:
+        self._length, self.pixels = length, None
+
+    def watching(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The chunks; pixels are the last frames of those that were taken."""
+        self.pixels = None
+        for chunk in chunks:
+            seen = chunk if self.pixels is None else np.concatenate([self.pixels, chunk])
+            self.pixels = seen[-self._length :]
+            yield chunk
 
 
 def generate(
@@ -91,8 +179,8 @@ def generate(
     """
     chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
     constants = generator.condition(engines, chunks, image[None])
-    latents = sample(generator, engines["denoise"], constants, len(skeletons), seed).latents
-    return np.concatenate(list(generator.decode(engines, latents)))
+    made = pieces(generator, engines, constants, len(skeletons), seed)
+    return np.concatenate([chunk for piece in made for chunk in piece.pixels])
 
 
 def base_plan(generator: Generator) -> StepPlan:
@@ -105,11 +193,24 @@ def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None)
     return len((plan or base_plan(generator)).evaluated) * generator.windows.count(frames)
 
 
-def _repeat_last(array: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """The array with its last frame repeated until it has that length along the axis."""
-    missing = length - array.shape[axis]
-    if missing <= 0:
-        return array
-    return np.concatenate(
-        [array, np.repeat(array[cut(array.ndim, axis, array.shape[axis] - 1, 1)], missing, axis)], axis
-    )
+def own_latents(generator: Generator, latents: np.ndarray, frames: int) -> np.ndarray:
+    """Those of the clip itself, without what was sampled to fill windows."""
+    own = generator.windows.latent_frames(frames)
+    return latents[cut(latents.ndim, generator.frame_axis, 0, own)]
+
+
+def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """Chunks up to that many frames: the last group of a clip's latents may stand for more than it has."""
+    for chunk in chunks:
+        yield chunk[:frames]
+        frames -= len(chunk)
+        if frames <= 0:
+            return
+
+
+def without_first(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """Chunks after that many frames."""
+    for chunk in chunks:
+        if len(chunk) > frames:
+            yield chunk[frames:]
+        frames = max(0, frames - len(chunk))
