@@ -19,6 +19,7 @@ from engines.export import OPSET, Target
 from engines.precision import PrecisionError, choose_precisions
 from engines.spec import EngineError
 from generators.contract import GeneratorError, load_generator
+from generators.weight_files import licences
 from pipeline.errors import InputError
 from pipeline.exit_code import Exit
 from pipeline.export import export_all, select
@@ -30,6 +31,8 @@ def main() -> Exit:
     args = parse()
     try:
         generator = load_generator(args.generator)
+        for line in licences(generator.sources):
+            say(line)
         precisions = choose_precisions(args.precision, generator.components)
         chosen = select(precisions, args.component)
         target = Target(args.out or built_folder(generator.name), say, args.force)

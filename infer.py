@@ -22,6 +22,7 @@ from engines.load import BACKENDS, Choice, start_engines
 from engines.precision import PrecisionError, choose_precisions
 from engines.spec import EngineError
 from generators.contract import GeneratorError, load_generator
+from generators.weight_files import licences
 from optimize.recipe import BASELINE, Recipe, RecipeError, load_recipe
 from pipeline.data import SEED, find_requests
 from pipeline.errors import InputError, OutputError
@@ -41,6 +42,8 @@ def main() -> Exit:
         check_writable(args.out)
         recipe = chosen_recipe(args)
         generator = recipe.adapt(load_generator(args.generator))
+        for line in licences(generator.sources):
+            say(line)
         precisions = choose_precisions(recipe.precision, generator.components)
         choice = Choice(recipe.backend, precisions, args.device, built_folder(generator.name))
         if args.build:

@@ -1,4 +1,4 @@
-"""What every generator answers, and how one is found: by name, or as `path/to/file.py:Class`."""
+"""What every generator answers, and how one is found: `NAME`, `NAME=FOLDER` or `path/to/file.py:Class`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from engines.spec import ComponentSpec, Engine
-from generators.schedule import FlowGrid
-from generators.windows import Windows
+from generators.schedule import Grid
+from generators.windows import Carry, WindowRule
 
 if TYPE_CHECKING:
     import torch
 
 BUNDLED = {"presenter": "generators.presenter.generator:Presenter"}
+# Made from a folder of weights that is yours; its own documentation says what lies there.
+FROM_FOLDER: dict[str, str] = {}
 Engines = Mapping[str, Engine]
 Constants = Mapping[str, np.ndarray]
 
@@ -38,9 +40,9 @@ class Generator(Protocol):
     name: str
     components: Mapping[str, ComponentSpec]
     sources: Sequence[Path]  # files that decide what build gives: weights and the networks' code
-    grid: FlowGrid
+    grid: Grid
     guidance: float
-    windows: Windows
+    windows: WindowRule | Carry
     frame_axis: int
     size: tuple[int, int]  # width, height of the output
     chunk: int  # frames encoded or decoded at a time
@@ -65,7 +67,7 @@ class Generator(Protocol):
     per_frame: frozenset[str]
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """Initial latents for that many frames, float32; the same seed begins every length alike."""
+        """Initial latents for that many latent frames, float32, drawn as the base model draws them."""
         ...
 
     def denoise(
@@ -75,18 +77,34 @@ class Generator(Protocol):
         ...
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
-        """Chunks of finished pixels."""
+        """Chunks of finished pixels; the last may have more frames than the clip, which are cut off."""
+        ...
+
+
+class Carrying(Generator, Protocol):
+    """A generator whose windows follow on one another: windows is a Carry, and per_frame is empty."""
+
+    def carry(
+        self, engines: Engines, constants: Constants, window: int, tail: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """The constants of window number `window`, from those of the request and what the one before showed.
+
+        tail: its last windows.keep frames, (keep, H, W, 3) uint8; None for the first window.
+        """
         ...
 
 
 def load_generator(name: str) -> Generator:
-    """The bundled generator of that name, or the class at `path/to/file.py:Class`; else GeneratorError."""
+    """A bundled generator, one of a folder, or the class at `path/to/file.py:Class`; else GeneratorError."""
     if name in BUNDLED:
-        module, _, attribute = BUNDLED[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)()
+        return _class(BUNDLED[name])()
+    kind, _, folder = name.partition("=")
+    if folder and kind in FROM_FOLDER:
+        return _class(FROM_FOLDER[kind])(Path(folder))
     path, _, attribute = name.rpartition(":")
     if not path.endswith(".py") or not attribute:
-        raise GeneratorError(f"no generator {name!r}; use one of {sorted(BUNDLED)} or path/to/file.py:Class")
+        known = ", ".join([*sorted(BUNDLED), *(f"{kind}=FOLDER" for kind in sorted(FROM_FOLDER))])
+        raise GeneratorError(f"no generator {name!r}; use one of {known} or path/to/file.py:Class")
     generator = _user_class(Path(path), attribute)()
     missing = [member for member in REQUIRED if not hasattr(generator, member)]
     if missing:
@@ -94,6 +112,11 @@ def load_generator(name: str) -> Generator:
             f"{attribute} in {path} lacks {missing}; generators/contract.py says what each is for"
         )
     return generator
+
+
+def _class(place: str) -> type[Generator]:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _user_class(path: Path, attribute: str) -> type:

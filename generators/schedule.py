@@ -4,8 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
+
+
+class Solver(Protocol):
+    """Moves the latents of one request along a grid; it may keep what it needs of the steps before."""
+
+    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
+        """Latents at step + 1 from those at step and the guided prediction there."""
+        ...
+
+
+class Grid(Protocol):
+    """What the sampling loop asks of a grid; times mean what the generator's own denoise makes of them."""
+
+    steps: int
+
+    @property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32: where the denoiser is evaluated, and the end."""
+        ...
+
+    def solver(self) -> Solver:
+        """A solver for a new request."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,6 +51,10 @@ class FlowGrid:
         """(steps + 1,) float32, falling from 1 to 0; the denoiser is evaluated at all but the last."""
         u = np.linspace(1.0, 0.0, self.steps + 1)
         return (self.shift * u / (1 + (self.shift - 1) * u)).astype(np.float32)
+
+    def solver(self) -> FlowGrid:
+        """Itself: a step needs nothing of those before."""
+        return self
 
     def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
         """Latents at times[step + 1] from latents at times[step] and the flow (noise minus clean) there."""

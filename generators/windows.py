@@ -1,10 +1,50 @@
-"""Cut a long video into overlapping windows, and blend predictions back together."""
+"""Cut a long video into windows: overlapping ones that are blended, or each going on from the one before."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
+
+
+class WindowRule(Protocol):
+    """What a rule says of a clip; `frames` are always those of the video, not of latents.
+
+    The rule of blending is any frozen dataclass that answers this; a recipe may replace its `overlap`.
+    """
+
+    length: int  # latent frames of a window
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip that fills one window."""
+        ...
+
+    def latent_frames(self, frames: int) -> int:
+        """How many latent frames a clip has, those which are decoded. ValueError: no frames."""
+        ...
+
+    def sources(self, frames: int) -> np.ndarray:
+        """For each latent frame that is sampled, the one of the clip whose conditions it sees, (S,) integers.
+
+        The clip's own come first. What is sampled beyond them fills windows, and is dropped in the end. How
+        much windows overlap makes no difference: a step plan may change that from step to step.
+        """
+        ...
+
+    def places(self, frames: int) -> list[np.ndarray]:
+        """Each window's (length,) places among the latent frames that are sampled."""
+        ...
+
+    def count(self, frames: int) -> int:
+        """How many windows a clip is sampled in."""
+        ...
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(length,) float32 weights of a window's predictions where windows overlap."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -12,11 +52,13 @@ class Windows:
     """The blend rule: full windows of `length` latent frames that share `overlap` with the next one.
 
     The last window is moved back to stay full, so that every evaluation sees one shape. A clip shorter than
-    a window is padded to one by the caller (see padded).
+    a window is filled up to one. group: frames of the video that share a latent frame, all but the first,
+    which has one of its own.
     """
 
     length: int
     overlap: int
+    group: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.length:
@@ -24,23 +66,42 @@ class Windows:
                 f"windows need 0 <= overlap < length, got overlap {self.overlap} of {self.length}"
             )
 
-    def padded(self, frames: int) -> int:
-        """How many frames to sample for a clip of that many: at least one window."""
-        if frames < 1:
-            raise ValueError(f"a clip has at least one frame, got {frames}")
-        return max(frames, self.length)
+    @property
+    def frames(self) -> int:
+        """Frames of a clip that fills one window."""
+        return 1 + (self.length - 1) * self.group
+
+    def latent_frames(self, frames: int) -> int:
+        """One for the first frame, then one for each group."""
+        return grouped(frames, self.group)
+
+    def sources(self, frames: int) -> np.ndarray:
+        """Each latent frame sees its own conditions; a clip shorter than a window is filled with the last."""
+        own = self.latent_frames(frames)
+        return np.minimum(np.arange(self.padded(own)), own - 1)
+
+    def places(self, frames: int) -> list[np.ndarray]:
+        """Each window's (length,) places among the latent frames that are sampled."""
+        starts = self.starts(self.padded(self.latent_frames(frames)))
+        return [np.arange(start, start + self.length) for start in starts]
 
     def count(self, frames: int) -> int:
         """How many windows a clip of that many frames is sampled in."""
-        return len(self.starts(self.padded(frames)))
+        return len(self.places(frames))
 
-    def starts(self, frames: int) -> list[int]:
-        """First frames of the windows over a clip of frames >= length."""
-        if frames < self.length:
-            raise ValueError(f"{frames} frames do not fill a window of {self.length}; pad them first")
+    def padded(self, latent_frames: int) -> int:
+        """How many latent frames to sample for a clip of that many: at least one window."""
+        return max(latent_frames, self.length)
+
+    def starts(self, latent_frames: int) -> list[int]:
+        """First latent frames of the windows over a clip of at least `length`."""
+        if latent_frames < self.length:
+            raise ValueError(
+                f"{latent_frames} frames do not fill a window of {self.length}; pad them first"
+            )
         stride = self.length - self.overlap
-        regular = list(range(0, frames - self.length + 1, stride))
-        last = frames - self.length
+        last = latent_frames - self.length
+        regular = list(range(0, last + 1, stride))
         return regular if regular[-1] == last else [*regular, last]
 
     @property
@@ -51,27 +112,86 @@ class Windows:
         return (np.minimum(ramp, self.overlap + 1) / (self.overlap + 1)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Carry:
+    """The other rule: each window is sampled to its end before the next, which goes on from its last frames.
+
+    length: latent frames that a window samples, among them `extra` that stand for no frames of the video.
+    keep: frames of the video that a window takes over from the one before. group: as Windows has it.
+    """
+
+    length: int
+    keep: int
+    group: int = 1
+    extra: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep < self.frames:
+            raise ValueError(f"windows need 0 < keep < frames, got keep {self.keep} of {self.frames}")
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip that fills one window."""
+        return 1 + (self.length - self.extra - 1) * self.group
+
+    def latent_frames(self, frames: int) -> int:
+        """All that its windows sample."""
+        return self.length * self.count(frames)
+
+    def sources(self, frames: int) -> np.ndarray:
+        """Nothing is shared and nothing dropped: a window's conditions come from Generator.carry."""
+        return np.arange(self.latent_frames(frames))
+
+    def places(self, frames: int) -> list[np.ndarray]:
+        """One window after the other."""
+        return np.split(self.sources(frames), self.count(frames))
+
+    def count(self, frames: int) -> int:
+        """How many windows a clip of that many frames is sampled in."""
+        grouped(frames, 1)
+        return max(1, -(-(frames - self.keep) // (self.frames - self.keep)))
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(length,) ones: no two windows predict the same latents."""
+        return np.ones(self.length, np.float32)
+
+
+def overlapping(windows: WindowRule | Carry, overlap: int) -> WindowRule:
+    """The rule with another overlap; ValueError if it cannot have that."""
+    if isinstance(windows, Carry):
+        raise ValueError("the windows of this generator follow on one another; leave it out")
+    return replace(windows, overlap=overlap)
+
+
 class Blend:
     """Weighted mean of window predictions over a clip, along one axis."""
 
-    def __init__(self, windows: Windows, like: np.ndarray, axis: int) -> None:
-        self.windows, self.axis = windows, axis
+    def __init__(self, windows: WindowRule | Carry, like: np.ndarray, axis: int) -> None:
         shape = [1] * like.ndim
         shape[axis] = -1
+        self._axis = axis
         self._weights = windows.weights.reshape(shape)
         self._sum = np.zeros_like(like)
         shape[axis] = like.shape[axis]
         self._total = np.zeros(shape, like.dtype)
 
-    def add(self, start: int, prediction: np.ndarray) -> None:
-        """Add the prediction of the window that starts there."""
-        part = cut(self._sum.ndim, self.axis, start, self.windows.length)
+    def add(self, place: np.ndarray, prediction: np.ndarray) -> None:
+        """Add the prediction of the window that has those frames."""
+        part = (slice(None),) * self._axis + (place,)
         self._sum[part] += prediction * self._weights
         self._total[part] += self._weights
 
     def result(self) -> np.ndarray:
         """The blended prediction of the whole clip; every frame must have been covered."""
         return self._sum / self._total
+
+
+def grouped(frames: int, group: int) -> int:
+    """Latent frames of a clip: one for its first frame, one for each group after it, even if not full."""
+    if frames < 1:
+        raise ValueError(f"a clip has at least one frame, got {frames}")
+    return 1 + -(-(frames - 1) // group)
 
 
 def cut(ndim: int, axis: int, start: int, length: int) -> tuple[slice, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from engines.load import BACKENDS
 from engines.precision import PrecisionError, choose_precisions
 from engines.unknown import unknown
-from generators.windows import Windows
+from generators.windows import overlapping
 from optimize.step_plan import StepPlan, StepPlanError, channels_beside
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Recipe:
                 noise, axis = generator.noise(generator.windows.length, 0), generator.frame_axis
                 self.steps.check_channels(noise.shape[channels_beside(axis, noise.ndim)])
             if self.overlap is not None:
-                adapted.windows = Windows(generator.windows.length, self.overlap)
+                adapted.windows = overlapping(generator.windows, self.overlap)
             for step in self.steps.evaluated if self.steps else ():
                 self.steps.windows(step, adapted.windows)
         except StepPlanError as error:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from generators.windows import Windows
+from generators.schedule import Grid
+from generators.windows import Carry, WindowRule, overlapping
 
 BRANCHES = {"F": 2, "C": 1, "S": 0}  # evaluated by an action
 TERMS = 4  # of a jump: latents, conditional prediction, difference of the branches, prediction before
@@ -88,12 +88,12 @@ class StepPlan:
         """How many branches are evaluated in all, for each window."""
         return sum(BRANCHES[action] for action in self.actions)
 
-    def windows(self, step: int, own: Windows) -> Windows:
-        """A step's windows; own: the generator's, which later steps have. ValueError: too long an overlap."""
+    def windows(self, step: int, own: WindowRule | Carry) -> WindowRule | Carry:
+        """A step's windows; own: the generator's, which later steps have. ValueError: none overlap so."""
         planned = dict(zip(self.evaluated, self.overlaps, strict=False))
-        return Windows(own.length, planned.get(step, own.overlap))
+        return overlapping(own, planned[step]) if step in planned else own
 
-    def calls(self, guidance: float, own: Windows, frames: int) -> int:
+    def calls(self, guidance: float, own: WindowRule | Carry, frames: int) -> int:
         """How often the denoiser is evaluated for a clip: a branch of a window at a step is one.
 
         At guidance 1 the unconditional branch cancels.
@@ -117,16 +117,6 @@ class StepPlan:
             raise StepPlanError(f"levels: are for {known} channels, not {channels}; tune for this generator")
 
 
-class Grid(Protocol):
-    """What a walk asks of a sampling grid: generators.schedule has them."""
-
-    steps: int
-
-    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Latents at the next step by the guided prediction."""
-        ...
-
-
 class Walk:
     """The latents of one request on their way through the grid; the next request begins a new one.
 
@@ -141,7 +131,7 @@ class Walk:
         plan.check_steps(grid.steps)
         self._channel_axis = channels_beside(frame_axis, latents.ndim)
         self.latents, self.taken = latents, ""
-        self._plan, self._grid, self._guidance = plan, grid, guidance
+        self._plan, self._solver, self._guidance = plan, grid.solver(), guidance
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
         self._alarm = False
         self._guided = self._difference = self._before = None
@@ -168,7 +158,7 @@ class Walk:
         if conditional is not None:
             self._take_note(number, conditional, unconditional)
         if self._alarm or not self._plan.jumps:
-            self.latents = self._grid.advance(self.latents, self._guided, step)
+            self.latents = self._solver.advance(self.latents, self._guided, step)
         elif number is not None:
             terms = (self.latents, conditional, self._difference, self._before)
             levels = self._plan.levels[number] if self._plan.levels else ()

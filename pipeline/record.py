@@ -63,6 +63,6 @@ def record(generator: Generator, engines: Engines, requests: Sequence[Request]) 
     arrays: dict[str, np.ndarray] = {}
     recorders = {name: Recorder(engine, arrays) for name, engine in engines.items()}
     for request in requests:
-        frames, image = read_opening(request, generator, generator.windows.length)
+        frames, image = read_opening(request, generator, generator.windows.frames)
         generate(generator, recorders, frames, image, request.seed)
     return {name: recorder.inputs for name, recorder in recorders.items()}

@@ -19,7 +19,7 @@ from pipeline.data import Request
 from pipeline.memory import peak_memory_mb
 from pipeline.picture import read_image
 from pipeline.progress import Progress
-from pipeline.sample import evaluations, sample
+from pipeline.sample import evaluations, pieces
 from pipeline.video import VideoReader, VideoWriter
 
 StartProgress = Callable[[int], Progress]
@@ -58,9 +58,10 @@ def make_video(
     """Generate one video; returns what its manifest line says of it.
 
     generator: as recipe.adapt() has it. lossless: the file keeps every RGB value, see VideoWriter. In the
-    line, actions are what the steps did; guard_fired, those which the step plan would have skipped. The
-    skeleton video is read and the result decoded and written in chunks: memory grows with a clip by its
-    latents only. InputError if an input cannot be used, OutputError if the video cannot be written.
+    line, actions are what the steps did, window by window where these follow on one another; guard_fired,
+    those which the step plan would have skipped. The skeleton video is read and the result decoded and
+    written in chunks: memory grows with a clip by its latents only. InputError if an input cannot be used,
+    OutputError if the video cannot be written.
     """
     seconds, notes, started = Seconds(), [], time.perf_counter()
     with seconds("read"):
@@ -71,25 +72,28 @@ def make_video(
         with seconds("condition"):
             constants = generator.condition(engines, chunks, image)
     seconds.move(chunks.waited, "condition", "read")
-    frames = chunks.frames
-    with seconds("denoise"), start_progress(evaluations(generator, frames, recipe.steps)) as progress:
-        denoise, seed = engines["denoise"], request.seed
-        walk = sample(generator, denoise, constants, frames, seed, recipe.steps, progress.tick)
+    frames, plan, walks = chunks.frames, recipe.steps, []
     content = hashlib.sha256()
-    with VideoWriter(output, *generator.size, reader.fps, preset=recipe.preset, lossless=lossless) as writer:
-        for pixels in _timed(generator.decode(engines, walk.latents), seconds, "decode"):
-            with seconds("write"):
-                for frame in pixels:
-                    content.update(frame)
-                    writer.write(frame)
+    with (
+        VideoWriter(output, *generator.size, reader.fps, preset=recipe.preset, lossless=lossless) as writer,
+        start_progress(evaluations(generator, frames, plan)) as progress,
+    ):
+        made = pieces(generator, engines, constants, frames, request.seed, plan, progress.tick)
+        for piece in _timed(made, seconds, "denoise"):
+            walks.append(piece.walk)
+            for pixels in _timed(piece.pixels, seconds, "decode"):
+                with seconds("write"):
+                    for frame in pixels:
+                        content.update(frame)
+                        writer.write(frame)
         finishing = time.perf_counter()
     seconds.stages["write"] += time.perf_counter() - finishing
     return {
         "frames": frames,
         "fps": str(reader.fps),
         "size": list(generator.size),
-        "actions": walk.taken,
-        "guard_fired": walk.fired,
+        "actions": " ".join(walk.taken for walk in walks),
+        "guard_fired": [step for walk in walks for step in walk.fired],
         "frames_sha256": content.hexdigest(),
         "output_sha256": file_sha256(output),
         "video_sha256": file_sha256(request.video),

@@ -1,24 +1,34 @@
-"""The sampling loop: steps outside, windows inside, then guidance, then the step."""
+"""The two loop nests: steps outside and windows inside, blended; or windows outside, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from engines.spec import Engine
 from generators.contract import Constants, Engines, Generator
-from generators.windows import Blend, cut
+from generators.windows import Blend, Carry, WindowRule, cut
 from optimize.step_plan import StepPlan, Walk
 
 Tick = Callable[[], None]
+Cut = tuple[WindowRule | Carry, Sequence[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a clip that was sampled at once: its walk, and its pixels, decoded when asked for."""
+
+    walk: Walk
+    pixels: Iterator[np.ndarray]
 
 
 class Predictor:
-    """What the denoiser predicts for a whole clip: each window is evaluated, then they are blended.
+    """What the denoiser predicts for all latent frames: each window is evaluated, then they are blended.
 
-    constants and frames: of the clip. tick is called after every evaluated window. plan: says which windows
-    a step has, if not the generator's own.
+    sources: as the window rule has them. cuts: for each step of the grid the rule by which it is cut, and the
+    windows' places. tick is called after every evaluated window.
     """
 
     def __init__(
@@ -26,19 +36,29 @@ class Predictor:
         generator: Generator,
         engine: Engine,
         constants: Constants,
+        sources: np.ndarray,
+        cuts: Sequence[Cut],
+        tick: Tick = lambda: None,
+    ) -> None:
+        self.frames = len(sources)
+        self._generator, self._engine, self._tick = generator, engine, tick
+        self._constants, self._sources, self._cuts = constants, sources, cuts
+
+    @classmethod
+    def of_clip(
+        cls,
+        generator: Generator,
+        engine: Engine,
+        constants: Constants,
         frames: int,
         tick: Tick = lambda: None,
         plan: StepPlan | None = None,
-    ) -> None:
-        self._plan = plan or base_plan(generator)
-        self.frames = generator.windows.padded(frames)
-        self._generator, self._engine, self._tick = generator, engine, tick
-        self._constants = {
-            name: _repeat_last(array, generator.frame_axis, self.frames)
-            if name in generator.per_frame
-            else array
-            for name, array in constants.items()
-        }
+    ) -> Predictor:
+        """For a whole clip whose windows are blended, and overlap as the plan says."""
+        own, plan = generator.windows, plan or base_plan(generator)
+        rules = [plan.windows(step, own) for step in range(generator.grid.steps)]
+        cuts = [(rule, rule.places(frames)) for rule in rules]
+        return cls(generator, engine, constants, own.sources(frames), cuts, tick)
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The conditional prediction, and at F the unconditional one too; none at S.
@@ -48,18 +68,24 @@ class Predictor:
         generator, axis = self._generator, self._generator.frame_axis
         both = action == "F" and generator.guidance != 1.0
         branches = () if action == "S" else (True, False) if both else (True,)
-        windows = self._plan.windows(step, generator.windows)
+        windows, places = self._cuts[step]
         blends = [Blend(windows, latents, axis) for _ in branches]
-        for start in windows.starts(self.frames) if branches else ():
-            part = cut(latents.ndim, axis, start, windows.length)
-            seen = {
-                name: array[part] if name in generator.per_frame else array
-                for name, array in self._constants.items()
-            }
+        for place in places if branches else ():
+            part, seen = latents.take(place, axis), self._seen(place)
             for blend, conditional in zip(blends, branches, strict=True):
-                blend.add(start, generator.denoise(self._engine, latents[part], step, seen, conditional))
+                blend.add(place, generator.denoise(self._engine, part, step, seen, conditional))
             self._tick()
         return tuple(blend.result() for blend in blends)
+
+    def _seen(self, place: np.ndarray) -> dict[str, np.ndarray]:
+        """The constants of one window; beyond their last frame that is repeated."""
+        generator, source = self._generator, self._sources[place]
+        return {
+            name: array.take(np.minimum(source, array.shape[generator.frame_axis] - 1), generator.frame_axis)
+            if name in generator.per_frame
+            else array
+            for name, array in self._constants.items()
+        }
 
 
 def sample(
@@ -71,19 +97,84 @@ def sample(
     plan: StepPlan | None = None,
     tick: Tick = lambda: None,
 ) -> Walk:
-    """A walk whose latents are the clean ones of `frames` frames along generator.frame_axis.
+    """A walk whose latents are the clean ones of a clip of `frames` frames, windows blended.
 
     At each step both branches are predicted, or what the plan says, and guided; then the step is taken.
     tick is called after every evaluated window. StepPlanError: the plan is for another grid.
     """
-    plan, axis = plan or base_plan(generator), generator.frame_axis
-    predict = Predictor(generator, engine, constants, frames, tick, plan)
-    noise = generator.noise(predict.frames, seed)
-    walk = Walk(plan, generator.grid, generator.guidance, noise, axis)
+    predict = Predictor.of_clip(generator, engine, constants, frames, tick, plan)
+    walk = walked(generator, predict, generator.noise(predict.frames, seed), plan)
+    walk.latents = own_latents(generator, walk.latents, frames)
+    return walk
+
+
+def walked(generator: Generator, predict: Predictor, noise: np.ndarray, plan: StepPlan | None) -> Walk:
+    """A walk from noise to the end of the grid."""
+    walk = Walk(
+        plan or base_plan(generator), generator.grid, generator.guidance, noise, generator.frame_axis
+    )
     for step in range(generator.grid.steps):
         walk.advance(step, *predict(walk.latents, step, walk.action(step)))
-    walk.latents = walk.latents[cut(noise.ndim, axis, 0, frames)]
     return walk
+
+
+def pieces(
+    generator: Generator,
+    engines: Engines,
+    constants: Constants,
+    frames: int,
+    seed: int,
+    plan: StepPlan | None = None,
+    tick: Tick = lambda: None,
+) -> Iterator[Piece]:
+    """A clip of `frames` frames, by the generator's window rule: one piece, or a piece for each window.
+
+    A piece's pixels must have been taken before the next piece is asked for.
+    """
+    if isinstance(generator.windows, Carry):
+        yield from _carried(generator, engines, constants, frames, seed, plan, tick)
+    else:
+        walk = sample(generator, engines["denoise"], constants, frames, seed, plan, tick)
+        yield Piece(walk, first_frames(generator.decode(engines, walk.latents), frames))
+
+
+def _carried(
+    generator: Generator,
+    engines: Engines,
+    constants: Constants,
+    frames: int,
+    seed: int,
+    plan: StepPlan | None,
+    tick: Tick,
+) -> Iterator[Piece]:
+    windows, axis = generator.windows, generator.frame_axis
+    count, every = windows.count(frames), np.arange(windows.length)
+    noise, tail = generator.noise(windows.length * count, seed), Tail(windows.keep)
+    for number in range(count):
+        seen = generator.carry(engines, constants, number, tail.pixels if number else None)
+        cuts = [(windows, [every])] * generator.grid.steps
+        predict = Predictor(generator, engines["denoise"], seen, every, cuts, tick)
+        own = cut(noise.ndim, axis, number * windows.length, windows.length)
+        walk = walked(generator, predict, noise[own], plan)
+        known = windows.keep if number else 0  # frames that the window before has shown
+        begin = number * (windows.frames - windows.keep) + known
+        pixels = without_first(tail.watching(generator.decode(engines, walk.latents)), known)
+        yield Piece(walk, first_frames(pixels, frames - begin))
+
+
+class Tail:
+    """The last frames of what passes by."""
+
+    def __init__(self, length: int) -> None:
+        self._length, self.pixels = length, None
+
+    def watching(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The chunks; pixels are the last frames of those that were taken."""
+        self.pixels = None
+        for chunk in chunks:
+            seen = chunk if self.pixels is None else np.concatenate([self.pixels, chunk])
+            self.pixels = seen[-self._length :]
+            yield chunk
 
 
 def generate(
@@ -95,8 +186,8 @@ def generate(
     """
     chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
     constants = generator.condition(engines, chunks, image[None])
-    latents = sample(generator, engines["denoise"], constants, len(skeletons), seed).latents
-    return np.concatenate(list(generator.decode(engines, latents)))
+    made = pieces(generator, engines, constants, len(skeletons), seed)
+    return np.concatenate([chunk for piece in made for chunk in piece.pixels])
 
 
 def base_plan(generator: Generator) -> StepPlan:
@@ -110,11 +201,24 @@ def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None)
     return sum(plan.windows(step, generator.windows).count(frames) for step in plan.evaluated)
 
 
-def _repeat_last(array: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """The array with its last frame repeated until it has that length along the axis."""
-    missing = length - array.shape[axis]
-    if missing <= 0:
-        return array
-    return np.concatenate(
-        [array, np.repeat(array[cut(array.ndim, axis, array.shape[axis] - 1, 1)], missing, axis)], axis
-    )
+def own_latents(generator: Generator, latents: np.ndarray, frames: int) -> np.ndarray:
+    """Those of the clip itself, without what was sampled to fill windows."""
+    own = generator.windows.latent_frames(frames)
+    return latents[cut(latents.ndim, generator.frame_axis, 0, own)]
+
+
+def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """Chunks up to that many frames: the last group of a clip's latents may stand for more than it has."""
+    for chunk in chunks:
+        yield chunk[:frames]
+        frames -= len(chunk)
+        if frames <= 0:
+            return
+
+
+def without_first(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """Chunks after that many frames."""
+    for chunk in chunks:
+        if len(chunk) > frames:
+            yield chunk[frames:]
+        frames = max(0, frames - len(chunk))

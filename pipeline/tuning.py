@@ -13,8 +13,8 @@ from engines.artifact import built_folder, file_sha256, fingerprint, key
 from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from engines.spec import Engine
-from generators.contract import Generator
-from generators.windows import cut
+from generators.contract import Generator, GeneratorError
+from generators.windows import Carry
 from optimize.fit import fit_jumps
 from optimize.goal import Judged
 from optimize.planner import Costs
@@ -25,7 +25,7 @@ from pipeline.data import Request
 from pipeline.picture import read_image
 from pipeline.progress import Progress
 from pipeline.request import SkeletonChunks
-from pipeline.sample import Predictor, base_plan, evaluations
+from pipeline.sample import Predictor, base_plan, evaluations, first_frames, own_latents
 from pipeline.video import VideoReader, VideoWriter
 
 Judge = Callable[[Request, Path], Judged]
@@ -56,7 +56,7 @@ class Case:
         with VideoReader(self.request.video) as reader:
             chunks = SkeletonChunks(reader, generator)
             constants = generator.condition(engines, chunks, self.image)
-        self._predict = Predictor(generator, engines["denoise"], constants, self.frames, tick, plan)
+        self._predict = Predictor.of_clip(generator, engines["denoise"], constants, self.frames, tick, plan)
 
     def predict(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The blended conditional prediction, and at F the unconditional one."""
@@ -73,7 +73,8 @@ class Case:
     def capture(self) -> Gram:
         """Run the base model's plan, keep its latents on disk; the inner products of all that it made."""
         generator, kept = self._generator, ([], [], [])
-        walk = Walk(base_plan(generator), generator.grid, generator.guidance, self.noise())
+        plan, axis = base_plan(generator), generator.frame_axis
+        walk = Walk(plan, generator.grid, generator.guidance, self.noise(), axis)
         self.folder.mkdir(parents=True, exist_ok=True)
         for step in range(generator.grid.steps):
             np.save(self._file(step), walk.latents)
@@ -94,7 +95,7 @@ class Workbench:
     """Runs recipes on the requests that are tuned on, in this process.
 
     folder: for what is captured and for videos, on a disk with room for the latents of every step. lossless:
-    of videos, see VideoWriter.
+    of videos, see VideoWriter. GeneratorError: the generator's windows are not blended.
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class Workbench:
         judge: Judge,
         lossless: bool = False,
     ) -> None:
+        if isinstance(generator.windows, Carry):
+            raise GeneratorError(f"{generator.name}: windows that follow on one another cannot be tuned yet")
         self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
         self._lossless = lossless
         weights = fingerprint(generator.sources)
@@ -151,7 +154,7 @@ class Workbench:
         """How many windows the recipe has in all cases together, the mean over its evaluations."""
         own, plan = recipe.adapt(self.generator).windows, recipe.steps or base_plan(self.generator)
         calls = sum(plan.calls(self.generator.guidance, own, case.frames) for case in self.cases)
-        return calls / plan.calls(self.generator.guidance, own, own.length)
+        return calls / plan.calls(self.generator.guidance, own, own.frames)
 
     def run(self, recipe: Recipe, say: Callable[[str], None]) -> tuple[Recipe, list[Judged]]:
         """Make and judge every case's video; a step plan without jumps is fitted first, and returned so.
@@ -191,10 +194,10 @@ class Workbench:
     def _make(self, case: Case, recipe: Recipe, engines: dict[str, Engine], latents: np.ndarray) -> Path:
         generator, path = self.generator, self._folder / "videos" / f"{case.request.id}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        latents = latents[cut(latents.ndim, generator.frame_axis, 0, case.frames)]
+        latents = own_latents(generator, latents, case.frames)
         options = {"preset": recipe.preset, "lossless": self._lossless}
         with VideoWriter(path, *generator.size, case.fps, **options) as writer:
-            for pixels in generator.decode(engines, latents):
+            for pixels in first_frames(generator.decode(engines, latents), case.frames):
                 for frame in pixels:
                     writer.write(frame)
         return path

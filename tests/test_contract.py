@@ -44,7 +44,7 @@ def test_a_generator_is_loaded_from_a_file_without_torch(tiny_file):
 
 @pytest.mark.parametrize("name", ["nope", "presenter.py", "file.txt:Tiny", "file.py:", "", ":"])
 def test_a_name_that_is_neither_bundled_nor_a_file_and_class_is_refused(name):
-    with pytest.raises(GeneratorError, match=r"no generator .*; use .*'presenter'.* or path/to/file.py"):
+    with pytest.raises(GeneratorError, match=r"no generator .*; use .*presenter.* or path/to/file.py"):
         load_generator(name)
 
 

@@ -1,0 +1,257 @@
+"""Weights from checkpoint files into a network, memory-mapped: nothing is read before it is used.
+
+Built without numbers and filled, a network occupies memory only for what is computed with it:
+
+  with weightless():
+      network = Network(...)
+  fill(network, checkpoint.tensors(), checkpoint.path)
+
+Pickles that hold more than tensors are refused, because loading them runs code.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generators.contract import GeneratorError
+from generators.weight_files import SAFETENSORS, weight_files
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+SHOWN = 10
+WRAPPERS = ("state_dict", "model", "module")  # where training programs put the tensors of a torch file
+AGAIN = "copy or download it again"
+LFS = b"version https://git-lfs"
+# Names that only checkpoints of a family have, in front of them nothing or a prefix that ends with a dot.
+FAMILIES = {
+    "Wan video transformer, diffusers' names": ("condition_embedder.time_proj.weight", "proj_out.weight"),
+    "Wan video transformer, original names": ("time_projection.1.weight", "head.head.weight"),
+    "Wan VAE, diffusers' names": ("decoder.up_blocks.0.resnets.0.norm1.gamma",),
+    "Wan VAE, original names": ("decoder.upsamples.0.residual.0.gamma",),
+    "SVD UNet": ("down_blocks.0.resnets.0.temporal_res_block.conv1.weight",),
+    "SVD VAE": ("decoder.time_conv_out.weight",),
+    "Stable Diffusion VAE": ("quant_conv.weight", "decoder.up_blocks.0.resnets.0.norm1.weight"),
+    "Stable Diffusion UNet": ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight",),
+    "motion modules": ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",),
+    "UMT5 text encoder, original names": ("token_embedding.weight", "blocks.0.attn.q.weight"),
+    "T5 text encoder": ("encoder.block.0.layer.0.SelfAttention.q.weight",),
+    "CLIP image encoder": ("vision_model.encoder.layers.0.self_attn.q_proj.weight",),
+    "CLIP image encoder, original names": ("visual.transformer.0.attn.to_qkv.weight",),
+}
+LORA = re.compile(r"\blora_(A|B|down|up)\b")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies: its file, and its name there."""
+
+    file: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of one or more files by name. Each is read from its file when it is computed with."""
+
+    path: Path
+    files: tuple[Path, ...]
+    stored: Mapping[str, Stored]
+
+    def tensors(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Those tensors, all without names, in their own dtypes: views of mapped files, freed with the last.
+
+        Only files of torch before 1.6 are read whole.
+        """
+        from safetensors import safe_open
+
+        wanted = list(self.stored if names is None else names)
+        found: dict[str, Tensor] = {}
+        for file in dict.fromkeys(self.stored[name].file for name in wanted):
+            here = {name: self.stored[name].name for name in wanted if self.stored[name].file == file}
+            if file.suffix in SAFETENSORS:
+                with safe_open(file, "pt") as opened:
+                    found |= {name: opened.get_tensor(inside) for name, inside in here.items()}
+            else:
+                inside = _load_torch(file)
+                found |= {name: inside[its] for name, its in here.items()}
+        return {name: found[name] for name in wanted}
+
+    def renamed(self, renames: Sequence[tuple[str, str]]) -> Checkpoint:
+        """The same under other names: each (regular expression, replacement) in turn, on every name."""
+        stored: dict[str, Stored] = {}
+        for name, where in self.stored.items():
+            new = name
+            for pattern, replacement in renames:
+                new = re.sub(pattern, replacement, new)
+            if new in stored:
+                both = f"{where.name} and {stored[new].name}"
+                raise GeneratorError(f"{self.path}: {both} are both called {new}")
+            stored[new] = where
+        return replace(self, stored=stored)
+
+    def part(self, prefix: str) -> Checkpoint:
+        """What lies under a prefix as "unet.", without it. GeneratorError if that is nothing."""
+        stored = {
+            name.removeprefix(prefix): where for name, where in self.stored.items() if name.startswith(prefix)
+        }
+        if not stored:
+            raise GeneratorError(f"{self.path} has no {prefix}*; {_contents(self.stored)}")
+        return replace(self, stored=stored)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint of a file, an index or a folder; GeneratorError names what is missing or damaged."""
+    files = weight_files(path)
+    stored: dict[str, Stored] = {}
+    for file in files:
+        for name in _names(file):
+            if name in stored:
+                raise GeneratorError(f"{name} is in {stored[name].file.name} and in {file.name}; remove one")
+            stored[name] = Stored(file, name)
+    return Checkpoint(path, files, stored)
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Networks built in here have parameters without numbers (on the meta device); their buffers are real."""
+    from torch import nn
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    def without_numbers(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        return None if parameter is None else nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    hook = register_module_parameter_registration_hook(without_numbers)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def fill(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    origin: Path | str,
+    dtype: torch.dtype | None = None,
+    ignored: Sequence[str] = (),
+) -> nn.Module:
+    """The network with those tensors as its weights, ready for inference; they are not copied.
+
+    dtype: what floats are turned into, which does copy; None keeps the file's. ignored: regular expressions
+    of tensors that the network needs not have. GeneratorError lists the tensors that are missing, unexpected
+    or of another shape, and says so if they are of another family; origin is what it calls them by.
+    """
+    own = network.state_dict()
+    tensors = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in own or not any(re.search(pattern, name) for pattern in ignored)
+    }
+    _check_names(network, own, tensors, origin)
+    _check_shapes(network, own, tensors, origin)
+    if dtype is not None:
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    network.load_state_dict(dict(tensors), assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def family(names: Iterable[str]) -> str | None:
+    """The known family that tensors of those names belong to, or None."""
+    names = set(names)
+    if any(LORA.search(name) for name in names):
+        return "LoRA adapter, which is merged into the weights it was trained on"
+    ends = {name[place:] for name in names for place in (0, *(m.end() for m in re.finditer(r"\.", name)))}
+    return next((known for known, marks in FAMILIES.items() if ends.issuperset(marks)), None)
+
+
+def _check_names(network: nn.Module, own: Mapping, tensors: Mapping, origin: Path | str) -> None:
+    missing = [name for name in own if name not in tensors]
+    unexpected = [name for name in tensors if name not in own]
+    if not missing and not unexpected:
+        return
+    is_a, wanted, kind = family(tensors), family(own), type(network).__name__
+    lines = [f"{origin} does not fit {kind}"]
+    if is_a and is_a != wanted:
+        lines[0] += f": it is of another family, {is_a}" + (f"; expected {wanted}" if wanted else "")
+    lines += _listed("missing", missing) + _listed("unexpected", unexpected)
+    raise GeneratorError("\n".join(lines))
+
+
+def _check_shapes(network: nn.Module, own: Mapping, tensors: Mapping, origin: Path | str) -> None:
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the network"
+        for name in own
+        if tensors[name].shape != own[name].shape
+    ]
+    if wrong:
+        first = f"{origin} does not fit {type(network).__name__}: is it of another size of the model?"
+        raise GeneratorError("\n".join([first, *_listed("of another shape", wrong)]))
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = [f"  and {len(names) - SHOWN} more"] * (len(names) > SHOWN)
+    return [f"{len(names)} {what}:", *(f"  {name}" for name in names[:SHOWN]), *more]
+
+
+def _contents(names: Iterable[str]) -> str:
+    starts = sorted({name.partition(".")[0] for name in names})
+    return f"its names begin with {', '.join(starts[:SHOWN])}"
+
+
+def _names(file: Path) -> list[str]:
+    """Names of the tensors of a file; GeneratorError if it is cut short or no such file."""
+    with file.open("rb") as opened:
+        start = opened.read(len(LFS))
+    if start == LFS:
+        raise GeneratorError(f"{file} is only a pointer of git LFS; fetch the file itself: git lfs pull")
+    return _names_in_header(file) if file.suffix in SAFETENSORS else list(_load_torch(file))
+
+
+def _names_in_header(file: Path) -> list[str]:
+    """safetensors: eight bytes of length, that much JSON, then the numbers; the JSON says where they end."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = opened.read(length) if length < size else b""
+    try:
+        tensors = json.loads(header)
+        tensors.pop("__metadata__", None)
+        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise GeneratorError(f"{file} is damaged or cut short; {AGAIN}") from error
+    if size != end:
+        what = "cut short" if size < end else "too long"
+        raise GeneratorError(f"{file} is {what}: {size} bytes of {end}; {AGAIN}")
+    return list(tensors)
+
+
+def _load_torch(file: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        loaded = torch.load(file, "cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        reason = f"{file} is damaged, or holds more than tensors, which would run code when it is loaded"
+        raise GeneratorError(f"{reason}; save its tensors as safetensors") from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise GeneratorError(f"{file} is damaged or cut short; {AGAIN} ({error})") from error
+    while isinstance(loaded, dict) and (inside := next((k for k in WRAPPERS if _is_dict(loaded, k)), None)):
+        loaded = loaded[inside]
+    if not isinstance(loaded, dict) or not all(isinstance(each, torch.Tensor) for each in loaded.values()):
+        raise GeneratorError(f"{file} holds other things than tensors by name; save only its state_dict")
+    return loaded
+
+
+def _is_dict(loaded: dict, name: str) -> bool:
+    return isinstance(loaded.get(name), dict)
