@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.judge import Judge, videos_in
 from bench.similarity import load_extractor
 from bench.trials import draw_trials
+from engines.artifact import key
 from generators.contract import load_generator
 from optimize.goal import Goal, Judged
 from optimize.recipe import Recipe
@@ -50,7 +51,7 @@ def tune_folder(
     """
     folder = out.with_suffix(".tuning")
     with closing(workbench_of(job, folder)) as workbench:
-        tuned = Tuner(workbench, goal, record_of(workbench, folder), say).tune(recipes, job.overlaps)
+        tuned = Tuner(workbench, goal, record_of(workbench, goal, folder), say).tune(recipes, job.overlaps)
     note = (
         f"Tuned for {workbench.generator.name} on {len(workbench.cases)} videos, "
         f"to similarity {goal.similarity:g} and PSNR {goal.psnr:g} dB, from {tuned.best.recipe.name}."
@@ -71,9 +72,9 @@ def workbench_of(job: TuningJob, folder: Path) -> Workbench:
     return Workbench(requests, load_generator(job.generator), job.device, folder, judge, job.lossless)
 
 
-def record_of(workbench: Workbench, folder: Path) -> Path:
-    """Where the trials of a workbench are kept."""
-    return folder / f"trials-{workbench.identity}.jsonl"
+def record_of(workbench: Workbench, goal: Goal, folder: Path) -> Path:
+    """Where a workbench's trials are kept; of one goal, as the first video that fails it ends a trial."""
+    return folder / f"trials-{key({'runs': workbench.identity, 'goal': asdict(goal)})}.jsonl"
 
 
 def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:

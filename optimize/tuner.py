@@ -42,10 +42,12 @@ class Bench(Protocol):
         """How many windows the recipe has in all tuning videos, the mean over its evaluations."""
         ...
 
-    def run(self, recipe: Recipe, say: Say) -> tuple[Recipe, list[Judged]]:
+    def run(
+        self, recipe: Recipe, say: Say, enough: Callable[[Sequence[Judged]], bool]
+    ) -> tuple[Recipe, list[Judged]]:
         """The recipe with fitted jumps, and its videos judged: each as by jumps fitted to the others.
 
-        A recipe that has its jumps is run with these.
+        A recipe that has its jumps is run with these. Videos behind which enough() is true are left out.
         """
         ...
 
@@ -54,7 +56,7 @@ class Bench(Protocol):
 class Trial:
     """One real run: the recipe as it ran with its fitted jumps, the videos, and whether they were accepted.
 
-    seconds: predicted, of the denoiser on all tuning videos. margin: as Goal.margin, None without similarity.
+    seconds: predicted, of the denoiser on all tuning videos. margin: as Goal.margin, None if a video fails.
     """
 
     recipe: Recipe
@@ -75,7 +77,10 @@ class Tuned:
 
 
 class Tuner:
-    """One search. record: a file that gets a line for every trial; those in it are not run again."""
+    """One search. record: a file for this goal that gets a line for every trial; these are not run again.
+
+    The first video that fails ends a trial.
+    """
 
     def __init__(self, bench: Bench, goal: Goal, record: Path, say: Say) -> None:
         self.goal, self.trials, self.runs = goal, [], 0
@@ -166,17 +171,19 @@ class Tuner:
         """Run a recipe on the tuning videos, or look it up in the record; seconds: predicted."""
         asked = recipe.to_toml()
         if asked not in self._known:
-            self._known[asked] = self._bench.run(recipe, self._say)
+            self._known[asked] = self._bench.run(recipe, self._say, self._fails)
             self.runs += 1
             self._write(asked, *self._known[asked])
         fitted, videos = self._known[asked]
         reasons = tuple(self.goal.why_not(videos))
-        rated = all(video.similarity is not None for video in videos)
-        margin = self.goal.margin(videos) if rated else None
-        accepted = not reasons and margin is not None and margin >= 0
+        margin = None if reasons else self.goal.margin(videos)
+        accepted = margin is not None and margin >= 0
         self.trials.append(Trial(fitted, seconds, videos, accepted, margin, reasons))
         self._say(_line(self.trials[-1], len(self.trials)))
         return self.trials[-1]
+
+    def _fails(self, videos: Sequence[Judged]) -> bool:
+        return bool(self.goal.why_not(videos))
 
     def _write(self, asked: str, recipe: Recipe, videos: Sequence[Judged]) -> None:
         line = {"asked": asked, "name": recipe.name, "recipe": recipe.to_toml()}

@@ -113,6 +113,7 @@ class Workbench:
         self._lossless = lossless
         weights = fingerprint(generator.sources)
         self.cases = [Case(each, generator, folder / "base" / _identity(each, weights)) for each in requests]
+        self._order = list(range(len(self.cases)))  # in which they are judged
         self._started: tuple[tuple[str, str], dict[str, Engine]] | None = None
 
     @property
@@ -156,10 +157,16 @@ class Workbench:
         calls = sum(plan.calls(self.generator.guidance, own, case.frames) for case in self.cases)
         return calls / plan.calls(self.generator.guidance, own, own.frames)
 
-    def run(self, recipe: Recipe, say: Callable[[str], None]) -> tuple[Recipe, list[Judged]]:
-        """Make and judge every case's video; a step plan without jumps is fitted first, and returned so.
+    def run(
+        self,
+        recipe: Recipe,
+        say: Callable[[str], None],
+        enough: Callable[[Sequence[Judged]], bool] = lambda videos: False,
+    ) -> tuple[Recipe, list[Judged]]:
+        """Make and judge each case's video; a step plan without jumps is fitted first, and returned so.
 
-        Then each video is what the plan fitted to the other cases makes of it, see optimize.fit.
+        Then each video is what the plan fitted to the other cases makes, see optimize.fit. When enough() is
+        true of the videos so far, the others are left out, and the next time this case is the first.
         """
         engines, generator = self._engines(recipe, say), recipe.adapt(self.generator)
         plan = recipe.steps or base_plan(generator)
@@ -172,8 +179,15 @@ class Workbench:
                 recipe = replace(recipe, steps=plan)
             else:
                 ends = [self._walk(case, plan, generator, progress.tick) for case in self.cases]
-        made = [self._make(case, recipe, engines, end) for case, end in zip(self.cases, ends, strict=True)]
-        return recipe, [self._judge(case.request, path) for case, path in zip(self.cases, made, strict=True)]
+        videos = []
+        for number in list(self._order):
+            case, end = self.cases[number], ends[number]
+            videos.append(self._judge(case.request, self._make(case, recipe, engines, end)))
+            if enough(videos):
+                self._order.remove(number)
+                self._order.insert(0, number)
+                break
+        return recipe, videos
 
     def close(self) -> None:
         """Close the engines that are running."""

@@ -23,7 +23,7 @@ class Bench:
         that pass where a clip is left out, and fail as they are.
         """
         self.need, self.broken, self.late, self.flattered = need, broken, late, flattered
-        self.ran, self.stop_after = [], None
+        self.ran, self.judged, self.stop_after = [], [], None
 
     def capture(self, say):
         clip = Clip(0)
@@ -41,7 +41,7 @@ class Bench:
         spared = sum(5 - min(overlap, 5) for overlap in plan.overlaps)
         return 10 - spared / len(plan.evaluated)
 
-    def run(self, recipe, say):
+    def run(self, recipe, say, enough):
         if self.stop_after is not None and len(self.ran) >= self.stop_after:
             raise KeyboardInterrupt
         self.ran.append(recipe)
@@ -52,7 +52,10 @@ class Bench:
             apart = 0.5
         jumps = [[1.0] * TERMS for _ in recipe.steps.evaluated]
         plan = StepPlan(recipe.steps.actions, jumps, overlaps=recipe.steps.overlaps)
-        videos = [Judged(f"v{i}", 1 - apart * (1 + 0.01 * i), 40.0) for i in range(5)]
+        videos = []
+        while len(videos) < 5 and not enough(videos):
+            videos.append(Judged(f"v{len(videos)}", 1 - apart * (1 + 0.01 * len(videos)), 40.0))
+        self.judged.append(len(videos))
         return Recipe(recipe.name, recipe.backend, recipe.precision, "", plan), videos
 
 
@@ -112,10 +115,17 @@ def test_a_recipe_that_fails_as_it_is_is_not_taken(tuner):
     assert any(trial.reasons for trial in tuned.trials if trial.recipe.steps.branches == 5)
 
 
+def test_the_first_video_that_fails_ends_a_trial(tuner):
+    bench = Bench()
+    tuned = tuner(bench).tune([EXACT])
+    assert bench.judged == [1 if trial.reasons else 5 for trial in tuned.trials]
+    assert {1, 5} == set(bench.judged)
+
+
 def test_what_passes_too_narrowly_is_not_accepted(tuner):
     class Scattered(Bench):
-        def run(self, recipe, say):
-            fitted, videos = super().run(recipe, say)
+        def run(self, recipe, say, enough):
+            fitted, videos = super().run(recipe, say, lambda videos: False)
             return fitted, [Judged(v.id, 1 - (1 - v.similarity) * 3.0 ** (i - 4), 40.0)
                             for i, v in enumerate(videos)]
     tuned = tuner(Scattered(5)).tune([EXACT])

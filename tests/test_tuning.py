@@ -85,6 +85,9 @@ def test_a_fitted_recipe_makes_in_a_real_run_what_was_judged(workbench, data, ti
     for name in "ab":
         assert (out / f"{name}.mp4").read_bytes() == made[name]
     assert made.keys() == left_out.keys() and made != left_out
+    for judged in ["ab", "b"]:
+        _, videos = bench.run(fitted, lambda text: None, lambda videos: videos[-1].id == "b")
+        assert "".join(video.id for video in videos) == judged
 
 
 @pytest.mark.slow

@@ -129,9 +129,10 @@ def run_tuner(args: argparse.Namespace) -> Exit:
     recipe = load_recipe(args.start)
     job = TuningJob(args.data, args.generator, args.device, lossless=args.lossless)
     with closing(workbench_of(job, args.out)) as workbench:
-        steps, record = workbench.generator.grid.steps, record_of(workbench, args.out)
+        goal, steps = LEVELS[args.level], workbench.generator.grid.steps
+        record = record_of(workbench, goal, args.out)
         races = [
-            race(Tuner(workbench, LEVELS[args.level], record, say), recipe, list(PROPOSERS), seed, steps)
+            race(Tuner(workbench, goal, record, say), recipe, list(PROPOSERS), seed, steps)
             for seed in range(args.seeds)
         ]
     draw_race(races, args.out / "searches.png")
