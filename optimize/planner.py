@@ -123,7 +123,7 @@ def predict(tables: Tables, costs: Costs, actions: str) -> Plan:
         place = (step, before or 0) if action == FULL else (step, before, full)
         table = tables.full if action == FULL else tables.cheap[action]
         error += float(tables.gains[to] * table[(*place, to)])
-    return Plan(actions, _seconds(costs, actions), error)
+    return Plan(actions, seconds_of(actions, costs), error)
 
 
 def front(tables: Tables, costs: Costs) -> list[Plan]:
@@ -139,7 +139,7 @@ def front(tables: Tables, costs: Costs) -> list[Plan]:
     ends = _best(list(reached[-1].values()))
     texts = [row.tobytes().decode("ascii") for row in ends.actions]
     found = zip(texts, ends.errors, strict=True)
-    return _sorted_front([Plan(text, _seconds(costs, text), float(error)) for text, error in found])
+    return _sorted_front([Plan(text, seconds_of(text, costs), float(error)) for text, error in found])
 
 
 def within(plans: Sequence[Plan], error: float) -> Plan:
@@ -232,7 +232,8 @@ def _unbeaten(seconds: np.ndarray, errors: np.ndarray) -> np.ndarray:
     return order[ordered < least[:-1]]
 
 
-def _seconds(costs: Costs, actions: str) -> float:
+def seconds_of(actions: str, costs: Costs) -> float:
+    """What a plan of these actions costs, a window."""
     counted = {FULL: costs.full, **costs.cheap}
     return float(costs.fixed + sum(actions.count(name) * cost for name, cost in counted.items()))
 

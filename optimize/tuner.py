@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from optimize.goal import Goal, Judged
-from optimize.planner import Costs, Plan, Tables, front
+from optimize.planner import Costs, Plan, Tables, front, seconds_of
 from optimize.recipe import Recipe, parse_recipe
 from optimize.step_plan import StepPlan
 from optimize.trajectory import Gram, jump_errors, weigh_kept
@@ -90,15 +90,19 @@ class Tuner:
     def tune(self, recipes: Sequence[Recipe], overlaps: Sequence[int] = ()) -> Tuned:
         """Search plans for each of the recipes, which differ in engine and precision, then smaller overlaps.
 
-        The recipes are taken from the fastest on. What is best at last is run once more, as it will be run by
-        others, with its jumps as they are. TuningError: nothing is accepted, or fails in that run.
+        The recipes are taken from the fastest on. One that has a step plan, as of an earlier search, is tried
+        with that first: what cannot be faster need not be run. What is best at last is run once more, as it
+        will be run by others, with its jumps as they are. TuningError: nothing is accepted, or fails then.
         """
         full, cheap = jump_errors(self._bench.capture(self._say))
         gains = np.ones(full.shape[2])
         tables = [Tables(full, {"C": weigh_kept(full, cheap, weight)}, gains) for weight in KEPT]
-        costs = {recipe: self._bench.costs(recipe, self._say) for recipe in recipes}
-        for recipe in sorted(recipes, key=lambda each: costs[each].full):
+        earlier = {replace(recipe, steps=None): recipe.steps for recipe in recipes}
+        costs = {recipe: self._bench.costs(recipe, self._say) for recipe in earlier}
+        for recipe in sorted(earlier, key=lambda each: costs[each].full):
             windows = self._bench.windows(recipe)
+            if earlier[recipe]:
+                self._try_earlier(recipe, earlier[recipe], costs[recipe])
             fronts = [[replace(plan, seconds=plan.seconds * windows) for plan in front(each, costs[recipe])]
                       for each in tables]  # fmt: skip
             first = self._faster(recipe, fronts[0])
@@ -140,6 +144,11 @@ class Tuner:
 
     def _try(self, recipe: Recipe, plan: Plan) -> Trial:
         return self.trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
+
+    def _try_earlier(self, recipe: Recipe, steps: StepPlan, costs: Costs) -> None:
+        """Jumps and bounds are fitted again; they may be of other videos or weights."""
+        known = replace(recipe, steps=StepPlan(steps.actions, overlaps=steps.overlaps))
+        self.trial(known, seconds_of(steps.actions, costs) * self._bench.windows(known))
 
     def _try_overlap(self, overlap: int) -> None:
         """Find up to which evaluated step windows may overlap that little, as if all after it may not."""

@@ -133,6 +133,16 @@ def test_what_passes_too_narrowly_is_not_accepted(tuner):
     assert any(not trial.reasons and not trial.accepted for trial in tuned.trials)
 
 
+def test_an_earlier_plan_is_tried_first_and_spares_what_cannot_be_faster(tuner):
+    bench, plan = Bench(), StepPlan("FSCSSCSC", [[0.5] * TERMS] * 4, overlaps=(0,))
+    tuned = tuner(bench).tune([EXACT])
+    tuner(bench)._record.unlink()
+    warm = Bench()
+    again = tuner(warm).tune([Recipe("exact", "openvino", "fp32", steps=plan)])
+    assert warm.ran[0].steps == StepPlan(plan.actions, overlaps=(0,))
+    assert again.best.seconds < tuned.best.seconds and again.runs < tuned.runs
+
+
 def test_after_an_interruption_finished_runs_are_not_made_again(tuner):
     bench = Bench()
     bench.stop_after = 2
