@@ -24,6 +24,7 @@ from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Settings, start_maker
 from pipeline.run_folder import RunFolder
 from pipeline.script import ending, run, say, show
+from pipeline.split_maker import start_split_maker
 from pipeline.submission import build_engines_once, entry_defaults
 
 HERE = Path(__file__).resolve().parent
@@ -43,7 +44,10 @@ def make(args: argparse.Namespace) -> Exit:
         if args.build:
             generator = settings.load()
             build_engines_once(args.generator, generator, settings.choice(generator), HERE, say)
-        maker = start_maker(settings, say)
+        if args.split > 1:
+            maker = start_split_maker(settings, args.device.split(","), args.split, say)
+        else:
+            maker = start_maker(settings, say)
         jobs = Jobs(pairing, folder, maker.identity, say, show if args.json else None)
         run_here(jobs, maker)
     return jobs.conclude()
@@ -80,11 +84,16 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--lossless", action="store_true", help="keep every pixel, to measure small changes")
     parser.add_argument("--restart", action="store_true", help="make finished videos anew too")
+    parser.add_argument(
+        "--split", type=int, default=1, metavar="N", help="make each video with N processes, for latency (1)"
+    )
     parser.add_argument("--json", action="store_true", help="print each video's manifest line on stdout")
     parser.set_defaults(**{"build": False, **entry_defaults(HERE)})
     args = parser.parse_args()
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, got {args.seed}")
+    if args.split < 1:
+        parser.error(f"--split must be 1 or more, got {args.split}")
     return args
 
 

@@ -10,6 +10,8 @@ from engines.spec import Engine
 from generators.contract import Constants, Engines, Generator
 from generators.windows import Blend, cut
 from optimize.step_plan import StepPlan, Walk
+from pipeline.evaluate import Clip
+from pipeline.split import SplitEngine
 
 Tick = Callable[[], None]
 
@@ -29,31 +31,31 @@ class Predictor:
         tick: Tick = lambda: None,
     ) -> None:
         self.frames = generator.windows.padded(frames)
-        self._generator, self._engine, self._tick = generator, engine, tick
-        self._constants = {
+        self._generator, self._tick = generator, tick
+        padded = {
             name: _repeat_last(array, generator.frame_axis, self.frames)
             if name in generator.per_frame
             else array
             for name, array in constants.items()
         }
+        split = isinstance(engine, SplitEngine)
+        self._evaluate = engine.clip(padded) if split else Clip(generator, engine, padded)
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The conditional prediction, and at F the unconditional one too; none at S.
 
         At guidance 1 the unconditional branch cancels and is not evaluated.
         """
-        generator, axis = self._generator, self._generator.frame_axis
+        generator = self._generator
         both = action == "F" and generator.guidance != 1.0
         branches = () if action == "S" else (True, False) if both else (True,)
-        blends = [Blend(generator.windows, latents, axis) for _ in branches]
-        for start in generator.windows.starts(self.frames) if branches else ():
-            part = cut(latents.ndim, axis, start, generator.windows.length)
-            seen = {
-                name: array[part] if name in generator.per_frame else array
-                for name, array in self._constants.items()
-            }
-            for blend, conditional in zip(blends, branches, strict=True):
-                blend.add(start, generator.denoise(self._engine, latents[part], step, seen, conditional))
+        starts = generator.windows.starts(self.frames) if branches else ()
+        blends = [Blend(generator.windows, latents, generator.frame_axis) for _ in branches]
+        parts = [(start, branch) for start in starts for branch in branches]
+        predictions = self._evaluate(latents, step, parts)
+        for start in starts:
+            for blend in blends:
+                blend.add(start, next(predictions))
             self._tick()
         return tuple(blend.result() for blend in blends)
 
