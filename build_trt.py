@@ -14,7 +14,6 @@ import argparse
 
 from engines.artifact import Artifact, built_folder
 from engines.precision import choose_precisions
-from engines.spec import EngineError
 from engines.tensorrt.build import Order, build, place_orders, plan
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
@@ -22,7 +21,7 @@ from generators.contract import load_generator
 from pipeline.exit_code import Exit
 from pipeline.export import select
 from pipeline.progress import Progress
-from pipeline.script import run, stop
+from pipeline.script import ending, run
 
 GIB = 1 << 30
 
@@ -30,23 +29,20 @@ GIB = 1 << 30
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
+    words = "interrupted; finished engines are kept"
+    return ending("build_trt.py", lambda: build_all(args), {ValueError: Exit.USAGE}, words)
+
+
+def build_all(args: argparse.Namespace) -> Exit:
+    """Build what is asked for."""
     memory = None if args.memory_limit is None else round(args.memory_limit * GIB)
-    try:
-        settings = Settings(args.shapes == "fixed", args.level, memory)
-        generator = load_generator(args.generator)
-        precisions = choose_precisions(args.precision, generator.components)
-        chosen = select(precisions, args.component)
-        where, targets = built_folder(generator.name), resolve_targets(args.target)
-        for order in place_orders(generator, chosen, where, targets, settings):
-            print(plan(order) if args.dry_run else told(build_shown(order)), flush=True)
-    except ValueError as error:  # GeneratorError is one
-        return stop("build_trt.py", error, Exit.USAGE)
-    except EngineError as error:
-        return stop("build_trt.py", error, Exit.ENVIRONMENT)
-    except MemoryError as error:
-        return stop("build_trt.py", error, Exit.EXHAUSTED)
-    except KeyboardInterrupt:
-        return stop("build_trt.py", "interrupted; finished engines are kept", Exit.INTERRUPTED)
+    settings = Settings(args.shapes == "fixed", args.level, memory)
+    generator = load_generator(args.generator)
+    precisions = choose_precisions(args.precision, generator.components)
+    chosen = select(precisions, args.component)
+    where, targets = built_folder(generator.name), resolve_targets(args.target)
+    for order in place_orders(generator, chosen, where, targets, settings):
+        print(plan(order) if args.dry_run else told(build_shown(order)), flush=True)
     return Exit.OK
 
 

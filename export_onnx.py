@@ -16,39 +16,30 @@ from pathlib import Path
 
 from engines.artifact import built_folder
 from engines.export import OPSET, Target
-from engines.precision import PrecisionError, choose_precisions
-from engines.spec import EngineError
-from generators.contract import GeneratorError, load_generator
+from engines.precision import choose_precisions
+from generators.contract import load_generator
 from generators.weight_files import licences
-from pipeline.errors import InputError
 from pipeline.exit_code import Exit
 from pipeline.export import export_all, select
-from pipeline.script import run, say, stop
+from pipeline.script import ending, run, say
 
 
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
-    try:
-        generator = load_generator(args.generator)
-        for line in licences(generator.sources):
-            say(line)
-        precisions = choose_precisions(args.precision, generator.components)
-        chosen = select(precisions, args.component)
-        target = Target(args.out or built_folder(generator.name), say, args.force)
-        artifacts = export_all(generator, chosen, args.data, target, args.opset)
-    except (GeneratorError, PrecisionError) as error:
-        return stop("export_onnx.py", error, Exit.USAGE)
-    except InputError as error:
-        return stop("export_onnx.py", error, Exit.INPUT)
-    except EngineError as error:
-        return stop("export_onnx.py", error, Exit.ENVIRONMENT)
-    except MemoryError as error:
-        return stop("export_onnx.py", f"out of memory: {error}", Exit.EXHAUSTED)
-    except OSError as error:
-        return stop("export_onnx.py", f"{error}; make room or choose another --out", Exit.USAGE)
-    except KeyboardInterrupt:
-        return stop("export_onnx.py", "interrupted; finished graphs are kept", Exit.INTERRUPTED)
+    words = "interrupted; finished graphs are kept"
+    return ending("export_onnx.py", lambda: export(args), {OSError: Exit.USAGE}, words)
+
+
+def export(args: argparse.Namespace) -> Exit:
+    """Export what is asked for."""
+    generator = load_generator(args.generator)
+    for line in licences(generator.sources):
+        say(line)
+    precisions = choose_precisions(args.precision, generator.components)
+    chosen = select(precisions, args.component)
+    target = Target(args.out or built_folder(generator.name), say, args.force)
+    artifacts = export_all(generator, chosen, args.data, target, args.opset)
     for artifact in artifacts:
         about = {"file": str(artifact.path), **artifact.manifest["facts"]}
         print(json.dumps(about) if args.json else artifact.path)

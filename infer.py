@@ -1,7 +1,7 @@
 """Generate the videos of a data folder.
 
 DATA holds videos/ (skeleton key-point videos) and images/ (the person); each pair becomes OUT/<id>.mp4,
-with a line in OUT/manifest.jsonl.
+with a line in OUT/manifest.jsonl. The same command again keeps what is finished and makes the rest.
 
   python infer.py                                  the bundled sample data, to out/
   python infer.py --data DATA --out OUT --json     another folder; the manifest lines on stdout
@@ -13,22 +13,19 @@ with a line in OUT/manifest.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from engines.artifact import built_files, built_folder
-from engines.load import BACKENDS, Choice, start_engines
-from engines.precision import PrecisionError, choose_precisions
-from engines.spec import EngineError
-from generators.contract import GeneratorError, load_generator
+from engines.load import BACKENDS
 from generators.weight_files import licences
-from optimize.recipe import BASELINE, Recipe, RecipeError, load_recipe
+from optimize.recipe import BASELINE, Recipe, load_recipe
 from pipeline.data import SEED, find_requests
-from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
-from pipeline.jobs import Run, check_writable, run_all
-from pipeline.script import run, say, stop
+from pipeline.jobs import Jobs, run_here
+from pipeline.maker import Settings, start_maker
+from pipeline.run_folder import RunFolder
+from pipeline.script import ending, run, say, show
+from pipeline.split_maker import start_split_maker
 from pipeline.submission import build_engines_once, entry_defaults
 
 HERE = Path(__file__).resolve().parent
@@ -37,38 +34,26 @@ HERE = Path(__file__).resolve().parent
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
-    try:
-        pairing = find_requests(args.data, args.seed)
-        check_writable(args.out)
-        recipe = chosen_recipe(args)
-        generator = recipe.adapt(load_generator(args.generator))
-        for line in licences(generator.sources):
-            say(line)
-        precisions = choose_precisions(recipe.precision, generator.components)
-        choice = Choice(recipe.backend, precisions, args.device, built_folder(generator.name))
+    return ending("infer.py", lambda: make(args), interrupted="interrupted; finished videos are kept")
+
+
+def make(args: argparse.Namespace) -> Exit:
+    """Make the videos that are not finished."""
+    pairing = find_requests(args.data, args.seed)
+    with RunFolder(args.out, args.restart) as folder:
+        settings = Settings(args.generator, chosen_recipe(args), args.device, args.lossless)
         if args.build:
-            build_engines_once(args.generator, generator, choice, HERE, say)
-        backend, engines = start_engines(generator, choice, say)
-        ran_with = {"backend": backend, "precision": precisions, "device": args.device}
-        ran_with["built"] = built_files(engines)
-        job = Run(args.out, generator, engines, say, recipe, ran_with, args.lossless)
-        lines, status = run_all(pairing, job)
-    except InputError as error:
-        return stop("infer.py", error, Exit.INPUT)
-    except (OutputError, GeneratorError, PrecisionError, RecipeError) as error:
-        return stop("infer.py", error, Exit.USAGE)
-    except EngineError as error:
-        return stop("infer.py", error, Exit.ENVIRONMENT)
-    except MemoryError as error:
-        return stop("infer.py", f"out of memory: {error}", Exit.EXHAUSTED)
-    except KeyboardInterrupt:
-        return stop("infer.py", "interrupted; finished videos are kept", Exit.INTERRUPTED)
-    if args.json:
-        for line in lines:
-            print(json.dumps(line, ensure_ascii=False))
-    done = sum(line["status"] == "done" for line in lines)
-    say(f"{done} of {len(lines)} videos are in {args.out}")
-    return status
+            generator = settings.load()
+            build_engines_once(args.generator, generator, settings.choice(generator), HERE, say)
+        if args.split > 1:
+            maker = start_split_maker(settings, args.device.split(","), args.split, say)
+        else:
+            maker = start_maker(settings, say)
+        for line in licences(maker.generator.sources):
+            say(line)
+        jobs = Jobs(pairing, folder, maker.identity, say, show if args.json else None)
+        run_here(jobs, maker)
+    return jobs.conclude()
 
 
 def chosen_recipe(args: argparse.Namespace) -> Recipe:
@@ -101,11 +86,17 @@ def parse() -> argparse.Namespace:
         "--seed", type=int, default=SEED, help=f"seed of requests that pairs.csv gives none ({SEED})"
     )
     parser.add_argument("--lossless", action="store_true", help="keep every pixel, to measure small changes")
-    parser.add_argument("--json", action="store_true", help="print the manifest lines on stdout")
+    parser.add_argument("--restart", action="store_true", help="make finished videos anew too")
+    parser.add_argument(
+        "--split", type=int, default=1, metavar="N", help="make each video with N processes, for latency (1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print each video's manifest line on stdout")
     parser.set_defaults(**{"build": False, **entry_defaults(HERE)})
     args = parser.parse_args()
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, got {args.seed}")
+    if args.split < 1:
+        parser.error(f"--split must be 1 or more, got {args.split}")
     return args
 
 

@@ -18,15 +18,11 @@ from pathlib import Path
 
 from bench.similarity import ExtractorError
 from bench.tuning import TuningJob, tune_folder
-from engines.precision import PrecisionError
-from engines.spec import EngineError
-from generators.contract import GeneratorError
 from optimize.goal import Goal
-from optimize.recipe import RecipeError, load_recipe
+from optimize.recipe import load_recipe
 from optimize.tuner import TuningError
-from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
-from pipeline.script import run, say, stop
+from pipeline.script import ending, run, say
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,22 +30,16 @@ HERE = Path(__file__).resolve().parent
 def main() -> Exit:
     """Parse, call, print."""
     args, goal = parse()
-    try:
-        recipes = [load_recipe(path) for path in args.start]
-        job = TuningJob(args.data, args.generator, args.device, lossless=args.lossless)
-        tuned = tune_folder(job, goal, recipes, args.out, say)
-    except InputError as error:
-        return stop("tune.py", error, Exit.INPUT)
-    except (OutputError, GeneratorError, PrecisionError, RecipeError) as error:
-        return stop("tune.py", error, Exit.USAGE)
-    except (EngineError, ExtractorError) as error:
-        return stop("tune.py", error, Exit.ENVIRONMENT)
-    except TuningError as error:
-        return stop("tune.py", error, Exit.SIMILARITY)
-    except MemoryError as error:
-        return stop("tune.py", f"out of memory: {error}", Exit.EXHAUSTED)
-    except KeyboardInterrupt:
-        return stop("tune.py", "interrupted; the same command goes on from here", Exit.INTERRUPTED)
+    own = {ExtractorError: Exit.ENVIRONMENT, TuningError: Exit.SIMILARITY}
+    words = "interrupted; the same command goes on from here"
+    return ending("tune.py", lambda: tune(args, goal), own, words)
+
+
+def tune(args: argparse.Namespace, goal: Goal) -> Exit:
+    """Find the recipe."""
+    recipes = [load_recipe(path) for path in args.start]
+    job = TuningJob(args.data, args.generator, args.device, lossless=args.lossless)
+    tuned = tune_folder(job, goal, recipes, args.out, say)
     best = tuned.best
     say(f"{args.out}: {best.recipe.steps.branches} evaluations a window, found in {tuned.runs} runs")
     if args.json:

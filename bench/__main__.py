@@ -33,15 +33,12 @@ from bench.timing import Job, RunFailed, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
 from bench.waterfall import bars_of, draw_waterfall
 from engines.doctor import examine
-from engines.precision import PrecisionError
-from engines.spec import EngineError
-from generators.contract import GeneratorError, load_generator
-from optimize.recipe import BASELINE, RecipeError, load_recipe
+from generators.contract import load_generator
+from optimize.recipe import BASELINE, load_recipe
 from pipeline.data import find_requests, first_requests
-from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.request import read_opening
-from pipeline.script import run, say, stop
+from pipeline.script import ending, run, say
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
@@ -63,20 +60,8 @@ def main() -> Exit:
     if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
         arguments.insert(0, "judge")
     args = parse(arguments)
-    try:
-        return args.run_command(args)
-    except InputError as error:
-        return stop("bench", error, Exit.INPUT)
-    except RunFailed as error:
-        return stop("bench", error, error.status)
-    except (OutputError, GeneratorError, PrecisionError, RecipeError, RivalError, Misuse) as error:
-        return stop("bench", error, Exit.USAGE)
-    except (EngineError, ExtractorError) as error:
-        return stop("bench", error, Exit.ENVIRONMENT)
-    except MemoryError as error:
-        return stop("bench", f"out of memory: {error}", Exit.EXHAUSTED)
-    except KeyboardInterrupt:
-        return stop("bench", "interrupted", Exit.INTERRUPTED)
+    own = {RunFailed: None, RivalError: Exit.USAGE, Misuse: Exit.USAGE, ExtractorError: Exit.ENVIRONMENT}
+    return ending("bench", lambda: args.run_command(args), own)
 
 
 def run_judge(args: argparse.Namespace) -> Exit:

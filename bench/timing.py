@@ -23,7 +23,7 @@ from optimize.recipe import BASELINE, Recipe, RecipeError
 from pipeline.data import Request, find_requests
 from pipeline.errors import OutputError
 from pipeline.exit_code import Exit
-from pipeline.jobs import check_writable
+from pipeline.run_folder import check_writable
 
 __all__ = ["Job", "RunFailed", "time_recipes"]
 

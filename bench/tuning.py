@@ -18,7 +18,7 @@ from optimize.recipe import Recipe
 from optimize.tuner import Tuned, Tuner
 from pipeline.data import Request, find_requests
 from pipeline.errors import InputError
-from pipeline.jobs import check_writable
+from pipeline.run_folder import check_writable
 from pipeline.tuning import Workbench
 from pipeline.video import read
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.contest import LOG
 from pipeline.errors import OutputError
-from pipeline.jobs import MANIFEST
+from pipeline.run_folder import MANIFEST
 
 PREFIX = ".timing-"
 

@@ -156,16 +156,16 @@ def built_files(engines: Mapping[str, Engine]) -> dict[str, dict[str, str | floa
 
 
 def differences(
-    expected: Mapping[str, Field], built_from: Mapping[str, Field], within: str = ""
+    expected: Mapping[str, Field], built_from: Mapping[str, Field], within: str = "", built: str = "built"
 ) -> list[str]:
-    """A sentence for each expected field that was another when the artifact was built."""
+    """A sentence for each expected field that was another when the artifact was built, or made."""
     sentences = []
     for name, value in expected.items():
         full, was = f"{within}{name}", built_from.get(name)
         if isinstance(value, Mapping) and isinstance(was, Mapping):
-            sentences += differences(value, was, f"{full}.")
+            sentences += differences(value, was, f"{full}.", built)
         elif _plain(value) != was:
-            sentences.append(f"{full} was {_short(was)} when it was built, is {_short(value)} here")
+            sentences.append(f"{full} was {_short(was)} when it was {built}, is {_short(value)} here")
     return sentences
 
 

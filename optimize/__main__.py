@@ -6,11 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
-from generators.contract import Generator, GeneratorError, load_generator
-from optimize.recipe import BASELINE, Recipe, RecipeError, load_recipe
+from generators.contract import Generator, load_generator
+from optimize.recipe import BASELINE, Recipe, load_recipe
 from pipeline.exit_code import Exit
 from pipeline.sample import base_plan
-from pipeline.script import run, stop
+from pipeline.script import ending, run
 
 
 def main() -> Exit:
@@ -24,11 +24,13 @@ def main() -> Exit:
     args = parser.parse_args()
     if args.frames < 1:
         parser.error(f"--frames must be 1 or more, got {args.frames}")
-    try:
-        recipe, generator = load_recipe(args.recipe), load_generator(args.generator)
-        base, own = (work(each, generator, args.frames) for each in (BASELINE, recipe))
-    except (RecipeError, GeneratorError) as error:
-        return stop("optimize", error, Exit.USAGE)
+    return ending("optimize", lambda: show_work(args))
+
+
+def show_work(args: argparse.Namespace) -> Exit:
+    """What the recipe changes, beside the baseline."""
+    recipe, generator = load_recipe(args.recipe), load_generator(args.generator)
+    base, own = (work(each, generator, args.frames) for each in (BASELINE, recipe))
     if args.json:
         print(json.dumps({"recipe": recipe.settings(), "note": recipe.note, "work": own, "baseline": base}))
         return Exit.OK

@@ -1,4 +1,4 @@
-"""The two failures that are not the pipeline's own fault, and the check that every input file meets first."""
+"""The failures that are not the pipeline's own fault, and the check that every input file meets first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ class InputError(ValueError):
 
 class OutputError(RuntimeError):
     """A video could not be written: the folder, the disk or the encoder failed. Nothing was left behind."""
+
+
+class DiskError(OutputError):
+    """What has been made can no longer be recorded: the disk is full or gone."""
+
+
+class ProgramKilled(OutputError):
+    """Somebody ended ffmpeg with a signal, as systems do when memory is short; another try may succeed."""
 
 
 def check_file(path: Path, kind: str) -> None:

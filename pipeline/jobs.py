@@ -1,104 +1,143 @@
-"""Many requests, one after the other: a bad one is recorded and the others are still made."""
+"""Many requests in a run's folder: which are finished already, what came of the others, how it all ended.
+
+A finished video is kept while its inputs, the settings it was made with and its file are what they were.
+Other inputs or settings are refused, so that a folder's videos always belong together.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
-from generators.contract import Engines, Generator
-from optimize.recipe import BASELINE, Recipe
+from engines.artifact import differences, file_sha256
 from pipeline.data import Pairing, Request
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import OutputError, check_file
 from pipeline.exit_code import Exit
+from pipeline.maker import Maker
 from pipeline.progress import Progress
-from pipeline.request import make_video
+from pipeline.run_folder import RunFolder
 
-MANIFEST = "manifest.jsonl"
-FAILURES = {InputError: Exit.INPUT, OutputError: Exit.EXHAUSTED, MemoryError: Exit.EXHAUSTED}
+MOST_SHOWN = 8  # differences, in a refusal
+LABELS = ("recipe",)  # a recipe's name: what is in it counts
+SHOWN_DIGITS = 16  # of a hash
 
 
-@dataclass(frozen=True)
-class Run:
-    """Where a run writes and with what; ran_with goes into every manifest line.
+class Jobs:
+    """The requests of a run.
 
-    generator: as recipe.adapt() has it. lossless: files keep every RGB value, which few players show.
+    identity: Maker's, which must be that of every finished video in the folder, and of all that is to be
+    made. todo: requests that are not finished. lines: what is known of each video so far, those kept with
+    "kept": true. emit: is given every such line at once. OutputError: the folder was made otherwise.
     """
 
-    out: Path
-    generator: Generator
-    engines: Engines
-    say: Callable[[str], None]
-    recipe: Recipe = BASELINE
-    ran_with: Mapping[str, object] = field(default_factory=dict)
-    lossless: bool = False
+    def __init__(
+        self,
+        pairing: Pairing,
+        folder: RunFolder,
+        identity: Mapping[str, object],
+        say: Callable[[str], None],
+        emit: Callable[[dict], None] | None = None,
+    ) -> None:
+        self.out, self.identity = folder.path, identity
+        self._folder, self._say, self._emit = folder, say, emit
+        self._numbers = {request.id: number for number, request in enumerate(pairing.requests, 1)}
+        self.lines: list[dict] = []
+        self._reasons: set[Exit] = set()
+        finished = {name: line for name, line in folder.lines.items() if line["status"] == "done"}
+        _check_same(pairing.requests, finished, folder, identity)
+        for name, reason in pairing.unpaired.items():
+            self.ended({"id": name, "status": "failed", "error": reason}, Exit.INPUT)
+        self.todo = [request for request in pairing.requests if not self._keep(finished.get(request.id))]
+        kept = len(pairing.requests) - len(self.todo)
+        if kept:
+            say(f"{kept} of {len(pairing.requests)} videos were finished before and are kept")
+
+    @property
+    def status(self) -> Exit:
+        """SOME_FAILED if some were made and some not; if none was, the reason they share, or SOME_FAILED."""
+        return next(iter(self._reasons)) if len(self._reasons) == 1 else Exit.SOME_FAILED
+
+    def label(self, name: str) -> str:
+        """What to call a request in messages, from its id."""
+        return f"[{self._numbers[name]}/{len(self._numbers)}] {name}"
+
+    def ended(self, line: dict, reason: Exit) -> None:
+        """Record what came of a video, and say so. DiskError."""
+        if line["status"] == "failed":
+            self._say(f"{line['id']}: failed: {line['error']}")
+        else:
+            label = self.label(line["id"])
+            self._say(f"{label}: {line['output']} ({line['frames']} frames, {line['total_seconds']:.1f} s)")
+            for note in line["notes"]:
+                self._say(f"{label}: note: {note}")
+        self._add(self._folder.record(line), reason)
+
+    def conclude(self) -> Exit:
+        """Say how many videos there are; the status of the whole."""
+        done = sum(line["status"] == "done" for line in self.lines)
+        self._say(f"{done} of {len(self.lines)} videos are in {self.out}")
+        return self.status
+
+    def _keep(self, line: dict | None) -> bool:
+        """Whether a finished video's file is what it was; then its line counts."""
+        path = self.out / f"{line['id']}.mp4" if line else None
+        if path is None or not path.is_file() or file_sha256(path) != line["output_sha256"]:
+            if line:
+                self._say(f"{line['id']}: was finished, but {path} is not that video any more; made again")
+            return False
+        self._add({**line, "kept": True}, Exit.OK)
+        return True
+
+    def _add(self, line: dict, reason: Exit) -> None:
+        self.lines.append(line)
+        self._reasons.add(reason)
+        if self._emit:
+            self._emit(line)
 
 
-def check_writable(out: Path) -> None:
-    """Make the output folder and prove that files can be made in it, before costly work; else OutputError."""
-    probe = out / f".writable-{os.getpid()}"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+def run_here(jobs: Jobs, maker: Maker) -> None:
+    """Make what is to do in this process, one video after the other. DiskError."""
+    for request in jobs.todo:
+        jobs.ended(*maker(request, jobs.out, partial(Progress, jobs.label(request.id))))
+
+
+def _check_same(
+    requests: list[Request], finished: Mapping[str, dict], folder: RunFolder, identity: Mapping[str, object]
+) -> None:
+    """OutputError with what differs between finished videos and what would be made now."""
+    expected, found = _plain(identity), []
+    for line in finished.values():
+        was = _plain(line)
+        found += [text for text in differences(expected, was, built="made") if text not in found]
+    for request in requests:
+        if request.id in finished:
+            found += (f"{request.id}: {text}" for text in _changed_inputs(request, finished[request.id]))
+    if found:
+        more = [f"and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
         raise OutputError(
-            f"cannot write to the output folder {out}: {error.strerror}; choose another --out"
-        ) from error
+            "\n  ".join([f"{folder.path} holds videos that were made otherwise:", *found[:MOST_SHOWN], *more])
+            + "\nchoose another --out, or make them all anew with --restart"
+        )
 
 
-def run_all(pairing: Pairing, run: Run) -> tuple[list[dict], Exit]:
-    """Make every video of a pairing as OUT/<id>.mp4; returns the lines it appends to OUT/manifest.jsonl.
-
-    Exit.SOME_FAILED if some were made and some not; if none was, the reason they share, else SOME_FAILED.
-    """
-    lines, reasons = [], []
-    for name, reason in pairing.unpaired.items():
-        lines.append(_record(run, {"id": name, "status": "failed", "error": reason}))
-        reasons.append(Exit.INPUT)
-    for number, request in enumerate(pairing.requests, 1):
-        label = f"[{number}/{len(pairing.requests)}] {request.id}"
-        line, reason = _one(request, run, label)
-        lines.append(_record(run, line))
-        reasons.append(reason)
-    distinct = set(reasons)
-    return lines, reasons[0] if len(distinct) == 1 else Exit.SOME_FAILED
-
-
-def _one(request: Request, run: Run, label: str) -> tuple[dict, Exit]:
-    output = run.out / f"{request.id}.mp4"
-    line = {
-        "id": request.id,
-        "video": str(request.video),
-        "image": str(request.image),
+def _changed_inputs(request: Request, line: Mapping[str, object]) -> Iterator[str]:
+    check_file(request.video, "video"), check_file(request.image, "picture")
+    now = {
         "seed": request.seed,
-        "generator": run.generator.name,
-        "recipe": run.recipe.name,
-        **run.ran_with,
+        "video_sha256": file_sha256(request.video),
+        "image_sha256": file_sha256(request.image),
     }
-    try:
-        made = make_video(
-            request, output, run.generator, run.engines, lambda total: Progress(label, total), run.recipe,
-            run.lossless,
-        )  # fmt: skip
-    except tuple(FAILURES) as error:
-        text = str(error) or type(error).__name__
-        status = next(status for kind, status in FAILURES.items() if isinstance(error, kind))
-        return {**line, "status": "failed", "error": text}, status
-    run.say(f"{label}: {output} ({made['frames']} frames, {made['total_seconds']:.1f} s)")
-    for note in made["notes"]:
-        run.say(f"{label}: note: {note}")
-    return {**line, "status": "done", "output": str(output), **made}, Exit.OK
+    yield from differences(_plain(now), _plain(line), built="made")
 
 
-def _record(run: Run, line: dict) -> dict:
-    if line["status"] == "failed":
-        run.say(f"{line['id']}: failed: {line['error']}")
-    line = {**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    # A file name that is no text has bytes that UTF-8 cannot hold; as \udcff they still make valid JSON.
-    with (run.out / MANIFEST).open("a", encoding="utf-8", errors="backslashreplace") as manifest:
-        manifest.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return line
+def _plain(line: Mapping[str, object]) -> dict[str, object]:
+    """What counts of a line's fields, in a form to compare and to show."""
+    fields = {name: value for name, value in line.items() if name not in LABELS}
+    for name, value in fields.items():
+        if name.endswith("_sha256"):
+            fields[name] = str(value)[:SHOWN_DIGITS]
+    if "device" in fields:  # another GPU of the same machine will do
+        fields["device"] = fields["device"].partition(":")[0]
+    if "built" in fields:
+        fields["built"] = {component: each["file"] for component, each in fields["built"].items()}
+    return fields

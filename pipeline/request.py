@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +15,7 @@ import numpy as np
 from engines.artifact import file_sha256
 from generators.contract import Engines, Generator
 from optimize.recipe import BASELINE, Recipe
+from optimize.step_plan import Walk
 from pipeline.data import Request
 from pipeline.memory import peak_memory_mb
 from pipeline.picture import read_image
@@ -45,6 +46,19 @@ class Seconds:
         self.stages[source] -= seconds
         self.stages[target] = self.stages.get(target, 0.0) + seconds
 
+    def of_each(self, source: Iterator[np.ndarray], stage: str) -> Iterator[np.ndarray]:
+        """The items of source, the time waited for each counted towards the stage."""
+        while True:
+            with self(stage):
+                item = next(source, None)
+            if item is None:
+                return
+            yield item
+
+    def rounded(self) -> dict[str, float]:
+        """For a manifest line."""
+        return {stage: round(seconds, 4) for stage, seconds in self.stages.items()}
+
 
 def make_video(
     request: Request,
@@ -63,46 +77,106 @@ def make_video(
     written in chunks: memory grows with a clip by its latents only. InputError if an input cannot be used,
     OutputError if the video cannot be written.
     """
-    seconds, notes, started = Seconds(), [], time.perf_counter()
+    seconds, started = Seconds(), time.perf_counter()
     with seconds("read"):
-        image = generator.fit(read_image(request.image, notes=notes)[None])
-        reader = VideoReader(request.video)
-    with reader:
-        chunks = SkeletonChunks(reader, generator)
-        with seconds("condition"):
-            constants = generator.condition(engines, chunks, image)
-    seconds.move(chunks.waited, "condition", "read")
-    frames, plan, walks = chunks.frames, recipe.steps, []
-    content = hashlib.sha256()
-    with (
-        VideoWriter(output, *generator.size, reader.fps, preset=recipe.preset, lossless=lossless) as writer,
-        start_progress(evaluations(generator, frames, plan)) as progress,
-    ):
-        made = pieces(generator, engines, constants, frames, request.seed, plan, progress.tick)
-        for piece in _timed(made, seconds, "denoise"):
-            walks.append(piece.walk)
-            for pixels in _timed(piece.pixels, seconds, "decode"):
-                with seconds("write"):
-                    for frame in pixels:
-                        content.update(frame)
-                        writer.write(frame)
-        finishing = time.perf_counter()
-    seconds.stages["write"] += time.perf_counter() - finishing
+        source = Source(request, generator)
+    with source:
+        sampling = Sampling(source, generator, engines, seconds)
+    pixels = sampling.pixels(request.seed, recipe, start_progress)
+    writer = VideoWriter(output, *generator.size, source.fps, preset=recipe.preset, lossless=lossless)
+    content = write(pixels, writer, seconds)
     return {
-        "frames": frames,
-        "fps": str(reader.fps),
+        "frames": source.frames,
+        "fps": str(source.fps),
         "size": list(generator.size),
-        "actions": " ".join(walk.taken for walk in walks),
-        "guard_fired": [step for walk in walks for step in walk.fired],
-        "frames_sha256": content.hexdigest(),
+        "actions": " ".join(walk.taken for walk in sampling.walks),
+        "guard_fired": [step for walk in sampling.walks for step in walk.fired],
+        "frames_sha256": content,
         "output_sha256": file_sha256(output),
         "video_sha256": file_sha256(request.video),
         "image_sha256": file_sha256(request.image),
-        "notes": [*notes, *reader.notes],
-        "seconds": {stage: round(s, 4) for stage, s in seconds.stages.items()},
+        "notes": source.notes,
+        "seconds": seconds.rounded(),
         "total_seconds": round(time.perf_counter() - started, 4),
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+class Source:
+    """A request's files as networks take them; a context manager. InputError if one cannot be used.
+
+    image: the picture (1, H, W, 3) uint8 at the generator's size. Iterated, it gives the skeleton video in
+    chunks (n, H, W, 3).
+    """
+
+    def __init__(self, request: Request, generator: Generator) -> None:
+        self._notes: list[str] = []
+        self.image = generator.fit(read_image(request.image, notes=self._notes)[None])
+        self._reader = VideoReader(request.video)
+        self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader.close()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The chunks, in order."""
+        return iter(self._chunks)
+
+    @property
+    def frames(self) -> int:
+        """How many were read."""
+        return self._chunks.frames
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent on reading them."""
+        return self._chunks.waited
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user; complete after the iteration."""
+        return [*self._notes, *self._reader.notes]
+
+
+class Sampling:
+    """A request on its way through the networks: conditioned at once, sampled and decoded when asked for.
+
+    source: is read to its end. walks: of the pieces that were sampled so far.
+    """
+
+    def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
+        self._generator, self._engines, self._seconds = generator, engines, seconds
+        with seconds("condition"):
+            self._constants = generator.condition(engines, source, source.image)
+        seconds.move(source.waited, "condition", "read")
+        self._frames = source.frames
+        self.walks: list[Walk] = []
+
+    def pixels(self, seed: int, recipe: Recipe, start_progress: StartProgress) -> Iterator[np.ndarray]:
+        """Finished pixels (n, H, W, 3) uint8, in chunks. StepPlanError."""
+        generator, frames, plan = self._generator, self._frames, recipe.steps
+        with start_progress(evaluations(generator, frames, plan)) as progress:
+            made = pieces(generator, self._engines, self._constants, frames, seed, plan, progress.tick)
+            for piece in self._seconds.of_each(made, "denoise"):
+                self.walks.append(piece.walk)
+                yield from self._seconds.of_each(piece.pixels, "decode")
+
+
+def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -> str:
+    """Write chunks (n, H, W, 3) of a video; the SHA-256 of all its frames. OutputError."""
+    content = hashlib.sha256()
+    with writer:
+        for pixels in chunks:
+            with seconds("write"):
+                for frame in pixels:
+                    content.update(frame)
+                    writer.write(frame)
+        finishing = time.perf_counter()
+    seconds.stages["write"] += time.perf_counter() - finishing
+    return content.hexdigest()
 
 
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,13 +207,3 @@ class SkeletonChunks:
                 return
             self.frames += len(chunk)
             yield np.concatenate(chunk)
-
-
-def _timed(source: Iterator[np.ndarray], seconds: Seconds, stage: str) -> Iterator[np.ndarray]:
-    """The items of source, the time waited for each counted towards the stage."""
-    while True:
-        with seconds(stage):
-            item = next(source, None)
-        if item is None:
-            return
-        yield item

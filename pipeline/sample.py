@@ -11,6 +11,8 @@ from engines.spec import Engine
 from generators.contract import Constants, Engines, Generator
 from generators.windows import Blend, Carry, WindowRule, cut
 from optimize.step_plan import StepPlan, Walk
+from pipeline.evaluate import Clip
+from pipeline.split import SplitEngine
 
 Tick = Callable[[], None]
 Cut = tuple[WindowRule | Carry, Sequence[np.ndarray]]
@@ -41,8 +43,11 @@ class Predictor:
         tick: Tick = lambda: None,
     ) -> None:
         self.frames = len(sources)
-        self._generator, self._engine, self._tick = generator, engine, tick
-        self._constants, self._sources, self._cuts = constants, sources, cuts
+        self._generator, self._cuts, self._tick = generator, cuts, tick
+        if isinstance(engine, SplitEngine):
+            self._evaluate = engine.clip(constants, sources)
+        else:
+            self._evaluate = Clip(generator, engine, constants, sources)
 
     @classmethod
     def of_clip(
@@ -65,27 +70,18 @@ class Predictor:
 
         At guidance 1 the unconditional branch cancels and is not evaluated.
         """
-        generator, axis = self._generator, self._generator.frame_axis
+        generator = self._generator
         both = action == "F" and generator.guidance != 1.0
         branches = () if action == "S" else (True, False) if both else (True,)
         windows, places = self._cuts[step]
-        blends = [Blend(windows, latents, axis) for _ in branches]
+        blends = [Blend(windows, latents, generator.frame_axis) for _ in branches]
+        parts = [(place, branch) for place in places for branch in branches]
+        predictions = self._evaluate(latents, step, parts)
         for place in places if branches else ():
-            part, seen = latents.take(place, axis), self._seen(place)
-            for blend, conditional in zip(blends, branches, strict=True):
-                blend.add(place, generator.denoise(self._engine, part, step, seen, conditional))
+            for blend in blends:
+                blend.add(place, next(predictions))
             self._tick()
         return tuple(blend.result() for blend in blends)
-
-    def _seen(self, place: np.ndarray) -> dict[str, np.ndarray]:
-        """The constants of one window; beyond their last frame that is repeated."""
-        generator, source = self._generator, self._sources[place]
-        return {
-            name: array.take(np.minimum(source, array.shape[generator.frame_axis] - 1), generator.frame_axis)
-            if name in generator.per_frame
-            else array
-            for name, array in self._constants.items()
-        }
 
 
 def sample(

@@ -1,12 +1,32 @@
-"""What the scripts at the root share: their words on stderr, and how they end."""
+"""What the scripts share: their words on stderr, and how they end."""
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from engines.precision import PrecisionError
+from engines.spec import EngineError
+from generators.contract import GeneratorError
+from optimize.recipe import RecipeError
+from pipeline.errors import DiskError, InputError, OutputError
 from pipeline.exit_code import Exit
+
+# The first that an error is counts.
+ENDINGS = {
+    InputError: Exit.INPUT,
+    DiskError: Exit.EXHAUSTED,
+    OutputError: Exit.USAGE,
+    GeneratorError: Exit.USAGE,
+    PrecisionError: Exit.USAGE,
+    RecipeError: Exit.USAGE,
+    EngineError: Exit.ENVIRONMENT,
+    MemoryError: Exit.EXHAUSTED,
+    KeyboardInterrupt: Exit.INTERRUPTED,
+}
+WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose another --out"}
 
 
 def say(text: str) -> None:
@@ -14,10 +34,32 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def stop(script: str, reason: object, status: Exit) -> Exit:
-    """Say what stopped the script, and give the status back."""
-    say(f"{script}: {reason}")
-    return status
+def show(line: dict) -> None:
+    """A line of data on stdout, at once."""
+    print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+def ending(
+    script: str,
+    work: Callable[[], Exit],
+    own: Mapping[type[BaseException], Exit | None] | None = None,
+    interrupted: str = "interrupted",
+) -> Exit:
+    """Do the work of a script; the status it gives, or that of the error it raises, which is said.
+
+    own: statuses of further errors, which come before ENDINGS; None: the error has its own in `status`.
+    interrupted: what to say after Ctrl-C. Other errors are bugs and go through.
+    """
+    own = own or {}
+    statuses = {**own, **ENDINGS, **own}
+    words = {**WORDS, KeyboardInterrupt: interrupted}
+    try:
+        return work()
+    except tuple(statuses) as error:
+        status = next(status for kind, status in statuses.items() if isinstance(error, kind))
+        text = next((text for kind, text in words.items() if isinstance(error, kind)), "{}")
+        say(f"{script}: {text.format(error)}")
+        return error.status if status is None else status
 
 
 def run(main: Callable[[], Exit]) -> None:

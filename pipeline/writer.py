@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import secrets
 import subprocess
 import threading
@@ -23,6 +24,7 @@ QUEUED_FRAMES = 8
 TAGS = "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
 SCALE = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bitexact"
 BT709 = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}\.tmp-\d+\.\w{3}")  # names of VideoWriter's temporary files
 REPEATABLE = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # no versions, no dates
 
 
@@ -190,6 +192,13 @@ class VideoWriter:
         self._feeder.join()
         child.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes have left in a folder that nobody writes to."""
+    for path in folder.iterdir():
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -21,14 +21,10 @@ from pathlib import Path
 from bench.contest import start_process
 from bench.judge import Folders, Judge, judge_folder, reasons, similarity
 from bench.similarity import ExtractorError, load_extractor
-from engines.precision import PrecisionError
-from engines.spec import EngineError
-from generators.contract import GeneratorError
-from optimize.recipe import RecipeError, load_recipe
+from optimize.recipe import load_recipe
 from pipeline.data import find_requests, first_requests
-from pipeline.errors import InputError
 from pipeline.exit_code import Exit
-from pipeline.script import run, say, stop
+from pipeline.script import ending, run, say
 from submit.archive import MB
 from submit.check import check_archive, exit_status, told
 from submit.checks import FAIL, NOT_EVALUATED
@@ -42,20 +38,8 @@ from submit.trial_checks import OUTPUTS
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
-    try:
-        return args.run_command(args)
-    except InputError as error:
-        return stop("submit", error, Exit.INPUT)
-    except SubmitError as error:
-        return stop("submit", error, error.status)
-    except (GeneratorError, PrecisionError, RecipeError) as error:
-        return stop("submit", error, Exit.USAGE)
-    except (EngineError, ExtractorError) as error:
-        return stop("submit", error, Exit.ENVIRONMENT)
-    except OSError as error:
-        return stop("submit", f"{error}; make room or choose another --out", Exit.EXHAUSTED)
-    except KeyboardInterrupt:
-        return stop("submit", "interrupted", Exit.INTERRUPTED)
+    own = {SubmitError: None, ExtractorError: Exit.ENVIRONMENT, OSError: Exit.EXHAUSTED}
+    return ending("submit", lambda: args.run_command(args), own)
 
 
 def run_pack(args: argparse.Namespace) -> Exit:

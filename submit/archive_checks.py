@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline.data import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from pipeline.jobs import MANIFEST as RUN_MANIFEST
+from pipeline.run_folder import MANIFEST as RUN_MANIFEST
 from pipeline.submission import FILE as MANIFEST
 from submit.archive import MB, MODE, STAMP, UNIX, damaged, unsafe
 from submit.checks import Note, Submission, check, too_large

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.exit_code import Exit
-from pipeline.jobs import MANIFEST as RUN_MANIFEST
+from pipeline.run_folder import MANIFEST as RUN_MANIFEST
 from pipeline.video import Form, read
 from submit.checks import Note, NotEvaluated, check
 from submit.pack import ENTRY

@@ -113,7 +113,7 @@ def test_a_missing_data_folder_is_status_3_and_makes_nothing(infer, tmp_path):
 
 def test_an_unwritable_out_is_status_2_before_anything_is_built(infer, make_data, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(script, "load_generator", lambda name: pytest.fail("a generator was loaded"))
+    monkeypatch.setattr(script, "start_maker", lambda *arguments: pytest.fail("a generator was loaded"))
     result = infer("--data", make_data({"a": 1}), "--out", tmp_path / "file" / "out")
     assert result.status == 2 and "choose another --out" in result.err
 
@@ -194,7 +194,7 @@ def test_a_signal_keeps_finished_videos_and_leaves_no_part_and_no_process(
             wait_for(lambda: (tmp_path / "ready").exists() or process.poll() is not None)
             assert process.poll() is None
             assert len(processes_about(out)) == 2, "infer.py and its ffmpeg should be running"
-            assert len(names(out)) == 3  # a.mp4, the manifest, and the part of b.mp4
+            assert len(names(out)) == 4  # a.mp4, the manifest, the lock, and the part of b.mp4
             (os.killpg if to_all else os.kill)(process.pid, number)
             stdout, stderr = process.communicate(timeout=30)
         finally:

@@ -6,13 +6,14 @@ import os
 import pytest
 
 from pipeline.data import find_requests
-from pipeline.errors import OutputError
 from pipeline.exit_code import Exit
-from pipeline.jobs import MANIFEST, Run, check_writable, run_all
+from pipeline.jobs import Jobs, run_here
+from pipeline.maker import Maker
+from pipeline.run_folder import MANIFEST, RunFolder
 
 MADE = {"id", "video", "image", "seed", "generator", "recipe", "status", "output", "frames", "fps", "size",
         "frames_sha256", "output_sha256", "video_sha256", "image_sha256", "notes", "seconds", "total_seconds",
-        "peak_memory_mb", "time", "actions", "guard_fired"}
+        "peak_memory_mb", "time", "actions", "guard_fired", "generator_sha256", "recipe_sha256", "lossless"}
 
 
 @pytest.fixture
@@ -20,9 +21,11 @@ def run(tmp_path, plain):
     """A function that makes a folder's videos with the NumPy generator: lines, status, what was said."""
     def make(data, generator=None):
         said, generator = [], generator or plain()
-        out = tmp_path / "out"
-        check_writable(out)
-        return *run_all(find_requests(data, 42), Run(out, generator, generator.engines(), said.append)), said
+        maker = Maker(generator, generator.engines())
+        with RunFolder(tmp_path / "out") as folder:
+            jobs = Jobs(find_requests(data, 42), folder, maker.identity, said.append)
+            run_here(jobs, maker)
+        return jobs.lines, jobs.status, said
     return make
 
 
@@ -46,14 +49,6 @@ def test_every_video_is_made_and_its_line_is_complete(run, make_data, tmp_path):
     assert lines[0]["output"] == str(tmp_path / "out" / "a.mp4") and lines[0]["generator"] == "plain"
     assert names(tmp_path) == ["a.mp4", "b.mp4", "manifest.jsonl"]
     assert [text.split(":")[0] for text in said] == ["[1/2] a", "[2/2] b"]
-
-
-def test_a_second_run_appends_to_the_manifest_and_replaces_the_videos(run, make_data, tmp_path):
-    data = make_data({"a": 2})
-    first, _, _ = run(data)
-    again, _, _ = run(data)
-    assert [line["output_sha256"] for line in manifest(tmp_path)] == [first[0]["output_sha256"]] * 2
-    assert names(tmp_path) == ["a.mp4", "manifest.jsonl"] and again[0]["status"] == "done"
 
 
 def test_one_corrupt_video_of_three_does_not_stop_the_others(run, make_data, tmp_path):
@@ -154,15 +149,3 @@ def test_names_of_any_script_come_through(run, make_data, tmp_path):
     lines, status, _ = run(make_data({"跳舞 Łódź": 2}))
     assert status is Exit.OK and names(tmp_path) == ["manifest.jsonl", "跳舞 Łódź.mp4"]
     assert "跳舞" in (tmp_path / "out" / MANIFEST).read_text(encoding="utf-8")
-
-
-def test_an_output_folder_below_a_file_is_refused(tmp_path):
-    (tmp_path / "file").write_text("x")
-    for out in (tmp_path / "file", tmp_path / "file" / "out"):
-        with pytest.raises(OutputError, match=f"cannot write to the output folder {out}: .*; choose another"):
-            check_writable(out)
-
-
-def test_a_writable_folder_is_made_and_left_empty(tmp_path):
-    check_writable(tmp_path / "new" / "out")
-    assert list((tmp_path / "new" / "out").iterdir()) == []

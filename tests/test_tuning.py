@@ -15,7 +15,10 @@ from optimize.recipe import BASELINE, Recipe, load_recipe
 from optimize.step_plan import StepPlan
 from pipeline.data import find_requests
 from pipeline.errors import InputError
-from pipeline.jobs import Run, run_all
+from pipeline.jobs import Jobs, run_here
+from pipeline.maker import Maker
+from pipeline.request import Source
+from pipeline.run_folder import RunFolder
 from pipeline.sample import sample
 from pipeline.tuning import Workbench
 from tests.extractors import write_extractor
@@ -29,9 +32,14 @@ def data(make_data, tmp_path, monkeypatch, tiny, tiny_engines):
     monkeypatch.setattr(similarity, "EXTRACTORS", tmp_path / "extractors")
     write_extractor(tmp_path / "extractors")
     folder = make_data({"a": 17, "b": 20})
-    (folder / "outputs").mkdir()
-    run_all(find_requests(folder), Run(folder / "outputs", tiny, tiny_engines, lambda text: None))
+    make_all(folder, folder / "outputs", Maker(tiny, tiny_engines))
     return folder
+
+
+def make_all(data, out, maker):
+    """The videos of a data folder, as infer.py makes them."""
+    with RunFolder(out) as folder:
+        run_here(Jobs(find_requests(data), folder, maker.identity, lambda text: None), maker)
 
 
 @pytest.fixture
@@ -54,7 +62,9 @@ def test_the_base_run_that_is_captured_is_the_one_that_infer_makes(workbench, ti
     gram = bench.capture(lambda text: None)
     assert (gram.steps, gram.videos) == (2, 2)
     for case in bench.cases:
-        walk = sample(tiny, tiny_engines["denoise"], case._predict._constants, case.frames, 42)
+        with Source(case.request, tiny) as source:
+            constants = tiny.condition(tiny_engines, source, source.image)
+        walk = sample(tiny, tiny_engines["denoise"], constants, case.frames, 42)
         np.testing.assert_array_equal(case.base(2)[:, :, :case.frames], walk.latents)
 
 
@@ -80,8 +90,8 @@ def test_a_fitted_recipe_makes_in_a_real_run_what_was_judged(workbench, data, ti
     assert [video.id for video in videos] == ["a", "b"] and len(fitted.steps.jumps) == 1
     left_out = dict(made)
     bench.run(fitted, lambda text: None)
-    (out := tmp_path / "out").mkdir()
-    run_all(find_requests(data), Run(out, fitted.adapt(tiny), tiny_engines, lambda text: None, fitted))
+    out = tmp_path / "out"
+    make_all(data, out, Maker(fitted.adapt(tiny), tiny_engines, fitted))
     for name in "ab":
         assert (out / f"{name}.mp4").read_bytes() == made[name]
     assert made.keys() == left_out.keys() and made != left_out

@@ -12,7 +12,6 @@ search writes DIR/<rival>-<level>.json, which python -m bench --rivals times bes
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,17 +25,17 @@ from bench.rivals.search import MOST, Search
 from bench.rivals.trial_runs import TrialRuns, calibrate, start
 from engines.artifact import built_files, file_sha256, fingerprint, key
 from engines.load import BACKENDS
-from engines.precision import PrecisionError, choose_precisions
-from engines.spec import EngineError
-from generators.contract import Generator, GeneratorError, load_generator
+from engines.precision import choose_precisions
+from generators.contract import Generator, load_generator
 from optimize.goal import Judged
-from optimize.recipe import RecipeError, load_recipe
+from optimize.recipe import load_recipe
 from optimize.tuner import Tuner, TuningError
 from pipeline.data import SEED, find_requests
-from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
-from pipeline.jobs import Run, check_writable, run_all
-from pipeline.script import run, say, stop
+from pipeline.jobs import Jobs, run_here
+from pipeline.maker import Maker
+from pipeline.run_folder import RunFolder, check_writable
+from pipeline.script import ending, run, say, show
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE, START = ROOT / "data" / "sample", ROOT / "optimize" / "recipes" / "cpu-bf16.toml"
@@ -45,20 +44,9 @@ SAMPLE, START = ROOT / "data" / "sample", ROOT / "optimize" / "recipes" / "cpu-b
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
-    try:
-        return args.run_command(args)
-    except InputError as error:
-        return stop("bench.rivals", error, Exit.INPUT)
-    except (OutputError, GeneratorError, PrecisionError, RecipeError, RivalError) as error:
-        return stop("bench.rivals", error, Exit.USAGE)
-    except EngineError as error:
-        return stop("bench.rivals", error, Exit.ENVIRONMENT)
-    except TuningError as error:
-        return stop("bench.rivals", error, Exit.SIMILARITY)
-    except MemoryError as error:
-        return stop("bench.rivals", f"out of memory: {error}", Exit.EXHAUSTED)
-    except KeyboardInterrupt:
-        return stop("bench.rivals", "interrupted; the same search goes on from here", Exit.INTERRUPTED)
+    own = {RivalError: Exit.USAGE, TuningError: Exit.SIMILARITY}
+    words = "interrupted; the same search goes on from here"
+    return ending("bench.rivals", lambda: args.run_command(args), own, words)
 
 
 def run_list(args: argparse.Namespace) -> Exit:
@@ -145,22 +133,19 @@ def run_tuner(args: argparse.Namespace) -> Exit:
 def run_rival(args: argparse.Namespace) -> Exit:
     """Make the videos of a data folder, as infer.py does."""
     pairing = find_requests(args.data, args.seed)
-    check_writable(args.out)
-    settings = parse_settings(args.set)
-    entrant = Entrant(args.name or args.rival, args.rival, settings, args.backend, args.precision)
-    inner = load_generator(args.generator)
-    generator = load_rival(args.rival).apply(inner, settings, calibration_of(args.rival, inner))
-    backend, engines = start(generator, entrant, args.device, say)
-    precisions = choose_precisions(entrant.precision, generator.components)
-    ran_with = {"backend": backend, "precision": precisions, "device": args.device}
-    ran_with |= {"built": built_files(engines), "rival": args.rival, "settings": settings}
-    job = Run(args.out, generator, engines, say, entrant.recipe, ran_with, args.lossless)
-    lines, status = run_all(pairing, job)
-    if args.json:
-        for line in lines:
-            print(json.dumps(line, ensure_ascii=False))
-    say(f"{sum(line['status'] == 'done' for line in lines)} of {len(lines)} videos are in {args.out}")
-    return status
+    with RunFolder(args.out, args.restart) as folder:
+        settings = parse_settings(args.set)
+        entrant = Entrant(args.name or args.rival, args.rival, settings, args.backend, args.precision)
+        inner = load_generator(args.generator)
+        generator = load_rival(args.rival).apply(inner, settings, calibration_of(args.rival, inner))
+        backend, engines = start(generator, entrant, args.device, say)
+        precisions = choose_precisions(entrant.precision, generator.components)
+        ran_with = {"backend": backend, "precision": precisions, "device": args.device}
+        ran_with |= {"built": built_files(engines), "rival": args.rival, "settings": settings}
+        maker = Maker(generator, engines, entrant.recipe, ran_with, args.lossless)
+        jobs = Jobs(pairing, folder, maker.identity, say, show if args.json else None)
+        run_here(jobs, maker)
+    return jobs.conclude()
 
 
 def calibration_of(rival: str, generator: Generator) -> Calibration | None:
@@ -214,7 +199,8 @@ def parse() -> argparse.Namespace:
     made.add_argument("--set", action="append", default=[], metavar="KNOB=NUMBER", help="again for each knob")
     made.add_argument("--name", help="of the run in the manifest (the rival's)")
     made.add_argument("--seed", type=int, default=SEED, help=f"where pairs.csv gives none ({SEED})")
-    made.add_argument("--json", action="store_true", help="print the manifest lines on stdout")
+    made.add_argument("--restart", action="store_true", help="make finished videos anew too")
+    made.add_argument("--json", action="store_true", help="print each video's manifest line on stdout")
     return parser.parse_args()
 
 

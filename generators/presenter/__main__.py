@@ -18,12 +18,12 @@ import numpy as np
 
 from engines.artifact import built_folder
 from engines.load import Choice, start_engines
-from engines.spec import EngineError
 from generators.contract import GeneratorError
 from generators.presenter.generator import WEIGHTS, Presenter
 from generators.schedule import FlowGrid
 from pipeline.data import SEED
 from pipeline.exit_code import Exit
+from pipeline.script import ending
 
 
 def main() -> Exit:
@@ -72,15 +72,7 @@ def main() -> Exit:
     show.add_argument("--seeds", type=int, nargs="+", default=(12, 14, 21, 27))
     show.set_defaults(run_command=run_show)
     args = parser.parse_args()
-    try:
-        args.run_command(args)
-    except GeneratorError as error:
-        print(f"generators.presenter: {error}", file=sys.stderr)
-        return Exit.USAGE
-    except EngineError as error:
-        print(f"generators.presenter: {error}", file=sys.stderr)
-        return Exit.ENVIRONMENT
-    return Exit.OK
+    return ending("generators.presenter", lambda: args.run_command(args) or Exit.OK)
 
 
 def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:

@@ -1,0 +1,115 @@
+"""What makes one video after another and gives a manifest line for each: in this process, or in any other.
+
+Settings say how, in plain values that can be sent; the engines start where the videos are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.artifact import built_files, built_folder, fingerprint
+from engines.load import Choice, start_engines
+from engines.precision import choose_precisions
+from generators.contract import Engines, Generator, load_generator
+from optimize.recipe import BASELINE, Recipe
+from pipeline.data import Request
+from pipeline.errors import InputError, OutputError, ProgramKilled
+from pipeline.exit_code import Exit
+from pipeline.request import StartProgress, make_video
+
+FAILURES = {InputError: Exit.INPUT, OutputError: Exit.EXHAUSTED, MemoryError: Exit.EXHAUSTED}
+TRIES = 2  # of a video whose ffmpeg somebody killed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How videos are made. generator: as load_generator takes it. lossless: files keep every RGB value."""
+
+    generator: str
+    recipe: Recipe = BASELINE
+    device: str = "cpu"
+    lossless: bool = False
+
+    def load(self) -> Generator:
+        """The generator with the recipe's windows. GeneratorError, RecipeError."""
+        return self.recipe.adapt(load_generator(self.generator))
+
+    def choice(self, generator: Generator) -> Choice:
+        """Which engines it runs on. PrecisionError."""
+        precisions = choose_precisions(self.recipe.precision, generator.components)
+        return Choice(self.recipe.backend, precisions, self.device, built_folder(generator.name))
+
+
+class Maker:
+    """Makes videos, one at a time.
+
+    generator: as recipe.adapt() has it. ran_with: what else the videos depend on, for their lines; lossless:
+    files keep every RGB value, which few players show. identity: all that decides how a video looks, beside
+    its inputs, by manifest field.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        engines: Engines,
+        recipe: Recipe = BASELINE,
+        ran_with: Mapping[str, object] | None = None,
+        lossless: bool = False,
+    ) -> None:
+        self.generator, self.engines, self.recipe, self.lossless = generator, engines, recipe, lossless
+        settings = json.dumps(recipe.settings(), sort_keys=True)
+        self.identity = {
+            "generator": generator.name,
+            "generator_sha256": fingerprint(_files_of(generator)),
+            "recipe": recipe.name,
+            "recipe_sha256": hashlib.sha256(settings.encode()).hexdigest(),
+            "lossless": lossless,
+            **(ran_with or {}),
+        }
+
+    def __call__(
+        self, request: Request, out: Path, start_progress: StartProgress
+    ) -> tuple[dict[str, object], Exit]:
+        """Make OUT/<id>.mp4: its manifest line, and why it failed or OK. Bugs and EngineError go through."""
+        output = out / f"{request.id}.mp4"
+        line = {
+            "id": request.id,
+            "video": str(request.video),
+            "image": str(request.image),
+            "seed": request.seed,
+            **self.identity,
+        }
+        for left in reversed(range(TRIES)):
+            try:
+                made = make_video(
+                    request, output, self.generator, self.engines, start_progress, self.recipe, self.lossless
+                )
+                return {**line, "status": "done", "output": str(output), **made}, Exit.OK
+            except tuple(FAILURES) as error:
+                if isinstance(error, ProgramKilled) and left:
+                    continue
+                status = next(status for kind, status in FAILURES.items() if isinstance(error, kind))
+                return {**line, "status": "failed", "error": str(error) or type(error).__name__}, status
+        raise AssertionError("the last try returns")
+
+
+def start_maker(settings: Settings, say: Callable[[str], None]) -> Maker:
+    """Load the generator and start its engines. EngineError, and what Settings' functions raise."""
+    generator = settings.load()
+    choice = settings.choice(generator)
+    backend, engines = start_engines(generator, choice, say)
+    ran_with = {"backend": backend, "precision": dict(choice.precisions), "device": settings.device}
+    ran_with["built"] = built_files(engines)
+    return Maker(generator, engines, settings.recipe, ran_with, settings.lossless)
+
+
+def _files_of(generator: Generator) -> set[Path]:
+    """Files that decide what a generator does, those of its classes too; a submission may lack weights."""
+    names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
+    modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return {path for path in (*generator.sources, *map(Path, filter(None, modules))) if path.is_file()}

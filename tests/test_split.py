@@ -1,0 +1,113 @@
+"""One video split over processes: the same bytes, also when a process is lost; nothing hangs or stays."""
+
+import multiprocessing
+import os
+import re
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engines.null_engine import NullEngine
+from engines.spec import EngineError
+from optimize.recipe import BASELINE
+from optimize.step_plan import StepPlan
+from pipeline.maker import Settings
+from pipeline.sample import sample
+from pipeline.split import SplitEngine
+from pipeline.split_maker import OpenDenoiser
+
+FRAMES = 40  # three windows
+
+
+@pytest.fixture(scope="module")
+def opening(tiny_file, tiny_built):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIVACE_BUILT", str(tiny_built))
+        yield OpenDenoiser(Settings(f"{tiny_file}:Tiny", replace(BASELINE, backend="onnxruntime")))
+
+
+@pytest.fixture
+def split(opening):
+    """A function that makes an engine of several processes: its generator, itself, what it has said."""
+    made = []
+
+    def make(count, how=opening, **options):
+        said = []
+        generator, engine = opening()
+        made.append(SplitEngine(generator, engine, [how] * (count - 1), said.append, **options))
+        return generator, made[-1], said
+
+    yield make
+    for engine in made:
+        engine.close()
+    assert multiprocessing.active_children() == []
+
+
+def latents(generator, engine, frames=FRAMES, **options):
+    rng = np.random.default_rng(0)
+    pose = rng.standard_normal((1, 16, frames, 6, 4), np.float32)
+    reference = rng.standard_normal((1, 16, 6, 4), np.float32)
+    return sample(generator, engine, {"pose": pose, "reference": reference}, frames, 1, **options).latents
+
+
+@pytest.fixture(scope="module")
+def unsplit(opening):
+    """The bytes of one process."""
+    return latents(*opening()).tobytes()
+
+
+def test_a_video_split_over_processes_has_the_bytes_of_one(split, unsplit):
+    generator, engine, said = split(3)
+    assert latents(generator, engine).tobytes() == unsplit
+    assert latents(generator, engine).tobytes() == unsplit  # a second clip finds no trace of the first
+    assert said == []
+
+
+@pytest.mark.parametrize("actions", ["FC", "FS"])
+@pytest.mark.parametrize("frames", [7, 17])
+def test_step_plans_and_short_clips_are_split_alike(split, opening, actions, frames):
+    generator, engine, _ = split(2)
+    plan = StepPlan(actions)
+    alone = latents(*opening(), frames, plan=plan)
+    assert latents(generator, engine, frames, plan=plan).tobytes() == alone.tobytes()
+
+
+def test_each_process_evaluates_its_share(tiny, opening):
+    first = NullEngine(tiny.components["denoise"])
+    engine = SplitEngine(tiny, first, [opening] * 2, print)
+    latents(tiny, engine)
+    assert first.calls == 2 * 2 * 3 // 3  # steps, branches, windows; processes
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_stops_costs_time_but_no_byte(split, unsplit, kind):
+    generator, engine, said = split(3, stall_seconds=1.0)
+    victim = multiprocessing.active_children()[0]
+    os.kill(victim.pid, kind)
+    assert latents(generator, engine).tobytes() == unsplit
+    how = "ended by SIGKILL" if kind is signal.SIGKILL else "did not answer for 1 s"
+    assert [re.sub("worker [23]", "worker", text) for text in said] == [
+        f"split worker {how}; its share is evaluated in this process from now on"]
+    assert len(multiprocessing.active_children()) == 1
+    assert latents(generator, engine).tobytes() == unsplit and len(said) == 1  # the next clip, by two
+
+
+def test_a_process_that_cannot_start_is_refused_with_its_reason_and_none_stays(split, opening):
+    recipe = replace(opening.settings.recipe, precision="bf16,denoise=int8")
+    nowhere = replace(opening, settings=replace(opening.settings, recipe=recipe))
+    with pytest.raises(EngineError, match="split worker 2: .*export_onnx.py"):
+        split(3, nowhere)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_ends_as_it_starts_is_an_error(split):
+    with pytest.raises(EngineError, match="split worker 2 ended with 3 while it started"):
+        split(2, EndAtOnce())
+
+
+class EndAtOnce:
+    def __call__(self):
+        raise SystemExit(3)
