@@ -88,7 +88,7 @@ def run_judge(args: argparse.Namespace) -> Exit:
         report = make_report(runs, question, baseline, measured[0]["noise_floor"])
     else:
         report = make_report([entry(args.candidate.name, args.candidate)], question)
-    page = write_report(report, args.out)
+    page = write_report(report, args.out, args.lossless)
     if args.json:
         print(json.dumps(report, allow_nan=False))
     else:

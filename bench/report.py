@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.judge import plain
+from bench.playable import playable
 from bench.score import score
 
 PAGE = Path(__file__).parent / "page"
@@ -21,14 +22,17 @@ FROM_FILES = " file: 'self'"  # what a Content-Security-Policy calls its own fol
 HEADS = ["run", "speed ratio", "s a video, p50 / p90", "similarity", "PSNR, dB", "temporal error", "verdict"]
 
 
-def write_report(report: dict, folder: Path) -> Path:
-    """Write index.html, report.json and report.md to the folder, all or none; returns index.html's path."""
+def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
+    """Write index.html, report.json and report.md to the folder, all or none; returns index.html's path.
+
+    lossless: the videos are; the page shows copies.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     report = plain(report)
     texts = {
         "report.json": json.dumps(report, allow_nan=False, indent=1, ensure_ascii=False) + "\n",
         "report.md": markdown(report),
-        "index.html": page(report, folder),
+        "index.html": page(report, folder, lossless),
     }
     drafts = {folder / f".{name}.new": folder / name for name in texts}
     try:
@@ -77,9 +81,9 @@ def curves(report: dict) -> list[dict]:
     return [{"name": run["name"], "points": [[t, _score(run, t)] for t in thresholds]} for run in timed]
 
 
-def page(report: dict, folder: Path) -> str:
+def page(report: dict, folder: Path, lossless: bool = False) -> str:
     """The HTML page. Videos are in it unless they are large; then they are named relative to the folder."""
-    videos = _videos(report, folder)
+    videos = _videos(report, folder, lossless)
     linked = not all(address.startswith("data:") for address in videos.values())
     data = {"report": report, "curves": curves(report), "videos": videos, "linked": linked}
     text, style, player, drawing = (
@@ -116,11 +120,14 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _videos(report: dict, folder: Path) -> dict[str, str]:
+def _videos(report: dict, folder: Path, lossless: bool) -> dict[str, str]:
     """An address for each video's path; the bytes themselves if all of them are small enough for a page."""
     judged = [each for run in report["runs"] for each in run["videos"] if each["status"] == "judged"]
     paths = {each[side]: Path(each[side]) for each in judged for side in ("reference", "candidate")}
     paths = {name: path for name, path in paths.items() if path.is_file()}
+    if lossless:
+        copies = playable(paths.values(), folder / "playable")
+        paths = {name: copies[path] for name, path in paths.items()}
     if sum(path.stat().st_size for path in paths.values()) > LARGEST:
         return {name: _relative(path, folder) for name, path in paths.items()}
     return {name: _inline(path) for name, path in paths.items()}

@@ -5,10 +5,12 @@ import hashlib
 import json
 import re
 
+import numpy as np
 import pytest
 
 from bench import report as module
 from bench.report import curves, markdown, write_report
+from pipeline.video import VideoWriter, read
 
 
 def run(name, passes=True, seconds=4.0, **video):
@@ -33,6 +35,25 @@ def video(tmp_path):
 
 def judged(video):
     return of(run("one", status="judged", reference=video, candidate=video))
+
+
+@pytest.mark.parametrize("size", [(32, 16), (33, 17)])
+def test_lossless_videos_are_shown_as_copies_that_browsers_play(tmp_path, size):
+    frames = np.random.default_rng(0).integers(0, 255, (3, size[1], size[0], 3), np.uint8)
+    frames[:] = frames.mean((1, 2), keepdims=True)
+    original = tmp_path / "videos" / "a.mp4"
+    original.parent.mkdir()
+    with VideoWriter(original, *size, 24, lossless=True) as writer:
+        for frame in frames:
+            writer.write(frame)
+    report = judged(str(original))
+    for _ in range(2):
+        text = write_report(report, tmp_path / "out", lossless=True).read_text()
+        (copy,) = (tmp_path / "out" / "playable").iterdir()
+        assert base64.b64encode(copy.read_bytes()).decode() in text
+    shown = read(copy).frames
+    assert shown.shape == (3, 18 if size[1] == 17 else 16, 34 if size[0] == 33 else 32, 3)
+    assert np.abs(shown[:, :size[1], :size[0]].astype(int) - frames).max() <= 3
 
 
 def test_numbers_that_json_lacks_are_null_and_nothing_is_left_half_written(tmp_path):
