@@ -19,7 +19,8 @@ NOT_OURS = {"out", "runs", "built", "__pycache__"}
 MOST_LINES = 300
 VAGUE = {"util", "utils", "helper", "helpers", "common", "base"}
 # Progress of long work and the scripts' messages, on stderr.
-SPEAKERS = {"pipeline/progress.py", "pipeline/script.py", "generators/presenter/train.py"}
+SPEAKERS = {"pipeline/progress.py", "pipeline/script.py", "generators/presenter/train.py",
+            "generators/presenter/train_decoder.py"}
 CATCH_ALL = {"Exception", "BaseException"}
 HEAVY = {"torch", "diffusers", "cv2", "PIL", "imageio_ffmpeg", "tqdm",
          "onnx", "onnxruntime", "openvino", "tensorrt", "pycuda", "open_clip"}

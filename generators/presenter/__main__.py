@@ -34,18 +34,22 @@ def main() -> Exit:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True)
-    train = commands.add_parser("train", help="train the autoencoder, then the denoiser in two stages")
+    train = commands.add_parser("train", help="train the autoencoder, the denoiser, the decoder again")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints, logs and weights")
     train.add_argument(
         "--steps",
         type=int,
-        nargs=3,
-        default=(3600, 2700, 1150),
-        metavar=("AUTOENCODER", "PICKED", "WHOLE"),
-        help="of the autoencoder, of the denoiser on two picked frames, on whole windows (3600 2700 1150)",
+        nargs=4,
+        default=(3600, 2700, 8000, 1500),
+        metavar=("AUTOENCODER", "PICKED", "WHOLE", "DECODER"),
+        help="of the autoencoder, of the denoiser on two picked frames, on whole windows, of the decoder "
+        "on what the denoiser arrives at (3600 2700 8000 1500)",
     )
     train.add_argument(
         "--batch", type=int, default=2, help="whole windows a step, six times as many picked (2)"
+    )
+    train.add_argument(
+        "--clips", type=int, default=200, help="that are sampled for the decoder's last stage (200)"
     )
     train.add_argument("--start", type=Path, help="folder of weights to go on from")
     train.add_argument("--workers", type=int, default=1, help="processes that render data (1)")
@@ -88,7 +92,7 @@ def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Three stages, each resumed, or skipped if the run has finished it or its steps are 0.
+    """Four stages, each resumed, or skipped if the run has finished it or its steps are 0.
 
     --start gives the autoencoder, and the denoiser that the first of its stages goes on from.
     """
@@ -96,8 +100,9 @@ def run_train(args: argparse.Namespace) -> None:
 
     from generators.presenter.load import AUTOENCODER_FILE, DENOISER_FILE
     from generators.presenter.train import Plan, train_autoencoder, train_denoiser
+    from generators.presenter.train_decoder import train_decoder
 
-    autoencoder, picked, whole = args.steps
+    autoencoder, picked, whole, decoder = args.steps
     machine = {"device": args.device, "workers": args.workers}
     weights = args.run / AUTOENCODER_FILE
     if args.start and not (args.start / AUTOENCODER_FILE).is_file():
@@ -117,6 +122,10 @@ def run_train(args: argparse.Namespace) -> None:
     if best is None:
         raise GeneratorError("--steps has no step for the denoiser, and there is no --start to take one from")
     print(shutil.copy(best, args.run / DENOISER_FILE))
+    if decoder:
+        plan = Plan(decoder, 8e-4, **machine)
+        better = train_decoder(args.run / "decoder", plan, weights, best, args.clips)
+        print(shutil.copy(better, weights))
 
 
 def run_evaluate(args: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ class Pictures(IterableDataset):
 
     def __iter__(self) -> Iterator[Tensor]:
         cv2.setNumThreads(1)
-        for n in _mine(self.first):
+        for n in batch_numbers(self.first):
             pictures = []
             for k in range(6):
                 clip = Clip(TRAINING_SEEDS + 6 * n + k)
@@ -46,7 +46,7 @@ class Windows(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         cv2.setNumThreads(1)
-        for n in _mine(self.first):
+        for n in batch_numbers(self.first):
             rng = np.random.default_rng((n, 3))
             places = np.sort(rng.choice(self.window, self.frames, replace=False))
             items = [
@@ -83,7 +83,7 @@ def stream(dataset: IterableDataset, workers: int = 1) -> Iterator:
     return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4))
 
 
-def _mine(first: int) -> Iterator[int]:
+def batch_numbers(first: int) -> Iterator[int]:
     """Numbers of the batches that this process renders; the loader takes turns and so keeps their order."""
     worker = get_worker_info()
     return count(first + worker.id, worker.num_workers) if worker else count(first)

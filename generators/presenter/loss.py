@@ -59,7 +59,24 @@ def autoencoder_loss(network: Autoencoder, pictures: Tensor) -> Tensor:
     """L1 + MSE + gradient L1 of pictures rebuilt from slightly noisy latents."""
     latents = network.encoder(pictures)
     noise = torch.randn_like(latents) * (0.05 * latents.detach().float().std())
-    error = network.decoder(latents + noise).float() - pictures
+    return picture_loss(network.decoder(latents + noise), pictures)
+
+
+def decoder_loss(network: Autoencoder, pictures: Tensor, latents: Tensor, frames: Tensor) -> Tensor:
+    """Of pictures rebuilt from slightly noisy latents, and as much of frames drawn from sampled latents.
+
+    pictures, frames (N, H, W, 3) uint8; latents (N, 16, H/8, W/8). The encoder gets no gradient.
+    """
+    with torch.no_grad():
+        own = network.encode(to_input(pictures)).float()
+        own += 0.05 * torch.randn_like(own)
+    rebuilt, drawn = network.decode(own), network.decode(latents)
+    return (picture_loss(rebuilt, to_input(pictures)) + picture_loss(drawn, to_input(frames))) / 2
+
+
+def picture_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
+    """L1 + MSE + gradient L1, both (N, 3, H, W) in [-1, 1]."""
+    error = decoded.float() - pictures
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return error.abs().mean() + error.square().mean() + edges
 
