@@ -83,6 +83,11 @@ class Ffmpeg:
         lines = [re.sub(r"^(\[[^]]*\] ?)+", "", line).strip() for line in text.splitlines()]
         return "; ".join(dict.fromkeys(line for line in lines[:3] if line))
 
+    @property
+    def killed(self) -> bool:
+        """Whether somebody else ended the process by SIGKILL, as a system does that lacks memory."""
+        return self.process.returncode == -signal.SIGKILL and not self._stalled
+
     def reason(self) -> str:
         """Why the ended process failed, for an error text."""
         if self._stalled:

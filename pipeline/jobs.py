@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from engines.artifact import differences, file_sha256
+from engines.spec import EngineError
 from pipeline.data import Pairing, Request
 from pipeline.errors import OutputError, check_file
 from pipeline.exit_code import Exit
@@ -71,6 +72,17 @@ class Jobs:
             for note in line["notes"]:
                 self._say(f"{label}: note: {note}")
         self._add(self._folder.record(line), reason)
+
+    def check(self, identity: Mapping[str, object], name: str) -> None:
+        """EngineError if a worker of that name would make other videos than the first: files differ there."""
+        found = differences(_plain(identity), _plain(self.identity), built="first started")
+        if found:
+            raise EngineError(f"{name} would make other videos: {'; '.join(found)}")
+
+    def lost(self, request: Request, why: str, reason: Exit) -> None:
+        """Record a video that whatever made it could not report on. DiskError."""
+        line = {**request.described(), **self.identity, "status": "failed", "error": why}
+        self.ended(line, reason)
 
     def conclude(self) -> Exit:
         """Say how many videos there are; the status of the whole."""

@@ -77,25 +77,21 @@ class Maker:
     ) -> tuple[dict[str, object], Exit]:
         """Make OUT/<id>.mp4: its manifest line, and why it failed or OK. Bugs and EngineError go through."""
         output = out / f"{request.id}.mp4"
-        line = {
-            "id": request.id,
-            "video": str(request.video),
-            "image": str(request.image),
-            "seed": request.seed,
-            **self.identity,
-        }
-        for left in reversed(range(TRIES)):
+        line, notes = {**request.described(), **self.identity}, []
+        while True:
             try:
                 made = make_video(
                     request, output, self.generator, self.engines, start_progress, self.recipe, self.lossless
                 )
-                return {**line, "status": "done", "output": str(output), **made}, Exit.OK
             except tuple(FAILURES) as error:
-                if isinstance(error, ProgramKilled) and left:
+                text = str(error) or type(error).__name__
+                if isinstance(error, ProgramKilled) and len(notes) + 1 < TRIES:
+                    notes.append(f"made at the second try, because {text}")
                     continue
                 status = next(status for kind, status in FAILURES.items() if isinstance(error, kind))
-                return {**line, "status": "failed", "error": str(error) or type(error).__name__}, status
-        raise AssertionError("the last try returns")
+                return {**line, "status": "failed", "error": text}, status
+            made["notes"] += notes
+            return {**line, "status": "done", "output": str(output), **made}, Exit.OK
 
 
 def start_maker(settings: Settings, say: Callable[[str], None]) -> Maker:

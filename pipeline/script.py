@@ -31,7 +31,10 @@ WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose ano
 
 def say(text: str) -> None:
     """A message for people."""
-    print(text, file=sys.stderr, flush=True)
+    if "tqdm" in sys.modules:  # there are, or were, bars on the terminal, which it puts aside
+        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
 
 
 def show(line: dict) -> None:

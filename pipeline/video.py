@@ -7,7 +7,6 @@ clip for a truncated file without a word.
 from __future__ import annotations
 
 import re
-import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError, OutputError, check_file
+from pipeline.errors import InputError, OutputError, ProgramKilled, check_file
 from pipeline.ffmpeg import Ffmpeg, evenly_spaced, strict_input, tick, timestamps
+from pipeline.mp4 import check_whole
 from pipeline.picture import read_image
 from pipeline.writer import VideoWriter
 
@@ -36,7 +36,6 @@ __all__ = [
 MAX_FRAMES = 5_000  # of a clip held in memory: 14 GB at 720 x 1280
 MAX_PIXELS = 7680 * 4320  # of one frame
 STALL_SECONDS = 30.0  # without a new frame
-BOXES = {b"ftyp", b"styp", b"sidx", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid"}
 
 
 @dataclass(frozen=True)
@@ -78,24 +77,6 @@ class Form:
         return cls(count, clip.fps, (width, height))
 
 
-def _check_boxes(path: Path) -> None:
-    """Refuse an MP4 file that ends inside one of its boxes; InputError.
-
-    ffmpeg reports nothing when the file was cut exactly between two frames.
-    """
-    size, at = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while at + 16 <= size:
-            file.seek(at)
-            length, name, long_length = struct.unpack(">I4sQ", file.read(16))
-            length = {0: size - at, 1: long_length}.get(length, length)
-            if name not in BOXES or length < 8:
-                return
-            at += length
-    if at > size:
-        raise InputError(f"{path}: is truncated, {size} bytes of {at}. Expected all; copy the file again.")
-
-
 def _rate(times: list[int], unit: Fraction, nominal: Fraction) -> tuple[Fraction, bool]:
     """Frames per second, the stream's own if the frame times bear it out; and whether it is an average."""
     times = sorted(set(times))
@@ -114,6 +95,8 @@ def _first_look(path: Path, stall_seconds: float) -> str:
         listing, failed = child.listing(), child.wait()
         if "matches no streams" in child.messages():
             raise InputError(f"{path}: has no video stream (only sound?). Expected a video; give another.")
+        if child.killed:
+            raise ProgramKilled(f"{path}: could not be looked at ({child.reason()}). Check free memory.")
         if failed or "\n0," not in listing or "\n1," not in listing:
             why = child.reason() if failed else "there is no frame in it"
             raise InputError(f"{path}: is not a video ({why}). Expected MP4, MKV or AVI; make it again.")
@@ -133,7 +116,7 @@ def probe(
     """
     path = Path(path)
     check_file(path, "video")
-    _check_boxes(path)
+    check_whole(path)
     listing = _first_look(path, stall_seconds)
     width, height = map(int, re.search(r"^#dimensions 1: (\d+)x(\d+)", listing, re.MULTILINE).groups())
     if width * height > max_pixels:
@@ -208,6 +191,9 @@ class VideoReader:
         """Tell a complete video from one that stopped; a cut Matroska file ends with code 0 and a message."""
         failed = child.wait()
         said = child.messages()
+        if child.killed:
+            what = f"reading stopped after {count} frames ({child.reason()})"
+            raise ProgramKilled(f"{self.path}: {what}. Check free memory.")
         if failed or rest or not count or "prematurely" in said:
             raise InputError(
                 f"{self.path}: is damaged or truncated after {count} good frames ({child.reason()}). "
