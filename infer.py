@@ -25,6 +25,7 @@ from pipeline.data import SEED, find_requests
 from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Settings, start_maker
+from pipeline.request import Limits
 from pipeline.run_folder import RunFolder
 from pipeline.script import ending, run, say, show
 from pipeline.split_maker import start_split_maker
@@ -43,7 +44,8 @@ def make(args: argparse.Namespace) -> Exit:
     """Make the videos that are not finished."""
     pairing = find_requests(args.data, args.seed)
     with RunFolder(args.out, args.restart) as folder:
-        settings = Settings(args.generator, chosen_recipe(args), args.devices[0], args.lossless)
+        limits = Limits(args.max_frames, args.max_pixels)
+        settings = Settings(args.generator, chosen_recipe(args), args.devices[0], args.lossless, limits)
         if args.build:
             generator = settings.load()
             build_engines_once(args.generator, generator, settings.choice(generator), HERE, say)
@@ -104,6 +106,10 @@ def parse() -> argparse.Namespace:
         "--seed", type=int, default=SEED, help=f"seed of requests that pairs.csv gives none ({SEED})"
     )
     parser.add_argument("--lossless", action="store_true", help="keep every pixel, to measure small changes")
+    parser.add_argument(
+        "--max-frames", type=int, default=Limits.frames, help=f"of a video, at most ({Limits.frames})"
+    )
+    parser.add_argument("--max-pixels", type=int, help="of a frame or picture (33 and 89 million)")
     parser.add_argument("--restart", action="store_true", help="make finished videos anew too")
     parser.add_argument(
         "--split", type=int, default=1, metavar="N", help="make each video with N processes, for latency (1)"
@@ -114,10 +120,10 @@ def parse() -> argparse.Namespace:
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, got {args.seed}")
     args.devices = args.device.split(",")
-    for name in ("split", "workers"):
+    for name in ("split", "workers", "max_frames", "max_pixels"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            parser.error(f"--{name} must be 1 or more, got {value}")
+            parser.error(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     if args.split > 1 and (args.workers or 1) > 1:
         parser.error("--split and --workers do not go together: one is for latency, the other for throughput")
     return args

@@ -23,6 +23,7 @@ ENDINGS = {
     PrecisionError: Exit.USAGE,
     RecipeError: Exit.USAGE,
     EngineError: Exit.ENVIRONMENT,
+    FloatingPointError: Exit.ENVIRONMENT,
     MemoryError: Exit.EXHAUSTED,
     KeyboardInterrupt: Exit.INTERRUPTED,
 }
