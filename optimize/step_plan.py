@@ -169,7 +169,7 @@ class Walk:
             self._before = conditional
         if not np.isfinite(self.latents).all():
             raise FloatingPointError(
-                f"step {step + 1} of {self._grid.steps} gave numbers that are not finite: {LESS_EXACT}"
+                f"step {step + 1} of {len(self._plan.actions)} gave numbers that are not finite: {LESS_EXACT}"
             )
 
     def _take_note(

@@ -17,6 +17,7 @@ from pipeline.exit_code import Exit
 from pipeline.maker import start_maker
 from pipeline.script import ENDINGS
 
+REFUSALS = tuple(kind for kind in ENDINGS if kind is not KeyboardInterrupt)
 TICK = 0.2  # seconds between two words on progress
 WATCH = 1.0  # seconds between two looks whether the parent lives
 
@@ -89,7 +90,7 @@ def serve(descriptor: int, parent: int) -> None:
         said: list[str] = []
         try:
             maker = start_maker(settings, said.append)
-        except tuple(kind for kind in ENDINGS if issubclass(kind, Exception)) as error:
+        except REFUSALS as error:
             connection.send(Refused(error))
             return
         connection.send(Started(maker.identity, [*said, *licences(maker.generator.sources)]))

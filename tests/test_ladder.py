@@ -75,15 +75,15 @@ def test_every_rung_gives_the_same_frames_and_is_told(
 def test_decoding_goes_on_where_memory_ran_out(plain, request_of, tmp_path):
     hashes = []
     for bad in (None, 1, 2):  # the number of the chunk that is one too many, once
-        generator = plain()
-        calls = iter(range(100))
+        generator, calls = plain(), iter(range(100))
+        engines = generator.engines()
 
-        def decode(latents, whole=generator.engines()["decode"], calls=calls, bad=bad):
+        def decode(latents, whole=engines["decode"], calls=calls, bad=bad):
             if next(calls) == bad:
                 raise MemoryError
             return whole(latents)
 
-        engines = {**generator.engines(), "decode": decode}
+        engines["decode"] = decode
         made = make_video(request_of(20), tmp_path / "a.mp4", generator, engines, silent)
         hashes.append(made["frames_sha256"])
         assert made["chunks"] == ({"decode": 4} if bad else {}) and made["frames"] == 20
