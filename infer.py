@@ -130,4 +130,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, within=4.5)

@@ -5,6 +5,7 @@ that place, for videos of so many frames; once, if it ends so. Places: condition
 (after the first chunk).
 """
 
+import hashlib
 import os
 import signal
 import time
@@ -88,6 +89,9 @@ class Misbehaving(Plain):
                 raise EngineError("the GPU has fallen off the bus")
             if what == "memory":
                 raise MemoryError("no room for 931 PiB")
+            if what == "busy":  # in one call that lets no signal through
+                (path.parent / f"ready-{os.getpid()}").touch()
+                hashlib.pbkdf2_hmac("sha256", b"", b"", 50_000_000)
             if what == "wait":
                 (path.parent / f"ready-{os.getpid()}").touch()
                 for _ in range(600):  # Python handles a signal that another thread took between two calls
