@@ -16,6 +16,7 @@ import numpy as np
 from engines import load
 from engines.spec import EngineError
 from tests.conftest import Plain
+from tests.processes import children_of
 
 SCRIPT = f"{__file__}:Misbehaving"
 BACKEND = ("tests.misbehaving", "start")
@@ -83,6 +84,9 @@ class Misbehaving(Plain):
                 path.unlink()
             if what == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if what == "ffmpeg":
+                for child in children_of(os.getpid()):
+                    os.kill(child, signal.SIGKILL)
             if what == "bug":
                 raise ZeroDivisionError("a bug")
             if what == "broken":
@@ -94,6 +98,7 @@ class Misbehaving(Plain):
                 hashlib.pbkdf2_hmac("sha256", b"", b"", 50_000_000)
             if what == "wait":
                 (path.parent / f"ready-{os.getpid()}").touch()
-                for _ in range(600):  # Python handles a signal that another thread took between two calls
-                    time.sleep(0.1)
+                until = time.monotonic() + 60
+                while path.exists() and time.monotonic() < until:  # signals are handled between two calls
+                    time.sleep(0.05)
             return what
