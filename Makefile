@@ -2,10 +2,10 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check
+.PHONY: help setup demo test test-faults check
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
 setup: .venv/installed  ## install what running and testing need into .venv
 
@@ -14,6 +14,9 @@ demo: setup  ## generate the videos of data/sample into out/demo
 
 test: setup .venv/browser  ## run all tests that need no GPU
 	.venv/bin/python -m pytest -q
+
+test-faults: setup  ## every fault of docs/faults.md, as often as it says, with figures
+	VIVACE_FAULTS=full .venv/bin/python -m pytest -q -m "faults and not gpu"
 
 check: setup  ## style and architecture only, seconds
 	.venv/bin/python -m ruff check .

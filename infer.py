@@ -8,12 +8,14 @@ with a line in OUT/manifest.jsonl. The same command again keeps what is finished
   python infer.py --generator my_model.py:MyModel  a generator of your own
   python infer.py --recipe optimize/recipes/cpu-bf16.toml             a faster run, after export_onnx.py
   python infer.py --backend openvino --precision fp16,denoise=int8    engine and precisions alone
+  python infer.py --device cuda:0,cuda:1           a process on each; --workers 4 for four on processors
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from engines.load import BACKENDS
@@ -23,6 +25,7 @@ from pipeline.data import SEED, find_requests
 from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Settings, start_maker
+from pipeline.request import Limits
 from pipeline.run_folder import RunFolder
 from pipeline.script import ending, run, say, show
 from pipeline.split_maker import start_split_maker
@@ -41,19 +44,35 @@ def make(args: argparse.Namespace) -> Exit:
     """Make the videos that are not finished."""
     pairing = find_requests(args.data, args.seed)
     with RunFolder(args.out, args.restart) as folder:
-        settings = Settings(args.generator, chosen_recipe(args), args.device, args.lossless)
+        limits = Limits(args.max_frames, args.max_pixels)
+        settings = Settings(args.generator, chosen_recipe(args), args.devices[0], args.lossless, limits)
         if args.build:
             generator = settings.load()
             build_engines_once(args.generator, generator, settings.choice(generator), HERE, say)
-        if args.split > 1:
-            maker = start_split_maker(settings, args.device.split(","), args.split, say)
+        open_jobs = partial(Jobs, pairing, folder, say=say, emit=show if args.json else None)
+        devices = workers_of(args, len(pairing.requests))
+        if len(devices) > 1:
+            from pipeline.workers import run_workers  # a single worker starts without it
+
+            jobs = run_workers(settings, devices, args.out, open_jobs, say)
         else:
-            maker = start_maker(settings, say)
-        for line in licences(maker.generator.sources):
-            say(line)
-        jobs = Jobs(pairing, folder, maker.identity, say, show if args.json else None)
-        run_here(jobs, maker)
+            if args.split > 1:
+                maker = start_split_maker(settings, args.devices, args.split, say)
+            else:
+                maker = start_maker(settings, say)
+            for line in licences(maker.generator.sources):
+                say(line)
+            jobs = open_jobs(maker.identity)
+            run_here(jobs, maker)
     return jobs.conclude()
+
+
+def workers_of(args: argparse.Namespace, requests: int) -> list[str]:
+    """The device of each worker: those of --device in turn, never more workers than videos."""
+    if args.split > 1:
+        return args.devices[:1]
+    count = min(args.workers or len(args.devices), max(requests, 1))
+    return [args.devices[i % len(args.devices)] for i in range(count)]
 
 
 def chosen_recipe(args: argparse.Namespace) -> Recipe:
@@ -75,7 +94,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the videos (out/)")
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
     parser.add_argument("--recipe", type=Path, help="what is changed to be fast: a TOML file (nothing)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, or one a worker: cuda:0,cuda:1 (cpu)")
+    parser.add_argument("--workers", type=int, help="processes that make videos (one a device)")
     parser.add_argument(
         "--backend", choices=["auto", *BACKENDS], help="what runs the networks (the recipe's, or torch)"
     )
@@ -86,6 +106,10 @@ def parse() -> argparse.Namespace:
         "--seed", type=int, default=SEED, help=f"seed of requests that pairs.csv gives none ({SEED})"
     )
     parser.add_argument("--lossless", action="store_true", help="keep every pixel, to measure small changes")
+    parser.add_argument(
+        "--max-frames", type=int, default=Limits.frames, help=f"of a video, at most ({Limits.frames})"
+    )
+    parser.add_argument("--max-pixels", type=int, help="of a frame or picture (33 and 89 million)")
     parser.add_argument("--restart", action="store_true", help="make finished videos anew too")
     parser.add_argument(
         "--split", type=int, default=1, metavar="N", help="make each video with N processes, for latency (1)"
@@ -95,10 +119,15 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, got {args.seed}")
-    if args.split < 1:
-        parser.error(f"--split must be 1 or more, got {args.split}")
+    args.devices = args.device.split(",")
+    for name in ("split", "workers", "max_frames", "max_pixels"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
+    if args.split > 1 and (args.workers or 1) > 1:
+        parser.error("--split and --workers do not go together: one is for latency, the other for throughput")
     return args
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, within=4.5)

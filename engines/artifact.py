@@ -6,6 +6,7 @@ the hash of what went in. A manifest is written last, so a file without one was 
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
@@ -14,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -114,11 +115,13 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
         }
         manifest_path = workshop / f"{draft.path.name}.json"
         manifest_path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        (folder / manifest_path.name).unlink(missing_ok=True)  # none while the files are replaced
         for path in [*files, manifest_path]:
             _sync(path)
-            os.replace(path, folder / path.name)
-        _sync(folder)
+        with _alone(folder):  # else a file of one build might get the manifest of another
+            (folder / manifest_path.name).unlink(missing_ok=True)  # none while the files are replaced
+            for path in [*files, manifest_path]:
+                os.replace(path, folder / path.name)
+            _sync(folder)
         draft.artifact = Artifact(folder / draft.path.name, _plain(manifest))
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
@@ -209,8 +212,20 @@ def _changed_files(artifact: Artifact) -> list[str]:
 def _sweep(folder: Path) -> None:
     """Remove what killed builds have left a day ago or longer; younger ones may still be at work."""
     for path in folder.glob(f"{_DRAFT}*"):
-        if time.time() - path.stat().st_mtime > 86_400:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its build has just ended
+            if time.time() - path.stat().st_mtime > 86_400:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder against other builds that have come to their end."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from engines.onnx_artifact import check_agreement, find_onnx
-from engines.spec import ComponentSpec, EngineError, Model
+from engines.spec import ComponentSpec, EngineError, Model, failure
 
 # Kernels for bfloat16 are missing on the processor (ORT 1.31), those for 8-bit floats everywhere.
 PRECISIONS = {
@@ -66,11 +67,12 @@ class OnnxRuntimeEngine:
         self.spec, self.path, self.device = spec, path, device
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are raised as well
+        options.intra_op_num_threads = _threads()
         providers = _providers(device, tensorrt_cache)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except _errors() as error:
-            raise EngineError(f"onnxruntime cannot load {path}: {_first_line(error)}") from error
+            raise failure(f"onnxruntime cannot load {path}: {_first_line(error)}") from error
         wanted = providers[0][0]
         if self._session.get_providers()[0] != wanted:  # it falls back without a word
             raise EngineError(f"onnxruntime could not start {wanted}: no driver, or no libraries?")
@@ -86,8 +88,7 @@ class OnnxRuntimeEngine:
         try:
             outputs = self._run(names, arrays) if self.device == "cpu" else self._run_bound(names, arrays)
         except _errors() as error:
-            text = f"{self.spec.name}: {_first_line(error)}"
-            raise (MemoryError(text) if "alloc" in text.lower() else EngineError(text)) from error
+            raise failure(f"{self.spec.name}: {_first_line(error)}") from error
         return dict(zip(names, outputs, strict=True))
 
     def close(self) -> None:
@@ -120,6 +121,15 @@ def _providers(device: str, tensorrt_cache: Path | None) -> list[tuple[str, dict
     # The graph's own dtypes are kept: fp16 and 8 bits are in the ONNX file, as for TensorRT itself.
     cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tensorrt_cache)}
     return [(TENSORRT, {"device_id": _index(device), **cache}), (CUDA, fp32), cpu]
+
+
+def _threads() -> int:
+    """The cores that this process may use, if they are not all: ONNX Runtime would count the others too.
+
+    0 leaves it to ONNX Runtime, which then also binds its threads to cores.
+    """
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return own if own < os.cpu_count() else 0
 
 
 def _index(device: str) -> str:

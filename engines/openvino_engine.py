@@ -14,7 +14,7 @@ import numpy as np
 from engines.artifact import Artifact
 from engines.onnx_artifact import check_agreement, find_onnx
 from engines.openvino_cache import load_or_compile
-from engines.spec import ComponentSpec, EngineError, Model, TensorSpec
+from engines.spec import ComponentSpec, EngineError, Model, TensorSpec, failure
 
 if TYPE_CHECKING:
     import openvino
@@ -65,7 +65,7 @@ class OpenVinoEngine:
             else:
                 compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
-            raise EngineError(f"openvino cannot load {path}: {_reason(error)}") from error
+            raise failure(f"openvino cannot load {path}: {_reason(error)}") from error
         inputs, outputs = _dtypes(compiled.inputs, spec.inputs), _dtypes(compiled.outputs, spec.outputs)
         check_agreement(spec, path, inputs, outputs)
         self._request = compiled.create_infer_request()
@@ -78,8 +78,7 @@ class OpenVinoEngine:
         try:
             self._request.infer({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         except RuntimeError as error:
-            text = f"{self.spec.name}: {_reason(error)}"
-            raise (MemoryError(text) if "alloc" in text.lower() else EngineError(text)) from error
+            raise failure(f"{self.spec.name}: {_reason(error)}") from error
         # Copied, because the next call writes into the same memory.
         names = [tensor.name for tensor in self.spec.outputs]
         return {name: self._request.get_tensor(name).data.copy() for name in names}

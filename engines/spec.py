@@ -18,6 +18,11 @@ class EngineError(RuntimeError):
     """An engine cannot run on this machine; the text says what is missing and what to do."""
 
 
+def failure(text: str) -> EngineError | MemoryError:
+    """The error for what a backend said, which knows no type of its own for a lack of memory."""
+    return MemoryError(text) if "alloc" in text.lower() else EngineError(text)
+
+
 class Cadence(str, Enum):
     """How often a component runs."""
 

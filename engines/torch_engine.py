@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from engines.spec import ComponentSpec, EngineError, Model
 if TYPE_CHECKING:
     import torch
 
+CPU_ALLOCATOR = "DefaultCPUAllocator"  # names itself in a plain RuntimeError
 # What a module computes in. Half precisions go through autocast, which leaves what would overflow in fp32.
 COMPUTE = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
 
@@ -32,15 +34,31 @@ def why_not(device: str) -> str | None:
 
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
     """The component as its torch module; folder, where other backends look for built files, is not used."""
-    return TorchEngine(model.components[component], model.build(component), device, precision)
+    with _memory_errors(component):
+        return TorchEngine(model.components[component], model.build(component), device, precision)
 
 
 def start_compiled(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
     """The same through torch.compile, which takes its time at the first call of each shape."""
     import torch
 
-    module = torch.compile(model.build(component).eval(), dynamic=False)
-    return TorchEngine(model.components[component], module, device, precision)
+    with _memory_errors(component):
+        module = torch.compile(model.build(component).eval(), dynamic=False)
+        return TorchEngine(model.components[component], module, device, precision)
+
+
+@contextmanager
+def _memory_errors(component: str) -> Iterator[None]:
+    """Turn torch's two ways to say that memory ran out into MemoryError."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).splitlines()[0] if str(error) else ""
+        if not (isinstance(error, torch.OutOfMemoryError) or CPU_ALLOCATOR in text):
+            raise
+        raise MemoryError(f"{component}: {text}") from error
 
 
 class TorchEngine:
@@ -66,20 +84,17 @@ class TorchEngine:
         if self._module is None:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         self.spec.check(arrays)
-        with torch.inference_mode(), self._precision():
+        with _memory_errors(self.spec.name), torch.inference_mode(), self._precision():
             inputs = [
                 torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])).to(self.device)
                 for tensor in self.spec.inputs
             ]
-            try:
-                outputs = self._module(*inputs)
-            except torch.OutOfMemoryError as error:
-                raise MemoryError(f"{self.spec.name}: {str(error).splitlines()[0]}") from error
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return {
-            tensor.name: output.to("cpu", getattr(torch, tensor.dtype)).contiguous().numpy()
-            for tensor, output in zip(self.spec.outputs, outputs, strict=True)
-        }
+            outputs = self._module(*inputs)
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            return {
+                tensor.name: output.to("cpu", getattr(torch, tensor.dtype)).contiguous().numpy()
+                for tensor, output in zip(self.spec.outputs, outputs, strict=True)
+            }
 
     def close(self) -> None:
         """Drop the module."""

@@ -45,7 +45,7 @@ class Generator(Protocol):
     windows: WindowRule | Carry
     frame_axis: int
     size: tuple[int, int]  # width, height of the output
-    chunk: int  # frames encoded or decoded at a time
+    chunk: int  # frames encoded or decoded at a time; less after memory ran out, with the same result
 
     def build(self, component: str) -> torch.nn.Module:
         """The component as a torch module with loaded weights; only export and the torch engine call this."""
@@ -125,7 +125,13 @@ def _user_class(path: Path, attribute: str) -> type:
     spec = importlib.util.spec_from_file_location(f"user_generator_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        where = f"{error.filename}, line {error.lineno}"
+        raise GeneratorError(f"{where}: {error.msg}; Python cannot read this, correct it") from error
+    except ModuleNotFoundError as error:
+        raise GeneratorError(f"{path} needs what is not installed: {error}") from error
     if not isinstance(getattr(module, attribute, None), type):
         classes = sorted(
             n

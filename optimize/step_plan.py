@@ -12,6 +12,7 @@ from generators.schedule import Grid
 from generators.windows import Carry, WindowRule, overlapping
 
 BRANCHES = {"F": 2, "C": 1, "S": 0}  # evaluated by an action
+LESS_EXACT = "a precision that is too low, or damaged weights? Try --precision fp32, or another --backend"
 TERMS = 4  # of a jump: latents, conditional prediction, difference of the branches, prediction before
 
 
@@ -151,7 +152,8 @@ class Walk:
     ) -> None:
         """Take the step with the predictions that its action asked for.
 
-        unconditional is None at a C, and where guidance is 1, which cancels that branch.
+        unconditional is None at a C, and where guidance is 1, which cancels that branch. FloatingPointError:
+        the new latents are not finite.
         """
         self.taken += self.action(step)
         number = self._numbers.get(step)
@@ -165,6 +167,10 @@ class Walk:
             self.latents = combine(self._plan.jumps[number], terms, levels, self._channel_axis)
         if number is not None:
             self._before = conditional
+        if not np.isfinite(self.latents).all():
+            raise FloatingPointError(
+                f"step {step + 1} of {len(self._plan.actions)} gave numbers that are not finite: {LESS_EXACT}"
+            )
 
     def _take_note(
         self, number: int | None, conditional: np.ndarray, unconditional: np.ndarray | None

@@ -25,6 +25,10 @@ class Request:
     image: Path
     seed: int
 
+    def described(self) -> dict[str, str | int]:
+        """As a manifest line has it."""
+        return {"id": self.id, "video": str(self.video), "image": str(self.image), "seed": self.seed}
+
 
 @dataclass(frozen=True)
 class Pairing:

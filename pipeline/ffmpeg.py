@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import signal
 import subprocess
@@ -66,15 +67,20 @@ class Ffmpeg:
         with self.watched():
             return self.process.wait()
 
-    def listing(self) -> str:
-        """All that the process writes to its stdout, which must be a pipe and the output text."""
-        parts = []
-        while True:
+    def listing(self, most: float = math.inf) -> str:
+        """All that the process writes to its stdout, which must be a pipe and the output text.
+
+        Once there are so many lines or more, no more are read.
+        """
+        parts, lines = [], 0
+        while lines < most:
             with self.watched():
                 part = self.process.stdout.read1(65536)
             if not part:
-                return b"".join(parts).decode("ascii", "replace")
+                break
             parts.append(part)
+            lines += part.count(b"\n")
+        return b"".join(parts).decode("ascii", "replace")
 
     def messages(self) -> str:
         """First messages of the ended process on one line, without the addresses that ffmpeg puts first."""
@@ -82,6 +88,11 @@ class Ffmpeg:
         text = self._messages.read(4096).decode("utf-8", "replace")
         lines = [re.sub(r"^(\[[^]]*\] ?)+", "", line).strip() for line in text.splitlines()]
         return "; ".join(dict.fromkeys(line for line in lines[:3] if line))
+
+    @property
+    def killed(self) -> bool:
+        """Whether somebody else ended the process by SIGKILL, as a system does that lacks memory."""
+        return self.process.returncode == -signal.SIGKILL and not self._stalled
 
     def reason(self) -> str:
         """Why the ended process failed, for an error text."""

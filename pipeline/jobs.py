@@ -6,10 +6,11 @@ Other inputs or settings are refused, so that a folder's videos always belong to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from engines.artifact import differences, file_sha256
+from engines.spec import EngineError
 from pipeline.data import Pairing, Request
 from pipeline.errors import OutputError, check_file
 from pipeline.exit_code import Exit
@@ -72,8 +73,22 @@ class Jobs:
                 self._say(f"{label}: note: {note}")
         self._add(self._folder.record(line), reason)
 
+    def check(self, identity: Mapping[str, object], name: str) -> None:
+        """EngineError if a worker of that name would make other videos than the first: files differ there."""
+        found = differences(_plain(identity), _plain(self.identity), built="first started")
+        if found:
+            raise EngineError(f"{name} would make other videos: {'; '.join(found)}")
+
+    def lost(self, request: Request, why: str, reason: Exit) -> None:
+        """Record a video that whatever made it could not report on. DiskError."""
+        line = {**request.described(), **self.identity, "status": "failed", "error": why}
+        self.ended(line, reason)
+
     def conclude(self) -> Exit:
-        """Say how many videos there are; the status of the whole."""
+        """Say what came of all videos; the status of the whole."""
+        if len(self.lines) > 1:
+            for text in table(self.lines):
+                self._say(text)
         done = sum(line["status"] == "done" for line in self.lines)
         self._say(f"{done} of {len(self.lines)} videos are in {self.out}")
         return self.status
@@ -93,6 +108,26 @@ class Jobs:
         self._reasons.add(reason)
         if self._emit:
             self._emit(line)
+
+
+def table(lines: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """What came of videos: number, frames and seconds by who made them, then the ids of those that failed."""
+    makers: dict[str, list[Mapping[str, object]]] = {}
+    failed = []
+    for line in lines:
+        if line["status"] == "done":
+            maker = "kept" if line.get("kept") else line.get("worker", "made")
+            makers.setdefault(maker, []).append(line)
+        else:
+            failed.append(line["id"])
+    if makers:
+        yield f"{'':20}{'videos':>8}{'frames':>8}{'seconds':>10}"
+    for maker, made in sorted(makers.items()):
+        frames, seconds = (sum(line[key] for line in made) for key in ("frames", "total_seconds"))
+        yield f"{maker:20}{len(made):8}{frames:8}{seconds:10.1f}"
+    if failed:
+        more = f" and {len(failed) - MOST_SHOWN} more" if len(failed) > MOST_SHOWN else ""
+        yield f"failed: {', '.join(failed[:MOST_SHOWN])}{more}; the manifest says why"
 
 
 def run_here(jobs: Jobs, maker: Maker) -> None:

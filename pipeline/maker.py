@@ -20,9 +20,14 @@ from optimize.recipe import BASELINE, Recipe
 from pipeline.data import Request
 from pipeline.errors import InputError, OutputError, ProgramKilled
 from pipeline.exit_code import Exit
-from pipeline.request import StartProgress, make_video
+from pipeline.request import Limits, Options, StartProgress, make_video
 
-FAILURES = {InputError: Exit.INPUT, OutputError: Exit.EXHAUSTED, MemoryError: Exit.EXHAUSTED}
+FAILURES = {
+    InputError: Exit.INPUT,
+    OutputError: Exit.EXHAUSTED,
+    MemoryError: Exit.EXHAUSTED,
+    FloatingPointError: Exit.ENVIRONMENT,
+}
 TRIES = 2  # of a video whose ffmpeg somebody killed
 
 
@@ -34,6 +39,12 @@ class Settings:
     recipe: Recipe = BASELINE
     device: str = "cpu"
     lossless: bool = False
+    limits: Limits = Limits()
+
+    @property
+    def options(self) -> Options:
+        """Those of each video."""
+        return Options(self.recipe, self.lossless, self.limits)
 
     def load(self) -> Generator:
         """The generator with the recipe's windows. GeneratorError, RecipeError."""
@@ -48,27 +59,26 @@ class Settings:
 class Maker:
     """Makes videos, one at a time.
 
-    generator: as recipe.adapt() has it. ran_with: what else the videos depend on, for their lines; lossless:
-    files keep every RGB value, which few players show. identity: all that decides how a video looks, beside
-    its inputs, by manifest field.
+    generator: as recipe.adapt() has it. ran_with: what else the videos depend on, for their lines. identity:
+    all that decides how a video looks, beside its inputs, by manifest field.
     """
 
     def __init__(
         self,
         generator: Generator,
         engines: Engines,
-        recipe: Recipe = BASELINE,
+        options: Options = Options(),
         ran_with: Mapping[str, object] | None = None,
-        lossless: bool = False,
     ) -> None:
-        self.generator, self.engines, self.recipe, self.lossless = generator, engines, recipe, lossless
+        self.generator, self.engines, self.options = generator, engines, options
+        recipe = options.recipe
         settings = json.dumps(recipe.settings(), sort_keys=True)
         self.identity = {
             "generator": generator.name,
             "generator_sha256": fingerprint(_files_of(generator)),
             "recipe": recipe.name,
             "recipe_sha256": hashlib.sha256(settings.encode()).hexdigest(),
-            "lossless": lossless,
+            "lossless": options.lossless,
             **(ran_with or {}),
         }
 
@@ -77,25 +87,21 @@ class Maker:
     ) -> tuple[dict[str, object], Exit]:
         """Make OUT/<id>.mp4: its manifest line, and why it failed or OK. Bugs and EngineError go through."""
         output = out / f"{request.id}.mp4"
-        line = {
-            "id": request.id,
-            "video": str(request.video),
-            "image": str(request.image),
-            "seed": request.seed,
-            **self.identity,
-        }
-        for left in reversed(range(TRIES)):
+        line, notes = {**request.described(), **self.identity}, []
+        while True:
             try:
                 made = make_video(
-                    request, output, self.generator, self.engines, start_progress, self.recipe, self.lossless
+                    request, output, self.generator, self.engines, start_progress, self.options
                 )
-                return {**line, "status": "done", "output": str(output), **made}, Exit.OK
             except tuple(FAILURES) as error:
-                if isinstance(error, ProgramKilled) and left:
+                text = str(error) or type(error).__name__
+                if isinstance(error, ProgramKilled) and len(notes) + 1 < TRIES:
+                    notes.append(f"made at the second try, because {text}")
                     continue
                 status = next(status for kind, status in FAILURES.items() if isinstance(error, kind))
-                return {**line, "status": "failed", "error": str(error) or type(error).__name__}, status
-        raise AssertionError("the last try returns")
+                return {**line, "status": "failed", "error": text}, status
+            made["notes"] += notes
+            return {**line, "status": "done", "output": str(output), **made}, Exit.OK
 
 
 def start_maker(settings: Settings, say: Callable[[str], None]) -> Maker:
@@ -105,7 +111,7 @@ def start_maker(settings: Settings, say: Callable[[str], None]) -> Maker:
     backend, engines = start_engines(generator, choice, say)
     ran_with = {"backend": backend, "precision": dict(choice.precisions), "device": settings.device}
     ran_with["built"] = built_files(engines)
-    return Maker(generator, engines, settings.recipe, ran_with, settings.lossless)
+    return Maker(generator, engines, settings.options, ran_with)
 
 
 def _files_of(generator: Generator) -> set[Path]:

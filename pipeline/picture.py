@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 MAX_PIXELS = 89_000_000  # just below the size at which Pillow begins to warn
 
 
-def read_image(path: str | Path, *, notes: list[str] | None = None) -> np.ndarray:
+def read_image(
+    path: str | Path, *, notes: list[str] | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Read a picture as (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
 
     Transparent parts are laid over white; a sentence on this for the user is appended to notes. 16-bit grey
     is scaled, not clipped; palette, grey and CMYK are converted; of an animation the first picture counts.
-    InputError: no file, empty, not a picture, truncated, 32-bit pixels of unknown range, above MAX_PIXELS.
+    InputError: no file, empty, not a picture, truncated, 32-bit pixels of unknown range, above max_pixels.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -29,12 +31,12 @@ def read_image(path: str | Path, *, notes: list[str] | None = None) -> np.ndarra
     check_file(path, "picture")
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             image.load()
             upright = ImageOps.exif_transpose(image)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: is too large ({error}). The limit is {MAX_PIXELS}; scale down.") from error
+        raise InputError(f"{path}: is too large ({error}). The limit is {max_pixels}; scale down.") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: is not a picture. Expected PNG or JPEG; give another file.") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:

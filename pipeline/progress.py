@@ -10,8 +10,11 @@ from typing import TextIO
 class Progress:
     """Counts ticks of one piece of work of known size; a context manager that writes to stderr."""
 
-    def __init__(self, label: str, total: int, stream: TextIO | None = None, every: float = 10.0) -> None:
-        self.label, self.total, self.every = label, total, every
+    def __init__(
+        self, label: str, total: int, stream: TextIO | None = None, every: float = 10.0, position: int = 0
+    ) -> None:
+        """position: the bar's line, for several at once; every: seconds between lines."""
+        self.label, self.total, self.every, self._position = label, total, every, position
         self.stream = stream or sys.stderr
         self.count, self._bar = 0, None
         self._started = self._spoke = time.monotonic()
@@ -21,8 +24,9 @@ class Progress:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                desc=self.label, total=self.total, file=self.stream, leave=False, dynamic_ncols=True
-            )
+                desc=self.label, total=self.total, file=self.stream, leave=False, dynamic_ncols=True,
+                position=self._position,
+            )  # fmt: skip
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -31,9 +35,13 @@ class Progress:
 
     def tick(self) -> None:
         """One more part is done."""
-        self.count += 1
+        self.reach(self.count + 1)
+
+    def reach(self, count: int) -> None:
+        """So many parts are done."""
+        done, self.count = count - self.count, count
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(done)
         elif time.monotonic() - self._spoke >= self.every:
             self._spoke = time.monotonic()
             left = (self._spoke - self._started) / self.count * max(self.total - self.count, 0)

@@ -15,8 +15,9 @@ import numpy as np
 from engines.artifact import file_sha256
 from generators.contract import Engines, Generator
 from optimize.recipe import BASELINE, Recipe
-from optimize.step_plan import Walk
+from optimize.step_plan import LESS_EXACT, Walk
 from pipeline.data import Request
+from pipeline.ladder import Frugal
 from pipeline.memory import peak_memory_mb
 from pipeline.picture import read_image
 from pipeline.progress import Progress
@@ -60,30 +61,52 @@ class Seconds:
         return {stage: round(seconds, 4) for stage, seconds in self.stages.items()}
 
 
+@dataclass(frozen=True)
+class Limits:
+    """The largest inputs that are taken; what is larger by its header is refused before it is decoded.
+
+    frames: of a skeleton video, whose latents are all in memory while it is sampled. pixels: of one of its
+    frames, and of the picture; None: what VideoReader and read_image allow.
+    """
+
+    frames: float = 7_200  # five minutes at 24 frames/s
+    pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a video is made. lossless: the file keeps every RGB value, see VideoWriter."""
+
+    recipe: Recipe = BASELINE
+    lossless: bool = False
+    limits: Limits = Limits()
+
+
 def make_video(
     request: Request,
     output: Path,
     generator: Generator,
     engines: Engines,
     start_progress: StartProgress,
-    recipe: Recipe = BASELINE,
-    lossless: bool = False,
+    options: Options = Options(),
 ) -> dict:
     """Generate one video; returns what its manifest line says of it.
 
-    generator: as recipe.adapt() has it. lossless: the file keeps every RGB value, see VideoWriter. In the
-    line, actions are what the steps did, window by window where these follow on one another; guard_fired,
-    those which the step plan would have skipped. The skeleton video is read and the result decoded and
-    written in chunks: memory grows with a clip by its latents only. InputError if an input cannot be used,
-    OutputError if the video cannot be written.
+    generator: as recipe.adapt() has it. In the line, actions are what the steps did, window by window where
+    these follow on one another; guard_fired, those which the step plan would have skipped; chunks, how many
+    frames were at work at once after memory ran out, by stage. The skeleton video is read and the result
+    decoded and written in chunks: memory grows with a clip by its latents only. InputError if an input cannot
+    be used, OutputError if the video cannot be written, MemoryError, FloatingPointError: not finite numbers.
     """
     seconds, started = Seconds(), time.perf_counter()
+    generator, recipe = Frugal(generator), options.recipe
     with seconds("read"):
-        source = Source(request, generator)
+        source = Source(request, generator, options.limits)
     with source:
         sampling = Sampling(source, generator, engines, seconds)
     pixels = sampling.pixels(request.seed, recipe, start_progress)
-    writer = VideoWriter(output, *generator.size, source.fps, preset=recipe.preset, lossless=lossless)
+    how = {"preset": recipe.preset, "lossless": options.lossless}
+    writer = VideoWriter(output, *generator.size, source.fps, **how)
     content = write(pixels, writer, seconds)
     return {
         "frames": source.frames,
@@ -91,11 +114,12 @@ def make_video(
         "size": list(generator.size),
         "actions": " ".join(walk.taken for walk in sampling.walks),
         "guard_fired": [step for walk in sampling.walks for step in walk.fired],
+        "chunks": generator.rungs,
         "frames_sha256": content,
         "output_sha256": file_sha256(output),
         "video_sha256": file_sha256(request.video),
         "image_sha256": file_sha256(request.image),
-        "notes": source.notes,
+        "notes": [*source.notes, *generator.notes],
         "seconds": seconds.rounded(),
         "total_seconds": round(time.perf_counter() - started, 4),
         "peak_memory_mb": peak_memory_mb(),
@@ -109,10 +133,11 @@ class Source:
     chunks (n, H, W, 3).
     """
 
-    def __init__(self, request: Request, generator: Generator) -> None:
+    def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
         self._notes: list[str] = []
-        self.image = generator.fit(read_image(request.image, notes=self._notes)[None])
-        self._reader = VideoReader(request.video)
+        pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
+        self.image = generator.fit(read_image(request.image, notes=self._notes, **pixels)[None])
+        self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
 
     def __enter__(self) -> Source:
@@ -144,7 +169,8 @@ class Source:
 class Sampling:
     """A request on its way through the networks: conditioned at once, sampled and decoded when asked for.
 
-    source: is read to its end. walks: of the pieces that were sampled so far.
+    source: is read to its end. walks: of the pieces that were sampled so far. FloatingPointError: what comes
+    of it is not finite.
     """
 
     def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
@@ -153,6 +179,9 @@ class Sampling:
             self._constants = generator.condition(engines, source, source.image)
         seconds.move(source.waited, "condition", "read")
         self._frames = source.frames
+        for name, array in self._constants.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise FloatingPointError(f"{name}, which the denoiser needs, is not finite: {LESS_EXACT}")
         self.walks: list[Walk] = []
 
     def pixels(self, seed: int, recipe: Recipe, start_progress: StartProgress) -> Iterator[np.ndarray]:
@@ -197,8 +226,8 @@ class SkeletonChunks:
         self.frames, self.waited = 0, 0.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Chunks (n, H, W, 3) uint8; waited adds up the seconds spent on reading them."""
-        source = iter(self._reader)
+        """Chunks (n, H, W, 3) uint8, from the first again; waited adds up the seconds spent on reading."""
+        source, self.frames = iter(self._reader), 0
         while True:
             start = time.perf_counter()
             chunk = [self._generator.fit(frame[None]) for frame in islice(source, self._generator.chunk)]

@@ -12,6 +12,7 @@ from generators.contract import Constants, Engines, Generator
 from generators.windows import Blend, Carry, WindowRule, cut
 from optimize.step_plan import StepPlan, Walk
 from pipeline.evaluate import Clip
+from pipeline.ladder import without_first
 from pipeline.split import SplitEngine
 
 Tick = Callable[[], None]
@@ -210,11 +211,3 @@ def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarr
         frames -= len(chunk)
         if frames <= 0:
             return
-
-
-def without_first(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
-    """Chunks after that many frames."""
-    for chunk in chunks:
-        if len(chunk) > frames:
-            yield chunk[frames:]
-        frames = max(0, frames - len(chunk))

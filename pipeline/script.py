@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 
 from engines.precision import PrecisionError
@@ -23,6 +26,7 @@ ENDINGS = {
     PrecisionError: Exit.USAGE,
     RecipeError: Exit.USAGE,
     EngineError: Exit.ENVIRONMENT,
+    FloatingPointError: Exit.ENVIRONMENT,
     MemoryError: Exit.EXHAUSTED,
     KeyboardInterrupt: Exit.INTERRUPTED,
 }
@@ -31,7 +35,10 @@ WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose ano
 
 def say(text: str) -> None:
     """A message for people."""
-    print(text, file=sys.stderr, flush=True)
+    if "tqdm" in sys.modules:  # there are, or were, bars on the terminal, which it puts aside
+        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
 
 
 def show(line: dict) -> None:
@@ -62,10 +69,26 @@ def ending(
         return error.status if status is None else status
 
 
-def run(main: Callable[[], Exit]) -> None:
-    """Run a script's main and exit with its status; SIGTERM unwinds it, so that half-written files go."""
+def run(main: Callable[[], Exit], within: float | None = None) -> None:
+    """Run a script's main and exit with its status; SIGTERM unwinds it, so that half-written files go.
+
+    within: seconds after SIGTERM or Ctrl-C in which it ends at all events, unwound or not: an engine that
+    computes for long in one call lets no signal through.
+    """
     signal.signal(signal.SIGTERM, _terminated)
+    if within is not None:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing)
+        threading.Thread(target=_end_after_signal, args=(reading, within), daemon=True).start()
     sys.exit(main())
+
+
+def _end_after_signal(pipe: int, seconds: float) -> None:
+    """Wait for the number of a signal, and then not for much longer."""
+    number = os.read(pipe, 1)[0]
+    time.sleep(seconds)
+    os._exit(128 + number)
 
 
 def _terminated(*_: object) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from engines.load import start_engines
 from engines.spec import Engine
 from generators.contract import Generator
+from pipeline.cores import keep_to, shares_of_cores
 from pipeline.maker import Maker, Settings, start_maker
 from pipeline.split import SplitEngine
 
@@ -49,16 +49,3 @@ def start_split_maker(
     denoise = SplitEngine(maker.generator, maker.engines["denoise"], others, say)
     maker.engines = {**maker.engines, "denoise": denoise}
     return maker
-
-
-def shares_of_cores(count: int) -> list[list[int]]:
-    """This process's cores in as many equal shares; with fewer cores than shares some get the same."""
-    cores = sorted(os.sched_getaffinity(0))
-    size = max(1, len(cores) // count)
-    return [[cores[(first + i) % len(cores)] for i in range(size)] for first in range(0, size * count, size)]
-
-
-def keep_to(cores: Sequence[int]) -> None:
-    """Keep this process to these cores, if any: engines that start afterwards take as many threads."""
-    if cores:
-        os.sched_setaffinity(0, cores)

@@ -6,8 +6,8 @@ clip for a truncated file without a word.
 
 from __future__ import annotations
 
+import math
 import re
-import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError, OutputError, check_file
+from pipeline.errors import InputError, OutputError, ProgramKilled, check_file
 from pipeline.ffmpeg import Ffmpeg, evenly_spaced, strict_input, tick, timestamps
+from pipeline.mp4 import check_whole, frames_in_header
 from pipeline.picture import read_image
 from pipeline.writer import VideoWriter
 
@@ -36,7 +37,7 @@ __all__ = [
 MAX_FRAMES = 5_000  # of a clip held in memory: 14 GB at 720 x 1280
 MAX_PIXELS = 7680 * 4320  # of one frame
 STALL_SECONDS = 30.0  # without a new frame
-BOXES = {b"ftyp", b"styp", b"sidx", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid"}
+HEADER_LINES = 50  # and more, in a listing, than frames
 
 
 @dataclass(frozen=True)
@@ -78,24 +79,6 @@ class Form:
         return cls(count, clip.fps, (width, height))
 
 
-def _check_boxes(path: Path) -> None:
-    """Refuse an MP4 file that ends inside one of its boxes; InputError.
-
-    ffmpeg reports nothing when the file was cut exactly between two frames.
-    """
-    size, at = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while at + 16 <= size:
-            file.seek(at)
-            length, name, long_length = struct.unpack(">I4sQ", file.read(16))
-            length = {0: size - at, 1: long_length}.get(length, length)
-            if name not in BOXES or length < 8:
-                return
-            at += length
-    if at > size:
-        raise InputError(f"{path}: is truncated, {size} bytes of {at}. Expected all; copy the file again.")
-
-
 def _rate(times: list[int], unit: Fraction, nominal: Fraction) -> tuple[Fraction, bool]:
     """Frames per second, the stream's own if the frame times bear it out; and whether it is an average."""
     times = sorted(set(times))
@@ -105,15 +88,25 @@ def _rate(times: list[int], unit: Fraction, nominal: Fraction) -> tuple[Fraction
     return average, not evenly_spaced(times, unit, average)
 
 
-def _first_look(path: Path, stall_seconds: float) -> str:
-    """List the times of all packets as stream 0 and the first decoded frame as stream 1; InputError."""
+def _first_look(path: Path, stall_seconds: float, max_frames: float) -> str:
+    """List the times of all packets as stream 0 and the first decoded frame as stream 1; InputError.
+
+    Of a video that is longer than max_frames, by its header or by its packets, not all is listed.
+    """
+    if (frames_in_header(path) or 0) > max_frames:
+        raise _too_long(path, max_frames)
     twice = ["-map", "0:V:0", "-map", "0:V:0", "-c:v:0", "copy", "-c:v:1", "rawvideo"]
     arguments = [*strict_input(path), *twice, "-filter:v:1", "trim=end_frame=1", "-f", "framecrc", "pipe:1"]
     child = Ffmpeg(arguments, stall_seconds, stdout=subprocess.PIPE)
     try:
-        listing, failed = child.listing(), child.wait()
+        listing = child.listing(max_frames + HEADER_LINES)
+        if listing.count("\n0,") > max_frames:
+            raise _too_long(path, max_frames)
+        failed = child.wait()
         if "matches no streams" in child.messages():
             raise InputError(f"{path}: has no video stream (only sound?). Expected a video; give another.")
+        if child.killed:
+            raise ProgramKilled(f"{path}: could not be looked at ({child.reason()}). Check free memory.")
         if failed or "\n0," not in listing or "\n1," not in listing:
             why = child.reason() if failed else "there is no frame in it"
             raise InputError(f"{path}: is not a video ({why}). Expected MP4, MKV or AVI; make it again.")
@@ -122,19 +115,27 @@ def _first_look(path: Path, stall_seconds: float) -> str:
         child.close()
 
 
+def _too_long(path: Path, max_frames: float) -> InputError:
+    return InputError(f"{path}: has more than {max_frames} frames, the limit. Cut it into parts.")
+
+
 def probe(
-    path: str | Path, *, max_pixels: int = MAX_PIXELS, stall_seconds: float = STALL_SECONDS
+    path: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_frames: float = math.inf,
+    stall_seconds: float = STALL_SECONDS,
 ) -> VideoInfo:
     """Size, rate and spacing of a video, from all its packets and its first frame (40 ms for 480 of 720p).
 
     Exact rates such as 30000/1001 stay exact: times are listed as integers, so no rounded number is read.
     InputError: no file, empty, not a video, no video stream (cover art of a sound file is none), no frame, a
-    cut MP4, frames above max_pixels.
+    cut MP4, frames above max_pixels, or more than max_frames of them.
     """
     path = Path(path)
     check_file(path, "video")
-    _check_boxes(path)
-    listing = _first_look(path, stall_seconds)
+    check_whole(path)
+    listing = _first_look(path, stall_seconds, max_frames)
     width, height = map(int, re.search(r"^#dimensions 1: (\d+)x(\d+)", listing, re.MULTILINE).groups())
     if width * height > max_pixels:
         size = f"frames of {width} x {height}, above the limit of {max_pixels} pixels"
@@ -156,11 +157,18 @@ class VideoReader:
     """
 
     def __init__(
-        self, path: str | Path, *, max_pixels: int = MAX_PIXELS, stall_seconds: float = STALL_SECONDS
+        self,
+        path: str | Path,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        max_frames: float = math.inf,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """Probe the file; decoding starts with the iteration."""
-        self.path = Path(path)
-        self.info = probe(path, max_pixels=max_pixels, stall_seconds=stall_seconds)
+        self.path, self._max_frames = Path(path), max_frames
+        self.info = probe(
+            path, max_pixels=max_pixels, max_frames=max_frames, stall_seconds=stall_seconds
+        )
         self.width, self.height, self.fps = self.info.width, self.info.height, self.info.fps
         self.notes: tuple[str, ...] = ()
         if self.info.variable_rate:
@@ -199,6 +207,8 @@ class VideoReader:
                 if got < frame.nbytes:
                     break
                 count += 1
+                if count > self._max_frames:
+                    raise _too_long(self.path, self._max_frames)
                 yield frame
             self._check_end(child, count, got)
         finally:
@@ -208,6 +218,9 @@ class VideoReader:
         """Tell a complete video from one that stopped; a cut Matroska file ends with code 0 and a message."""
         failed = child.wait()
         said = child.messages()
+        if child.killed:
+            what = f"reading stopped after {count} frames ({child.reason()})"
+            raise ProgramKilled(f"{self.path}: {what}. Check free memory.")
         if failed or rest or not count or "prematurely" in said:
             raise InputError(
                 f"{self.path}: is damaged or truncated after {count} good frames ({child.reason()}). "
@@ -223,14 +236,12 @@ class VideoReader:
 
 def read(path: str | Path, *, max_frames: int = MAX_FRAMES, max_pixels: int = MAX_PIXELS) -> Clip:
     """Read a whole video into memory; InputError as `VideoReader`, and for more than max_frames frames."""
-    with VideoReader(path, max_pixels=max_pixels) as reader:
-        frames = np.empty((min(reader.info.packets, max_frames), reader.height, reader.width, 3), np.uint8)
+    with VideoReader(path, max_pixels=max_pixels, max_frames=max_frames) as reader:
+        frames = np.empty((reader.info.packets, reader.height, reader.width, 3), np.uint8)
         count = 0
         for frame in reader:
-            if count == max_frames:
-                raise InputError(f"{path}: has more than {max_frames} frames, the limit. Cut it into parts.")
             if count == len(frames):
-                frames = np.concatenate([frames, np.empty_like(frames)])[:max_frames]
+                frames = np.concatenate([frames, np.empty_like(frames)])
             frames[count] = frame
             count += 1
         return Clip(frames[:count], reader.fps, reader.notes)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, ProgramKilled
 from pipeline.ffmpeg import Ffmpeg, evenly_spaced, strict_input, tick, timestamps
 
 STALL_SECONDS = 120.0  # without taking a frame, and for the rest after the last one
@@ -145,7 +145,8 @@ class VideoWriter:
     def _failure(self) -> OutputError:
         self._child.wait()
         what = f"writing failed after {self._count} frames ({self._child.reason()})"
-        return OutputError(f"{self.path}: {what}. Check free space and memory, then run it again.")
+        kind = ProgramKilled if self._child.killed else OutputError
+        return kind(f"{self.path}: {what}. Check free space and memory, then run it again.")
 
     def _finish(self) -> None:
         if not self._count:
@@ -176,7 +177,7 @@ class VideoWriter:
         sized = f"#dimensions 0: {self.width}x{self.height}\n" in listing
         whole = not failed and sized and len(times) == self._count
         if not whole or not evenly_spaced(times, tick(listing, 0), self.fps):
-            raise OutputError(
+            raise (ProgramKilled if child.killed else OutputError)(
                 f"{self.path}: {len(times)} of {self._count} frames decode from the encoded file ({why}). "
                 "Check free space, then run it again."
             )

@@ -20,6 +20,24 @@ from pipeline.video import VideoWriter
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that docs/faults.md names, so that `-m faults` runs them."""
+    from tests.fault_counts import rows
+
+    named = {name for names in rows().values() for name in names}
+    for item in items:
+        if f"{item.path.name}::{item.originalname}" in named:
+            item.add_marker("faults")
+
+
+def pytest_terminal_summary(terminalreporter):
+    from tests.fault_counts import FIGURES
+
+    for text in FIGURES:
+        terminalreporter.write_line(text)
+
+
 TINY = '''
 from pathlib import Path
 

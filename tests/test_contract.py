@@ -66,6 +66,18 @@ def test_only_the_files_own_classes_are_offered(tmp_path):
         load_generator(f"{path}:Mine")
 
 
+def test_a_file_that_python_cannot_read_is_refused_with_its_line(tmp_path):
+    path = write(tmp_path / "mine.py", "x = 1\nclass Mine(:\n")
+    with pytest.raises(GeneratorError, match=f"^{path}, line 2: invalid syntax; .* correct it$"):
+        load_generator(f"{path}:Mine")
+
+
+def test_a_package_that_a_file_needs_is_named(tmp_path):
+    path = write(tmp_path / "mine.py", "import no_such_package\n")
+    with pytest.raises(GeneratorError, match=f"{path} needs what is not installed: .*'no_such_package'"):
+        load_generator(f"{path}:Mine")
+
+
 def test_a_class_that_lacks_members_is_refused_with_their_names(tmp_path, tiny_file):
     path = write(tmp_path / "mine.py", "class Mine:\n    name = 'mine'\n    chunk = 8\n")
     lacking = [name for name in REQUIRED if name not in ("name", "chunk")]

@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import infer as script
+from tests.processes import heed_interrupts, processes_about, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -149,33 +149,6 @@ def test_help_is_status_0_and_names_every_option(infer):
 
 
 # Signals
-
-
-def processes_about(path):
-    """Ids of running processes with this path in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            running = b"\nState:\tZ" not in (entry / "status").read_bytes() if command else False
-        except OSError:  # it has ended meanwhile
-            continue
-        if running and str(path).encode() in command:
-            found.append(int(entry.name))
-    return found
-
-
-def wait_for(condition, seconds=60):
-    """Wait until condition() holds; fails after some seconds."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
-
-
-def heed_interrupts():
-    """A shell starts what it runs in the background deaf to SIGINT, and that would be inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for orphans in /proc")

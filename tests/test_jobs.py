@@ -13,7 +13,8 @@ from pipeline.run_folder import MANIFEST, RunFolder
 
 MADE = {"id", "video", "image", "seed", "generator", "recipe", "status", "output", "frames", "fps", "size",
         "frames_sha256", "output_sha256", "video_sha256", "image_sha256", "notes", "seconds", "total_seconds",
-        "peak_memory_mb", "time", "actions", "guard_fired", "generator_sha256", "recipe_sha256", "lossless"}
+        "peak_memory_mb", "time", "actions", "guard_fired", "generator_sha256", "recipe_sha256", "lossless",
+        "chunks"}
 
 
 @pytest.fixture

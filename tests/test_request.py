@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import Request
-from pipeline.request import Seconds, SkeletonChunks, make_video
+from pipeline.request import Options, Seconds, SkeletonChunks, make_video
 from pipeline.sample import evaluations, sample
 from pipeline.video import InputError, OutputError, VideoReader, read, read_image
 
@@ -63,7 +63,7 @@ def test_the_video_shows_what_the_generator_decoded_and_the_hash_is_of_those_fra
 
 
 def test_a_lossless_file_shows_exactly_the_frames_that_were_made(tiny, tiny_engines, request_of, tmp_path):
-    made = make_video(request_of(3), tmp_path / "a.mp4", tiny, tiny_engines, silent, lossless=True)
+    made = make_video(request_of(3), tmp_path / "a.mp4", tiny, tiny_engines, silent, Options(lossless=True))
     shown = read(tmp_path / "a.mp4").frames
     assert hashlib.sha256(shown.tobytes()).hexdigest() == made["frames_sha256"]
 

@@ -16,6 +16,7 @@ from pipeline.errors import DiskError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Maker
+from pipeline.request import Options
 from pipeline.run_folder import LOCK, MANIFEST, RunFolder, check_writable
 
 HOLD = """
@@ -102,8 +103,8 @@ def test_other_inputs_are_refused_by_name_and_made_with_restart(run, make_data, 
 
 
 @pytest.mark.parametrize(("change", "text"), [
-    ({"recipe": Recipe("fast", preset="veryfast")}, "recipe_sha256 was"),
-    ({"lossless": True}, "lossless was false when it was made, is true here"),
+    ({"options": Options(Recipe("fast", preset="veryfast"))}, "recipe_sha256 was"),
+    ({"options": Options(lossless=True)}, "lossless was false when it was made, is true here"),
     ({"ran_with": {"precision": {"denoise": "bf16"}}}, "precision was null"),
     ({"ran_with": {"device": "cuda:1"}}, 'device was null when it was made, is "cuda" here')])
 def test_other_settings_are_refused_by_name(run, make_data, plain, change, text):
@@ -117,7 +118,7 @@ def test_another_gpu_another_name_of_the_recipe_and_build_seconds_are_no_differe
     data, generator = make_data({"a": 2}), plain()
     for device, name, seconds in (("cuda:0", "fast", 3.0), ("cuda:1", "fast2", None)):
         ran_with = {"device": device, "built": {"denoise": {"file": "d.onnx", "seconds": seconds}}}
-        jobs, _, _ = run(data, Maker(generator, generator.engines(), Recipe(name), ran_with))
+        jobs, _, _ = run(data, Maker(generator, generator.engines(), Options(Recipe(name)), ran_with))
     assert jobs.lines[0]["kept"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engines.spec import Cadence, ComponentSpec, EngineError, Range, TensorSpec
-from engines.torch_engine import TorchEngine, why_not
+from engines.torch_engine import TorchEngine, start, start_compiled, why_not
 
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n",)), TensorSpec("b", ("n",))),
                      (TensorSpec("difference", ("n",)), TensorSpec("sum", ("n",))), {"n": Range(1, 2, 4)})
@@ -44,6 +44,29 @@ def test_running_out_of_device_memory_is_a_memory_error_that_names_the_component
 
     with pytest.raises(MemoryError, match=r"^mix: CUDA out of memory. Tried to allocate 2 GiB.$"):
         TorchEngine(SPEC, Greedy())(a=A, b=B)
+
+
+def test_running_out_of_main_memory_is_a_memory_error_too_and_other_failures_are_not():
+    class Greedy(torch.nn.Module):
+        def forward(self, a, b):
+            return torch.empty(1 << 55)
+
+    with pytest.raises(MemoryError, match=r"^mix: .*DefaultCPUAllocator: can't allocate memory"):
+        TorchEngine(SPEC, Greedy())(a=A, b=B)
+
+    class Wrong(torch.nn.Module):
+        def forward(self, a, b):
+            return a.reshape(1)
+
+    with pytest.raises(RuntimeError, match="shape"):
+        TorchEngine(SPEC, Wrong())(a=A, b=B)
+
+
+def test_running_out_of_memory_while_a_component_is_built_is_a_memory_error(tiny, monkeypatch):
+    monkeypatch.setattr(type(tiny), "build", lambda self, component: torch.empty(1 << 55))
+    for begin in (start, start_compiled):
+        with pytest.raises(MemoryError, match="^decode: .*can't allocate memory"):
+            begin(tiny, "decode", "fp32", "cpu", None)
 
 
 def test_outputs_are_numpy_without_gradient_or_dropout():

@@ -17,7 +17,7 @@ from pipeline.data import find_requests
 from pipeline.errors import InputError
 from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Maker
-from pipeline.request import Source
+from pipeline.request import Options, Source
 from pipeline.run_folder import RunFolder
 from pipeline.sample import sample
 from pipeline.tuning import Workbench
@@ -91,7 +91,7 @@ def test_a_fitted_recipe_makes_in_a_real_run_what_was_judged(workbench, data, ti
     left_out = dict(made)
     bench.run(fitted, lambda text: None)
     out = tmp_path / "out"
-    make_all(data, out, Maker(fitted.adapt(tiny), tiny_engines, fitted))
+    make_all(data, out, Maker(fitted.adapt(tiny), tiny_engines, Options(fitted)))
     for name in "ab":
         assert (out / f"{name}.mp4").read_bytes() == made[name]
     assert made.keys() == left_out.keys() and made != left_out

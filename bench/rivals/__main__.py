@@ -34,6 +34,7 @@ from pipeline.data import SEED, find_requests
 from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Maker
+from pipeline.request import Options
 from pipeline.run_folder import RunFolder, check_writable
 from pipeline.script import ending, run, say, show
 
@@ -142,7 +143,7 @@ def run_rival(args: argparse.Namespace) -> Exit:
         precisions = choose_precisions(entrant.precision, generator.components)
         ran_with = {"backend": backend, "precision": precisions, "device": args.device}
         ran_with |= {"built": built_files(engines), "rival": args.rival, "settings": settings}
-        maker = Maker(generator, engines, entrant.recipe, ran_with, args.lossless)
+        maker = Maker(generator, engines, Options(entrant.recipe, args.lossless), ran_with)
         jobs = Jobs(pairing, folder, maker.identity, say, show if args.json else None)
         run_here(jobs, maker)
     return jobs.conclude()

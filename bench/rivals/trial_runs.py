@@ -16,7 +16,7 @@ from engines.spec import Engine
 from generators.contract import Generator
 from pipeline.data import Request
 from pipeline.progress import Progress
-from pipeline.request import make_video
+from pipeline.request import Options, make_video
 
 Say = Callable[[str], None]
 
@@ -60,7 +60,7 @@ class TrialRuns:
         path = self._folder / f"{request}.mp4"
         label = f"{self._rival.name} {request}"
         made = make_video(self._requests[request], path, self._wrapped, self._engines,
-                          lambda total: Progress(label, total), lossless=self._lossless)  # fmt: skip
+                          lambda total: Progress(label, total), Options(lossless=self._lossless))  # fmt: skip
         return path, made["seconds"]["denoise"]
 
     def close(self) -> None:
