@@ -20,6 +20,7 @@ from engines.spec import Engine, EngineError
 from generators.contract import Constants, Generator, GeneratorError
 from pipeline.evaluate import Clip, Part
 
+START_SECONDS = 1800.0  # for a worker to load its engine
 STALL_SECONDS = 600.0  # beyond what this process took for its own share; a first call may compile a graph
 Evaluate = Callable[[np.ndarray, int, Sequence[Part]], Iterator[np.ndarray]]
 Open = Callable[[], tuple[Generator, Engine]]  # can be pickled: new processes call it
@@ -43,8 +44,9 @@ class SplitEngine:
     ) -> None:
         self.spec, self.path = engine.spec, engine.path
         self._generator, self._engine, self._say = generator, engine, say
+        self._stall_seconds = stall_seconds
         with contextlib.ExitStack() as closing:  # whatever stops one, those before it are ended
-            self._workers = [Worker(number, how, stall_seconds) for number, how in enumerate(workers, 2)]
+            self._workers = [Worker(number, how) for number, how in enumerate(workers, 2)]
             for worker in self._workers:
                 closing.callback(worker.end)
             for worker in self._workers:
@@ -71,7 +73,7 @@ class SplitEngine:
     def _evaluate(
         self, own: Clip, latents: np.ndarray, step: int, parts: Sequence[Part]
     ) -> Iterator[np.ndarray]:
-        asked = self._workers[: len(parts) - 1]
+        asked = self._workers[: max(len(parts) - 1, 0)]
         count = 1 + len(asked)
         shares = [parts[number::count] for number in range(count)]
         for worker, share in zip(asked, shares[1:], strict=True):
@@ -80,7 +82,7 @@ class SplitEngine:
         predictions[::count] = own(latents, step, shares[0])
         for number, worker in enumerate(asked, 1):
             try:
-                predictions[number::count] = worker.receive()
+                predictions[number::count] = worker.receive(self._stall_seconds)
             except WorkerLost as lost:
                 self._say(f"{lost}; its share is evaluated in this process from now on")
                 self._workers.remove(worker)
@@ -95,10 +97,10 @@ class WorkerLost(RuntimeError):
 class Worker:
     """One process with an engine; number: which of the split's, from 2 on, for messages."""
 
-    def __init__(self, number: int, how: Open, stall_seconds: float) -> None:
+    def __init__(self, number: int, how: Open) -> None:
         """Start it; it opens its engine while the caller does other things."""
         spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self._number, self._stall_seconds = number, stall_seconds
+        self._number = number
         self._pipe, theirs = spawn.Pipe()
         self._process = spawn.Process(target=_serve, args=(theirs, how), daemon=True)
         self._process.start()
@@ -107,7 +109,7 @@ class Worker:
     def wait_until_ready(self) -> None:
         """Return when its engine is there; else EngineError."""
         try:
-            refusal = self.receive()
+            refusal = self.receive(START_SECONDS)
         except WorkerLost as lost:
             raise EngineError(f"{lost} while it started; what it said is above") from lost
         if refusal:
@@ -118,11 +120,11 @@ class Worker:
         with contextlib.suppress(OSError):
             self._pipe.send(order)
 
-    def receive(self) -> list[np.ndarray] | str:
-        """Its next answer. WorkerLost: there is none, and the process has been ended."""
-        how = f"did not answer for {self._stall_seconds:g} s"
+    def receive(self, seconds: float) -> list[np.ndarray] | str:
+        """Its next answer, within so many seconds. WorkerLost: there is none; the process has been ended."""
+        how = f"did not answer for {seconds:g} s"
         try:
-            if self._pipe.poll(self._stall_seconds):
+            if self._pipe.poll(seconds):
                 return self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(1)  # its pipe closes a moment before it ends

@@ -22,7 +22,7 @@ VAGUE = {"util", "utils", "helper", "helpers", "common", "base"}
 SPEAKERS = {"pipeline/progress.py", "pipeline/script.py", "generators/presenter/train.py"}
 CATCH_ALL = {"Exception", "BaseException"}
 HEAVY = {"torch", "diffusers", "cv2", "PIL", "imageio_ffmpeg", "tqdm",
-         "onnx", "onnxruntime", "openvino", "tensorrt", "pycuda", "open_clip"}
+         "onnx", "onnxruntime", "openvino", "tensorrt", "pycuda", "open_clip", "ray"}
 
 
 def sources(root):

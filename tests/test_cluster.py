@@ -3,14 +3,17 @@
 import os
 import re
 import signal
+import tempfile
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from bench.scaling.null_workers import measure
+from bench.scaling.simulation import Costs, Machines
 from engines.spec import EngineError
 from optimize.recipe import BASELINE
-from pipeline.cluster import run_cluster
+from pipeline.cluster import connect, run_cluster
 from pipeline.data import find_requests
 from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
@@ -31,14 +34,15 @@ def settings(tiny_file, tiny_built):
 @pytest.fixture(scope="module")
 def cluster(settings):
     """Two machines with two cores each, as far as Ray knows; the second is the one to lose."""
-    with pytest.MonkeyPatch.context() as patch:
+    # Not pytest's folder: a path of a socket has 107 characters at most.
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         from ray.cluster_utils import Cluster
 
         watched = {"initial_delay_ms": 0, "period_ms": 500, "failure_threshold": 4}
         quick = {f"health_check_{name}": value for name, value in watched.items()}
         sizes = {"num_cpus": 2, "object_store_memory": STORE}
-        head = {**sizes, "include_dashboard": False, "_system_config": quick}
+        head = {**sizes, "temp_dir": folder, "include_dashboard": False, "_system_config": quick}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         cluster.second = cluster.add_node(**sizes)
         yield cluster
@@ -101,6 +105,18 @@ def test_a_killed_process_is_replaced_and_what_it_had_is_made_again(settings, cl
     again = [note for line in lines.values() for note in line["notes"]]
     assert again and all("lost; it was tried again" in note for note in again)
     assert len(again) == sum("lost; it is tried again" in text for text in said)
+
+
+def test_null_workers_hand_every_video_on_and_are_timed(cluster, make_data, settings):
+    data = make_data({"a": 2})
+    ray = connect(cluster.address)
+    try:
+        costs, machines = Costs(0.01, 0.02, 0.01, 0.0), Machines(2, networks=2, files=2)
+        found = measure(ray, costs, machines, 40, data / "videos" / "a.mp4", print)
+    finally:
+        ray.shutdown()
+    assert 0 < found.rate < 4 / costs.make  # of four workers
+    assert 0 < found.thread <= found.process
 
 
 def test_a_machine_lost_in_mid_run_costs_no_video_and_no_byte(settings, cluster, make_data, tmp_path):

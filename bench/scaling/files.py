@@ -12,7 +12,7 @@ from pipeline.video import VideoReader, VideoWriter
 
 
 def file_seconds(video: Path, size: tuple[int, int], count: int) -> tuple[float, float]:
-    """Wall seconds for reading and for writing: the video's frames, repeated to so many, at (width, height)."""
+    """Wall seconds of reading and of writing: the video's frames, repeated to so many, at (width, height)."""
     with VideoReader(video) as reader:
         frames = [cover(frame[None], *size)[0] for frame in reader]
     with tempfile.TemporaryDirectory() as folder:
