@@ -12,7 +12,7 @@ setup: .venv/installed  ## install what running and testing need into .venv
 demo: setup  ## generate the videos of data/sample into out/demo
 	.venv/bin/python infer.py --data data/sample --out out/demo
 
-test: setup .venv/browser  ## run all tests that need no GPU
+test: setup .venv/browser .venv/cluster  ## run all tests that need no GPU
 	.venv/bin/python -m pytest -q
 
 test-faults: setup  ## every fault of docs/faults.md, as often as it says, with figures
@@ -28,6 +28,10 @@ check: setup  ## style and architecture only, seconds
 	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing chromium for the tests" && \
 	    export DEBIAN_FRONTEND=noninteractive && \
 	    { apt-get update -q; apt-get install -y -q chromium; } </dev/null >/dev/null 2>&1; } || true
+	@touch $@
+
+.venv/cluster: requirements-cluster.txt .venv/installed
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-cluster.txt
 	@touch $@
 
 .venv/installed: requirements.txt

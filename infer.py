@@ -9,6 +9,7 @@ with a line in OUT/manifest.jsonl. The same command again keeps what is finished
   python infer.py --recipe optimize/recipes/cpu-bf16.toml             a faster run, after export_onnx.py
   python infer.py --backend openvino --precision fp16,denoise=int8    engine and precisions alone
   python infer.py --device cuda:0,cuda:1           a process on each; --workers 4 for four on processors
+  python infer.py --ray HOST:6379 --device cuda    on a Ray cluster; see docs/cluster.md
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ def make(args: argparse.Namespace) -> Exit:
             build_engines_once(args.generator, generator, settings.choice(generator), HERE, say)
         open_jobs = partial(Jobs, pairing, folder, say=say, emit=show if args.json else None)
         devices = workers_of(args, len(pairing.requests))
-        if len(devices) > 1:
+        if args.ray:
+            from pipeline.cluster import run_cluster
+
+            jobs = run_cluster(settings, args.ray, args.workers, open_jobs, say)
+        elif len(devices) > 1:
             from pipeline.workers import run_workers  # a single worker starts without it
 
             jobs = run_workers(settings, devices, args.out, open_jobs, say)
@@ -114,6 +119,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--split", type=int, default=1, metavar="N", help="make each video with N processes, for latency (1)"
     )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="make them on the Ray cluster there; local: on one of its own"
+    )
     parser.add_argument("--json", action="store_true", help="print each video's manifest line on stdout")
     parser.set_defaults(**{"build": False, **entry_defaults(HERE)})
     args = parser.parse_args()
@@ -124,6 +132,8 @@ def parse() -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
+    if args.split > 1 and args.ray:
+        parser.error("--split and --ray do not go together: a cluster's workers take a video each")
     if args.split > 1 and (args.workers or 1) > 1:
         parser.error("--split and --workers do not go together: one is for latency, the other for throughput")
     return args

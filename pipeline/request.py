@@ -109,11 +109,8 @@ def make_video(
     writer = VideoWriter(output, *generator.size, source.fps, **how)
     content = write(pixels, writer, seconds)
     return {
-        "frames": source.frames,
         "fps": str(source.fps),
-        "size": list(generator.size),
-        "actions": " ".join(walk.taken for walk in sampling.walks),
-        "guard_fired": [step for walk in sampling.walks for step in walk.fired],
+        **sampling.facts,
         "chunks": generator.rungs,
         "frames_sha256": content,
         "output_sha256": file_sha256(output),
@@ -169,8 +166,7 @@ class Source:
 class Sampling:
     """A request on its way through the networks: conditioned at once, sampled and decoded when asked for.
 
-    source: is read to its end. walks: of the pieces that were sampled so far. FloatingPointError: what comes
-    of it is not finite.
+    source: is read to its end. FloatingPointError: what comes of it is not finite.
     """
 
     def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
@@ -182,7 +178,17 @@ class Sampling:
         for name, array in self._constants.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise FloatingPointError(f"{name}, which the denoiser needs, is not finite: {LESS_EXACT}")
-        self.walks: list[Walk] = []
+        self._walks: list[Walk] = []
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a manifest line says of it; complete after the pixels."""
+        return {
+            "frames": self._frames,
+            "size": list(self._generator.size),
+            "actions": " ".join(walk.taken for walk in self._walks),
+            "guard_fired": [step for walk in self._walks for step in walk.fired],
+        }
 
     def pixels(self, seed: int, recipe: Recipe, start_progress: StartProgress) -> Iterator[np.ndarray]:
         """Finished pixels (n, H, W, 3) uint8, in chunks. StepPlanError."""
@@ -190,7 +196,7 @@ class Sampling:
         with start_progress(evaluations(generator, frames, plan)) as progress:
             made = pieces(generator, self._engines, self._constants, frames, seed, plan, progress.tick)
             for piece in self._seconds.of_each(made, "denoise"):
-                self.walks.append(piece.walk)
+                self._walks.append(piece.walk)
                 yield from self._seconds.of_each(piece.pixels, "decode")
 
 

@@ -2,7 +2,7 @@
 
 Within a step, windows and branches of guidance do not depend on each other. Constants are sent once a clip,
 then latents go out and predictions come back once a step. This process evaluates a share too and blends all
-in the order of an unsplit run, so engines that compute alike give the same bytes. Arrays go through pipes.
+in the order of an unsplit run, so engines that compute alike give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import numpy as np
 
 from engines.spec import Engine, EngineError
 from generators.contract import Constants, Generator, GeneratorError
+from pipeline.channel import Channel
 from pipeline.evaluate import Clip, Part
 
+START_SECONDS = 1800.0  # for a worker to load its engine
 STALL_SECONDS = 600.0  # beyond what this process took for its own share; a first call may compile a graph
 Evaluate = Callable[[np.ndarray, int, Sequence[Part]], Iterator[np.ndarray]]
 Open = Callable[[], tuple[Generator, Engine]]  # can be pickled: new processes call it
@@ -43,8 +45,9 @@ class SplitEngine:
     ) -> None:
         self.spec, self.path = engine.spec, engine.path
         self._generator, self._engine, self._say = generator, engine, say
+        self._stall_seconds = stall_seconds
         with contextlib.ExitStack() as closing:  # whatever stops one, those before it are ended
-            self._workers = [Worker(number, how, stall_seconds) for number, how in enumerate(workers, 2)]
+            self._workers = [Worker(number, how) for number, how in enumerate(workers, 2)]
             for worker in self._workers:
                 closing.callback(worker.end)
             for worker in self._workers:
@@ -58,7 +61,9 @@ class SplitEngine:
     def clip(self, constants: Constants, sources: np.ndarray) -> Evaluate:
         """Begin a clip, which ends the one before: a function that answers as pipeline.evaluate.Clip does."""
         for worker in self._workers:
-            worker.send((constants, sources))
+            worker.send(list(constants), [*constants.values(), sources])
+        for worker in list(self._workers):
+            self._answer(worker)
         return functools.partial(self._evaluate, Clip(self._generator, self._engine, constants, sources))
 
     def close(self) -> None:
@@ -71,21 +76,26 @@ class SplitEngine:
     def _evaluate(
         self, own: Clip, latents: np.ndarray, step: int, parts: Sequence[Part]
     ) -> Iterator[np.ndarray]:
-        asked = self._workers[: len(parts) - 1]
+        asked = self._workers[: max(len(parts) - 1, 0)]
         count = 1 + len(asked)
         shares = [parts[number::count] for number in range(count)]
         for worker, share in zip(asked, shares[1:], strict=True):
-            worker.send((latents, step, share))
+            worker.send((step, share), [latents])
         predictions: list[np.ndarray] = [None] * len(parts)
         predictions[::count] = own(latents, step, shares[0])
         for number, worker in enumerate(asked, 1):
-            try:
-                predictions[number::count] = worker.receive()
-            except WorkerLost as lost:
-                self._say(f"{lost}; its share is evaluated in this process from now on")
-                self._workers.remove(worker)
-                predictions[number::count] = own(latents, step, shares[number])
+            answer = self._answer(worker)
+            predictions[number::count] = own(latents, step, shares[number]) if answer is None else answer
         return iter(predictions)
+
+    def _answer(self, worker: Worker) -> list[np.ndarray] | None:
+        """What the worker sends, to be used before its next order; None: it is lost, and is asked no more."""
+        try:
+            return worker.receive(self._stall_seconds)[1]
+        except WorkerLost as lost:
+            self._say(f"{lost}; its share is evaluated in this process from now on")
+            self._workers.remove(worker)
+            return None
 
 
 class WorkerLost(RuntimeError):
@@ -95,11 +105,12 @@ class WorkerLost(RuntimeError):
 class Worker:
     """One process with an engine; number: which of the split's, from 2 on, for messages."""
 
-    def __init__(self, number: int, how: Open, stall_seconds: float) -> None:
+    def __init__(self, number: int, how: Open) -> None:
         """Start it; it opens its engine while the caller does other things."""
         spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self._number, self._stall_seconds = number, stall_seconds
-        self._pipe, theirs = spawn.Pipe()
+        self._number = number
+        ours, theirs = spawn.Pipe()
+        self._channel = Channel(ours)
         self._process = spawn.Process(target=_serve, args=(theirs, how), daemon=True)
         self._process.start()
         theirs.close()  # so that its end is the pipe's end
@@ -107,23 +118,23 @@ class Worker:
     def wait_until_ready(self) -> None:
         """Return when its engine is there; else EngineError."""
         try:
-            refusal = self.receive()
+            refusal, _ = self.receive(START_SECONDS)
         except WorkerLost as lost:
             raise EngineError(f"{lost} while it started; what it said is above") from lost
         if refusal:
             raise EngineError(f"split worker {self._number}: {refusal}")
 
-    def send(self, order: object) -> None:
+    def send(self, order: object, arrays: Sequence[np.ndarray]) -> None:
         """Give it an order; a lost worker shows in what it answers."""
         with contextlib.suppress(OSError):
-            self._pipe.send(order)
+            self._channel.send(order, arrays)
 
-    def receive(self) -> list[np.ndarray] | str:
-        """Its next answer. WorkerLost: there is none, and the process has been ended."""
-        how = f"did not answer for {self._stall_seconds:g} s"
+    def receive(self, seconds: float) -> tuple[object, list[np.ndarray]]:
+        """Its next answer, within so many seconds. WorkerLost: there is none; the process has been ended."""
+        how = f"did not answer for {seconds:g} s"
         try:
-            if self._pipe.poll(self._stall_seconds):
-                return self._pipe.recv()
+            if self._channel.connection.poll(seconds):
+                return self._channel.receive()
         except (EOFError, OSError):
             self._process.join(1)  # its pipe closes a moment before it ends
             code = self._process.exitcode
@@ -133,7 +144,7 @@ class Worker:
 
     def end(self) -> None:
         """End the process; harmless when it has ended."""
-        self._pipe.close()
+        self._channel.connection.close()
         self._process.kill()
         self._process.join()
 
@@ -141,17 +152,21 @@ class Worker:
 def _serve(pipe: Connection, how: Open) -> None:
     """A worker's life: say that it is ready or why not, then answer orders until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    channel = Channel(pipe)
     try:
         generator, engine = how()
     except (EngineError, GeneratorError) as error:
-        pipe.send(str(error))
+        channel.send(str(error), [])
         return
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone
-        pipe.send("")
+        channel.send("", [])
         clip = None
         while True:
-            order = pipe.recv()
-            if isinstance(order[0], dict):
-                clip = Clip(generator, engine, *order)
+            order, arrays = channel.receive()
+            if isinstance(order, list):
+                # Copies, for the next order's arrays take their place.
+                *constants, sources = (array.copy() for array in arrays)
+                clip = Clip(generator, engine, dict(zip(order, constants, strict=True)), sources)
+                channel.send(None, [])
             else:
-                pipe.send(list(clip(*order)))
+                channel.send(None, list(clip(arrays[0], *order)))

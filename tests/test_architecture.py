@@ -23,7 +23,7 @@ SPEAKERS = {"pipeline/progress.py", "pipeline/script.py", "generators/presenter/
             "generators/presenter/train_decoder.py"}
 CATCH_ALL = {"Exception", "BaseException"}
 HEAVY = {"torch", "diffusers", "cv2", "PIL", "imageio_ffmpeg", "tqdm",
-         "onnx", "onnxruntime", "openvino", "tensorrt", "pycuda", "open_clip"}
+         "onnx", "onnxruntime", "openvino", "tensorrt", "pycuda", "open_clip", "ray"}
 
 
 def sources(root):

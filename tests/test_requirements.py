@@ -15,7 +15,8 @@ NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tens
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "examples"}
 OPTIONAL = {"open-clip-torch",  # a comment in requirements-gpu.txt says how to have it
-            "cache-dit", "optuna"}  # bench/rivals/requirements.txt
+            "cache-dit", "optuna",  # bench/rivals/requirements.txt
+            "ray"}  # requirements-cluster.txt
 GPU_ONLY = {"pycuda", "cuda-python", "tensorrt", "onnxruntime-gpu"}
 
 
@@ -51,7 +52,7 @@ def test_both_files_give_the_same_ranges():
     assert one["onnxruntime"] == other["onnxruntime-gpu"]
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [*FILES, "requirements-cluster.txt"])
 def test_every_requirement_states_its_licence(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"\w", line)]
     assert lines and all(re.search(r"# (BSD|MIT|Apache|MPL|NVIDIA|PSF)", line) for line in lines)

@@ -1,0 +1,120 @@
+"""How throughput grows with a cluster.
+
+python -m bench.scaling measure --manifest out/manifest.jsonl    null workers, on a Ray cluster of its own
+python -m bench.scaling draw                                     the simulation: a picture and a table
+
+measure takes seconds by stage from a run's manifest, and lets null workers take as long. draw simulates up to
+16 machines of 8 workers with these, and with what handing out was found to cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from bench.scaling.files import file_seconds
+from bench.scaling.null_workers import measure
+from bench.scaling.plot import COUNTS, TIMES_FASTER, draw, grown, shortest
+from bench.scaling.simulation import Costs, Machines
+from pipeline.cluster import LOCAL, connect
+from pipeline.exit_code import Exit
+from pipeline.flow import Stage
+from pipeline.script import ending, run, say
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ROOT / "bench" / "results" / "scaling.json"
+PICTURE = ROOT / "docs" / "images" / "scaling.png"
+MACHINE = Machines(1, networks=8, files=8, bandwidth=1.25e9)  # 10 Gbit/s
+LARGE = (720, 1280), 81  # size and frames of a video as models of billions of parameters make them
+NETWORKS = ("condition", "denoise", "decode")
+PER_WORKER, PER_IDLE_WORKER = 12, 100  # videos of a run
+VIDEO = ROOT / "data" / "sample" / "videos" / "ada.mp4"
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    args = parse()
+    return ending("bench.scaling", lambda: args.run_command(args))
+
+
+def run_measure(args: argparse.Namespace) -> Exit:
+    """Costs from a manifest; rates of null workers that take as long, and of some that take no time."""
+    lines = [json.loads(line) for line in args.manifest.read_text(encoding="utf-8").splitlines()]
+    costs = costs_of([line for line in lines if line["status"] == "done"])
+    cases = [(costs, replace(MACHINE, count=count), PER_WORKER) for count in args.machines]
+    cases.append((replace(costs, read=0.0, make=0.0, write=0.0), MACHINE, PER_IDLE_WORKER))
+    ray, runs = connect(LOCAL), []
+    for case, machines, each in cases:
+        videos = each * machines.count * machines.networks
+        found = measure(ray, case, machines, videos, args.video, lambda text: None)
+        runs.append({"machines": machines.count, "make": case.make, "videos": videos, **asdict(found)})
+        say(f"{machines.count} machines, networks {case.make:.2f} s: {found.rate:.2f} videos/s, "
+            f"driver {1e3 * found.process:.1f} ms a video")  # fmt: skip
+    ray.shutdown()
+    read, write = file_seconds(args.video, *LARGE)
+    (width, height), count = LARGE
+    passing = 3 * width * height * count
+    large = replace(costs, read=read, write=write, read_bytes=passing, made_bytes=passing)
+    where = {"cores": os.cpu_count(), "python": platform.python_version(), "ray": ray.__version__}
+    figures = {"measured_on": where, "costs": asdict(costs), "large": asdict(large), "runs": runs}
+    args.figures.parent.mkdir(parents=True, exist_ok=True)
+    args.figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return Exit.OK
+
+
+def costs_of(lines: list[dict]) -> Costs:
+    """The medians of a manifest's lines; dispatch is not in them."""
+    seconds = [line["seconds"] for line in lines]
+    median = {stage: statistics.median(each[stage] for each in seconds) for stage in seconds[0]}
+    size = statistics.median(3 * line["frames"] * line["size"][0] * line["size"][1] for line in lines)
+    make = sum(median[stage] for stage in NETWORKS)
+    return Costs(median["read"], make, median["write"], dispatch=0.0, read_bytes=size, made_bytes=size)
+
+
+def run_draw(args: argparse.Namespace) -> Exit:
+    """The picture, and a table for docs/cluster.md."""
+    figures = json.loads(args.figures.read_text(encoding="utf-8"))
+    runs = [each for each in figures["runs"] if each["make"]]
+    driver = statistics.median(each["process"] for each in runs)
+    costs, large = (
+        replace(Costs(**figures[name]), dispatch=driver / len(Stage)) for name in ("costs", "large")
+    )
+    draw(costs, large, MACHINE, runs, args.out)
+    print("| networks, s a video | machines | workers | videos a second | busiest | of proportion |")
+    print("|---|---|---|---|---|---|")
+    for factor in TIMES_FASTER:
+        faster = replace(costs, make=costs.make / factor)
+        for count, found in grown(faster, MACHINE):
+            workers = count * MACHINE.networks
+            cells = f"{faster.make:.3g}", count, workers, f"{found.rate:.3g}", shortest(found)
+            part = 100 * found.rate * faster.make / workers
+            print("|", " | ".join(map(str, cells)), f"| {part:.0f} % |")
+    return Exit.OK
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="bench.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    measuring = commands.add_parser("measure", help="run null workers on Ray")
+    measuring.add_argument("--manifest", type=Path, required=True, help="of a run, for seconds by stage")
+    measuring.add_argument("--machines", type=int, nargs="+", default=COUNTS, help="how many (1 2 4 8 16)")
+    measuring.add_argument("--video", type=Path, default=VIDEO, help="any, for its header (the first sample)")
+    measuring.set_defaults(run_command=run_measure)
+    drawing = commands.add_parser("draw", help="simulate, and draw with what was measured")
+    drawing.add_argument("--out", type=Path, default=PICTURE, help=f"picture ({PICTURE.relative_to(ROOT)})")
+    drawing.set_defaults(run_command=run_draw)
+    for command in (measuring, drawing):
+        command.add_argument("--figures", type=Path, default=FIGURES, help=f"({FIGURES.relative_to(ROOT)})")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)
