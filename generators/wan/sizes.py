@@ -16,16 +16,8 @@ GROUP = 4  # frames of the video that share a latent frame, all but the first
 DOWN = 8  # pixels to a latent, up and across
 KEPT = 2  # frames of its input that a causal convolution keeps for the next chunk
 
-# The original config files' names for the same sizes.
-ORIGINAL = {
-    "num_layers": "num_layers",
-    "ffn_dim": "ffn_dim",
-    "in_dim": "in_channels",
-    "out_dim": "out_channels",
-    "freq_dim": "freq_dim",
-    "eps": "eps",
-    "num_heads": "num_attention_heads",
-}
+# The original config files' names for the same sizes, where they differ.
+ORIGINAL = {"in_dim": "in_channels", "out_dim": "out_channels", "num_heads": "num_attention_heads"}
 Size = TypeVar("Size")
 
 
@@ -111,10 +103,11 @@ def transformer_size(folder: Path, kind: type[Size]) -> Size:
         )
     found = _read(path)
     if "dim" in found and "num_heads" in found:
+        pictured = None if found.get("model_type") == "t2v" else TransformerSize.image_dim
         found = {
-            **{new: found[old] for old, new in ORIGINAL.items() if old in found},
+            "image_dim": pictured,
+            **{ORIGINAL.get(name, name): value for name, value in found.items()},
             "attention_head_dim": found["dim"] // found["num_heads"],
-            "image_dim": None if found.get("model_type") == "t2v" else TransformerSize.image_dim,
         }
     if found.get("image_dim", 0) is None:
         raise GeneratorError(f"{path}: this network takes no picture; a pose-driven one has an image_dim")
