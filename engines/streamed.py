@@ -7,16 +7,14 @@ network if the module's weights are mapped files. Nothing is rewritten or measur
 from __future__ import annotations
 
 import copy
-import ctypes
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.artifact import Artifact, Label, writing
+from engines.artifact import Artifact, Label, fingerprint, writing
 from engines.export import (
-    EXTERNAL_ABOVE,
     TOOLS,
     Target,
     check_graph,
@@ -27,6 +25,7 @@ from engines.export import (
     strip,
     traced,
 )
+from engines.mapped import give_back
 from engines.parity import Parity, draw
 from engines.spec import ComponentSpec, EngineError, Model
 
@@ -34,10 +33,22 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
 SMALL = 8192  # numbers; smaller weights may be folded into constants, as the exporter does
-COMPARED = 8 << 30  # bytes in fp32, which is what a processor holds of any graph while it runs it
-_PAGEOUT = 21  # madvise: give the pages back; what changed is kept, unlike with DONTNEED
+LARGE = 2 << 30  # bytes of a generator's sources, above which its networks come here
+# What a processor is asked for: bytes of weights in fp32, in which it holds every graph, and 1e12 operations.
+MOST_BYTES, MOST_WORK = 8 << 30, 20.0
+
+
+@dataclass(frozen=True)
+class Quantising:
+    """How a traced graph gets 8-bit layers: apply(graph, its module, inputs to measure on) says what it did.
+
+    sources: the files that decide what comes out.
+    """
+
+    apply: Callable[[ir.Model, torch.nn.Module, Mapping], str]
+    sources: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -58,56 +69,76 @@ class Weight:
         import torch
 
         copied = self.tensor.to(self.dtype, copy=True).permute(self.order).contiguous()
-        _forget_pages(self.tensor)
+        give_back(self.tensor)
         if self.dtype == torch.float16 and not bool(torch.isfinite(copied).all()):
             raise EngineError("a weight is too large for fp16, or not finite; export in bf16 or fp32")
         return copied
 
 
-def is_large(module: torch.nn.Module) -> bool:
-    """Whether a module's weights take more than a graph holds in one file, in half precision."""
-    return 2 * sum(parameter.numel() for parameter in module.parameters()) > EXTERNAL_ABOVE
+def is_large(model: Model) -> bool:
+    """Whether a model's files are too large for the ways that hold a graph in memory, several times over."""
+    return sum(path.stat().st_size for path in model.sources if path.is_file()) > LARGE
 
 
 def export_streamed(
-    model: Model, component: str, precision: str, target: Target, opset: int
+    model: Model,
+    component: str,
+    precision: str,
+    target: Target,
+    opset: int,
+    quantising: Quantising | None = None,
 ) -> Artifact:
-    """The component's graph in fp32, fp16 or bf16 as torch computes it in that dtype; one that fits is kept.
+    """The component's graph in fp32, fp16, bf16 or int8 as torch computes it in that; one that fits is kept.
 
-    Modules named in a class's _keep_in_fp32_modules stay in fp32. Held against torch in fp32 at the smallest
-    sizes of its spec, unless its weights are above COMPARED. EngineError for another precision or a weight
-    that fp16 cannot hold; ExportError, ParityError; OSError. All leave nothing behind.
+    Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising: what makes int8 of fp16. Held
+    against torch in fp32 at the smallest sizes of its spec, where a processor can do that. EngineError for
+    another precision or a weight that fp16 cannot hold; ExportError, ParityError; OSError. All leave nothing
+    behind.
     """
-    if precision not in DTYPES:
-        reason = f"{component} is too large to be calibrated for {precision}"
-        raise EngineError(f"{reason}; choose {', '.join(DTYPES)}")
+    if precision not in DTYPES or (precision == "int8" and quantising is None):
+        raise EngineError(f"{component} is of a large model; choose {', '.join(DTYPES)}, not {precision}")
     spec, started = model.components[component], time.perf_counter()
     label = Label(component, precision, ".onnx")
     built_from = identity(model, component, precision, opset, TOOLS)
     built_from["recipe"] = {"streamed": DTYPES[precision]}
+    if precision == "int8":
+        built_from["recipe"]["int8"] = fingerprint(quantising.sources)
     present = None if target.force else kept(target, label, built_from)
     if present:
         return present
     module = model.build(component).eval()
-    graph = trace_bare(spec, module, DTYPES[precision], opset)
-    target.say(f"{label}: traced in {time.perf_counter() - started:.0f} s, writing weights")
+    inputs = draw(spec, {name: limits.least for name, limits in spec.ranges.items()}, seed=1)
+    graph, work = trace_bare(spec, module, DTYPES[precision], opset)
+    too_much = _too_much(module, work)
+    target.say(f"{label}: traced in {time.perf_counter() - started:.0f} s, {work:.3g} TFLOP a call")
+    if precision == "int8":
+        if too_much:
+            raise EngineError(f"{component} cannot be calibrated on a processor: {too_much}")
+        target.say(f"{label}: {quantising.apply(graph, module, inputs)}")
     with writing(target.folder, label, built_from) as draft:
         save(graph, draft.path)
         seconds = time.perf_counter() - started
         check_graph(spec, draft.path)
-        parity, against = _compare(spec, module, draft.path)
+        parity = None if too_much else _compare(spec, module, draft.path, inputs)
+        against = f"nothing: {too_much}" if too_much else "torch in fp32, random inputs at the smallest sizes"
         draft.facts.update(
             parity=parity.require(precision) if parity else None,
             against=against,
+            tflop=round(work, 4),
             seconds=round(seconds, 1),
             bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
         )
-    target.say(f"{label}: {parity or against} ({seconds:.1f} s)")
+    target.say(f"{label}: {parity or f'compared with {against}'} ({seconds:.1f} s)")
     return draft.artifact
 
 
-def trace_bare(spec: ComponentSpec, module: torch.nn.Module, dtype: str, opset: int) -> ir.Model:
-    """The graph of a module as it computes in a dtype; its large weights are read when they are written."""
+def trace_bare(
+    spec: ComponentSpec, module: torch.nn.Module, dtype: str, opset: int
+) -> tuple[ir.Model, float]:
+    """The graph of a module as it computes in a dtype, and 1e12 operations of a call of the smallest sizes.
+
+    Large weights are read when the graph is saved.
+    """
     import torch
 
     twin, weights = bare_twin(module, getattr(torch, dtype))
@@ -120,7 +151,7 @@ def trace_bare(spec: ComponentSpec, module: torch.nn.Module, dtype: str, opset: 
         program.optimize()
     strip(program.model)
     attach(program.model, weights)
-    return program.model
+    return program.model, _work(spec, twin)
 
 
 def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[str, Weight]]:
@@ -203,30 +234,36 @@ def _dtype_in(
     return dtype if tensor.is_floating_point() else tensor.dtype
 
 
-def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path) -> tuple[Parity | None, str]:
+def _work(spec: ComponentSpec, twin: torch.nn.Module) -> float:
+    """1e12 operations of a call at the smallest sizes; nothing is computed."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    sizes = {name: limits.least for name, limits in spec.ranges.items()}
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, FlopCounterMode(display=False) as counter:
+        inputs = draw(spec, sizes, seed=0).values()
+        twin(*(fake.from_tensor(torch.from_numpy(array)) for array in inputs))
+    return counter.get_total_flops() / 1e12
+
+
+def _too_much(module: torch.nn.Module, work: float) -> str:
+    """Why a processor shall not run a module; nothing if it may."""
+    size = 4 * sum(tensor.numel() for _, tensor, _ in _tensors(module))
+    if size > MOST_BYTES:
+        return f"its weights are {size / 1e9:.0f} GB in fp32; try a shallower one"
+    if work > MOST_WORK:
+        return f"a call is {work:.0f} TFLOP; try smaller sizes"
+    return ""
+
+
+def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path, inputs: Mapping) -> Parity:
     from engines.onnxruntime_engine import OnnxRuntimeEngine
     from engines.torch_engine import TorchEngine
 
-    if 4 * sum(parameter.numel() for parameter in module.parameters()) > COMPARED:
-        return None, f"nothing: in fp32 its weights are above {COMPARED >> 30} GiB; compare a shallower one"
-    sizes = {name: limits.least for name, limits in spec.ranges.items()}
-    inputs = draw(spec, sizes, seed=1)
     reference = TorchEngine(spec, copy.deepcopy(module).float())
     expected = reference(**inputs)
     reference.close()
     parity = Parity(spec)
     parity.add(expected, OnnxRuntimeEngine(spec, path)(**inputs))
-    return parity, "torch in fp32, random inputs at the smallest sizes"
-
-
-def _forget_pages(tensor: torch.Tensor) -> None:
-    """Give the memory of a mapped file back at once, where the system can; the kernel would do it later."""
-    try:
-        advise = ctypes.CDLL(None).madvise
-    except (AttributeError, OSError, TypeError):
-        return
-    page = 4096
-    start = -(-tensor.data_ptr() // page) * page
-    length = (tensor.data_ptr() + tensor.numel() * tensor.element_size() - start) // page * page
-    if length > 0:
-        advise(ctypes.c_void_p(start), ctypes.c_size_t(length), _PAGEOUT)
+    return parity
