@@ -141,12 +141,14 @@ def trace_bare(
     """
     import torch
 
-    twin, weights = bare_twin(module, getattr(torch, dtype))
+    twin, held = bare_twin(module, getattr(torch, dtype))
     program = traced(spec, twin, example_inputs(spec), opset, optimize=False)
-    initializers = program.model.graph.initializers
-    weights = {name: weight for name, weight in weights.items() if name in initializers}
-    for name in weights:
-        initializers[name].const_value = None  # so that nothing computes with what the twin holds: noise
+    weights = {}
+    for name, value in program.model.graph.initializers.items():
+        raw = value.const_value.raw  # whatever the exporter calls it: a tied weight has several names
+        if isinstance(raw, torch.Tensor) and raw.data_ptr() in held:
+            weights[name] = held[raw.data_ptr()]
+            value.const_value = None  # so that nothing computes with what the twin holds: noise
     with quiet():
         program.optimize()
     strip(program.model)
@@ -154,8 +156,8 @@ def trace_bare(
     return program.model, _work(spec, twin)
 
 
-def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[str, Weight]]:
-    """A copy that computes in dtype and whose large weights hold noise, and what they should hold by name.
+def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[int, Weight]]:
+    """A copy that computes in dtype and whose large weights hold noise; by address, what they should hold.
 
     Untouched memory costs nothing; a processor is said to hold it, as the exporter demands.
     """
@@ -168,7 +170,7 @@ def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Mod
             new = tensor.detach().to(to, copy=True)
         else:
             new = torch.empty(tensor.shape, dtype=to)
-            weights[name] = Weight(tensor.detach(), to, tuple(range(tensor.ndim)))
+            weights[new.data_ptr()] = Weight(tensor.detach(), to, tuple(range(tensor.ndim)))
         memo[id(tensor)] = torch.nn.Parameter(new, requires_grad=False) if parameter else new
     return copy.deepcopy(module, memo), weights
 

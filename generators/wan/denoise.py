@@ -13,6 +13,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engines.mapped import give_back
 from generators.wan.sizes import PATCH, TransformerSize
 
 Pair = tuple[Tensor, Tensor]
@@ -53,7 +54,10 @@ class Denoise(nn.Module):
         with torch.no_grad():
             text = embedder.text_embedder(prompts.to(embedder.text_embedder.linear_1.weight.dtype))
             for block in network.blocks:
+                layers = block.attn2.to_k, block.attn2.to_v
                 block.attn2 = CrossAttention(block.attn2, text)
+                for layer in layers:
+                    give_back(layer.weight)  # used for the last time; the file stays mapped
         del embedder.text_embedder, embedder.image_embedder
 
     def run(
@@ -105,7 +109,7 @@ class CrossAttention(nn.Module):
         """The sum of both, for every token."""
         branch, image_key, image_value = context
         query = self._heads(self.norm_q(self.to_q(tokens)))
-        text = self._of(self.key, branch), self._of(self.value, branch)
+        text = (self._of(each, branch).to(query.dtype) for each in (self.key, self.value))
         image = image_key.to(query.dtype), image_value.to(query.dtype)
         attend = F.scaled_dot_product_attention
         read, seen = (attend(query, *map(self._heads, each)) for each in (text, image))
