@@ -70,7 +70,7 @@ def export_onnx(
     if present:
         return present
     module = model.build(component).eval()
-    inputs = _example(spec)
+    inputs = example_inputs(spec)
     rewritten, changes = rewriting.apply(module, inputs) if rewriting else (module, [])
     for change in changes:
         target.say(f"{label}: rewritten: {change}")
@@ -153,6 +153,19 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 def _trace(
     spec: ComponentSpec, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], opset: int
 ) -> onnx.ModelProto:
+    program = traced(spec, module, inputs, opset)
+    strip(program.model)
+    return program.model_proto
+
+
+def traced(
+    spec: ComponentSpec,
+    module: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    opset: int,
+    optimize: bool = True,
+) -> torch.onnx.ONNXProgram:
+    """What torch's exporter makes of a module. ExportError repeats its reason."""
     import torch
 
     dims = {
@@ -170,6 +183,7 @@ def _trace(
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
                 dynamic_shapes=tuple(_dynamic(tensor, dims) for tensor in spec.inputs),
+                optimize=optimize,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -177,11 +191,10 @@ def _trace(
         raise ExportError(f"{spec.name}: torch cannot export it at opset {opset}: {reason}") from error
     if program.model.opset_imports[""] != opset:  # it falls back without a word
         raise ExportError(f"{spec.name}: this torch has no opset {opset}; the default is {OPSET}")
-    strip(program.model)
-    return program.model_proto
+    return program
 
 
-def _example(spec: ComponentSpec) -> tuple[torch.Tensor, ...]:
+def example_inputs(spec: ComponentSpec) -> tuple[torch.Tensor, ...]:
     """Inputs to trace with, at least two where a size is free: the exporter would take a 1 for a constant."""
     import torch
 
@@ -236,7 +249,7 @@ def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path) -> Parity
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporter's notes on packages that are not used here and on its own deprecations."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():

@@ -1,10 +1,13 @@
-"""A generator of your own, whole in one file. Copy it, put your model in, and run
+"""A baseline of your own, wrapped: a folder of PyTorch code and weights, whose code stays as it is.
 
+Copy this file, put your model in, and run what every other generator gets: checks, export, engines, recipes.
+
+  python -m generators check path/to/your_copy.py:MyGenerator
   python infer.py --generator path/to/your_copy.py:MyGenerator
 
-The networks are tiny, their weights random (seeded): the picture means nothing. What to change, for what:
+The folder here is baseline/ (random weights: the picture means nothing). What to change, for what:
 
-  make_network, build       your networks and checkpoint; pixel and colour conventions belong inside them
+  make_network              your networks, filled from your checkpoint; pixel conventions belong inside them
   sources                   the files these are made from, weights too: when one changes, engines are stale
   components                each network's inputs and outputs: names, shapes, dtypes; how often it runs
   size, fit                 the output's width and height, and how inputs are cropped or padded to it
@@ -15,6 +18,7 @@ The networks are tiny, their weights random (seeded): the picture means nothing.
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +26,11 @@ import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, Range, TensorSpec
 from generators.fit import cover
+from generators.noise import torch_normal
 from generators.schedule import FlowGrid
 from generators.windows import Windows
+
+CODE, WEIGHTS = (Path(__file__).parent / "baseline" / name for name in ("model.py", "weights.safetensors"))
 
 
 def make_network(component: str):
@@ -31,34 +38,28 @@ def make_network(component: str):
     import torch
     from torch import nn
 
+    from generators.checkpoint import fill, open_checkpoint, weightless
+
     class Pixels(nn.Module):  # (n, 96, 64, 3) uint8 to (n, 3, 96, 64) in [-1, 1]
         def forward(self, pixels):
-            return pixels.float().permute(0, 3, 1, 2) / 127.5 - 1.0
+            return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
     class Picture(nn.Module):  # and back
         def forward(self, x):
             return ((x + 1.0) * 127.5).clamp(0, 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
-    class Denoise(nn.Module):  # noisy latents, and what they depend on, to flow: noise minus clean latents
-        def __init__(self):
-            super().__init__()
-            self.net = nn.Conv3d(13, 4, 3, padding=1)
-
-        def forward(self, latents, time, pose, reference):
-            times = time.view(-1, 1, 1, 1, 1).expand_as(latents[:, :1])
-            return self.net(torch.cat([latents, pose, reference.unsqueeze(2).expand_as(latents), times], 1))
-
-    torch.manual_seed(0)  # in place of loading a checkpoint
-    return {"encode": nn.Sequential(Pixels(), nn.PixelUnshuffle(8), nn.Conv2d(192, 4, 1)),
-            "denoise": Denoise(),
-            "decode": nn.Sequential(nn.Conv2d(4, 192, 1), nn.PixelShuffle(8), Picture())}[component]
+    with weightless():
+        model = runpy.run_path(str(CODE))["Model"]()
+    fill(model, open_checkpoint(WEIGHTS).tensors(), WEIGHTS)
+    return {"encode": nn.Sequential(Pixels(), model.encoder), "denoise": model.denoiser,
+            "decode": nn.Sequential(model.decoder, Picture())}[component]
 
 
 class MyGenerator:
     """Answers generators/contract.py in full: what each member means is said there."""
     name, size, chunk, frame_axis = "my_generator", (64, 96), 8, 2
     grid, guidance, windows = FlowGrid(steps=4, shift=3.0), 2.0, Windows(length=16, overlap=4)
-    per_frame, sources = frozenset({"pose"}), (Path(__file__),)
+    per_frame, sources = frozenset({"pose"}), (Path(__file__), CODE, WEIGHTS)
     pixels, latents = TensorSpec("pixels", ("n", 96, 64, 3), "uint8"), TensorSpec("latents", ("n", 4, 12, 8))
     window, n, b = ("b", 4, 16, 12, 8), {"n": Range(1, 8, 8)}, {"b": Range(1, 1, 2)}
     seen = (TensorSpec("latents", window), TensorSpec("time", ("b",)), TensorSpec("pose", window),
@@ -82,9 +83,8 @@ class MyGenerator:
         return {"pose": pose.transpose(1, 0, 2, 3)[None], "reference": reference}
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """(1, 4, F, h, w), drawn frame by frame."""
-        draws = np.random.Generator(np.random.Philox(seed)).standard_normal((frames, 4, 12, 8), np.float32)
-        return draws.transpose(1, 0, 2, 3)[None]
+        """(1, 4, F, h, w), the numbers of torch.randn, drawn frame by frame."""
+        return torch_normal((frames, 4, 12, 8), seed).transpose(1, 0, 2, 3)[None]
 
     def denoise(self, engine, latents: np.ndarray, step: int, constants, conditional: bool) -> np.ndarray:
         """The flow of one window; the unconditional branch sees zeros."""

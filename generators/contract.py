@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 BUNDLED = {"presenter": "generators.presenter.generator:Presenter"}
 # Made from a folder of weights that is yours; its own documentation says what lies there.
-FROM_FOLDER: dict[str, str] = {}
+FROM_FOLDER = {
+    "wan-animate": "generators.wan.animate:Animate",
+    "wan-fun-control": "generators.wan.fun_control:FunControl",
+    "wan-unianimate": "generators.wan.unianimate:UniAnimate",
+}
 Engines = Mapping[str, Engine]
 Constants = Mapping[str, np.ndarray]
 

@@ -25,3 +25,13 @@ def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
             for frame in pixels
         ]
     )
+
+
+def stretch(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Frames (F, H, W, 3) uint8 as wide and high, whatever becomes of their shape; bilinear, antialiased."""
+    from PIL import Image
+
+    if pixels.shape[1:3] == (height, width):
+        return pixels
+    how = Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), how)) for frame in pixels])

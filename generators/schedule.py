@@ -37,10 +37,12 @@ class FlowGrid:
     """Flow matching by Euler steps from noise (time 1) to clean (time 0), as Wan samples.
 
     shift > 1 spends more of the steps near the noise: t = shift * u / (1 + (shift - 1) * u) for even u.
+    last: u of the last step, if the published grid does not go on evenly to 0 there.
     """
 
     steps: int
     shift: float = 1.0
+    last: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.shift <= 0:
@@ -50,6 +52,8 @@ class FlowGrid:
     def times(self) -> np.ndarray:
         """(steps + 1,) float32, falling from 1 to 0; the denoiser is evaluated at all but the last."""
         u = np.linspace(1.0, 0.0, self.steps + 1)
+        if self.last:
+            u[:-1] = np.linspace(1.0, self.last, self.steps)
         return (self.shift * u / (1 + (self.shift - 1) * u)).astype(np.float32)
 
     def solver(self) -> FlowGrid:

@@ -43,11 +43,12 @@ def weight_files(path: Path) -> tuple[Path, ...]:
 def licence(file: Path) -> str:
     """The class of a checkpoint's licence: apache-2.0, community licence, non-commercial, or unknown.
 
-    Read from the model card or LICENSE in the file's folder, or above it where that is a diffusers pipeline.
+    Read from the model card or LICENSE in the file's folder, or above it where that is a whole model's.
     It is what the card says, not legal advice.
     """
     folder = file if file.is_dir() else file.parent
-    folders = [folder] + [folder.parent] * (folder.parent / "model_index.json").is_file()
+    whole = any((folder.parent / name).is_file() for name in ("model_index.json", "vivace.toml"))
+    folders = [folder] + [folder.parent] * whole
     for card in (each / name for each in folders for name in CARDS):
         if card.is_file():
             text = card.read_text(encoding="utf-8", errors="replace").lower()

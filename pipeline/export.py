@@ -10,9 +10,11 @@ from engines.artifact import Artifact
 from engines.export import OPSET, Target, export_onnx
 from engines.onnxruntime_engine import OnnxRuntimeEngine
 from engines.precision import PrecisionError
+from engines.streamed import export_streamed, is_large
 from engines.unknown import unknown
 from generators.contract import Generator
 from optimize.precision import Calibration, convert
+from optimize.quantize_streamed import BLOCKS
 from optimize.rewrites import EXACT
 from pipeline.data import Request, first_requests
 from pipeline.record import CLIPS, Inputs, describe, record
@@ -33,8 +35,14 @@ def export_all(
     """An artifact for each component that precisions names, in its order, rewritten where that is exact.
 
     For other precisions than fp32 all components are exported in fp32 first, and requests of the data folder
-    run on them for calibration. EngineError, InputError; OSError if the disk is full.
+    run on them for calibration; large models are not, see engines/streamed.py. EngineError, InputError;
+    OSError if the disk is full.
     """
+    if is_large(generator):
+        return [
+            export_streamed(generator, name, precision, target, opset, BLOCKS)
+            for name, precision in precisions.items()
+        ]
     if all(precision == "fp32" for precision in precisions.values()):
         return [export_onnx(generator, name, target, opset, EXACT) for name in precisions]
     requests = first_requests(data, CLIPS)  # before the work that would be in vain

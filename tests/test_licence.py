@@ -32,12 +32,13 @@ def test_without_a_card_or_with_an_unknown_one_the_class_is_unknown(tmp_path):
     assert licence(tmp_path / "w.safetensors") == f"unknown ({tmp_path / 'README.md'} names 'mit')"
 
 
-def test_the_card_of_a_whole_diffusers_pipeline_counts_for_its_parts(tmp_path):
+@pytest.mark.parametrize("mark", ["model_index.json", "vivace.toml"])
+def test_the_card_of_a_whole_model_counts_for_its_parts(tmp_path, mark):
     part = tmp_path / "transformer"
     part.mkdir()
     (tmp_path / "README.md").write_text("license: apache-2.0")
     assert licence(part / "w.safetensors").startswith("unknown")  # a stranger's README
-    (tmp_path / "model_index.json").write_text("{}")
+    (tmp_path / mark).write_text("")
     assert licence(part / "w.safetensors").startswith("apache-2.0")
 
 

@@ -1,0 +1,1 @@
+"""CLIP's image encoder, which several families of generators look at a person with."""

@@ -1,0 +1,94 @@
+"""UniPC, a multistep solver with a corrector, for flow matching, as diffusers samples Wan with it.
+
+Zhao et al., 2023, "UniPC: A Unified Predictor-Corrector Framework", its B2 variant of order 2, predicting the
+clean latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class UniPcGrid:
+    """Steps from noise to clean latents; shift as FlowGrid has it."""
+
+    steps: int
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.shift <= 0:
+            raise ValueError(f"a grid needs steps >= 1 and shift > 0, got {self.steps} and {self.shift}")
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """(steps + 1,) float32 shares of noise in the latents, to 0."""
+        u = np.linspace(1.0, 1e-3, self.steps + 1)[:-1]
+        sigmas = self.shift * u / (1 + (self.shift - 1) * u)
+        sigmas[0] -= 1e-6  # a logarithm of what is left is taken
+        return np.append(sigmas, 0.0).astype(np.float32)
+
+    @property
+    def times(self) -> np.ndarray:
+        """The same as networks are told of them: thousandths, cut off."""
+        return (np.trunc(self.sigmas.astype(np.float64) * 1000) / 1000).astype(np.float32)
+
+    def solver(self) -> UniPc:
+        """A solver for a new request."""
+        return UniPc(self.sigmas)
+
+
+class UniPc:
+    """One request's way: the latents as corrected at the last step, and the clean ones predicted there."""
+
+    def __init__(self, sigmas: np.ndarray) -> None:
+        sigmas = sigmas.astype(np.float64)
+        self._sigmas, self._last = sigmas, len(sigmas) - 2
+        with np.errstate(divide="ignore"):
+            self._lambdas = np.log(1 - sigmas) - np.log(sigmas)
+        self._corrected: np.ndarray | None = None
+        self._clean: list[np.ndarray] = []  # of the last two steps, the newest first
+
+    def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
+        """Latents at step + 1 from those at step and the flow (noise minus clean) there."""
+        clean = latents - np.float32(self._sigmas[step]) * flow
+        if self._clean:
+            latents = self._correct(clean, step)
+        self._corrected, self._clean = latents, [clean, *self._clean[:1]]
+        return self._predict(latents, step)
+
+    def _predict(self, latents: np.ndarray, step: int) -> np.ndarray:
+        """The next latents; of first order at the first step and at the last."""
+        moved, growth = self._moved(latents, self._clean[0], step, step + 1)
+        if len(self._clean) < 2 or step == self._last:
+            return moved
+        return moved - np.float32(growth * 0.5 / self._ratio(step)) * (self._clean[1] - self._clean[0])
+
+    def _correct(self, clean: np.ndarray, step: int) -> np.ndarray:
+        """The latents of this step again, now that the clean ones are predicted from it too."""
+        moved, growth = self._moved(self._corrected, self._clean[0], step - 1, step)
+        newest = clean - self._clean[0]
+        if len(self._clean) < 2:
+            return moved - np.float32(growth * 0.5) * newest
+        h, ratio = self._lambdas[step] - self._lambdas[step - 1], self._ratio(step - 1)
+        first = np.expm1(-h) / -h - 1
+        second = first / -h - 0.5
+        sides = np.array([first, 2 * second]) / np.expm1(-h)
+        old, new = np.linalg.solve(np.array([[1.0, 1.0], [ratio, 1.0]]), sides)
+        return moved - np.float32(growth * old / ratio) * (self._clean[1] - self._clean[0]) - np.float32(
+            growth * new
+        ) * newest
+
+    def _moved(self, latents: np.ndarray, clean: np.ndarray, a: int, b: int) -> tuple[np.ndarray, float]:
+        """What the first order makes of latents of step a at step b, and the factor of what is added."""
+        growth = (1 - self._sigmas[b]) * np.expm1(self._lambdas[a] - self._lambdas[b])
+        share = self._sigmas[b] / self._sigmas[a]
+        return np.float32(share) * latents - np.float32(growth) * clean, growth
+
+    def _ratio(self, step: int) -> float:
+        """Of the step before to the one from `step` on, in logarithmic signal to noise; negative."""
+        lambdas = self._lambdas
+        return (lambdas[step - 1] - lambdas[step]) / (lambdas[step + 1] - lambdas[step])

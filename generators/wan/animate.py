@@ -1,0 +1,107 @@
+"""Wan2.2-Animate-14B: pose latents as tokens; each window goes on from the last frames of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.spec import ComponentSpec, TensorSpec
+from generators.contract import Constants, Engines
+from generators.noise import torch_normal
+from generators.wan.generator import Wan, known
+from generators.wan.groups import groups, mirrored
+from generators.wan.settings import Settings
+from generators.wan.sizes import GROUP, AnimateSize
+from generators.windows import Carry
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class AnimateSettings(Settings):
+    """As upstream runs it. keep: frames that a window takes over from the one before, 1 or 5."""
+
+    width: int = 720
+    height: int = 1280
+    frames: int = 77
+    keep: int = 1
+    steps: int = 20
+    sampler: str = "unipc"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep % GROUP != 1 or not 0 < self.keep < self.frames:
+            raise ValueError(f"keep: must be 1, 5, 9 ... and less than frames, is {self.keep}")
+
+
+class Animate(Wan):
+    """A window samples one latent frame more, which is the picture, and is not shown.
+
+    A face video is not asked for: the face branch sees black, as the model's unconditional branch does. The
+    frames taken over are whole levels of 8 bits here, upstream they are not rounded.
+    """
+
+    name = "wan-animate"
+    Settings = AnimateSettings
+    network_maker, denoiser = "animate_network", "Animate"
+    Size = AnimateSize
+    channels = 36
+    truncate = False
+    per_frame = frozenset()
+
+    def _windows(self) -> Carry:
+        return Carry(self.settings.length + 1, self.settings.keep, GROUP, extra=1)
+
+    def condition(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """pose (1, 16, F of all windows, h, w), reference (1, 20, 1, h, w), image_keys and image_values."""
+        reference = self.encode(engines, known([image]))
+        mask = np.ones((1, GROUP, *reference.shape[2:]), np.float32)
+        clips = mirrored(chunks, self.settings.frames, self.settings.keep)
+        pose = np.concatenate([self.encode(engines, known(groups([clip]))) for clip in clips], 2)
+        return {"pose": pose, "reference": np.concatenate([mask, reference], 1), **self.look(engines, image)}
+
+    def carry(
+        self, engines: Engines, constants: Constants, window: int, tail: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """The window's pose, and in `begin` the picture and what is known of its first frames."""
+        length = self.settings.length
+        given = [*known(groups([tail]))] if tail is not None else [(np.zeros_like(self._blank()), 0.0)]
+        latents = self.encode(engines, [*given, *self.nothing(length - len(given))])
+        mask = np.zeros((1, GROUP, *latents.shape[2:]), np.float32)
+        if tail is not None:
+            mask[:, :, : len(given)] = 1
+        begin = np.concatenate([constants["reference"], np.concatenate([mask, latents], 1)], 2)
+        own = constants["pose"][:, :, window * length : (window + 1) * length]
+        seen = {name: constants[name] for name in ("image_keys", "image_values")}
+        return {"pose": np.ascontiguousarray(own), "begin": begin, **seen}
+
+    def noise(self, frames: int, seed: int) -> np.ndarray:
+        """(1, 16, frames, h, w), drawn window after window."""
+        shape = (1, self.vae.z_dim, self.windows.length, *self.latent_size)
+        size = int(np.prod(shape))
+        count = frames // self.windows.length
+        return np.concatenate([torch_normal(shape, seed, number * size) for number in range(count)], 2)
+
+    def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
+        """Of one window, without the picture's frame."""
+        return super().decode(engines, latents[:, :, 1:])
+
+    def _blank(self) -> np.ndarray:
+        return np.zeros((1, self.size[1], self.size[0], 3), np.uint8)
+
+    def _own(self) -> tuple[ComponentSpec, ...]:
+        length, channels = self.settings.length, self.vae.z_dim
+        pose = TensorSpec("pose", (1, channels, length, *self.latent_size))
+        begin = TensorSpec("begin", (1, self.channels - channels, length + 1, *self.latent_size))
+        return (self._denoise(length + 1, pose, begin),)
+
+    def _denoiser(self, network: torch.nn.Module, prompts: torch.Tensor) -> torch.nn.Module:
+        from generators.wan import denoise
+
+        return denoise.Animate(network, prompts, self.settings.frames)

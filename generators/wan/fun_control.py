@@ -1,0 +1,50 @@
+"""Wan2.1-Fun-V1.1-Control, 1.3B and 14B: pose latents beside the noisy ones, the picture as a first frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.spec import ComponentSpec, TensorSpec
+from generators.contract import Engines
+from generators.wan.generator import Wan, known
+from generators.wan.groups import groups
+from generators.wan.settings import BlendSettings
+from generators.wan.sizes import GROUP
+from generators.windows import Windows
+
+
+@dataclass(frozen=True)
+class FunControlSettings(BlendSettings):
+    """As VideoX-Fun runs the 1.3B model."""
+
+    shift: float = 3.0
+    guidance: float = 6.0
+    sampler: str = "flow-diffusers"
+
+
+class FunControl(Wan):
+    """Longer clips than a window are blended: upstream has no rule for them."""
+
+    name = "wan-fun-control"
+    Settings = FunControlSettings
+    network_maker, denoiser = "fun_control_network", "FunControl"
+    channels = 48
+
+    def _windows(self) -> Windows:
+        return Windows(self.settings.length, self.settings.overlap, GROUP)
+
+    def condition(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """pose (1, 16, F, h, w), reference (1, 16, h, w), image_keys and image_values."""
+        reference = self.encode(engines, known([image]))[:, :, 0]
+        pose = self.encode(engines, known(groups(chunks, self.settings.length)))
+        return {"pose": pose, "reference": reference, **self.look(engines, image)}
+
+    def _own(self) -> tuple[ComponentSpec, ...]:
+        frames, channels = self.settings.length, self.vae.z_dim
+        pose = TensorSpec("pose", (1, channels, frames, *self.latent_size))
+        return (self._denoise(frames, pose, TensorSpec("reference", (1, channels, *self.latent_size))),)

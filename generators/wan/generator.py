@@ -1,0 +1,239 @@
+"""A Wan checkpoint as a generator: what its three pose conditioners have in common.
+
+  python infer.py --generator wan-fun-control=FOLDER     Wan2.1-Fun-V1.1-Control: pose latents by channel
+  python infer.py --generator wan-unianimate=FOLDER      UniAnimate-DiT: pose tokens are added
+  python infer.py --generator wan-animate=FOLDER         Wan2.2-Animate: pose latents as tokens
+
+FOLDER holds checkpoint and prompt embedding, as generators/wan/files.py says; vivace.toml there may set
+
+  width = 480          # of the output; multiples of 16
+  height = 832
+  frames = 81          # of the video in a window; 1 more than a multiple of 4
+  overlap = 4          # latent frames that windows share (wan-animate: keep = 1, frames of the video)
+  steps = 50
+  shift = 3.0
+  guidance = 6.0
+  sampler = "flow"     # or flow-diffusers, unipc (generators/wan/settings.py)
+
+What is left out has the published value of its conditioner. A checkpoint can also be named in a file of your
+own: a class that inherits from one of the three and gives its __init__ the folder.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
+from generators.contract import Constants, Engines, GeneratorError
+from generators.fit import stretch
+from generators.noise import torch_normal
+from generators.settings import read_settings
+from generators.wan.files import Files
+from generators.wan.settings import Settings
+from generators.wan.sizes import (
+    DOWN,
+    GROUP,
+    PATCH,
+    TransformerSize,
+    clip_size,
+    transformer_size,
+    vae_size,
+)
+from generators.windows import Carry, WindowRule
+
+if TYPE_CHECKING:
+    import torch
+
+CODE = ("vae.py", "denoise.py", "look.py", "load.py", "../clip/vision.py")
+IN, OUT = "cache", "next"  # of a causal network's state, before a group and after it
+
+
+class Wan(ABC):
+    """Latents (1, 16, F, h, w) of a causal autoencoder, flow matching, text and picture by cross-attention.
+
+    A subclass is a conditioner.
+    """
+
+    name: str
+    Settings: type[Settings]
+    Size: type[TransformerSize] = TransformerSize
+    channels: int  # that the transformer takes, in latents' 16s and masks
+    network_maker: str  # in generators/wan/load.py
+    denoiser: str  # in generators/wan/denoise.py
+    adapted = False  # weights come from a base model and an adapter
+    truncate = True  # pixels between two levels become the lower one
+    per_frame = frozenset({"pose"})
+    frame_axis, chunk = 2, GROUP
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = read_settings(folder, self.Settings)
+        self.files, here = Files(folder), Path(__file__).parent
+        self.network = transformer_size(folder, self.Size)
+        self.vae, self.clip = vae_size(folder), clip_size(folder)
+        if self.network.in_channels != self.channels:
+            raise GeneratorError(
+                f"{folder} is no {self.name}: its network takes {self.network.in_channels} channels, "
+                f"expected {self.channels}"
+            )
+        if self.network.out_channels != self.vae.z_dim:
+            raise GeneratorError(
+                f"{folder}: the network's {self.network.out_channels} channels are not the autoencoder's "
+                f"{self.vae.z_dim}"
+            )
+        settings = self.settings
+        self.size, self.grid = (settings.width, settings.height), settings.grid()
+        self.guidance, self.guided = settings.guidance, settings.guidance != 1.0
+        self.windows = self._windows()
+        self.latent_size = settings.height // DOWN, settings.width // DOWN
+        # vivace.toml decides what is in the graphs only by shapes, which manifests have too, and by guidance.
+        self.sources = (*self.files.weights(self.adapted), *(here / name for name in CODE))
+        self.components = {spec.name: spec for spec in (*self._vae(), self._look(), *self._own())}
+
+    @abstractmethod
+    def _windows(self) -> WindowRule | Carry:
+        """The rule for clips longer than a window."""
+
+    @abstractmethod
+    def _own(self) -> tuple[ComponentSpec, ...]:
+        """The conditioner's components, the denoiser last."""
+
+    @abstractmethod
+    def condition(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """As the contract has it."""
+
+    def build(self, component: str) -> torch.nn.Module:
+        """The component with its weights: the transformer's in the file's dtype, others in fp32."""
+        from generators.wan import load, look, vae
+
+        (height, width), files = self.latent_size, self.files
+        if component.startswith("encode"):
+            caches = self.vae.encoder_caches(height * DOWN, width * DOWN)
+            return vae.Encode(load.load_vae(self.vae, files), caches).eval()
+        if component.startswith("decode"):
+            caches = self.vae.decoder_caches(height, width)
+            return vae.Decode(load.load_vae(self.vae, files), caches, self.truncate).eval()
+        if component == "look":
+            return look.Look(load.load_clip(self.clip, files), self._loaded()).eval()
+        prompts = load.load_prompts(files, self.guided)
+        if prompts.shape[2] != self.network.text_dim:
+            raise GeneratorError(
+                f"{files.prompt}: embeddings of width {prompts.shape[2]}, "
+                f"the network takes {self.network.text_dim}"
+            )
+        return self._denoiser(self._loaded(), prompts).eval()
+
+    def _loaded(self) -> torch.nn.Module:
+        """The transformer and what the conditioner adds to it, with weights."""
+        from generators.wan import load
+
+        return load.load_network(getattr(load, self.network_maker), self.network, self.files, self.adapted)
+
+    def _denoiser(self, network: torch.nn.Module, prompts: torch.Tensor) -> torch.nn.Module:
+        from generators.wan import denoise
+
+        return getattr(denoise, self.denoiser)(network, prompts)
+
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Stretched to the output's size."""
+        return stretch(pixels, *self.size)
+
+    def noise(self, frames: int, seed: int) -> np.ndarray:
+        """(1, 16, frames, h, w) as torch draws it on a processor."""
+        return torch_normal((1, self.vae.z_dim, frames, *self.latent_size), seed)
+
+    def denoise(
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> np.ndarray:
+        """The flow of one window; without guidance there is no other branch."""
+        branch = {"branch": np.array([conditional], np.float32)} if self.guided else {}
+        time = self.grid.times[step : step + 1]
+        return engine(latents=latents, time=time, **constants, **branch)["flow"]
+
+    def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
+        """The first frame's pixels, then four frames at a time."""
+        caches: dict[str, np.ndarray] = {}
+        for frame in range(latents.shape[2]):
+            engine = engines["decode_next" if caches else "decode_first"]
+            found = engine(latents=np.ascontiguousarray(latents[:, :, frame : frame + 1]), **caches)
+            caches = passed_on(found)
+            yield found["pixels"]
+
+    def encode(self, engines: Engines, groups: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
+        """Latents (1, 16, groups, h, w) of groups of frames; a factor of 0 makes a group nothing."""
+        latents, caches = [], {}
+        for pixels, keep in groups:
+            engine = engines["encode_next" if caches else "encode_first"]
+            kept = np.full(len(pixels), keep, np.float32)
+            found = engine(pixels=np.ascontiguousarray(pixels), keep=kept, **caches)
+            caches = passed_on(found)
+            latents.append(found["latents"])
+        return np.concatenate(latents, 2)
+
+    def look(self, engines: Engines, image: np.ndarray) -> dict[str, np.ndarray]:
+        """What cross-attention reads of the picture (1, H, W, 3)."""
+        return engines["look"](pixels=image)
+
+    def nothing(self, groups: int) -> Iterator[tuple[np.ndarray, float]]:
+        """Groups of four frames that are neither black nor white, for encode()."""
+        blank = np.zeros((GROUP, self.size[1], self.size[0], 3), np.uint8)
+        return ((blank, 0.0) for _ in range(groups))
+
+    def _vae(self) -> Iterator[ComponentSpec]:
+        (height, width), (w, h) = self.latent_size, self.size
+        latents = TensorSpec("latents", (1, self.vae.z_dim, 1, height, width))
+        halves = {
+            "encode": self.vae.encoder_caches(h, w),
+            "decode": self.vae.decoder_caches(height, width),
+        }
+        for half, caches in halves.items():
+            before, after = (
+                tuple(TensorSpec(f"{word}_{i}", (1, *shape)) for i, shape in enumerate(caches))
+                for word in (IN, OUT)
+            )
+            for place, frames, cadence, given in (
+                ("first", 1, Cadence.REQUEST, ()),
+                ("next", GROUP, Cadence.CHUNK, before),
+            ):
+                pixels = TensorSpec("pixels", (frames, h, w, 3), "uint8")
+                ends = (pixels, TensorSpec("keep", (frames,))), (latents,)
+                if half == "decode":
+                    ends = (latents,), (pixels,)
+                name = f"{half}_{place}"
+                yield ComponentSpec(name, cadence, (*ends[0], *given), (*ends[1], *after))
+
+    def _look(self) -> ComponentSpec:
+        pixels = TensorSpec("pixels", (1, self.size[1], self.size[0], 3), "uint8")
+        return ComponentSpec("look", Cadence.REQUEST, (pixels,), self._seen())
+
+    def _seen(self) -> tuple[TensorSpec, TensorSpec]:
+        shape = (self.network.num_layers, self.clip.tokens, self.network.dim)
+        return TensorSpec("image_keys", shape), TensorSpec("image_values", shape)
+
+    def _denoise(self, frames: int, *conditions: TensorSpec) -> ComponentSpec:
+        latents = (1, self.vae.z_dim, frames, *self.latent_size)
+        branch = (TensorSpec("branch", (1,)),) if self.guided else ()
+        always = TensorSpec("latents", latents), TensorSpec("time", (1,))
+        inputs = (*always, *conditions, *self._seen(), *branch)
+        return ComponentSpec("denoise", Cadence.STEP, inputs, (TensorSpec("flow", latents),))
+
+    @property
+    def token_size(self) -> tuple[int, int]:
+        """Height and width of a frame in tokens."""
+        return self.latent_size[0] // PATCH, self.latent_size[1] // PATCH
+
+
+def passed_on(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a causal network gives for the next group, by the names under which it takes it."""
+    return {name.replace(OUT, IN): array for name, array in found.items() if name.startswith(OUT)}
+
+
+def known(pixels: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, float]]:
+    """Groups of frames as they are, for Wan.encode."""
+    return ((group, 1.0) for group in pixels)

@@ -1,0 +1,129 @@
+"""Networks of the Wan family from checkpoint files, in diffusers' layout or the original one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.loaders.single_file_utils import (
+    convert_wan_transformer_to_diffusers,
+    convert_wan_vae_to_diffusers,
+)
+from torch import Tensor, nn
+
+from generators.checkpoint import fill, open_checkpoint, weightless
+from generators.clip.size import ClipSize
+from generators.clip.vision import ClipVision, from_open_clip
+from generators.contract import GeneratorError
+from generators.wan.denoise import transformer
+from generators.wan.files import Files
+from generators.wan.look import pose_embedding, reference_pose_embedding
+from generators.wan.sizes import PATCH, TransformerSize, VaeSize
+from generators.wan.vae import autoencoder
+
+Tensors = dict[str, Tensor]
+UNUSED = (r"norm_added_q",)  # in some files; no network has a use for it
+LORA = re.compile(
+    r"(?:^|\.)(?P<layer>blocks\.\d+\.(?:self_attn|cross_attn|ffn)\.\w+)\.lora_(?P<half>[AB])\.(?:default\.)?weight"
+)
+POSE = re.compile(r"(?:^|\.)(?P<name>(?:dwpose_embedding|randomref_embedding_pose)\..+)")
+
+
+def fun_control_network(size: TransformerSize) -> WanTransformer3DModel:
+    """With ref_conv, which makes tokens of the picture's latents."""
+    network = transformer(size)
+    network.ref_conv = nn.Conv2d(size.out_channels, size.dim, PATCH, PATCH)
+    return network
+
+
+def unianimate_network(size: TransformerSize) -> WanTransformer3DModel:
+    """With the two pose networks."""
+    network = transformer(size)
+    network.dwpose_embedding = pose_embedding(size.dim)
+    network.randomref_embedding_pose = reference_pose_embedding(size.in_channels - size.out_channels)
+    return network
+
+
+def animate_network(size: TransformerSize) -> nn.Module:
+    """diffusers' own, which has a pose's patches and the face branch."""
+    try:
+        from diffusers import WanAnimateTransformer3DModel
+    except ImportError as error:
+        raise GeneratorError("wan-animate needs diffusers 0.36; run: pip install -U diffusers") from error
+    sizes = {name: value or None for name, value in asdict(size).items()}
+    return WanAnimateTransformer3DModel(
+        **sizes, latent_channels=size.out_channels, added_kv_proj_dim=size.dim
+    )
+
+
+def load_network(
+    make: Callable[[TransformerSize], nn.Module], size: TransformerSize, files: Files, adapted: bool
+) -> nn.Module:
+    """What `make` makes, with the weights of the files; adapted: the adapter beside them is merged."""
+    tensors = _named(files.transformer, "blocks.0.self_attn.q.weight", convert_wan_transformer_to_diffusers)
+    if adapted:
+        merge(tensors, open_checkpoint(files.adapter).tensors(), files.adapter)
+    with weightless():
+        network = make(size)
+    return fill(network, tensors, files.transformer, ignored=UNUSED)
+
+
+def load_vae(size: VaeSize, files: Files) -> AutoencoderKLWan:
+    """The autoencoder in float32."""
+    tensors = _named(files.vae, "decoder.head.0.gamma", convert_wan_vae_to_diffusers)
+    with weightless():
+        network = autoencoder(size)
+    return fill(network, tensors, files.vae, torch.float32)
+
+
+def load_clip(size: ClipSize, files: Files) -> ClipVision:
+    """The image encoder in float32."""
+    tensors = _named(files.image_encoder, "visual.patch_embedding.weight", from_open_clip)
+    with weightless():
+        network = ClipVision(size)
+    return fill(network, tensors, files.image_encoder, torch.float32, (r"position_ids$", "visual_projection"))
+
+
+def load_prompts(files: Files, guided: bool) -> Tensor:
+    """(branches, tokens, text_dim) text embeddings, the prompt's last; GeneratorError: one is missing."""
+    tensors = open_checkpoint(files.prompt).tensors()
+    names = ["negative", "prompt"] if guided else ["prompt"]
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise GeneratorError(f"{files.prompt} lacks {', '.join(missing)}; it has {', '.join(tensors)}")
+    shapes = {name: tuple(tensors[name].shape) for name in names}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 2 for shape in shapes.values()):
+        raise GeneratorError(f"{files.prompt}: must hold (tokens, width) of one shape, has {shapes}")
+    return torch.stack([tensors[name] for name in names])
+
+
+def merge(tensors: Tensors, adapter: Tensors, origin: Path) -> None:
+    """Add a low-rank adapter's products to the weights they were trained on, and the pose networks' tensors.
+
+    The file's own scale is not applied, as upstream does not. GeneratorError: what is no part of either.
+    """
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in adapter.items():
+        low, pose = LORA.search(name), POSE.search(name)
+        if low:
+            halves.setdefault(low["layer"], {})[low["half"]] = tensor
+        elif pose:
+            tensors[pose["name"]] = tensor
+        else:
+            raise GeneratorError(f"{origin}: {name} is neither of a low-rank adapter nor of a pose network")
+    for layer, half in halves.items():
+        (name,) = convert_wan_transformer_to_diffusers({f"{layer}.weight": half["A"]})
+        if name not in tensors or set(half) != {"A", "B"}:
+            raise GeneratorError(f"{origin}: {layer} has no partner: lora_A, lora_B or the weight {name}")
+        weight = tensors[name]
+        tensors[name] = (weight.float() + half["B"].float() @ half["A"].float()).to(weight.dtype)
+
+
+def _named(path: Path, mark: str, rename: Callable[[Tensors], Tensors]) -> Tensors:
+    """A checkpoint's tensors by diffusers' names; mark: a name that original files have."""
+    tensors = open_checkpoint(path).tensors()
+    return rename(tensors) if any(name.endswith(mark) for name in tensors) else tensors

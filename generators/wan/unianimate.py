@@ -1,0 +1,142 @@
+"""UniAnimate-DiT: Wan2.1-I2V-14B with an adapter; tokens of skeletons are added to those of the latents."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.spec import Cadence, ComponentSpec, TensorSpec
+from generators.contract import Engines
+from generators.wan.generator import Wan, known
+from generators.wan.groups import groups
+from generators.wan.settings import BlendSettings
+from generators.wan.sizes import GROUP
+from generators.windows import Windows
+
+if TYPE_CHECKING:
+    import torch
+
+HALO = 2  # latent frames at either side that the pose network's features depend on: 7 frames of the video
+
+
+@dataclass(frozen=True)
+class UniAnimateSettings(BlendSettings):
+    """As upstream runs it. ValueError: windows must share what their private frames take the place of."""
+
+    guidance: float = 1.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap < 2 * HALO:
+            raise ValueError(f"overlap: must be {2 * HALO} latent frames or more, is {self.overlap}")
+
+
+@dataclass(frozen=True)
+class PrivateStarts(Windows):
+    """Every window begins with the given picture, so the later ones have first frames of their own.
+
+    These see the conditions of the frames whose place they take, which the window before shows.
+    """
+
+    private: int = HALO
+
+    def sources(self, frames: int) -> np.ndarray:
+        """The clip's own, then each later window's private ones."""
+        own = super().sources(frames)
+        return np.concatenate([own, *(place[: self.private] for place in super().places(frames)[1:])])
+
+    def places(self, frames: int) -> list[np.ndarray]:
+        """Each window's (length,) places among the latent frames that are sampled."""
+        first, *later = super().places(frames)
+        end, mine = len(super().sources(frames)), np.arange(self.private)
+        return [first] + [
+            np.concatenate([end + number * self.private + mine, place[self.private :]])
+            for number, place in enumerate(later)
+        ]
+
+
+class UniAnimate(Wan):
+    """Upstream draws the private frames' noise without a seed, so only clips of one window can equal its own.
+
+    The picture's own skeleton is not asked for: the video's first one stands for it.
+    """
+
+    name = "wan-unianimate"
+    Settings = UniAnimateSettings
+    network_maker, denoiser = "unianimate_network", "UniAnimate"
+    channels = 36
+    adapted = True
+
+    def _windows(self) -> Windows:
+        return PrivateStarts(self.settings.length, self.settings.overlap, GROUP)
+
+    def condition(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """pose (1, dim, F, h/2, w/2), first (1, 20, F of a window, h, w), image_keys and image_values."""
+        length = self.settings.length
+        fours = _fours(groups(chunks, length))
+        start = next(fours)
+        first = self.encode(engines, [*known([image]), *self.nothing(length - 1)])
+        mask = np.zeros((1, GROUP, *first.shape[2:]), np.float32)
+        mask[:, :, 0] = 1
+        posed = engines["reference_pose"](pixels=start[:1])["features"]
+        pose = np.concatenate(list(self._tokens(engines, start, fours)), 2)
+        first = np.concatenate([mask, first], 1) + posed
+        return {"pose": pose, "first": first, **self.look(engines, image)}
+
+    def _tokens(
+        self, engines: Engines, start: np.ndarray, fours: Iterator[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Tokens of all skeletons, in stretches of a window's length, each without what its cuts touch."""
+        length, window = self.settings.length, deque([start])
+        begun = fresh = 0
+        for group in fours:
+            window.append(group)
+            fresh += begun
+            if len(window) > length:
+                window.popleft()
+            if len(window) == length and (not begun or fresh == length - 2 * HALO):
+                found = self._stretch(engines, window)
+                yield found[:, :, HALO * begun : length - HALO]
+                begun, fresh = 1, 0
+        if fresh:
+            found = self._stretch(engines, window)
+        yield found[:, :, length - HALO - fresh :]
+
+    def _stretch(self, engines: Engines, window: Iterable[np.ndarray]) -> np.ndarray:
+        return engines["pose"](pixels=np.concatenate(list(window)))["features"]
+
+    def _own(self) -> tuple[ComponentSpec, ...]:
+        frames, (width, height) = self.settings.length, self.size
+        extra = self.channels - self.vae.z_dim
+        seen = TensorSpec("pixels", (1, height, width, 3), "uint8")
+        all_seen = TensorSpec("pixels", (GROUP * frames, height, width, 3), "uint8")
+        tokens = (1, self.network.dim, frames, *self.token_size)
+        added = TensorSpec("features", (1, extra, 1, *self.latent_size))
+        first = TensorSpec("first", (1, extra, frames, *self.latent_size))
+        return (
+            ComponentSpec("reference_pose", Cadence.REQUEST, (seen,), (added,)),
+            ComponentSpec("pose", Cadence.WINDOW, (all_seen,), (TensorSpec("features", tokens),)),
+            self._denoise(frames, TensorSpec("pose", tokens), first),
+        )
+
+    def build(self, component: str) -> torch.nn.Module:
+        """The component with the weights of base model and adapter."""
+        from generators.wan.look import PoseTokens, ReferencePose
+
+        if component == "pose":
+            return PoseTokens(self._loaded().dwpose_embedding).eval()
+        if component == "reference_pose":
+            return ReferencePose(self._loaded().randomref_embedding_pose).eval()
+        return super().build(component)
+
+
+def _fours(groups: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Groups of four: the first frame stands for the three that are missing before it."""
+    for group in groups:
+        yield group if len(group) == GROUP else np.repeat(group, GROUP, 0)

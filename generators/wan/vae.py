@@ -1,0 +1,100 @@
+"""The causal autoencoder in static graphs: a clip's first frame, then groups of four, with explicit caches.
+
+What a group's convolutions need of the frames before it, diffusers keeps in a list inside the network. Here
+it goes out of one call and into the next. All caches are as long as they can get, with zeros where nothing
+came before, which is what the convolutions pad with; so the second group needs no graph of its own. Chunk by
+chunk the result is that of the whole clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor, nn
+
+from generators.wan.sizes import VaeSize
+
+Shapes = Sequence[tuple[int, int, int, int]]
+
+
+def autoencoder(size: VaeSize) -> AutoencoderKLWan:
+    """The network without weights of its own."""
+    return AutoencoderKLWan(
+        base_dim=size.base_dim,
+        z_dim=size.z_dim,
+        dim_mult=list(size.dim_mult),
+        num_res_blocks=size.num_res_blocks,
+    )
+
+
+class Encode(nn.Module):
+    """Components `encode_first` and `encode_next`: pixels (n, H, W, 3) uint8 to latents (1, 16, 1, H/8, W/8).
+
+    n is 1, then 4. keep (n,) is 1, or 0 for frames that are to be nothing: between black and white. Then the
+    caches of the group before, and out go those for the next, whose shapes without the batch are `caches`.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, caches: Shapes) -> None:
+        super().__init__()
+        self.encoder, self.quant, self.caches = vae.encoder, vae.quant_conv, caches
+        self._count = vae._cached_conv_counts["encoder"]
+        _register_scale(self, vae)
+
+    def forward(self, pixels: Tensor, keep: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        """Normalised latents, the mean of their distribution, and the caches."""
+        # Cast first: TensorRT takes uint8 at the borders of a graph, but moves none.
+        frames = (pixels.to(torch.float32) / 127.5 - 1.0) * keep.view(-1, 1, 1, 1)
+        kept = _slots(self._count, caches)
+        found = self.encoder(frames.permute(3, 0, 1, 2).unsqueeze(0), feat_cache=kept, feat_idx=[0])
+        mean = self.quant(found).chunk(2, 1)[0]
+        return (mean - self.mean) / self.std, *_full(kept, self.caches)
+
+
+class Decode(nn.Module):
+    """Components `decode_first` and `decode_next`: latents (1, 16, 1, h, w) to pixels (n, 8h, 8w, 3) uint8.
+
+    n is 1, then 4. truncate: what lies between two levels becomes the lower one, not the nearer.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, caches: Shapes, truncate: bool) -> None:
+        super().__init__()
+        self.decoder, self.quant = vae.decoder, vae.post_quant_conv
+        self.caches, self.truncate = caches, truncate
+        self._count = vae._cached_conv_counts["decoder"]
+        _register_scale(self, vae)
+
+    def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        """Pixels and the caches."""
+        kept = _slots(self._count, caches)
+        quantised = self.quant(latents * self.std + self.mean)
+        found = self.decoder(quantised, feat_cache=kept, feat_idx=[0], first_chunk=not caches)
+        levels = (found[0].permute(1, 2, 3, 0) + 1.0) * 127.5
+        levels = levels.clamp(0.0, 255.0)
+        pixels = (levels.floor() if self.truncate else levels.round()).to(torch.uint8)
+        return pixels, *_full(kept, self.caches)
+
+
+def _register_scale(module: nn.Module, vae: AutoencoderKLWan) -> None:
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    module.register_buffer("mean", torch.tensor(vae.config.latents_mean).view(shape))
+    module.register_buffer("std", torch.tensor(vae.config.latents_std).view(shape))
+
+
+def _slots(count: int, caches: tuple[Tensor, ...]) -> list[Tensor | None]:
+    """The list that diffusers keeps: some of its places are never used."""
+    return [*caches, *[None] * (count - len(caches))]
+
+
+def _full(kept: Sequence[Tensor | str | None], shapes: Shapes) -> list[Tensor]:
+    """The caches in their final length; diffusers marks one that is all zeros by a word."""
+    like = kept[0]
+    found = []
+    for (channels, frames, h, w), cache in zip(shapes, kept, strict=False):
+        parts = [] if isinstance(cache, str) else [cache]
+        missing = frames - sum(part.shape[2] for part in parts)
+        if missing:
+            parts.insert(0, like.new_zeros(1, channels, missing, h, w))
+        found.append(torch.cat(parts, 2) if len(parts) > 1 else parts[0])
+    return found
