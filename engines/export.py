@@ -169,7 +169,8 @@ def _trace(
                 opset_version=opset,
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
-                dynamic_shapes=tuple(_dynamic(tensor, dims) for tensor in spec.inputs),
+                # None, not a tuple of nothing: that would not fit a module that takes any number of inputs.
+                dynamic_shapes=tuple(_dynamic(tensor, dims) for tensor in spec.inputs) if dims else None,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
