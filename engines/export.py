@@ -182,7 +182,8 @@ def traced(
                 opset_version=opset,
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
-                dynamic_shapes=tuple(_dynamic(tensor, dims) for tensor in spec.inputs),
+                # None, not a tuple of nothing: that would not fit a module that takes any number of inputs.
+                dynamic_shapes=tuple(_dynamic(tensor, dims) for tensor in spec.inputs) if dims else None,
                 optimize=optimize,
                 verbose=False,
             )

@@ -26,15 +26,19 @@ class UniPcGrid:
     @cached_property
     def sigmas(self) -> np.ndarray:
         """(steps + 1,) float32 shares of noise in the latents, to 0."""
+        return self._sigmas.astype(np.float32)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32: the same as networks are told of them, thousandths that are cut off."""
+        return (np.trunc(self._sigmas * 1000) / 1000).astype(np.float32)
+
+    @property
+    def _sigmas(self) -> np.ndarray:
         u = np.linspace(1.0, 1e-3, self.steps + 1)[:-1]
         sigmas = self.shift * u / (1 + (self.shift - 1) * u)
         sigmas[0] -= 1e-6  # a logarithm of what is left is taken
-        return np.append(sigmas, 0.0).astype(np.float32)
-
-    @property
-    def times(self) -> np.ndarray:
-        """The same as networks are told of them: thousandths, cut off."""
-        return (np.trunc(self.sigmas.astype(np.float64) * 1000) / 1000).astype(np.float32)
+        return np.append(sigmas, 0.0)
 
     def solver(self) -> UniPc:
         """A solver for a new request."""

@@ -14,7 +14,7 @@ import numpy as np
 from optimize.layers import largest, upstream
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 # A sixteenth of fp16's largest number: where x is squared, x may grow fourfold beyond what was measured.
 SAFE = 65504 / 16
@@ -180,6 +180,8 @@ class _Conversion:
 
     def _retarget(self, node: NodeProto) -> None:
         """Let nodes that choose their own output type choose half precision."""
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # zeros in float, unless it says more
+            node.attribute.append(_zero())
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to":
                 attribute.i = self._half
@@ -199,6 +201,12 @@ def _cast(source: str, target: str, kind: int) -> NodeProto:
     from onnx import helper
 
     return helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=kind)
+
+
+def _zero() -> AttributeProto:
+    from onnx import helper, numpy_helper
+
+    return helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.float32)))
 
 
 def _as_kind(tensor: TensorProto, kind: int, name: str) -> TensorProto:

@@ -19,7 +19,8 @@ from engines.export import Rewriting
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WAN = "diffusers.models.transformers.transformer_wan"
+# diffusers has the same classes in each of these.
+WAN = tuple(f"diffusers.models.transformers.transformer_wan{kind}" for kind in ("", "_animate"))
 
 
 @dataclass(frozen=True)
@@ -143,14 +144,13 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _with_one_token(module: nn.Module, calls: Calls) -> list[str]:
     """Names of cross-attention layers in known blocks whose contexts had one token."""
-    wan = sys.modules.get(WAN)
     return [
         name
         for name, seen in calls.items()
         if seen and all(call == Call(1, False, False) for call in seen)
         # Only there is it known that the answer is added to every token, and norm2 serves nothing else.
         and name.rpartition(".")[2] == "attn2"
-        and type(module.get_submodule(name.rpartition(".")[0])) is wan.WanTransformerBlock
+        and _of_wan(module.get_submodule(name.rpartition(".")[0]), "WanTransformerBlock")
     ]
 
 
@@ -179,15 +179,14 @@ EXACT = Rewriting(rewrite, (Path(__file__),))
 
 def _is_known(layer: nn.Module) -> bool:
     """Whether it computes what diffusers' WanAttention does: no image tokens, fused or adapted layers."""
-    wan = sys.modules.get(WAN)  # an object of a module that nobody imported cannot be there
-    if wan is None or type(layer) is not wan.WanAttention:
+    if not _of_wan(layer, "WanAttention"):
         return False
     import torch
 
     processor = layer.processor
     linear = (layer.to_q, layer.to_k, layer.to_v, layer.to_out[0])
     return (
-        type(processor) is wan.WanAttnProcessor
+        _of_wan(processor, "WanAttnProcessor")
         and processor._attention_backend is None
         and processor._parallel_config is None
         and layer.add_k_proj is None
@@ -195,6 +194,12 @@ def _is_known(layer: nn.Module) -> bool:
         and all(type(each) is torch.nn.Linear for each in linear)
         and all(type(each) is torch.nn.RMSNorm for each in (layer.norm_q, layer.norm_k))
     )
+
+
+def _of_wan(thing: object, name: str) -> bool:
+    """Whether it is of diffusers' class of that name itself, not of one that inherits from it."""
+    where = type(thing).__module__
+    return where in WAN and type(thing) is getattr(sys.modules[where], name)
 
 
 def _note(calls: list[Call], layer: nn.Module, arguments: tuple, named: Mapping) -> None:

@@ -14,7 +14,7 @@ from generators.contract import load_generator
 from generators.distance import psnr
 from generators.wan import load
 from pipeline.sample import generate
-from tests.wan_checkpoints import write_checkpoint
+from tests.wan_checkpoints import network_of, save, write_checkpoint
 
 CLOSE = 50  # dB over all pixels, in float32
 SEED = 5
@@ -108,5 +108,33 @@ def test_animate_shows_what_diffusers_pipeline_shows(pipelines, tmp_path, sample
         guidance_scale=guidance, generator=torch.Generator().manual_seed(SEED),
         prompt_embeds=prompts[1:], negative_prompt_embeds=prompts[:1])
     error = run(generator, skeletons, image) - levels(wanted)
-    print(psnr(error), np.abs(error).max())
     assert psnr(error) >= CLOSE
+
+
+def silenced(folder):
+    """The checkpoint of UniAnimate without its adapter, its pose networks giving zero: the base model."""
+    state = network_of("wan-unianimate").state_dict()
+    poses = {name: each for name, each in state.items() if "dwpose_" in name or "embedding_pose." in name}
+    for name in poses:
+        if name.startswith(("dwpose_embedding.12.", "randomref_embedding_pose.10.")):
+            poses[name].zero_()
+    save(poses, folder / "adapter.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(("sampler", "frames"), [("unipc", 17), ("flow-diffusers", 9)])
+def test_unianimate_without_a_pose_shows_what_its_base_models_pipeline_shows(
+        pipelines, tmp_path, sampler, frames):
+    folder = silenced(write_checkpoint(tmp_path, "wan-unianimate", sampler=sampler, steps=3, guidance=1.5))
+    generator = load_generator(f"wan-unianimate={folder}")
+    generator.truncate = False  # the pipeline rounds
+    look, (skeletons, image) = Look(generator), drawn(frames)
+    vae, network = load.load_vae(generator.vae, generator.files), generator._loaded()
+    pipeline = pipelines[1](None, None, vae, settings_of(sampler, 5.0), look, look, network)
+    pipeline.set_progress_bar_config(disable=True)
+    prompts = load.load_prompts(generator.files, True)
+    wanted = pipeline(
+        Image.fromarray(image), height=48, width=32, num_frames=17, num_inference_steps=3, guidance_scale=1.5,
+        generator=torch.Generator().manual_seed(SEED), prompt_embeds=prompts[1:],
+        negative_prompt_embeds=prompts[:1])
+    assert psnr(run(generator, skeletons, image) - levels(wanted)[:frames]) >= CLOSE

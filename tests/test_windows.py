@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from generators.windows import Blend, Windows, cut
+from generators.windows import Blend, Carry, Windows, cut
 
 RULES = [Windows(16, 4), Windows(16, 0), Windows(16, 15), Windows(5, 2), Windows(1, 0), Windows(81, 20)]
 LENGTHS = {rule: range(rule.length, 301) for rule in RULES}
@@ -96,3 +96,35 @@ def test_a_clip_without_frames_is_refused():
 def test_an_overlap_that_leaves_no_stride_is_refused(length, overlap):
     with pytest.raises(ValueError, match=f"0 <= overlap < length, got overlap {overlap} of {length}"):
         Windows(length, overlap)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 6, 81, 82, 84, 85, 161, 300])
+def test_frames_that_share_a_latent_count_as_one_and_the_first_has_its_own(frames):
+    rule = Windows(21, 4, group=4)
+    own = 1 + -(-(frames - 1) // 4)
+    assert rule.latent_frames(frames) == own and rule.frames == 81
+    assert rule.sources(frames).tolist() == [min(i, own - 1) for i in range(max(own, 21))]
+    assert rule.count(frames) == len(rule.places(frames)) == len(rule.starts(max(own, 21)))
+
+
+@pytest.mark.parametrize("keep", [1, 5])
+@pytest.mark.parametrize("frames", [1, 5, 6, 76, 77, 78, 153, 154, 1000])
+def test_windows_that_follow_on_one_another_cover_a_clip_and_no_window_is_in_vain(frames, keep):
+    rule = Carry(21, keep, group=4, extra=1)
+    count, fresh = rule.count(frames), 77 - keep
+    assert rule.frames == 77 and count * fresh + keep >= frames
+    assert count == 1 or (count - 1) * fresh + keep < frames
+    assert rule.latent_frames(frames) == 21 * count and (rule.weights == 1).all()
+    places = rule.places(frames)
+    assert len(places) == count and np.concatenate(places).tolist() == rule.sources(frames).tolist()
+
+
+@pytest.mark.parametrize(("length", "keep"), [(3, 0), (3, 9), (3, -1)])
+def test_a_window_that_takes_over_nothing_or_all_is_refused(length, keep):
+    with pytest.raises(ValueError, match=f"0 < keep < frames, got keep {keep} of 9"):
+        Carry(length, keep, group=4)
+
+
+def test_a_clip_without_frames_has_no_windows_to_follow_on_one_another():
+    with pytest.raises(ValueError, match="at least one frame, got 0"):
+        Carry(21, 1).count(0)

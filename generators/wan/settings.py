@@ -8,6 +8,7 @@ from engines.unknown import unknown
 from generators.schedule import FlowGrid, Grid
 from generators.unipc import UniPcGrid
 from generators.wan.sizes import DOWN, GROUP, PATCH
+from generators.windows import Windows
 
 SIDE = DOWN * PATCH
 SAMPLERS = ("flow", "flow-diffusers", "unipc")
@@ -61,3 +62,7 @@ class BlendSettings(Settings):
     """overlap: latent frames that neighbouring windows share."""
 
     overlap: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Windows(self.length, self.overlap, GROUP)

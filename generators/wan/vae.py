@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from generators.wan.sizes import VaeSize
 
@@ -89,12 +90,10 @@ def _slots(count: int, caches: tuple[Tensor, ...]) -> list[Tensor | None]:
 
 def _full(kept: Sequence[Tensor | str | None], shapes: Shapes) -> list[Tensor]:
     """The caches in their final length; diffusers marks one that is all zeros by a word."""
-    like = kept[0]
     found = []
     for (channels, frames, h, w), cache in zip(shapes, kept, strict=False):
-        parts = [] if isinstance(cache, str) else [cache]
-        missing = frames - sum(part.shape[2] for part in parts)
-        if missing:
-            parts.insert(0, like.new_zeros(1, channels, missing, h, w))
-        found.append(torch.cat(parts, 2) if len(parts) > 1 else parts[0])
+        if isinstance(cache, str):
+            found.append(kept[0].new_zeros(1, channels, frames, h, w))
+        else:
+            found.append(F.pad(cache, (0, 0, 0, 0, frames - cache.shape[2], 0)))
     return found
