@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+MOST_REQUESTS = 100_000  # of a run, whose manifest lines are in memory
 SEED = 42  # of requests whose list gives none
 
 
@@ -41,12 +42,27 @@ class Pairing:
 def find_requests(data: Path, seed: int = SEED) -> Pairing:
     """Pair a data folder: pairs.csv if there, else equal stems, else one image for all videos.
 
-    seed serves every request that pairs.csv gives none. InputError if the folder is missing or empty.
+    seed serves every request that pairs.csv gives none. InputError if the folder is missing or empty, or has
+    more than MOST_REQUESTS.
     """
     if not data.is_dir():
         raise InputError(f"data folder {data} does not exist; it needs videos/ and images/ in it")
-    if (data / "pairs.csv").is_file():
-        return _listed(data, seed)
+    pairing = _listed(data, seed) if (data / "pairs.csv").is_file() else _by_name(data, seed)
+    count = len(pairing.requests) + len(pairing.unpaired)
+    if count > MOST_REQUESTS:
+        raise InputError(f"{data} has {count} videos, more than {MOST_REQUESTS}; make folders of fewer")
+    return pairing
+
+
+def first_requests(data: Path, count: int) -> list[Request]:
+    """The first requests of a data folder, to measure on: at most count. InputError if it has none."""
+    pairing = find_requests(data)
+    if not pairing.requests:
+        raise InputError(f"no video in {data} has its image: {'; '.join(pairing.unpaired.values())}")
+    return pairing.requests[:count]
+
+
+def _by_name(data: Path, seed: int) -> Pairing:
     videos, images = _by_stem(data / "videos", VIDEO_SUFFIXES), _by_stem(data / "images", IMAGE_SUFFIXES)
     if not videos or not images:
         empty = data / ("videos" if not videos else "images")
@@ -74,14 +90,6 @@ def find_requests(data: Path, seed: int = SEED) -> Pairing:
         ],
         unpaired,
     )
-
-
-def first_requests(data: Path, count: int) -> list[Request]:
-    """The first requests of a data folder, to measure on: at most count. InputError if it has none."""
-    pairing = find_requests(data)
-    if not pairing.requests:
-        raise InputError(f"no video in {data} has its image: {'; '.join(pairing.unpaired.values())}")
-    return pairing.requests[:count]
 
 
 def _by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:

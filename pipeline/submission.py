@@ -21,7 +21,7 @@ PATHS = ("data", "out", "recipe")  # of the entry, relative to the submission's 
 def entry_defaults(folder: Path) -> dict[str, object]:
     """What infer.py's options are unless given, in a submission unpacked in folder; nothing in a checkout.
 
-    submit/pack.py writes them: generator, recipe, device, data, out, and whether to build engines.
+    submit/pack.py writes them: generator, recipe, device, data, out, restart, and whether to build engines.
     """
     path = folder / FILE
     if not path.is_file():

@@ -127,8 +127,11 @@ def _imports(
 
 
 def _entry(generator: str, profile: Profile, built: ModelFiles) -> dict:
-    """The defaults of infer.py there: pipeline/submission.py reads them."""
-    plain = {"generator": generator, "recipe": RECIPE, "data": "data", "out": "out"}
+    """The defaults of infer.py there: pipeline/submission.py reads them.
+
+    restart: a grader may run it into one folder again, and means it to make what it is given.
+    """
+    plain = {"generator": generator, "recipe": RECIPE, "data": "data", "out": "out", "restart": True}
     return {**plain, **profile.entry, "device": profile.device, "build": bool(built.build)}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.data import find_requests
 from pipeline.exit_code import Exit
-from pipeline.jobs import Jobs, run_here
+from pipeline.jobs import Jobs, run_here, table
 from pipeline.maker import Maker
 from pipeline.run_folder import MANIFEST, RunFolder
 
@@ -150,3 +150,21 @@ def test_names_of_any_script_come_through(run, make_data, tmp_path):
     lines, status, _ = run(make_data({"跳舞 Łódź": 2}))
     assert status is Exit.OK and names(tmp_path) == ["manifest.jsonl", "跳舞 Łódź.mp4"]
     assert "跳舞" in (tmp_path / "out" / MANIFEST).read_text(encoding="utf-8")
+
+
+def test_the_table_sums_up_by_worker_and_names_what_failed():
+    done = {"status": "done", "frames": 10, "total_seconds": 1.5}
+    lines = [{**done, "id": "a", "worker": "worker 1 on cpu"},
+             {**done, "id": "b", "worker": "worker 2 on cpu"},
+             {**done, "id": "c", "worker": "worker 1 on cpu", "kept": True}, {"id": "d", "status": "failed"},
+             {**done, "id": "e", "worker": "worker 2 on cpu"}]
+    rows = [row.split() for row in table(lines)]
+    assert rows == [["videos", "frames", "seconds"], ["kept", "1", "10", "1.5"],
+                    ["worker", "1", "on", "cpu", "1", "10", "1.5"],
+                    ["worker", "2", "on", "cpu", "2", "20", "3.0"],
+                    ["failed:", "d;", "the", "manifest", "says", "why"]]
+
+
+def test_many_failures_are_cut_short_in_the_table():
+    (row,) = table({"id": str(number), "status": "failed"} for number in range(10))
+    assert row == "failed: 0, 1, 2, 3, 4, 5, 6, 7 and 2 more; the manifest says why"

@@ -62,7 +62,8 @@ def test_the_manifest_lists_every_other_file_with_its_hash_and_the_tools(tiny_fi
     assert manifest["files"]["infer.py"] == file_sha256(tmp_path / "one")
     assert {"torch", "onnx", "python", "pip"} <= manifest["tools"].keys()
     assert manifest["entry"] == {"generator": "generator/tiny.py:Tiny", "recipe": "recipe.toml",
-                                 "data": "data", "out": "out", "device": "cpu", "build": False}
+                                 "data": "data", "out": "out", "restart": True, "device": "cpu",
+                                 "build": False}
     assert "GPL" in manifest["licences"]["imageio-ffmpeg"]
 
 
@@ -94,6 +95,8 @@ def test_the_unpacked_script_runs_by_its_defaults_from_another_folder(tiny_file,
     assert answer.returncode == 0, answer.stderr
     line = json.loads((folder / "out" / "manifest.jsonl").read_text())
     assert (line["backend"], line["generator"], line["recipe"]) == ("openvino", "tiny", "recipe")
+    again = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
+    assert again.returncode == 0 and "kept" not in again.stderr  # a grader's second run is a whole one
     assert (folder / "out" / "a.mp4").is_file()
 
 
