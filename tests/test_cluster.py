@@ -13,7 +13,7 @@ from bench.scaling.null_workers import measure
 from bench.scaling.simulation import Costs, Machines
 from engines.spec import EngineError
 from optimize.recipe import BASELINE
-from pipeline.cluster import connect, run_cluster
+from pipeline.cluster import connect, cores_each, run_cluster
 from pipeline.data import find_requests
 from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
@@ -74,6 +74,12 @@ def on(cluster, settings, open_jobs, say):
 
 def unused(identity):
     raise AssertionError("no worker opened")
+
+
+@pytest.mark.parametrize(("machines", "count", "cores"), [
+    ([2, 2], 2, 2), ([2, 2], 3, 1), ([4, 2], 2, 2), ([8], 1, 8), ([8, 8], 4, 4), ([1], 3, 1)])
+def test_workers_on_processors_share_all_the_cores_that_fit(machines, count, cores):
+    assert cores_each(machines, count) == cores
 
 
 def test_an_address_where_no_cluster_is_ends_the_run_at_once(settings):
