@@ -245,7 +245,7 @@ def _start(ray: ModuleType, settings: Settings, workers: int | None) -> list[Wor
         if not gpus:
             raise EngineError("the cluster has no GPU; give --device cpu, or a cluster with GPUs")
         count = workers or int(gpus)
-        needs["num_gpus"] = 1 / math.ceil(count / gpus) if count > gpus else 1
+        needs["num_gpus"] = gpus_each(gpus, count)
     else:
         count = workers or len(machines)
         needs["num_cpus"] = cores_each([int(machine.get("CPU", 0)) for machine in machines], count)
@@ -254,6 +254,11 @@ def _start(ray: ModuleType, settings: Settings, workers: int | None) -> list[Wor
     file = ray.remote(FileWorker).options(num_cpus=0, **kept)
     made = {Pool.NETWORKS: network, Pool.FILES: file}
     return [Worker(pool, kind.remote(settings)) for pool, kind in made.items() for _ in range(count)]
+
+
+def gpus_each(gpus: float, count: int) -> float:
+    """The part of a GPU for each of so many workers: whole ones, or equal parts that fill a GPU."""
+    return 1 / max(1, math.ceil(count / gpus))
 
 
 def cores_each(machines: Sequence[int], count: int) -> int:
