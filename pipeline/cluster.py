@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -58,7 +58,7 @@ def run_cluster(
     """
     ray = connect(address)
     try:
-        pools = _place(ray, _absolute(settings), workers, FileWorker, NetworkWorker)
+        pools = _start(ray, _absolute(settings), workers)
         return Driver(ray, pools, open_jobs, say).run()
     finally:
         ray.shutdown()
@@ -160,8 +160,10 @@ class Driver:
         self._say(f"going on without a worker for {worker.pool.value}, which cannot start: {cause}")
 
     def _passed(self, worker: Worker, video: Video, receipt: Receipt) -> None:
-        ended = video.stage is Stage.WRITE
-        self._made[video].append(receipt)
+        ended, receipts = video.stage is Stage.WRITE, self._made[video]
+        for used in receipts:
+            used.arrays.clear()  # the store can do without them
+        receipts.append(receipt)
         self._flow.passed(video, worker.node)
         self._flow.free(worker)
         if ended:
@@ -235,9 +237,7 @@ def _check_answers(address: str) -> None:
     socket.create_connection((host, int(port)), CONNECTING).close()
 
 
-def _place(
-    ray: ModuleType, settings: Settings, workers: int | None, files: type, networks: type
-) -> list[Worker]:
+def _start(ray: ModuleType, settings: Settings, workers: int | None) -> list[Worker]:
     """Have Ray make the actors, which are restarted wherever there is room."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus, needs = sum(machine.get("GPU", 0) for machine in machines), {}
@@ -245,16 +245,26 @@ def _place(
         if not gpus:
             raise EngineError("the cluster has no GPU; give --device cpu, or a cluster with GPUs")
         count = workers or int(gpus)
-        needs["num_gpus"] = 1 / math.ceil(count / gpus) if count > gpus else 1
+        needs["num_gpus"] = gpus_each(gpus, count)
     else:
         count = workers or len(machines)
-        cores = [int(machine.get("CPU", 0)) for machine in machines]
-        needs["num_cpus"] = max(1, min(max(cores), sum(cores) // count))
+        needs["num_cpus"] = cores_each([int(machine.get("CPU", 0)) for machine in machines], count)
     kept = {"max_restarts": -1, "scheduling_strategy": "SPREAD"}
-    network = ray.remote(networks).options(**needs, **kept)
-    file = ray.remote(files).options(num_cpus=0, **kept)
+    network = ray.remote(NetworkWorker).options(**needs, **kept)
+    file = ray.remote(FileWorker).options(num_cpus=0, **kept)
     made = {Pool.NETWORKS: network, Pool.FILES: file}
     return [Worker(pool, kind.remote(settings)) for pool, kind in made.items() for _ in range(count)]
+
+
+def gpus_each(gpus: float, count: int) -> float:
+    """The part of a GPU for each of so many workers: whole ones, or equal parts that fill a GPU."""
+    return 1 / max(1, math.ceil(count / gpus))
+
+
+def cores_each(machines: Sequence[int], count: int) -> int:
+    """The most cores that each of so many workers can have on machines with so many; at least 1."""
+    fitting = (cores for cores in range(max(machines), 0, -1) if sum(m // cores for m in machines) >= count)
+    return next(fitting, 1)
 
 
 def _absolute(settings: Settings) -> Settings:

@@ -13,7 +13,7 @@ from bench.scaling.null_workers import measure
 from bench.scaling.simulation import Costs, Machines
 from engines.spec import EngineError
 from optimize.recipe import BASELINE
-from pipeline.cluster import connect, run_cluster
+from pipeline.cluster import connect, cores_each, gpus_each, run_cluster
 from pipeline.data import find_requests
 from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
@@ -74,6 +74,17 @@ def on(cluster, settings, open_jobs, say):
 
 def unused(identity):
     raise AssertionError("no worker opened")
+
+
+@pytest.mark.parametrize(("machines", "count", "cores"), [
+    ([2, 2], 2, 2), ([2, 2], 3, 1), ([4, 2], 2, 2), ([8], 1, 8), ([8, 8], 4, 4), ([1], 3, 1)])
+def test_workers_on_processors_share_all_the_cores_that_fit(machines, count, cores):
+    assert cores_each(machines, count) == cores
+
+
+@pytest.mark.parametrize(("gpus", "count", "part"), [(8, 3, 1), (2, 4, 0.5), (2, 3, 0.5), (1, 2, 0.5)])
+def test_more_workers_than_gpus_share_them_in_equal_parts(gpus, count, part):
+    assert gpus_each(gpus, count) == part
 
 
 def test_an_address_where_no_cluster_is_ends_the_run_at_once(settings):
