@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from generators.contract import BUNDLED, FROM_FOLDER
+
 ROOT = Path(__file__).parents[1]
 # From the bottom up; rooms of one floor do not import each other.
 FLOORS = [{"engines"}, {"generators"}, {"optimize"}, {"pipeline"}, {"bench", "submit", "finish"}]
@@ -246,12 +248,13 @@ def test_a_print_in_a_room_is_noticed(tmp_path):
 
 
 def light_modules():
-    """All that a run on another engine than torch may import; the rest of the presenter draws and trains."""
+    """All that a run on another engine than torch may import; the rest of a generator makes networks."""
     rooms = {"infer.py", "engines", "generators", "optimize", "pipeline"}
-    presenter = {Path("generators/presenter", name) for name in ("__init__.py", "generator.py")}
-    return [module_name(path) for path in sources(ROOT)
-            if path.parts[0] in rooms and path.name != "__main__.py"
-            and (path.parts[1:2] != ("presenter",) or path in presenter)]
+    generators = {place.partition(":")[0] for place in (*BUNDLED.values(), *FROM_FOLDER.values())}
+    modules = {module_name(path): path for path in sources(ROOT)
+               if path.parts[0] in rooms and path.name != "__main__.py"}
+    return [name for name, path in modules.items()
+            if path.parts[0] != "generators" or len(path.parts) == 2 or name in generators]
 
 
 def test_importing_what_a_run_needs_loads_no_heavy_package():

@@ -35,7 +35,7 @@ def imported():
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split(".")[0])
-    third_party = found - OURS - set(sys.stdlib_module_names) - {"__future__", "infer"}
+    third_party = found - OURS - set(sys.stdlib_module_names) - {"__future__", "infer", "model"}
     return {NAMES.get(name, name) for name in third_party} - OPTIONAL
 
 

@@ -1,4 +1,4 @@
-"""The Wan conditioners at tiny size the whole way: export, engines, videos, the judge; any length and size."""
+"""The Wan conditioners at tiny size the whole way: export, engines, videos, judge; any length and size."""
 
 import json
 import subprocess
