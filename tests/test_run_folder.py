@@ -1,5 +1,6 @@
 """A run's folder: what a later run believes of it, keeps of it and refuses; who may write to it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -214,7 +215,7 @@ import os, sys, time
 from pathlib import Path
 from pipeline.errors import OutputError
 from pipeline.run_folder import RunFolder
-until, held = time.monotonic() + 2, 0
+until, held = time.monotonic() + 1, 0
 while time.monotonic() < until:
     try:
         with RunFolder(Path(sys.argv[1])):
@@ -230,6 +231,20 @@ print(held)
     counts = [int(process.communicate()[0] or -1) for process in processes]
     assert all(process.returncode == 0 for process in processes) and sum(counts) > 10
     assert names(tmp_path) == [MANIFEST]
+
+
+def test_a_lock_whose_file_its_holder_has_just_removed_is_not_taken_for_one(tmp_path, monkeypatch):
+    real, calls = fcntl.flock, []
+
+    def flock(file, how):
+        if not calls:
+            (tmp_path / LOCK).unlink()
+        calls.append(how)
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with RunFolder(tmp_path):
+        assert len(calls) == 2 and (tmp_path / LOCK).exists()
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
