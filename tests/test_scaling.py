@@ -1,4 +1,4 @@
-"""The simulated cluster: rates where arithmetic gives them, what bounds them, costs of a manifest, a plot."""
+"""The simulated cluster: rates where arithmetic gives them, what bounds them, costs of a report, a plot."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import pytest
 from bench.scaling.__main__ import costs_of
 from bench.scaling.plot import draw, grown, shortest
 from bench.scaling.simulation import Costs, Machines, simulate
+from pipeline.errors import InputError
 
 ONE = Machines(1, networks=1, files=1)
 FREE = Costs(0.0, 1.0, 0.0, 0.0)
@@ -45,11 +46,13 @@ def test_a_part_of_the_time_is_at_most_all_of_it():
     assert all(0 < part < 1.05 for part in found.busy.values())
 
 
-def test_costs_are_the_medians_of_a_manifest():
-    stages = {"read": 1.0, "condition": 2.0, "denoise": 30.0, "decode": 4.0, "write": 5.0}
-    lines = [{"seconds": {name: each * factor for name, each in stages.items()}, "frames": 10, "size": [4, 2]}
-             for factor in (1, 2, 9)]
-    assert costs_of(lines) == Costs(2.0, 72.0, 10.0, 0.0, read_bytes=240, made_bytes=240)
+def test_costs_are_those_of_a_timed_run():
+    stages = {"read": 1.0, "condition": 2.0, "denoise": 30.0, "decode": 4.0, "write": 5.0, "other": 6.0}
+    report = {"runs": [{"name": "a", "timing": None}, {"name": "b", "timing": {"stages": stages}}]}
+    small = 3 * 128 * 192 * 48
+    assert costs_of(report, "b") == Costs(1.0, 36.0, 5.0, 0.0, read_bytes=small, made_bytes=small)
+    with pytest.raises(InputError, match="unknown timed run 'a'"):
+        costs_of(report, "a")
 
 
 def test_the_picture_is_a_png_of_what_was_measured_and_simulated(tmp_path):

@@ -1,10 +1,10 @@
 """How throughput grows with a cluster.
 
-python -m bench.scaling measure --manifest out/manifest.jsonl    null workers, on a Ray cluster of its own
-python -m bench.scaling draw                                     the simulation: a picture and a table
+python -m bench.scaling measure    null workers, on a Ray cluster of this machine's own
+python -m bench.scaling draw       the simulation: a picture and a table
 
-measure takes seconds by stage from a run's manifest, and lets null workers take as long. draw simulates up to
-16 machines of 8 workers with these, and with what handing out was found to cost.
+measure takes seconds by stage from a timed run in a report of the bench, and lets null workers take as long.
+draw simulates up to 16 machines of 8 workers with these, and with what handing out was found to cost.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from bench.scaling.files import file_seconds
 from bench.scaling.null_workers import measure
 from bench.scaling.plot import COUNTS, TIMES_FASTER, draw, grown, shortest
 from bench.scaling.simulation import Costs, Machines
+from engines.unknown import unknown
 from pipeline.cluster import LOCAL, connect
+from pipeline.errors import InputError
 from pipeline.exit_code import Exit
 from pipeline.flow import Stage
 from pipeline.script import ending, run, say
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "bench" / "results" / "scaling.json"
+REPORT = ROOT / "bench" / "results" / "levels-cpu.json"
 PICTURE = ROOT / "docs" / "images" / "scaling.png"
 MACHINE = Machines(1, networks=8, files=8, bandwidth=1.25e9)  # 10 Gbit/s
-LARGE = (720, 1280), 81  # size and frames of a video as models of billions of parameters make them
+SMALL = (128, 192), 48  # size and frames of the videos that the report timed
+LARGE = (720, 1280), 81  # of a video as models of billions of parameters make them
 NETWORKS = ("condition", "denoise", "decode")
-PER_WORKER, PER_IDLE_WORKER = 12, 100  # videos of a run
+PER_WORKER, PER_IDLE_WORKER = 6, 100  # videos of a run
 VIDEO = ROOT / "data" / "sample" / "videos" / "ada.mp4"
 
 
@@ -43,9 +47,8 @@ def main() -> Exit:
 
 
 def run_measure(args: argparse.Namespace) -> Exit:
-    """Costs from a manifest; rates of null workers that take as long, and of some that take no time."""
-    lines = [json.loads(line) for line in args.manifest.read_text(encoding="utf-8").splitlines()]
-    costs = costs_of([line for line in lines if line["status"] == "done"])
+    """Costs from a report; rates of null workers that take as long, and of some that take no time."""
+    costs = costs_of(json.loads(args.report.read_text(encoding="utf-8")), args.run)
     cases = [(costs, replace(MACHINE, count=count), PER_WORKER) for count in args.machines]
     cases.append((replace(costs, read=0.0, make=0.0, write=0.0), MACHINE, PER_IDLE_WORKER))
     ray, runs = connect(LOCAL), []
@@ -57,8 +60,7 @@ def run_measure(args: argparse.Namespace) -> Exit:
             f"driver {1e3 * found.process:.1f} ms a video")  # fmt: skip
     ray.shutdown()
     read, write = file_seconds(args.video, *LARGE)
-    (width, height), count = LARGE
-    passing = 3 * width * height * count
+    passing = bytes_of(*LARGE)
     large = replace(costs, read=read, write=write, read_bytes=passing, made_bytes=passing)
     where = {"cores": os.cpu_count(), "python": platform.python_version(), "ray": ray.__version__}
     figures = {"measured_on": where, "costs": asdict(costs), "large": asdict(large), "runs": runs}
@@ -67,13 +69,19 @@ def run_measure(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
-def costs_of(lines: list[dict]) -> Costs:
-    """The medians of a manifest's lines; dispatch is not in them."""
-    seconds = [line["seconds"] for line in lines]
-    median = {stage: statistics.median(each[stage] for each in seconds) for stage in seconds[0]}
-    size = statistics.median(3 * line["frames"] * line["size"][0] * line["size"][1] for line in lines)
-    make = sum(median[stage] for stage in NETWORKS)
-    return Costs(median["read"], make, median["write"], dispatch=0.0, read_bytes=size, made_bytes=size)
+def costs_of(report: dict, name: str) -> Costs:
+    """Of the timed run of that name, for SMALL videos; dispatch is not in it. InputError: no such run."""
+    runs = {run["name"]: run["timing"]["stages"] for run in report["runs"] if run["timing"]}
+    if name not in runs:
+        raise InputError(unknown("timed run", name, runs))
+    stages = runs[name]
+    make, passing = sum(stages[stage] for stage in NETWORKS), bytes_of(*SMALL)
+    return Costs(stages["read"], make, stages["write"], 0.0, passing, passing)
+
+
+def bytes_of(size: tuple[int, int], frames: int) -> int:
+    """What a video's frames take."""
+    return 3 * size[0] * size[1] * frames
 
 
 def run_draw(args: argparse.Namespace) -> Exit:
@@ -104,7 +112,8 @@ def parse() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(required=True)
     measuring = commands.add_parser("measure", help="run null workers on Ray")
-    measuring.add_argument("--manifest", type=Path, required=True, help="of a run, for seconds by stage")
+    measuring.add_argument("--report", type=Path, default=REPORT, help=f"({REPORT.relative_to(ROOT)})")
+    measuring.add_argument("--run", default="openvino-bf16", help="its timed run (openvino-bf16)")
     measuring.add_argument("--machines", type=int, nargs="+", default=COUNTS, help="how many (1 2 4 8 16)")
     measuring.add_argument("--video", type=Path, default=VIDEO, help="any, for its header (the first sample)")
     measuring.set_defaults(run_command=run_measure)
