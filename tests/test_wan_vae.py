@@ -10,7 +10,7 @@ from generators.wan.vae import Decode, Encode, autoencoder
 from tests.wan_checkpoints import VAE, spread
 
 HEIGHT, WIDTH = 48, 32
-SIZES = [VAE, VaeSize(base_dim=4, dim_mult=(1, 2, 3, 4), num_res_blocks=2)]
+SIZES = [VAE, VaeSize(8, 16, (1, 2, 2, 2), 1), VaeSize(base_dim=4, dim_mult=(1, 2, 3, 4), num_res_blocks=2)]
 
 
 @pytest.fixture(params=SIZES, ids=str)

@@ -18,7 +18,7 @@ from generators.wan.vae import autoencoder
 TOKENS, TEXT = 512, 16  # of the prompt, as diffusers has it built in; width of its embedding
 COMMON = {"num_attention_heads": 2, "attention_head_dim": 16, "text_dim": TEXT, "freq_dim": 16, "ffn_dim": 48,
           "num_layers": 2, "image_dim": 32}
-VAE = VaeSize(base_dim=8, dim_mult=(1, 2, 2, 2), num_res_blocks=1)
+VAE = VaeSize(base_dim=8, dim_mult=(1, 1, 1, 1), num_res_blocks=0)
 CLIP = ClipSize(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2,
                 patch_size=8, image_size=32)
 SIZES = {

@@ -90,7 +90,7 @@ class VaeSize:
         return [*found, (dims[-1], KEPT, height, width)]
 
     def _residuals(self, before: int, after: int, count: int, h: int, w: int) -> list[tuple]:
-        channels = [before, after, *[after, after] * (count - 1)]
+        channels = [before, *[after] * (2 * count - 1)] if count else []  # two convolutions in each
         return [(each, KEPT, h, w) for each in channels]
 
 
