@@ -152,8 +152,7 @@ class Trial:
         generator, windows, constants = self._generator, self._generator.windows, self._seen[number]
         if isinstance(windows, Carry):
             constants = generator.carry(self._engines, constants, 0, None)
-        sources, places = windows.sources(self._frames), windows.places(self._frames)
-        predict = Predictor(generator, self._engines["denoise"], constants, sources, places)
+        predict = Predictor.of_clip(generator, self._engines["denoise"], constants, self._frames)
         return predict(self._noise[number], step, "F")
 
     def _decode(self, number: int) -> np.ndarray:
