@@ -42,7 +42,8 @@ def built(mine, tmp_path_factory):
     return folder
 
 
-def test_frames_are_those_of_the_baselines_own_pipeline(mine):
+def test_frames_are_those_of_the_baselines_own_pipeline(mine, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the baseline puts its folder first
     pipeline = runpy.run_path(str(ROOT / "examples" / "baseline" / "pipeline.py"))["Pipeline"]()
     draws = np.random.default_rng(3)
     skeletons = draws.integers(0, 256, (16, 96, 64, 3), np.uint8)
