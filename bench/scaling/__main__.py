@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -47,25 +46,25 @@ def main() -> Exit:
 
 
 def run_measure(args: argparse.Namespace) -> Exit:
-    """Costs from a report; rates of null workers that take as long, and of some that take no time."""
+    """Costs from a report; rates of null workers, first of some that take no time."""
     costs = costs_of(json.loads(args.report.read_text(encoding="utf-8")), args.run)
-    cases = [(costs, replace(MACHINE, count=count), PER_WORKER) for count in args.machines]
-    cases.append((replace(costs, read=0.0, make=0.0, write=0.0), MACHINE, PER_IDLE_WORKER))
+    read, write = file_seconds(args.video, *LARGE)
+    passing = bytes_of(*LARGE)
+    large = replace(costs, read=read, write=write, read_bytes=passing, made_bytes=passing)
+    cases = [(replace(costs, read=0.0, make=0.0, write=0.0), MACHINE, PER_IDLE_WORKER)]
+    cases += [(costs, replace(MACHINE, count=count), PER_WORKER) for count in args.machines]
     ray, runs = connect(LOCAL), []
+    where = {"cores": os.cpu_count(), "python": platform.python_version(), "ray": ray.__version__}
+    figures = {"measured_on": where, "costs": asdict(costs), "large": asdict(large), "runs": runs}
+    args.figures.parent.mkdir(parents=True, exist_ok=True)
     for case, machines, each in cases:
         videos = each * machines.count * machines.networks
         found = measure(ray, case, machines, videos, args.video, lambda text: None)
         runs.append({"machines": machines.count, "make": case.make, "videos": videos, **asdict(found)})
         say(f"{machines.count} machines, networks {case.make:.2f} s: {found.rate:.2f} videos/s, "
             f"driver {1e3 * found.process:.1f} ms a video")  # fmt: skip
+        args.figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     ray.shutdown()
-    read, write = file_seconds(args.video, *LARGE)
-    passing = bytes_of(*LARGE)
-    large = replace(costs, read=read, write=write, read_bytes=passing, made_bytes=passing)
-    where = {"cores": os.cpu_count(), "python": platform.python_version(), "ray": ray.__version__}
-    figures = {"measured_on": where, "costs": asdict(costs), "large": asdict(large), "runs": runs}
-    args.figures.parent.mkdir(parents=True, exist_ok=True)
-    args.figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return Exit.OK
 
 
@@ -87,11 +86,9 @@ def bytes_of(size: tuple[int, int], frames: int) -> int:
 def run_draw(args: argparse.Namespace) -> Exit:
     """The picture, and a table for docs/cluster.md."""
     figures = json.loads(args.figures.read_text(encoding="utf-8"))
-    runs = [each for each in figures["runs"] if each["make"]]
-    driver = statistics.median(each["process"] for each in runs)
-    costs, large = (
-        replace(Costs(**figures[name]), dispatch=driver / len(Stage)) for name in ("costs", "large")
-    )
+    busy, *runs = figures["runs"]
+    dispatch = busy["process"] / len(Stage)
+    costs, large = (replace(Costs(**figures[name]), dispatch=dispatch) for name in ("costs", "large"))
     draw(costs, large, MACHINE, runs, args.out)
     print("| networks, s a video | machines | workers | videos a second | busiest | of proportion |")
     print("|---|---|---|---|---|---|")

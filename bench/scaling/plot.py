@@ -51,7 +51,7 @@ def draw(costs: Costs, large: Costs, machine: Machines, measured: Sequence[dict]
         growth.plot(workers, [each / faster.make for each in workers], color=colour, linestyle=":")
     places = [run["machines"] * machine.networks for run in measured]
     growth.scatter(places, [run["rate"] for run in measured], color="black", marker="x", zorder=3,
-                   label="measured: null workers on Ray")  # fmt: skip
+                   label="measured: null workers on Ray, all on one machine")  # fmt: skip
     growth.set(xscale="log", yscale="log", xlabel="workers of networks, 8 a machine",
                ylabel="videos a second", title="simulated; dotted: in proportion")  # fmt: skip
     growth.set_xticks(workers, list(map(str, workers)))
