@@ -14,7 +14,7 @@ NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tens
          "open_clip": "open-clip-torch", "cuda": "cuda-python", "onnx_ir": "onnxscript",
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "examples"}
-OPTIONAL = {"open-clip-torch",  # a comment in requirements-gpu.txt says how to have it
+OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.txt says how to have them
             "cache-dit", "optuna",  # bench/rivals/requirements.txt
             "ray"}  # requirements-cluster.txt
 GPU_ONLY = {"pycuda", "cuda-python", "tensorrt", "onnxruntime-gpu"}

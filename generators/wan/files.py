@@ -6,7 +6,7 @@
   image_encoder/                          models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth
 
   prompt.safetensors    `prompt` (tokens, 4096): UMT5's embedding of the fixed prompt, zeros after its length;
-                        `negative`, as long, where there is guidance
+                        `negative`, as long, where there is guidance. python -m generators.wan writes it
   adapter.safetensors or UniAnimate*.ckpt    UniAnimate's adapter and pose networks
   vivace.toml           size and sampling, see generators/wan/generator.py
 """

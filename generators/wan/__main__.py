@@ -1,0 +1,49 @@
+"""Embed the prompt of a Wan generator once; FOLDER/prompt.safetensors is what its other parts need of it.
+
+  python -m generators.wan prompt FOLDER "a person is dancing" --negative "blurred"
+
+Needs transformers and the text encoder, 11 GB: in FOLDER, or in another folder in diffusers' layout.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from generators.wan.files import Files
+from pipeline.exit_code import Exit
+from pipeline.script import ending, run
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    args = parse()
+    return ending("generators.wan", lambda: embed(args))
+
+
+def embed(args: argparse.Namespace) -> Exit:
+    """Write the embeddings, and where they are."""
+    from generators.wan.prompt import write_prompts
+
+    source = args.text_encoder or args.folder
+    print(write_prompts(source, args.prompt, args.negative, Files(args.folder).prompt))
+    return Exit.OK
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m generators.wan",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["prompt"])
+    parser.add_argument("folder", type=Path, help="of the checkpoint; gets prompt.safetensors")
+    parser.add_argument("prompt", help="the text that every video is made with")
+    parser.add_argument("--negative", help="the text to lead away from, where there is guidance")
+    parser.add_argument("--text-encoder", type=Path, help="folder with text_encoder/ and tokenizer/ (FOLDER)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)

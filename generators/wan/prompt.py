@@ -1,0 +1,58 @@
+"""The embedding of a prompt by UMT5, made once: a generator reads it from a file, and never needs UMT5 again.
+
+Only this file needs transformers.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from pathlib import Path
+
+from generators.contract import GeneratorError
+
+TOKENS = 512  # that Wan's networks are trained with
+
+
+def write_prompts(encoder: Path, prompt: str, negative: str | None, path: Path) -> Path:
+    """Embed the texts and write them, whole or not at all; shapes (512, width), zeros after a text's end.
+
+    encoder: a folder with text_encoder/ and tokenizer/, as in diffusers' layout of a Wan checkpoint.
+    GeneratorError: transformers is not installed, or cannot read them.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    tokenizer, network = _load(encoder)
+    texts = {"prompt": prompt, **({} if negative is None else {"negative": negative})}
+    found = {}
+    for name, text in texts.items():
+        given = tokenizer(
+            clean(text), padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            embedded = network(given.input_ids, given.attention_mask).last_hidden_state[0]
+        found[name] = (embedded.float() * given.attention_mask[0, :, None]).contiguous()
+    partial = path.with_name(f".{path.name}.tmp")
+    save_file(found, partial)
+    os.replace(partial, path)
+    return path
+
+
+def clean(text: str) -> str:
+    """The text as upstream has it before it is cut into tokens: entities as letters, single spaces."""
+    return " ".join(html.unescape(html.unescape(text)).split())
+
+
+def _load(folder: Path) -> tuple:
+    try:
+        from transformers import AutoTokenizer, UMT5EncoderModel
+    except ImportError as error:
+        reason = 'needs transformers; run: pip install "transformers>=4.49" sentencepiece'
+        raise GeneratorError(f"embedding a prompt {reason}") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        network = UMT5EncoderModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise GeneratorError(f"{folder} has no text_encoder/ and tokenizer/ to read: {error}") from error
+    return tokenizer, network.eval()
