@@ -7,6 +7,8 @@ network if the module's weights are mapped files. Nothing is rewritten or measur
 from __future__ import annotations
 
 import copy
+import gc
+import mmap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -151,15 +153,19 @@ def trace_bare(
             value.const_value = None  # so that nothing computes with what the twin holds: noise
     with quiet():
         program.optimize()
-    strip(program.model)
-    attach(program.model, weights)
-    return program.model, _work(spec, twin)
+    graph = program.model
+    del program
+    gc.collect()  # torch's own graphs are circles
+    strip(graph)
+    attach(graph, weights)
+    return graph, _work(spec, twin)
 
 
 def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[int, Weight]]:
     """A copy that computes in dtype and whose large weights hold noise; by address, what they should hold.
 
-    Untouched memory costs nothing; a processor is said to hold it, as the exporter demands.
+    The exporter demands memory of a processor; what is never touched costs none. It is mapped, as an allocator
+    would write beside it, and a page may be 2 MiB.
     """
     import torch
 
@@ -169,7 +175,8 @@ def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Mod
         if tensor.numel() <= SMALL:
             new = tensor.detach().to(to, copy=True)
         else:
-            new = torch.empty(tensor.shape, dtype=to)
+            untouched = mmap.mmap(-1, tensor.numel() * to.itemsize)
+            new = torch.frombuffer(untouched, dtype=to).view(tensor.shape)
             weights[new.data_ptr()] = Weight(tensor.detach(), to, tuple(range(tensor.ndim)))
         memo[id(tensor)] = torch.nn.Parameter(new, requires_grad=False) if parameter else new
     return copy.deepcopy(module, memo), weights

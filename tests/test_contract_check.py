@@ -11,6 +11,7 @@ import pytest
 import generators.__main__ as generators_main
 from generators.contract import load_generator
 from pipeline.contract_check import check_generator
+from tests.wan_checkpoints import SIZES, write_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -181,6 +182,12 @@ def test_a_wrong_plug_in_is_explained(write, name):
     findings = found[check]
     assert [name for name, each in found.items() if each] == [check]
     assert re.search(wrong, findings[0].wrong) and re.search(mend, findings[0].mend), str(findings[0])
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_wan_conditioners_keep_the_contract(name, tmp_path):
+    found = check_generator(load_generator(f"{name}={write_checkpoint(tmp_path, name)}"))
+    assert {check: findings for check, findings in found.items() if findings} == {}
 
 
 def test_a_component_that_cannot_be_exported_is_explained(write, tmp_path):
