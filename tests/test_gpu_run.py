@@ -88,6 +88,7 @@ def test_at_the_limit_what_was_told_is_kept_and_the_entry_is_left_for_the_next_c
 
 def test_what_hangs_is_ended_long_before_the_limit(fake, monkeypatch):
     monkeypatch.setattr(measuring, "EXTRA", 0)
+    monkeypatch.setattr(measuring, "START", 10)
     assert fake({"a": ["hang", "good"]}) == []
     entry = fake.record.data["entries"]["a"]
     assert entry["ended"] == {"hang": "ended after 4 s"} and list(entry["ways"]) == ["good"]
