@@ -7,6 +7,7 @@ python -m bench waterfall report/report.json         where the time goes, and th
 python -m bench sensitivity --out docs/sensitivity.md what the gate and the checks catch
 python -m bench backends                              engines on one clip, interleaved
 python -m bench extractor export|train                feature extractors
+python -m bench gpu                                   everything a GPU is to show; see its --help
 
 The report (index.html, report.json, report.md) goes to --out.
 """
@@ -23,6 +24,7 @@ from bench.backends import Clip, Way
 from bench.backends import compare as compare_ways
 from bench.backends import table as table_of_ways
 from bench.compare import compare
+from bench.gpu.command import ABOUT, add_gpu, run_gpu
 from bench.judge import Folders, Judge, judge_folder
 from bench.report import write_report
 from bench.rivals.entrant import load_entrant
@@ -42,7 +44,7 @@ from pipeline.script import ending, run, say
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
-COMMANDS = ("judge", "compare", "waterfall", "sensitivity", "backends", "extractor")
+COMMANDS = ("judge", "compare", "waterfall", "sensitivity", "backends", "extractor", "gpu")
 WAYS = [
     "torch:bf16", "torch-compile:fp32", "onnxruntime:fp32", "onnxruntime:fp16",
     "onnxruntime:fp32,denoise=int8-fp32", "openvino:fp32", "openvino:fp16", "openvino:bf16",
@@ -149,6 +151,15 @@ def run_backends(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def run_on_gpu(args: argparse.Namespace) -> Exit:
+    """What is to be measured on a GPU."""
+    try:
+        print(run_gpu(args))
+    except ValueError as error:
+        raise Misuse(str(error)) from error
+    return Exit.OK
+
+
 def read_json(path: Path) -> dict:
     """A report's JSON; Misuse says what is wrong with the file."""
     try:
@@ -229,6 +240,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.add_argument("--name", default="clip", help="of the extractor (clip)")
     export.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
     export.set_defaults(run_command=run_extractor_export)
+    gpu = commands.add_parser(
+        "gpu", help="on a machine with a GPU: install, test, measure", description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_gpu(gpu)
+    gpu.set_defaults(run_command=run_on_gpu)
     args = parser.parse_args(arguments)
     if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes or args.rivals):
         parser.error("give either --candidate, or --recipes and --rivals, one of them at least")

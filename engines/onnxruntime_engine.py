@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,8 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3  # errors, which are raised as well
         options.intra_op_num_threads = _threads()
         providers = _providers(device, tensorrt_cache)
+        if device != "cpu":
+            _load_libraries()
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except _errors() as error:
@@ -107,6 +111,14 @@ class OnnxRuntimeEngine:
             binding.bind_output(name, "cuda", int(_index(self.device)))
         self._session.run_with_iobinding(binding)
         return binding.copy_outputs_to_cpu()
+
+
+def _load_libraries() -> None:
+    """CUDA's and cuDNN's from their wheels, where the loader looks only if torch was imported first."""
+    import onnxruntime
+
+    with redirect_stdout(sys.stderr):  # it prints what it does not find, among manifest lines
+        onnxruntime.preload_dlls()
 
 
 def _providers(device: str, tensorrt_cache: Path | None) -> list[tuple[str, dict[str, str]]]:

@@ -75,7 +75,9 @@ class TorchEngine:
         if precision not in COMPUTE:
             raise EngineError(f"torch has no {precision} here; choose {', '.join(COMPUTE)}")
         self.spec, self.device, self.precision = spec, device, precision
-        self._module = module.eval().to(device)
+        _exact_convolutions(precision)
+        with _memory_errors(spec.name):
+            self._module = module.eval().to(device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
@@ -107,3 +109,11 @@ class TorchEngine:
         if compute is None:
             return nullcontext()
         return torch.autocast(self.device.split(":")[0], getattr(torch, compute))
+
+
+def _exact_convolutions(precision: str) -> None:
+    """In fp32, convolutions in fp32: on a GPU torch lets them round to ten bits (TF32) unless it is told."""
+    import torch
+
+    if precision == "fp32":
+        torch.backends.cudnn.allow_tf32 = False

@@ -175,7 +175,12 @@ class Tail:
 
 
 def generate(
-    generator: Generator, engines: Engines, skeletons: np.ndarray, image: np.ndarray, seed: int
+    generator: Generator,
+    engines: Engines,
+    skeletons: np.ndarray,
+    image: np.ndarray,
+    seed: int,
+    plan: StepPlan | None = None,
 ) -> np.ndarray:
     """Frames (F, H, W, 3) uint8 of a clip that is held in memory.
 
@@ -183,7 +188,7 @@ def generate(
     """
     chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
     constants = generator.condition(engines, chunks, image[None])
-    made = pieces(generator, engines, constants, len(skeletons), seed)
+    made = pieces(generator, engines, constants, len(skeletons), seed, plan)
     return np.concatenate([chunk for piece in made for chunk in piece.pixels])
 
 

@@ -117,6 +117,17 @@ def test_a_device_that_the_backend_lacks_is_named(engine, device):
     assert f"not on {device}" in backend_module(engine).why_not(device)
 
 
+def test_cudas_libraries_are_loaded_first_and_what_is_said_of_them_is_not_among_data(
+    tmp_path, monkeypatch, capsys
+):
+    import onnxruntime
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudart.so.13"))
+    with pytest.raises(EngineError, match="onnxruntime could not start CUDAExecutionProvider"):
+        OnnxRuntimeEngine(SPEC, write_graph(tmp_path / "mix.onnx"), "cuda")
+    said = capsys.readouterr()
+    assert "libcudart.so.13" in said.err and not said.out
+
+
 @pytest.mark.parametrize("name", ["engines.onnxruntime_engine", "engines.openvino_engine", "engines.load"])
 def test_importing_a_backend_imports_no_framework(name):
     code = f"import sys, {name}; print(sorted({{'torch', 'onnxruntime', 'openvino'}} & set(sys.modules)))"

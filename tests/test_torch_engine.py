@@ -157,3 +157,21 @@ def test_half_precisions_round_as_they_should_and_give_the_specs_dtype(precision
 def test_a_precision_that_torch_lacks_is_refused():
     with pytest.raises(EngineError, match="torch has no int8 here; choose fp32, fp16, bf16"):
         TorchEngine(SPEC, Mix(), precision="int8")
+
+
+class TooLarge(Mix):
+    def to(self, device):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB.\nmore")
+
+
+def test_weights_that_do_not_fit_into_a_gpus_memory_are_a_memory_error():
+    with pytest.raises(MemoryError, match="^mix: CUDA out of memory. Tried to allocate 3 GiB.$"):
+        TorchEngine(SPEC, TooLarge())
+
+
+def test_fp32_is_fp32_in_convolutions_too(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    TorchEngine(SPEC, Mix(), precision="fp16")
+    assert torch.backends.cudnn.allow_tf32
+    TorchEngine(SPEC, Mix())
+    assert not torch.backends.cudnn.allow_tf32
