@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BUNDLED = {"presenter": "generators.presenter.generator:Presenter"}
 # Made from a folder of weights that is yours; its own documentation says what lies there.
 FROM_FOLDER = {
+    "mimicmotion": "generators.mimicmotion.generator:MimicMotion",
     "wan-animate": "generators.wan.animate:Animate",
     "wan-fun-control": "generators.wan.fun_control:FunControl",
     "wan-unianimate": "generators.wan.unianimate:UniAnimate",
@@ -45,7 +46,7 @@ class Generator(Protocol):
     components: Mapping[str, ComponentSpec]
     sources: Sequence[Path]  # files that decide what build gives: weights and the networks' code
     grid: Grid
-    guidance: float
+    guidance: float | tuple[float, float]  # of all frames, or of the first and the last, evenly between
     windows: WindowRule | Carry
     frame_axis: int
     size: tuple[int, int]  # width, height of the output

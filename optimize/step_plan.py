@@ -123,11 +123,17 @@ class Walk:
 
     Predictions are those of the whole clip, blended over its windows, so that what is kept belongs to no
     single window. taken: the letters of what was done so far, F too where the guard has asked for it.
-    frame_axis: of the latents, whose last axes are height and width.
+    guidance: of all frames, or an array that goes over the latents. frame_axis: of the latents, whose last
+    axes are height and width.
     """
 
     def __init__(
-        self, plan: StepPlan, grid: Grid, guidance: float, latents: np.ndarray, frame_axis: int = 2
+        self,
+        plan: StepPlan,
+        grid: Grid,
+        guidance: float | np.ndarray,
+        latents: np.ndarray,
+        frame_axis: int = 2,
     ) -> None:
         plan.check_steps(grid.steps)
         self._channel_axis = channels_beside(frame_axis, latents.ndim)

@@ -45,6 +45,7 @@ class Predictor:
     ) -> None:
         self.frames = len(sources)
         self._generator, self._cuts, self._tick = generator, cuts, tick
+        self._sources = sources
         if isinstance(engine, SplitEngine):
             self._evaluate = engine.clip(constants, sources)
         else:
@@ -84,6 +85,17 @@ class Predictor:
             self._tick()
         return tuple(blend.result() for blend in blends)
 
+    @property
+    def guidance(self) -> float | np.ndarray:
+        """The generator's guidance, or where it changes over a clip that of each latent frame."""
+        generator = self._generator
+        if not isinstance(generator.guidance, tuple):
+            return generator.guidance
+        own = np.linspace(*generator.guidance, self._sources.max() + 1, dtype=np.float32)
+        shape = [1] * 5
+        shape[generator.frame_axis] = -1
+        return own[self._sources].reshape(shape)
+
 
 def sample(
     generator: Generator,
@@ -108,7 +120,7 @@ def sample(
 def walked(generator: Generator, predict: Predictor, noise: np.ndarray, plan: StepPlan | None) -> Walk:
     """A walk from noise to the end of the grid."""
     walk = Walk(
-        plan or base_plan(generator), generator.grid, generator.guidance, noise, generator.frame_axis
+        plan or base_plan(generator), generator.grid, predict.guidance, noise, generator.frame_axis
     )
     for step in range(generator.grid.steps):
         walk.advance(step, *predict(walk.latents, step, walk.action(step)))

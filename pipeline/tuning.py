@@ -62,6 +62,11 @@ class Case:
         """The blended conditional prediction, and at F the unconditional one."""
         return self._predict(latents, step, action)
 
+    @property
+    def guidance(self) -> float | np.ndarray:
+        """What its predictions are guided with."""
+        return self._predict.guidance
+
     def noise(self) -> np.ndarray:
         """Where every run of this request begins."""
         return self._generator.noise(self._predict.frames, self.request.seed)
@@ -74,7 +79,7 @@ class Case:
         """Run the base model's plan, keep its latents on disk; the inner products of all that it made."""
         generator, kept = self._generator, ([], [], [])
         plan, axis = base_plan(generator), generator.frame_axis
-        walk = Walk(plan, generator.grid, generator.guidance, self.noise(), axis)
+        walk = Walk(plan, generator.grid, self.guidance, self.noise(), axis)
         self.folder.mkdir(parents=True, exist_ok=True)
         for step in range(generator.grid.steps):
             np.save(self._file(step), walk.latents)
@@ -197,7 +202,7 @@ class Workbench:
         self._started = None
 
     def _walk(self, case: Case, plan, generator: Generator, tick: Callable[[], None]) -> np.ndarray:
-        walk = Walk(plan, generator.grid, generator.guidance, case.noise(), generator.frame_axis)
+        walk = Walk(plan, generator.grid, case.guidance, case.noise(), generator.frame_axis)
         for step in range(generator.grid.steps):
             action = walk.action(step)
             walk.advance(step, *case.predict(walk.latents, step, action))

@@ -68,7 +68,7 @@ def test_an_overlap_fades_from_one_window_to_the_next():
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_weights_are_positive_symmetric_and_flat_between_the_overlaps(rule):
-    weights = rule.weights
+    weights = rule.weights(rule.length)
     assert weights.dtype == np.float32 and weights.shape == (rule.length,)
     assert weights.min() > 0
     np.testing.assert_array_equal(weights, weights[::-1])
