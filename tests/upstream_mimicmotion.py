@@ -1,4 +1,4 @@
-"""MimicMotion's pipeline, written down plainly from its published description: diffusers' own classes, no rewrites.
+"""MimicMotion's pipeline, written down plainly from its description: diffusers' own classes, no rewrites.
 
 Weights and sums are fp32 here. What upstream's half precision does to levels, times and latents stays.
 """
@@ -53,8 +53,11 @@ def halves(path):
 
 
 @torch.inference_mode()
-def generate(upstream, skeletons, image, seed, tile, overlap, steps, guidance=(2.0, 2.0)):
-    """Frames (F, H, W, 3) uint8. skeletons (F, H, W, 3), image (H, W, 3), at a size of multiples of 64."""
+def generate(upstream, skeletons, image, seed, guidance=(2.0, 2.0), shown=None, tile=6, overlap=2, steps=3):
+    """Frames (F, H, W, 3) uint8. skeletons (F, H, W, 3), image (H, W, 3), at a size of multiples of 64.
+
+    shown: only as many frames are decoded.
+    """
     poses = torch.from_numpy(np.concatenate([skeletons[:1], skeletons])).permute(0, 3, 1, 2) / 127.5 - 1
     levels = torch.from_numpy(image).half().permute(2, 0, 1)[None] / 127.5 - 1
     picture = ((levels + 1) * 127.5).to(torch.uint8).float() / 127.5 - 1
@@ -94,7 +97,7 @@ def generate(upstream, skeletons, image, seed, tile, overlap, steps, guidance=(2
         guided = unconditional + scale * (conditional - unconditional)
         latents = scheduler.step(guided, time, latents, return_dict=False)[0].half().float()
     decoded = [upstream.vae.decode(part, num_frames=len(part)).sample
-               for part in (latents[0] / 0.18215).split(8)]
+               for part in (latents[0, :shown and shown + 1] / 0.18215).split(8)]
     pictures = (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
     return (pictures * 255.0).to(torch.uint8)[1:].permute(0, 2, 3, 1).numpy()
 

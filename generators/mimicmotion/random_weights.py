@@ -54,6 +54,9 @@ def write_folder(folder: Path, size: str) -> Path:
     clip = ClipVision(ClipSize(**configs[IMAGE_ENCODER]))
     save_file(_halves(clip), folder / IMAGE_ENCODER / HALVES[IMAGE_ENCODER])
     pose_net = PoseNet(configs[UNET]["block_out_channels"][0])
+    for layer in pose_net.modules():
+        if isinstance(layer, nn.Conv2d):  # else next to nothing arrives behind nine layers
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     unet = UNetSpatioTemporalConditionModel.from_config(configs[UNET])
     both = [(f"unet.{name}", tensor) for name, tensor in _halves(unet).items()]
     both += [(f"pose_net.{name}", tensor) for name, tensor in _halves(pose_net).items()]
