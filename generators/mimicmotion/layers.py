@@ -101,10 +101,7 @@ def _attend(layer: Attention, tokens: Tensor) -> Tensor:
 
 def _attend_along(layer: Attention, tokens: Tensor) -> Tensor:
     """Tokens (B, F, L, C) to those of the same place in all frames."""
-    query, key, value = (
-        to(tokens).unflatten(3, (layer.heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
-        for to in (layer.to_q, layer.to_k, layer.to_v)
-    )
-    mixed = F.scaled_dot_product_attention(query, key, value)  # (B * L, heads, F, size)
-    mixed = mixed.unflatten(0, (-1, tokens.shape[2])).permute(0, 3, 1, 2, 4)
-    return layer.to_out[0](mixed.flatten(3))
+    # Turned before the projections: TensorRT-RTX 1.7 builds no engine for a free B where heads are turned
+    # with them in five axes ("CHECK(new_stride_order[i1] != new_stride_order[i2]) failed").
+    mixed = _attend(layer, tokens.transpose(1, 2).flatten(0, 1))  # (B * L, F, C)
+    return mixed.unflatten(0, (-1, tokens.shape[2])).transpose(1, 2)

@@ -65,4 +65,4 @@ def write_folder(folder: Path, size: str) -> Path:
 
 
 def _halves(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
+    return {name: tensor.contiguous() for name, tensor in network.half().state_dict().items()}

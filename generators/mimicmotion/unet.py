@@ -6,6 +6,7 @@ to the picture's one token, Denoise all the others.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -158,9 +159,9 @@ def _take_out_constants(unet: UNetSpatioTemporalConditionModel, frames: int) -> 
         for part in (block.spatial_res_block, temporal):
             del part.time_emb_proj
     for block in transformers(unet):
+        embed = copy.deepcopy(block.time_pos_embed).float()
         with torch.no_grad():
-            places = block.time_proj(torch.arange(frames, device=block.proj_in.weight.device))
-            places = block.time_pos_embed(places.to(block.proj_in.weight.dtype))
+            places = embed(block.time_proj(torch.arange(frames, device=embed.linear_1.weight.device)))
         block.places = nn.Parameter(places, requires_grad=False)
         del block.time_proj, block.time_pos_embed
         for part in (block.transformer_blocks[0], block.temporal_transformer_blocks[0]):
