@@ -86,8 +86,9 @@ def tiny_unet():
     torch.manual_seed(0)
     unet = UNetSpatioTemporalConditionModel.from_config(CONFIGS["tiny"][UNET]).eval().requires_grad_(False)
     for name, weight in unet.named_parameters():
-        wide = 3.0 if "to_q" in name or "to_k" in name else 0.5  # else attention is to all tokens alike
-        weight.data = torch.randn_like(weight) * (wide / weight[0].numel() ** 0.5 if weight.ndim > 1 else 0.3)
+        wide = 3.0 if "to_q" in name or "to_k" in name else 1.0  # else attention is to all tokens alike
+        spread = wide / weight[0].numel() ** 0.5 if weight.ndim > 1 else 0.3
+        weight.data = torch.randn_like(weight) * spread + (weight.ndim == 1 and name.endswith("weight"))
     return unet
 
 
