@@ -8,7 +8,7 @@ from pathlib import Path
 
 from generators.clip.size import ClipSize
 from generators.contract import GeneratorError
-from generators.settings import read_settings
+from generators.settings import FILE, read_settings
 from generators.weight_files import weight_files
 
 UNET, VAE, IMAGE_ENCODER = "unet", "vae", "image_encoder"
@@ -101,7 +101,8 @@ class Folder:
         """All that decides what the networks are."""
         configs = [self.path / part / "config.json" for part in (UNET, VAE, IMAGE_ENCODER)]
         weights = [self.checkpoint, self.part(VAE), self.part(IMAGE_ENCODER)]
-        return (*configs, *(file for path in weights for file in weight_files(path)))
+        settings = [self.path / FILE] * (self.path / FILE).is_file()
+        return (*settings, *configs, *(file for path in weights for file in weight_files(path)))
 
     def _config(self, part: str) -> dict:
         path = self.path / part / "config.json"

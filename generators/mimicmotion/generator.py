@@ -139,8 +139,9 @@ class MimicMotion:
         EngineError: a number overflowed on the way.
         """
         width, height = self.size
-        for start in range(0, latents.shape[1], self.chunk):
-            made = engines["decode"](latents=np.ascontiguousarray(latents[0, start : start + self.chunk]))
+        chunk = self._folder.settings.chunk  # self.chunk may be less for want of memory; pixels hang on this
+        for start in range(0, latents.shape[1], chunk):
+            made = engines["decode"](latents=np.ascontiguousarray(latents[0, start : start + chunk]))
             if not np.isfinite(made["sizes"]).all():
                 last = start + len(made["sizes"]) - 1
                 raise EngineError(
