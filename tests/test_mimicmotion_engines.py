@@ -126,7 +126,7 @@ def test_infer_makes_on_graphs_the_videos_that_torch_makes_and_the_judge_agrees(
         built, make_data, run_main, monkeypatch, tmp_path):
     generator, folder, _ = built
     monkeypatch.setenv("VIVACE_BUILT", str(folder))
-    data, kind = make_data({"a": 4, "b": 9}, size=(64, 64)), f"mimicmotion={generator.sources[0].parents[1]}"
+    data, kind = make_data({"a": 4, "b": 9}, size=(64, 64)), f"mimicmotion={generator.sources[0].parent}"
     answers = {backend: run_main(infer, "--data", data, "--out", tmp_path / backend, "--generator", kind,
                                  "--backend", backend, "--lossless", "--json")
                for backend in ("torch", "onnxruntime")}

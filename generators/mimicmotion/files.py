@@ -24,7 +24,7 @@ class Settings:
     even_windows: as Anchored's even. Guidance goes evenly from the first frame's to the last one's. fps and
     motion_bucket: what the network is told. gpu: whose noise is drawn, by its number of multiprocessors
     (A100: 108, H100 and H200: 132); 0: a processor's. half: times and latents are kept in half precision
-    between steps, as upstream does.
+    between steps, as upstream does. shallow: there are components for the action H of step plans too.
     """
 
     checkpoint: str = "MimicMotion_1-1.pth"
@@ -41,6 +41,7 @@ class Settings:
     motion_bucket: int = 127
     gpu: int = 0
     half: bool = True
+    shallow: bool = False
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.chunk) < 1 or self.gpu < 0:

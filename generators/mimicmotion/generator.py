@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, Engine, EngineError, Range, TensorSpec
-from generators.contract import Constants, Engines
+from generators.contract import FULL, SHALLOW, Constants, Engines
 from generators.mimicmotion.files import Folder
 from generators.mimicmotion.picture import cover, fill_up, halved_levels
 from generators.noise import CudaNormal, torch_normal
@@ -74,7 +74,11 @@ class MimicMotion:
             TensorSpec("attended", ("b", folder.attended)),
         )
         ranges = {"b": Range(1, 1, 2), "f": Range(2, settings.tile, settings.tile)}
-        yield ComponentSpec("denoise", Cadence.STEP, seen, (TensorSpec("v", window),), ranges)
+        v, features = TensorSpec("v", window), TensorSpec("features", ("b", "f", folder.channels, h, w))
+        yield ComponentSpec("denoise", Cadence.STEP, seen, (v,), ranges)
+        if settings.shallow:
+            yield ComponentSpec(FULL, Cadence.STEP, seen, (v, features), ranges)
+            yield ComponentSpec(SHALLOW, Cadence.STEP, (*seen, features), (v,), ranges)
         sizes = TensorSpec("sizes", ("n",))
         yield ComponentSpec(
             "decode", Cadence.CHUNK, (TensorSpec("latents", ("n", *latents)),), (pixels, sizes), chunk
@@ -123,15 +127,39 @@ class MimicMotion:
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
         """v of one window; the unconditional branch sees neither picture nor pose."""
+        return engine(**self._seen(latents, step, constants, conditional))["v"]
+
+    def denoise_full(
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """v of one window, and the features that denoise_shallow takes at later steps."""
+        made = engine(**self._seen(latents, step, constants, conditional))
+        return made["v"], made["features"]
+
+    def denoise_shallow(
+        self,
+        engine: Engine,
+        latents: np.ndarray,
+        step: int,
+        constants: Constants,
+        conditional: bool,
+        features: np.ndarray,
+    ) -> np.ndarray:
+        """v of one window by the features of an earlier step."""
+        return engine(**self._seen(latents, step, constants, conditional), features=features)["v"]
+
+    def _seen(
+        self, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> dict[str, np.ndarray]:
         row = slice(int(conditional), int(conditional) + 1)
-        return engine(
-            latents=self.grid.scaled(latents, step),
-            image=constants["image"],
-            pose=constants["pose"],
-            conditional=np.array([conditional], np.float32),
-            embedding=constants["embedding"][step : step + 1],
-            attended=constants["attended"][row],
-        )["v"]
+        return {
+            "latents": self.grid.scaled(latents, step),
+            "image": constants["image"],
+            "pose": constants["pose"],
+            "conditional": np.array([conditional], np.float32),
+            "embedding": constants["embedding"][step : step + 1],
+            "attended": constants["attended"][row],
+        }
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Pixels (n, H, W, 3) uint8 of chunks that begin with the reference, which is left out.

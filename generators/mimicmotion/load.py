@@ -8,22 +8,24 @@ from torch import nn
 
 from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.vision import ClipVision
-from generators.contract import GeneratorError
+from generators.contract import FULL, SHALLOW, GeneratorError
 from generators.mimicmotion.describe import Describe
 from generators.mimicmotion.files import IMAGE_ENCODER, VAE, Folder
 from generators.mimicmotion.pose_net import PoseNet
-from generators.mimicmotion.unet import Attend, Denoise, Embed
+from generators.mimicmotion.unet import Attend, Denoise, Embed, Shallow
 from generators.mimicmotion.vae import Decode, Encode, Pose
 
 
 def build_component(component: str, folder: Folder, width: int, height: int) -> nn.Module:
     """The component with the folder's weights, for pictures of that size; GeneratorError.
 
-    `denoise` keeps the file's own tensors, mapped and in half precision; the others are in float32.
+    The denoisers keep the file's own tensors, mapped and in half precision; the others are in float32.
     """
     settings = folder.settings
-    if component == "denoise":
-        return Denoise(load_unet(folder), settings.tile)
+    if component == SHALLOW:
+        return Shallow(load_unet(folder), settings.tile)
+    if component in ("denoise", FULL):
+        return Denoise(load_unet(folder), settings.tile, features=component == FULL)
     if component == "embed":
         ids = (settings.fps - 1, settings.motion_bucket, 0)  # the picture is given without noise
         made = Embed(load_unet(folder), tuple(map(float, ids)))

@@ -1,7 +1,7 @@
 """The U-Net with all that is constant taken out: what an evaluation needs, and what makes the constants.
 
-Three modules share the tensors of one diffusers U-Net: Embed has the time's layers, Attend those of attention
-to the picture's one token, Denoise all the others.
+Modules share the tensors of one diffusers U-Net: Embed has the time's layers, Attend those of attention to
+the picture's one token, Denoise all the others, and Shallow of those the first and the last few.
 """
 
 from __future__ import annotations
@@ -81,11 +81,12 @@ class Denoise(nn.Module):
     latents (B, F, 4, h, w), scaled to unit variance; image (1, 4, h, w), the picture's latents; pose (1, F,
     C, h, w), PoseNet's features; conditional (B,), 0 where the branch sees neither; embedding (B, N), a row
     of Embed; attended (B, M), rows of Attend. h and w are multiples of 8. The U-Net given is taken apart.
+    features: also give what goes into the last of the layers on the way up, (B, F, C, h, w), for Shallow.
     """
 
-    def __init__(self, unet: UNetSpatioTemporalConditionModel, frames: int) -> None:
+    def __init__(self, unet: UNetSpatioTemporalConditionModel, frames: int, features: bool = False) -> None:
         super().__init__()
-        self.unet = unet
+        self.unet, self._features = unet, features
         self._embedded = [2 * block.spatial_res_block.out_channels for block in residual_blocks(unet)]
         self._attended = [2 * block.in_channels for block in transformers(unet)]
         _take_out_constants(unet, frames)
@@ -93,10 +94,10 @@ class Denoise(nn.Module):
     def forward(
         self, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor, embedding: Tensor,
         attended: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """The prediction (B, F, 4, h, w)."""
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+        """The prediction (B, F, 4, h, w), and features if they are wanted."""
         unet, frames, dtype = self.unet, latents.shape[1], self.unet.conv_in.weight.dtype
-        x = self._enter(*(each.to(dtype) for each in (latents, image, pose, conditional)))
+        x = enter(unet, *(each.to(dtype) for each in (latents, image, pose, conditional)))
         times = iter(embedding.to(dtype).split(self._embedded, 1))
         values = iter(attended.to(dtype).split(self._attended, 1))
         skips = [x]
@@ -112,20 +113,53 @@ class Denoise(nn.Module):
         x = residual(second, x, frames, next(times))
         for level in unet.up_blocks:
             for block, attention in _pairs(level):
+                deepest = x
                 x = _layer(block, attention, torch.cat([x, skips.pop()], 1), frames, times, values)
             if level.upsamplers is not None:
                 x = enlarge(level.upsamplers[0].conv, x)
-        return self._leave(x, frames)
+        v = leave(unet, x, frames)
+        return (v, deepest.unflatten(0, (-1, frames)).float()) if self._features else v
 
-    def _enter(self, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor) -> Tensor:
-        seen = conditional[:, None, None, None, None]
-        beside = (image[:, None] * seen).expand(-1, latents.shape[1], -1, -1, -1)
-        x = self.unet.conv_in(torch.cat([latents, beside], 2).flatten(0, 1))
-        return x + (pose * seen).flatten(0, 1)
 
-    def _leave(self, x: Tensor, frames: int) -> Tensor:
-        x = self.unet.conv_out(F.silu(self.unet.conv_norm_out(x)))
-        return x.unflatten(0, (-1, frames)).float()
+class Shallow(nn.Module):
+    """Component `denoise_shallow`: the prediction of Denoise with the features of an earlier step.
+
+    Only the first convolution and the last layers are computed anew, a twelfth of the whole (DeepCache, Ma et
+    al., 2023). Inputs as Denoise has them, then features (B, F, C, h, w). The U-Net given is taken apart.
+    """
+
+    def __init__(self, unet: UNetSpatioTemporalConditionModel, frames: int) -> None:
+        super().__init__()
+        _take_out_constants(unet, frames)
+        last = unet.up_blocks[-1]
+        self.conv_in, self.conv_norm_out, self.conv_out = unet.conv_in, unet.conv_norm_out, unet.conv_out
+        self.resnet, self.attention = last.resnets[-1], last.attentions[-1]
+
+    def forward(
+        self, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor, embedding: Tensor,
+        attended: Tensor, features: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """The prediction (B, F, 4, h, w)."""
+        frames, dtype = latents.shape[1], self.conv_in.weight.dtype
+        skip = enter(self, *(each.to(dtype) for each in (latents, image, pose, conditional)))
+        time = embedding[:, -2 * self.resnet.spatial_res_block.out_channels :].to(dtype)
+        value = attended[:, -2 * self.attention.in_channels :].to(dtype)
+        x = torch.cat([features.to(dtype).flatten(0, 1), skip], 1)
+        x = _layer(self.resnet, self.attention, x, frames, iter([time]), iter([value]))
+        return leave(self, x, frames)
+
+
+def enter(ends: nn.Module, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor) -> Tensor:
+    """Latents beside the picture's through the first convolution, and the pose added to them."""
+    seen = conditional[:, None, None, None, None]
+    beside = (image[:, None] * seen).expand(-1, latents.shape[1], -1, -1, -1)
+    return ends.conv_in(torch.cat([latents, beside], 2).flatten(0, 1)) + (pose * seen).flatten(0, 1)
+
+
+def leave(ends: nn.Module, x: Tensor, frames: int) -> Tensor:
+    """The prediction (B, F, 4, h, w) of the last layer's (B * F, C, h, w)."""
+    x = ends.conv_out(F.silu(ends.conv_norm_out(x)))
+    return x.unflatten(0, (-1, frames)).float()
 
 
 def _layer(
