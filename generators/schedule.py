@@ -18,18 +18,16 @@ class Solver(Protocol):
 
 
 class Grid(Protocol):
-    """What the sampling loop asks of a grid; times mean what the generator's own denoise makes of them."""
+    """What the sampling loop asks of a grid; times mean what the generator's own denoise makes of them.
+
+    One whose latents are not of about unit variance at every time may have gains, as KarrasGrid has.
+    """
 
     steps: int
 
     @property
     def times(self) -> np.ndarray:
         """(steps + 1,) float32: where the denoiser is evaluated, and the end."""
-        ...
-
-    @property
-    def gains(self) -> np.ndarray:
-        """(steps + 1,): what a squared error of 1 in the latents of a step grows to at the end, about."""
         ...
 
     def solver(self) -> Solver:
@@ -60,11 +58,6 @@ class FlowGrid:
         if self.last:
             u[:-1] = np.linspace(1.0, self.last, self.steps)
         return (self.shift * u / (1 + (self.shift - 1) * u)).astype(np.float32)
-
-    @property
-    def gains(self) -> np.ndarray:
-        """Ones: latents have about unit variance at every time."""
-        return np.ones(self.steps + 1)
 
     def solver(self) -> FlowGrid:
         """Itself: a step needs nothing of those before."""
@@ -109,7 +102,10 @@ class KarrasGrid:
 
     @property
     def gains(self) -> np.ndarray:
-        """Of latents of unit variance, about which no more is known: their paths go as sqrt(1 + sigma^2)."""
+        """(steps + 1,): what a squared error of 1 in the latents of a step comes to at the end, about.
+
+        Of latents of unit variance, about which no more is known: their paths go as sqrt(1 + sigma^2).
+        """
         return 1 / (1 + self.sigmas.astype(np.float64) ** 2)
 
     def begin(self, noise: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ def denoiser(engines: Engines, plan: StepPlan | None) -> Engine | Pair:
 
 
 class ShallowClip(Clip):
-    """What a pair of engines answers for parts of a clip. features: of its full steps, and no other clip's."""
+    """What a pair of engines answers for parts of a clip. features: of its full steps alone."""
 
     def __init__(
         self, generator: OffersShallow, pair: Pair, constants: Constants, sources: np.ndarray

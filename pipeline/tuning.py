@@ -158,7 +158,7 @@ class Workbench:
         return total
 
     def costs(self, recipe: Recipe, say: Callable[[str], None]) -> Costs:
-        """Seconds of the recipe's engines: of an evaluated step of a window in full, and by cheaper actions."""
+        """Seconds of the recipe's engines: an evaluated step of a window in full, and by cheaper actions."""
         case, engines = self.cases[0], self._engines(recipe, say)
         windows = self.generator.windows.count(case.frames)
         taken = {}
@@ -172,8 +172,8 @@ class Workbench:
 
     @property
     def gains(self) -> np.ndarray:
-        """As the generator's grid has them."""
-        return self.generator.grid.gains
+        """As the generator's grid has them; ones without."""
+        return getattr(self.generator.grid, "gains", np.ones(self.generator.grid.steps + 1))
 
     @property
     def _shallow(self) -> StepPlan | None:
