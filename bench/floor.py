@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec
-from generators.contract import Generator
+from generators.contract import SHALLOW, Generator
 from optimize.recipe import Recipe
 from pipeline.sample import base_plan
 
@@ -18,14 +18,18 @@ TIMES = 12  # that it is timed; the least counts
 
 def calls(generator: Generator, recipe: Recipe, frames: int) -> dict[str, int]:
     """How often each component is called for a clip; a guard that fires would add to that. RecipeError."""
-    plan, windows = recipe.steps or base_plan(generator), recipe.adapt(generator).windows
+    generator = recipe.adapt(generator)
+    plan, windows = recipe.steps or base_plan(generator), generator.windows
     times = {
         Cadence.REQUEST: 1,
         Cadence.CHUNK: -(-frames // generator.chunk),
         Cadence.WINDOW: windows.count(frames),
-        Cadence.STEP: plan.calls(generator.guidance, windows, frames),
+        Cadence.STEP: plan.calls(generator.guidance, windows, frames, "FC"),
     }
-    return {name: times[spec.cadence] for name, spec in generator.components.items()}
+    found = {name: times[spec.cadence] for name, spec in generator.components.items()}
+    if SHALLOW in found:
+        found[SHALLOW] = plan.calls(generator.guidance, windows, frames, "H")
+    return found
 
 
 def operations(generator: Generator) -> dict[str, int]:

@@ -69,7 +69,7 @@ def export_onnx(
     present = None if target.force else kept(target, label, built_from)
     if present:
         return present
-    module = model.build(component).eval()
+    module = model.build(component).eval().float()  # weights may be stored in half precision
     inputs = example_inputs(spec)
     rewritten, changes = rewriting.apply(module, inputs) if rewriting else (module, [])
     for change in changes:

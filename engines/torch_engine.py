@@ -62,7 +62,7 @@ def _memory_errors(component: str) -> Iterator[None]:
 
 
 class TorchEngine:
-    """Runs a torch module whose positional inputs and outputs follow the spec's order.
+    """Runs a torch module whose positional inputs and outputs follow the spec's order, its weights in fp32.
 
     precision: one of COMPUTE, else EngineError.
     """
@@ -77,7 +77,7 @@ class TorchEngine:
         self.spec, self.device, self.precision = spec, device, precision
         _exact_convolutions(precision)
         with _memory_errors(spec.name):
-            self._module = module.eval().to(device)
+            self._module = module.eval().float().to(device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 BUNDLED = {"presenter": "generators.presenter.generator:Presenter"}
 # Made from a folder of weights that is yours; its own documentation says what lies there.
 FROM_FOLDER = {
+    "mimicmotion": "generators.mimicmotion.generator:MimicMotion",
     "wan-animate": "generators.wan.animate:Animate",
     "wan-fun-control": "generators.wan.fun_control:FunControl",
     "wan-unianimate": "generators.wan.unianimate:UniAnimate",
 }
+# Components of a generator that offers the action H of step plans: `denoise` that gives features of the
+# window beside its prediction, and a small one that makes a prediction of such features of an earlier step.
+FULL, SHALLOW = "denoise_full", "denoise_shallow"
 Engines = Mapping[str, Engine]
 Constants = Mapping[str, np.ndarray]
 
@@ -45,7 +49,7 @@ class Generator(Protocol):
     components: Mapping[str, ComponentSpec]
     sources: Sequence[Path]  # files that decide what build gives: weights and the networks' code
     grid: Grid
-    guidance: float
+    guidance: float | tuple[float, float]  # of all frames, or of the first and the last, evenly between
     windows: WindowRule | Carry
     frame_axis: int
     size: tuple[int, int]  # width, height of the output
@@ -85,6 +89,28 @@ class Generator(Protocol):
         ...
 
 
+class OffersShallow(Generator, Protocol):
+    """A generator with the components FULL and SHALLOW, for the action H of step plans."""
+
+    def denoise_full(
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What denoise gives, by the engine of FULL, and the window's features."""
+        ...
+
+    def denoise_shallow(
+        self,
+        engine: Engine,
+        latents: np.ndarray,
+        step: int,
+        constants: Constants,
+        conditional: bool,
+        features: np.ndarray,
+    ) -> np.ndarray:
+        """What denoise would give, by the engine of SHALLOW from features of an earlier step, same branch."""
+        ...
+
+
 class Carrying(Generator, Protocol):
     """A generator whose windows follow on one another: windows is a Carry, and per_frame is empty."""
 
@@ -116,6 +142,17 @@ def load_generator(name: str) -> Generator:
             f"{attribute} in {path} lacks {missing}; generators/contract.py says what each is for"
         )
     return generator
+
+
+def offers_shallow(generator: Generator) -> bool:
+    """Whether step plans of this generator may have the action H."""
+    return {FULL, SHALLOW} <= set(generator.components)
+
+
+def needed(components: Mapping[str, ComponentSpec], shallow: bool) -> dict[str, ComponentSpec]:
+    """The components that a run has to have. shallow: its plan has the action H, which has no `denoise`."""
+    spare = {"denoise"} if shallow else {FULL, SHALLOW}
+    return {name: spec for name, spec in components.items() if name not in spare}
 
 
 def _class(place: str) -> type[Generator]:

@@ -18,7 +18,10 @@ class Solver(Protocol):
 
 
 class Grid(Protocol):
-    """What the sampling loop asks of a grid; times mean what the generator's own denoise makes of them."""
+    """What the sampling loop asks of a grid; times mean what the generator's own denoise makes of them.
+
+    One whose latents are not of about unit variance at every time may have gains, as KarrasGrid has.
+    """
 
     steps: int
 
@@ -63,3 +66,66 @@ class FlowGrid:
     def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
         """Latents at times[step + 1] from latents at times[step] and the flow (noise minus clean) there."""
         return latents + (self.times[step + 1] - self.times[step]) * flow
+
+
+@dataclass(frozen=True)
+class KarrasGrid:
+    """Euler steps on the sigmas of Karras et al. (2022) for a model that predicts v: Stable Video Diffusion.
+
+    Latents at a step are clean ones plus sigma times noise. half: the base model keeps times and latents in
+    half precision between steps, so at the first sigma of 700 latents are rounded to halves.
+    """
+
+    steps: int
+    least: float = 0.002
+    most: float = 700.0
+    rho: float = 7.0
+    half: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.least < self.most:
+            raise ValueError(
+                f"a grid needs steps >= 1 and 0 < least < most, got {self.steps}, {self.least}, {self.most}"
+            )
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """(steps + 1,) float32, from most to least, then 0."""
+        most, least = self.most ** (1 / self.rho), self.least ** (1 / self.rho)
+        sigmas = (most + np.linspace(0, 1, self.steps) * (least - most)) ** self.rho
+        return np.append(sigmas, 0).astype(np.float32)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32: a quarter of the sigmas' logarithms, as the network sees them."""
+        return np.append(self.stored(np.float32(0.25) * np.log(self.sigmas[:-1])), np.float32(-np.inf))
+
+    @property
+    def gains(self) -> np.ndarray:
+        """(steps + 1,): what a squared error of 1 in the latents of a step comes to at the end, about.
+
+        Of latents of unit variance, about which no more is known: their paths go as sqrt(1 + sigma^2).
+        """
+        return 1 / (1 + self.sigmas.astype(np.float64) ** 2)
+
+    def begin(self, noise: np.ndarray) -> np.ndarray:
+        """Latents to begin with, from unit noise."""
+        return self.stored(self.stored(noise) * np.sqrt(self.sigmas[0] ** 2 + 1))
+
+    def scaled(self, latents: np.ndarray, step: int) -> np.ndarray:
+        """Latents of that step at unit variance, as the network sees them."""
+        return self.stored(latents / np.sqrt(self.sigmas[step] ** 2 + 1))
+
+    def solver(self) -> KarrasGrid:
+        """Itself: a step needs nothing of those before."""
+        return self
+
+    def advance(self, latents: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
+        """Latents at step + 1 from those at step and the guided v there."""
+        sigma, following = self.sigmas[step], self.sigmas[step + 1]
+        clean = v * (-sigma / np.sqrt(sigma**2 + 1)) + latents / (sigma**2 + 1)
+        return self.stored(latents + (latents - clean) / sigma * (following - sigma))
+
+    def stored(self, array: np.ndarray) -> np.ndarray:
+        """float32 of the array as the base model keeps it."""
+        return array.astype(np.float16 if self.half else np.float32).astype(np.float32)

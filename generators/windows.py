@@ -14,7 +14,7 @@ class WindowRule(Protocol):
     The rule of blending is any frozen dataclass that answers this; a recipe may replace its `overlap`.
     """
 
-    length: int  # latent frames of a window
+    length: int  # latent frames of the longest window
 
     @property
     def frames(self) -> int:
@@ -34,16 +34,15 @@ class WindowRule(Protocol):
         ...
 
     def places(self, frames: int) -> list[np.ndarray]:
-        """Each window's (length,) places among the latent frames that are sampled."""
+        """Each window's places among the latent frames that are sampled; at most `length` of them."""
         ...
 
     def count(self, frames: int) -> int:
         """How many windows a clip is sampled in."""
         ...
 
-    @property
-    def weights(self) -> np.ndarray:
-        """(length,) float32 weights of a window's predictions where windows overlap."""
+    def weights(self, length: int) -> np.ndarray:
+        """(length,) float32 weights of the predictions of a window that long, where windows overlap."""
         ...
 
 
@@ -104,12 +103,71 @@ class Windows:
         regular = list(range(0, last + 1, stride))
         return regular if regular[-1] == last else [*regular, last]
 
-    @property
-    def weights(self) -> np.ndarray:
+    def weights(self, length: int) -> np.ndarray:
         """(length,) float32 blending weights: a ramp over each overlap, flat between."""
-        place = np.arange(self.length)
+        place = np.arange(length)
         ramp = np.minimum(place, place[::-1]) + 1
         return (np.minimum(ramp, self.overlap + 1) / (self.overlap + 1)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """MimicMotion's rule: frame 0 of the latents is the reference, and in every window, the clip behind it.
+
+    length: latent frames of a window, the reference among them. Runs of the others begin length - overlap
+    apart, so they share one frame less than overlap; a last one is moved back to stay full. A clip shorter
+    than a window is filled with its last frame. Weights are a triangle over the window.
+    even: as few windows, all of the length that the clip needs, at the same overlap. A clip one frame longer
+    than a window costs 1.1 times its frames instead of 2, and a shorter one no more than its own; but
+    predictions change with a window's length.
+    """
+
+    length: int
+    overlap: int
+    even: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.overlap < self.length:
+            raise ValueError(
+                f"windows need 0 < overlap < length, got overlap {self.overlap} of {self.length}"
+            )
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip that fills one window."""
+        return self.length - 1
+
+    def latent_frames(self, frames: int) -> int:
+        """One for each frame, and the reference."""
+        return 1 + grouped(frames, 1)
+
+    def sources(self, frames: int) -> np.ndarray:
+        """Each latent frame sees its own conditions; a clip shorter than a window is filled with the last."""
+        own = self.latent_frames(frames)
+        return np.minimum(np.arange(own if self.even else max(own, self.length)), own - 1)
+
+    def places(self, frames: int) -> list[np.ndarray]:
+        """Each window's places among the latent frames that are sampled: 0, then a run."""
+        clip = len(self.sources(frames)) - 1
+        shared, run = self.overlap - 1, self.length - 1
+        if self.even:
+            count = max(1, -(-(clip - shared) // (run - shared)))
+            run = -(-(clip + (count - 1) * shared) // count)
+            starts = np.linspace(1, clip - run + 1, count).round().astype(int).tolist()
+        else:
+            starts = list(range(1, clip - run + 2, self.length - self.overlap))
+            if starts[-1] < clip - run + 1:
+                starts.append(clip - run + 1)
+        return [np.concatenate([[0], np.arange(start, start + run)]) for start in starts]
+
+    def count(self, frames: int) -> int:
+        """How many windows a clip of that many frames is sampled in."""
+        return len(self.places(frames))
+
+    def weights(self, length: int) -> np.ndarray:
+        """(length,) float32: a triangle, least at both ends."""
+        u = (np.arange(length, dtype=np.float32) + np.float32(0.5)) * np.float32(2) / np.float32(length)
+        return np.minimum(u, 2 - u)
 
 
 @dataclass(frozen=True)
@@ -151,10 +209,9 @@ class Carry:
         grouped(frames, 1)
         return max(1, -(-(frames - self.keep) // (self.frames - self.keep)))
 
-    @property
-    def weights(self) -> np.ndarray:
+    def weights(self, length: int) -> np.ndarray:
         """(length,) ones: no two windows predict the same latents."""
-        return np.ones(self.length, np.float32)
+        return np.ones(length, np.float32)
 
 
 def overlapping(windows: WindowRule | Carry, overlap: int) -> WindowRule:
@@ -168,19 +225,19 @@ class Blend:
     """Weighted mean of window predictions over a clip, along one axis."""
 
     def __init__(self, windows: WindowRule | Carry, like: np.ndarray, axis: int) -> None:
-        shape = [1] * like.ndim
-        shape[axis] = -1
-        self._axis = axis
-        self._weights = windows.weights.reshape(shape)
+        self._windows, self._axis = windows, axis
         self._sum = np.zeros_like(like)
+        shape = [1] * like.ndim
         shape[axis] = like.shape[axis]
         self._total = np.zeros(shape, like.dtype)
 
     def add(self, place: np.ndarray, prediction: np.ndarray) -> None:
         """Add the prediction of the window that has those frames."""
         part = (slice(None),) * self._axis + (place,)
-        self._sum[part] += prediction * self._weights
-        self._total[part] += self._weights
+        weights = self._windows.weights(len(place))
+        weights = weights.reshape([-1 if axis == self._axis else 1 for axis in range(self._sum.ndim)])
+        self._sum[part] += prediction * weights
+        self._total[part] += weights
 
     def result(self) -> np.ndarray:
         """The blended prediction of the whole clip; every frame must have been covered."""

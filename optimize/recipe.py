@@ -8,16 +8,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engines.load import BACKENDS
 from engines.precision import PrecisionError, choose_precisions
 from engines.unknown import unknown
+from generators.contract import FULL, SHALLOW, Generator, needed, offers_shallow
 from generators.windows import overlapping
 from optimize.step_plan import StepPlan, StepPlanError, channels_beside
-
-if TYPE_CHECKING:
-    from generators.contract import Generator
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -87,8 +84,18 @@ class Recipe:
         return {**found, "steps": {key: value for key, value in steps.items() if value}}
 
     def adapt(self, generator: Generator) -> Generator:
-        """A copy of the generator with this recipe's windows. RecipeError: the two do not go together."""
-        adapted = copy.copy(generator)
+        """A copy of the generator with this recipe's windows, and no components that it does not run.
+
+        RecipeError: the two do not go together.
+        """
+        adapted, shallow = copy.copy(generator), self.steps is not None and self.steps.shallow
+        if shallow and not offers_shallow(generator):
+            raise RecipeError(
+                f"recipe {self.name}: steps.actions: H needs the components {FULL} and {SHALLOW}, which "
+                f"{generator.name} has not; its documentation says how to have them, if at all"
+            )
+        if offers_shallow(generator):
+            adapted.components = needed(generator.components, shallow)
         try:
             if self.steps is not None:
                 self.steps.check_steps(generator.grid.steps)

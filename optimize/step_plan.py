@@ -11,7 +11,7 @@ import numpy as np
 from generators.schedule import Grid
 from generators.windows import Carry, WindowRule, overlapping
 
-BRANCHES = {"F": 2, "C": 1, "S": 0}  # evaluated by an action
+BRANCHES = {"F": 2, "C": 1, "H": 2, "S": 0}  # evaluated by an action
 LESS_EXACT = "a precision that is too low, or damaged weights? Try --precision fp32, or another --backend"
 TERMS = 4  # of a jump: latents, conditional prediction, difference of the branches, prediction before
 
@@ -25,7 +25,8 @@ class StepPlan:
     """What each step of the base grid does; the plan of all F without jumps is the base model's run.
 
     actions: a letter a step. F evaluates both branches of guidance; C the conditional one only, with the
-    difference of the branches as the last F left it; S evaluates nothing. The first is F.
+    difference of the branches as the last F left it; H both branches by a shallow engine, from features that
+    the last F kept, of generators that offer it; S evaluates nothing. The first is F.
     jumps: a row for each evaluated step: what latents at the next one (or the end) are made of, as factors
     of latents, conditional prediction, difference of the branches (conditional minus unconditional) and the
     conditional prediction of the evaluated step before (0 for the first). The tuner fits them to base runs.
@@ -81,27 +82,41 @@ class StepPlan:
 
     @property
     def evaluated(self) -> list[int]:
-        """The steps that are F or C, in order."""
+        """The steps that are not S, in order."""
         return [step for step, action in enumerate(self.actions) if action != "S"]
 
     @property
     def branches(self) -> int:
-        """How many branches are evaluated in all, for each window."""
+        """How many branches are evaluated in all, for each window; shallow ones count as others."""
         return sum(BRANCHES[action] for action in self.actions)
 
     def windows(self, step: int, own: WindowRule | Carry) -> WindowRule | Carry:
         """A step's windows; own: the generator's, which later steps have. ValueError: none overlap so."""
         planned = dict(zip(self.evaluated, self.overlaps, strict=False))
+        if self.actions[step] == "H":  # features are those of windows
+            step = self.actions.rindex("F", 0, step)
         return overlapping(own, planned[step]) if step in planned else own
 
-    def calls(self, guidance: float, own: WindowRule | Carry, frames: int) -> int:
+    @property
+    def shallow(self) -> bool:
+        """Whether it has the action H."""
+        return "H" in self.actions
+
+    def calls(
+        self,
+        guidance: float | tuple[float, float],
+        own: WindowRule | Carry,
+        frames: int,
+        actions: str = "".join(BRANCHES),
+    ) -> int:
         """How often the denoiser is evaluated for a clip: a branch of a window at a step is one.
 
-        At guidance 1 the unconditional branch cancels.
+        At guidance 1 the unconditional branch cancels. actions: at which only.
         """
         return sum(
             self.windows(step, own).count(frames) * (1 if guidance == 1.0 else BRANCHES[self.actions[step]])
             for step in self.evaluated
+            if self.actions[step] in actions
         )
 
     def check_steps(self, steps: int) -> None:
@@ -123,11 +138,17 @@ class Walk:
 
     Predictions are those of the whole clip, blended over its windows, so that what is kept belongs to no
     single window. taken: the letters of what was done so far, F too where the guard has asked for it.
-    frame_axis: of the latents, whose last axes are height and width.
+    guidance: of all frames, or an array that goes over the latents. frame_axis: of the latents, whose last
+    axes are height and width.
     """
 
     def __init__(
-        self, plan: StepPlan, grid: Grid, guidance: float, latents: np.ndarray, frame_axis: int = 2
+        self,
+        plan: StepPlan,
+        grid: Grid,
+        guidance: float | np.ndarray,
+        latents: np.ndarray,
+        frame_axis: int = 2,
     ) -> None:
         plan.check_steps(grid.steps)
         self._channel_axis = channels_beside(frame_axis, latents.ndim)

@@ -10,7 +10,7 @@ products of the tensors of a run, so the tensors themselves are kept only until 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,17 +56,18 @@ def fit(products: np.ndarray, target: int, basis: Sequence[int]) -> tuple[np.nda
 class Gram:
     """Inner products of all tensors of base runs over N steps, as means over elements, summed over videos.
 
-    products: (3N + 1, 3N + 1) float64; rows are x_0 ... x_N, c_0 ... c_(N-1), d_0 ... d_(N-1). Videos count
-    alike, however long they are.
+    products: (R, R) float64, R = 3N + 1 + 2P; rows are x_0 ... x_N, c_0 ... c_(N-1), d_0 ... d_(N-1). Videos
+    count alike, however long they are. shallow: P pairs (i, m), for each of which two rows follow: c and d of
+    step i by a shallow engine with what the full step m kept.
     """
 
     products: np.ndarray
     videos: int = 1
+    shallow: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        rows = len(self.products)
-        if rows < 4 or rows % 3 != 1 or self.products.shape != (rows, rows) or self.videos < 1:
-            shape = self.products.shape
+        rows, shape = len(self.products) - 2 * len(self.shallow), self.products.shape
+        if rows < 4 or rows % 3 != 1 or shape[1:] != shape[:1] or self.videos < 1:
             raise ValueError(
                 f"a Gram needs 3N + 1 rows and columns and videos >= 1, got {shape} and {self.videos}"
             )
@@ -75,25 +76,37 @@ class Gram:
 
     @classmethod
     def of(
-        cls, latents: Sequence[np.ndarray], conditional: Sequence[np.ndarray], delta: Sequence[np.ndarray]
+        cls,
+        latents: Sequence[np.ndarray],
+        conditional: Sequence[np.ndarray],
+        delta: Sequence[np.ndarray],
+        shallow: Mapping[tuple[int, int], tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> Gram:
-        """Of one video: N + 1 latents, N conditional predictions, N deltas, each list along the grid."""
+        """Of one video: N + 1 latents, N conditional predictions, N deltas, each list along the grid.
+
+        shallow: by (i, m) the conditional prediction and the delta of step i from what step m kept.
+        """
         counts = len(latents), len(conditional), len(delta)
         if counts[1] < 1 or counts != (counts[1] + 1, counts[1], counts[1]):
             raise ValueError(
                 f"N steps have N + 1 latents, N conditional predictions and N deltas, got {counts}"
             )
-        return cls(inner_products([*latents, *conditional, *delta]))
+        measured = shallow or {}
+        both = [tensor for pair in measured.values() for tensor in pair]
+        return cls(inner_products([*latents, *conditional, *delta, *both]), shallow=tuple(measured))
 
     def __add__(self, other: Gram) -> Gram:
-        if self.steps != other.steps:
-            raise ValueError(f"videos of {self.steps} and {other.steps} steps; capture them on one grid")
-        return Gram(self.products + other.products, self.videos + other.videos)
+        if self.steps != other.steps or self.shallow != other.shallow:
+            raise ValueError(
+                f"videos of {self.steps} and {other.steps} steps, with {len(self.shallow)} and "
+                f"{len(other.shallow)} shallow ones; capture them alike"
+            )
+        return Gram(self.products + other.products, self.videos + other.videos, self.shallow)
 
     @property
     def steps(self) -> int:
         """N, the steps of the grid."""
-        return len(self.products) // 3
+        return (len(self.products) - 2 * len(self.shallow)) // 3
 
     def latents(self, step: int) -> int:
         """The row of the latents that step starts from; step N gives the result's."""
@@ -108,6 +121,11 @@ class Gram:
         rows = (step, conditional + step, delta + full)
         return rows if before is None else (*rows, conditional + before)
 
+    def shallow_basis(self, number: int, before: int) -> tuple[int, ...]:
+        """Rows as basis() has them for the pair of that number: its own c and d instead of the step's."""
+        first = 3 * self.steps + 1 + 2 * number
+        return self.shallow[number][0], first, first + 1, self.steps + 1 + before
+
     def fit(self, target: int, basis: Sequence[int]) -> tuple[np.ndarray, float]:
         """Weights over all videos, and the mean square error of an element; target and basis are rows."""
         return fit(self.products / self.videos, target, basis)
@@ -115,7 +133,8 @@ class Gram:
     def save(self, path: Path) -> None:
         """Write to an .npz file."""
         with path.open("wb") as file:
-            np.savez(file, products=self.products, videos=self.videos)
+            pairs = np.array(self.shallow, int).reshape(-1, 2)
+            np.savez(file, products=self.products, videos=self.videos, shallow=pairs)
 
     @classmethod
     def load(cls, path: Path) -> Gram:
@@ -123,7 +142,8 @@ class Gram:
         try:
             with path.open("rb") as file:
                 found = np.load(file, allow_pickle=False)
-                return cls(found["products"], int(found["videos"]))
+                pairs = found["shallow"].tolist() if "shallow" in found else []
+                return cls(found["products"], int(found["videos"]), tuple(map(tuple, pairs)))
         except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: holds no inner products ({error}); capture them again") from error
 
@@ -151,10 +171,24 @@ def jump_errors(gram: Gram) -> tuple[np.ndarray, np.ndarray]:
     return full, conditional
 
 
+def shallow_errors(gram: Gram) -> np.ndarray:
+    """As jump_errors' conditional, after a shallow step: (N, N, N, N + 1), [i, k, m, j]; inf if not measured.
+
+    m is the full step whose features are taken, k >= m the one evaluated before, which counts as a full one.
+    """
+    steps, products = gram.steps, gram.products / gram.videos
+    errors = np.full((steps, steps, steps, steps + 1), np.inf)
+    for number, (i, m) in enumerate(gram.shallow):
+        rows = np.array([gram.shallow_basis(number, k) for k in range(m, i)])
+        errors[i, m:i, m, i + 1 :] = _fits(products, rows, np.arange(i + 1, steps + 1))[1]
+    return errors
+
+
 def weigh_kept(full: np.ndarray, conditional: np.ndarray, weight: float) -> np.ndarray:
     """The conditional table with what a kept delta adds to a full step's error counted 1 + weight times.
 
-    A kept delta errs in the same direction jump after jump, so its errors add up as a sum and not as squares.
+    So with a table of shallow steps, which have kept features. A kept delta errs in the same direction jump
+    after jump, so its errors add up as a sum and not as squares.
     """
     added = np.zeros_like(conditional)
     np.subtract(conditional, full[:, :, None], out=added, where=np.isfinite(conditional))

@@ -14,7 +14,7 @@ from optimize.goal import Goal, Judged
 from optimize.planner import Costs, Plan, Tables, front, seconds_of
 from optimize.recipe import Recipe, parse_recipe
 from optimize.step_plan import StepPlan
-from optimize.trajectory import Gram, jump_errors, weigh_kept
+from optimize.trajectory import Gram, jump_errors, shallow_errors, weigh_kept
 
 Say = Callable[[str], None]
 # What a kept difference adds to a jump's error, see trajectory.weigh_kept. With 8, predicted errors of twelve
@@ -34,8 +34,13 @@ class Bench(Protocol):
         """Inner products of the base runs."""
         ...
 
+    @property
+    def gains(self) -> np.ndarray:
+        """As planner.Tables has them."""
+        ...
+
     def costs(self, recipe: Recipe, say: Say) -> Costs:
-        """Seconds of an evaluated step of a window with the recipe's engines."""
+        """Seconds of an evaluated step of a window with the recipe's engines; of H too if capture has it."""
         ...
 
     def windows(self, recipe: Recipe) -> float:
@@ -94,9 +99,13 @@ class Tuner:
         with that first: what cannot be faster need not be run. What is best at last is run once more, as it
         will be run by others, with its jumps as they are. TuningError: nothing is accepted, or fails then.
         """
-        full, cheap = jump_errors(self._bench.capture(self._say))
-        gains = np.ones(full.shape[2])
-        tables = [Tables(full, {"C": weigh_kept(full, cheap, weight)}, gains) for weight in KEPT]
+        gram = self._bench.capture(self._say)
+        full, cheap = jump_errors(gram)
+        errors = {"C": cheap, **({"H": shallow_errors(gram)} if gram.shallow else {})}
+        tables = [
+            Tables(full, {name: weigh_kept(full, each, weight) for name, each in errors.items()},
+                   self._bench.gains) for weight in KEPT
+        ]  # fmt: skip
         earlier = {replace(recipe, steps=None): recipe.steps for recipe in recipes}
         costs = {recipe: self._bench.costs(recipe, self._say) for recipe in earlier}
         for recipe in sorted(earlier, key=lambda each: costs[each].full):

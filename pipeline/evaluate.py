@@ -23,6 +23,7 @@ class Clip:
     ) -> None:
         self._generator, self._engine = generator, engine
         self._constants, self._sources = constants, sources
+        self._cut: tuple[bytes, dict[str, np.ndarray]] | None = None  # both branches see the same
 
     def __call__(self, latents: np.ndarray, step: int, parts: Sequence[Part]) -> Iterator[np.ndarray]:
         """The prediction for each part, in order; latents: of the clip at that step."""
@@ -34,9 +35,14 @@ class Clip:
     def _seen(self, place: np.ndarray) -> dict[str, np.ndarray]:
         """The constants of one window; beyond their last frame that is repeated."""
         generator, source = self._generator, self._sources[place]
-        return {
+        if self._cut is not None and self._cut[0] == place.tobytes():
+            return self._cut[1]
+        self._cut = None  # a window's constants may be large: one at a time
+        seen = {
             name: array.take(np.minimum(source, array.shape[generator.frame_axis] - 1), generator.frame_axis)
             if name in generator.per_frame
             else array
             for name, array in self._constants.items()
         }
+        self._cut = place.tobytes(), seen
+        return seen

@@ -9,7 +9,8 @@ import numpy as np
 
 from engines.artifact import file_sha256
 from engines.spec import Engine
-from generators.contract import Engines, Generator
+from generators.contract import Engines, Generator, offers_shallow
+from optimize.step_plan import StepPlan
 from pipeline.data import Request
 from pipeline.request import read_opening
 from pipeline.sample import generate
@@ -62,7 +63,11 @@ def record(generator: Generator, engines: Engines, requests: Sequence[Request]) 
     """
     arrays: dict[str, np.ndarray] = {}
     recorders = {name: Recorder(engine, arrays) for name, engine in engines.items()}
+    plans = [None]
+    if offers_shallow(generator):  # whose components no other plan runs
+        plans.append(StepPlan(("FH" * generator.grid.steps)[: generator.grid.steps]))
     for request in requests:
         frames, image = read_opening(request, generator, generator.windows.frames)
-        generate(generator, recorders, frames, image, request.seed)
+        for plan in plans:
+            generate(generator, recorders, frames, image, request.seed, plan)
     return {name: recorder.inputs for name, recorder in recorders.items()}

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.spec import Engine
-from generators.contract import Constants, Engines, Generator
+from engines.spec import Engine, EngineError
+from generators.contract import FULL, SHALLOW, Constants, Engines, Generator
 from generators.windows import Blend, Carry, WindowRule, cut
 from optimize.step_plan import StepPlan, Walk
-from pipeline.evaluate import Clip
+from pipeline.evaluate import Clip, Part
 from pipeline.ladder import without_first
+from pipeline.shallow import Features, Pair, ShallowClip, denoiser
 from pipeline.split import SplitEngine
 
 Tick = Callable[[], None]
@@ -37,7 +38,7 @@ class Predictor:
     def __init__(
         self,
         generator: Generator,
-        engine: Engine,
+        engine: Engine | Pair,
         constants: Constants,
         sources: np.ndarray,
         cuts: Sequence[Cut],
@@ -45,8 +46,11 @@ class Predictor:
     ) -> None:
         self.frames = len(sources)
         self._generator, self._cuts, self._tick = generator, cuts, tick
+        self._sources = sources
         if isinstance(engine, SplitEngine):
             self._evaluate = engine.clip(constants, sources)
+        elif isinstance(engine, Pair):
+            self._evaluate = ShallowClip(generator, engine, constants, sources)
         else:
             self._evaluate = Clip(generator, engine, constants, sources)
 
@@ -54,7 +58,7 @@ class Predictor:
     def of_clip(
         cls,
         generator: Generator,
-        engine: Engine,
+        engine: Engine | Pair,
         constants: Constants,
         frames: int,
         tick: Tick = lambda: None,
@@ -67,27 +71,60 @@ class Predictor:
         return cls(generator, engine, constants, own.sources(frames), cuts, tick)
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
-        """The conditional prediction, and at F the unconditional one too; none at S.
+        """The conditional prediction, and at F and H the unconditional one too; none at S.
 
-        At guidance 1 the unconditional branch cancels and is not evaluated.
+        At guidance 1 the unconditional branch cancels and is not evaluated. EngineError: H, and there is no
+        engine for it.
         """
         generator = self._generator
-        both = action == "F" and generator.guidance != 1.0
+        both = action in "FH" and generator.guidance != 1.0
         branches = () if action == "S" else (True, False) if both else (True,)
         windows, places = self._cuts[step]
         blends = [Blend(windows, latents, generator.frame_axis) for _ in branches]
         parts = [(place, branch) for place in places for branch in branches]
-        predictions = self._evaluate(latents, step, parts)
+        predictions = self._answers(latents, step, parts, action)
         for place in places if branches else ():
             for blend in blends:
                 blend.add(place, next(predictions))
             self._tick()
         return tuple(blend.result() for blend in blends)
 
+    @property
+    def features(self) -> Features:
+        """What its last full step has kept for shallow ones; what is set takes its place."""
+        return self._evaluate.features
+
+    @features.setter
+    def features(self, features: Features) -> None:
+        self._evaluate.features = features
+
+    def _answers(
+        self, latents: np.ndarray, step: int, parts: Sequence[Part], action: str
+    ) -> Iterator[np.ndarray]:
+        if isinstance(self._evaluate, ShallowClip):
+            return self._evaluate(latents, step, parts, action)
+        if action == "H":
+            raise EngineError(
+                f"step {step}: the action H runs on engines of {FULL} and {SHALLOW}, in one process; "
+                "here is one of denoise"
+            )
+        return self._evaluate(latents, step, parts)
+
+    @property
+    def guidance(self) -> float | np.ndarray:
+        """The generator's guidance, or where it changes over a clip that of each latent frame."""
+        generator = self._generator
+        if not isinstance(generator.guidance, tuple):
+            return generator.guidance
+        own = np.linspace(*generator.guidance, self._sources.max() + 1, dtype=np.float32)
+        shape = [1] * 5
+        shape[generator.frame_axis] = -1
+        return own[self._sources].reshape(shape)
+
 
 def sample(
     generator: Generator,
-    engine: Engine,
+    engine: Engine | Pair,
     constants: Constants,
     frames: int,
     seed: int,
@@ -108,7 +145,7 @@ def sample(
 def walked(generator: Generator, predict: Predictor, noise: np.ndarray, plan: StepPlan | None) -> Walk:
     """A walk from noise to the end of the grid."""
     walk = Walk(
-        plan or base_plan(generator), generator.grid, generator.guidance, noise, generator.frame_axis
+        plan or base_plan(generator), generator.grid, predict.guidance, noise, generator.frame_axis
     )
     for step in range(generator.grid.steps):
         walk.advance(step, *predict(walk.latents, step, walk.action(step)))
@@ -131,7 +168,7 @@ def pieces(
     if isinstance(generator.windows, Carry):
         yield from _carried(generator, engines, constants, frames, seed, plan, tick)
     else:
-        walk = sample(generator, engines["denoise"], constants, frames, seed, plan, tick)
+        walk = sample(generator, denoiser(engines, plan), constants, frames, seed, plan, tick)
         yield Piece(walk, first_frames(generator.decode(engines, walk.latents), frames))
 
 
@@ -150,7 +187,7 @@ def _carried(
     for number in range(count):
         seen = generator.carry(engines, constants, number, tail.pixels if number else None)
         cuts = [(windows, [every])] * generator.grid.steps
-        predict = Predictor(generator, engines["denoise"], seen, every, cuts, tick)
+        predict = Predictor(generator, denoiser(engines, plan), seen, every, cuts, tick)
         own = cut(noise.ndim, axis, number * windows.length, windows.length)
         walk = walked(generator, predict, noise[own], plan)
         known = windows.keep if number else 0  # frames that the window before has shown

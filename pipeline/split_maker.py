@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from engines.load import start_engines
-from engines.spec import Engine
+from engines.spec import Engine, EngineError
 from generators.contract import Generator
 from pipeline.cores import keep_to, shares_of_cores
 from pipeline.maker import Maker, Settings, start_maker
@@ -38,6 +38,8 @@ def start_split_maker(
 
     Processes take the devices in turn; on processors each keeps to its share of the cores.
     """
+    if settings.recipe.steps is not None and settings.recipe.steps.shallow:
+        raise EngineError("a plan with the action H cannot be split over processes yet; leave --split out")
     cores = shares_of_cores(count) if set(devices) == {"cpu"} else [()] * count
     keep_to(cores[0])
     maker = start_maker(replace(settings, device=devices[0]), say)

@@ -13,7 +13,7 @@ from engines.artifact import built_folder, file_sha256, fingerprint, key
 from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from engines.spec import Engine
-from generators.contract import Generator, GeneratorError
+from generators.contract import Generator, GeneratorError, offers_shallow
 from generators.windows import Carry
 from optimize.fit import fit_jumps
 from optimize.goal import Judged
@@ -26,12 +26,14 @@ from pipeline.picture import read_image
 from pipeline.progress import Progress
 from pipeline.request import SkeletonChunks
 from pipeline.sample import Predictor, base_plan, evaluations, first_frames, own_latents
+from pipeline.shallow import denoiser
 from pipeline.video import VideoReader, VideoWriter
 
 Judge = Callable[[Request, Path], Judged]
 ROOT = Path(__file__).parents[1]
 FILES = ("optimize/fit.py", "optimize/step_plan.py", "optimize/trajectory.py", "pipeline/sample.py")
 CODE = [ROOT / file for file in FILES]  # decides how near a plan comes, beside the generator
+GAPS = 3  # steps that features are kept for, at most: each is as large as the latents are small
 PROBES = 5  # evaluations that are timed; the least time counts, the rest is other programs' work
 
 
@@ -56,11 +58,17 @@ class Case:
         with VideoReader(self.request.video) as reader:
             chunks = SkeletonChunks(reader, generator)
             constants = generator.condition(engines, chunks, self.image)
-        self._predict = Predictor.of_clip(generator, engines["denoise"], constants, self.frames, tick, plan)
+        engine = denoiser(engines, plan)
+        self._predict = Predictor.of_clip(generator, engine, constants, self.frames, tick, plan)
 
     def predict(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The blended conditional prediction, and at F the unconditional one."""
         return self._predict(latents, step, action)
+
+    @property
+    def guidance(self) -> float | np.ndarray:
+        """What its predictions are guided with."""
+        return self._predict.guidance
 
     def noise(self) -> np.ndarray:
         """Where every run of this request begins."""
@@ -70,22 +78,32 @@ class Case:
         """Latents of the base run before that step."""
         return np.load(self._file(step), mmap_mode="r", allow_pickle=False)
 
-    def capture(self) -> Gram:
-        """Run the base model's plan, keep its latents on disk; the inner products of all that it made."""
-        generator, kept = self._generator, ([], [], [])
+    def capture(self, gaps: int) -> Gram:
+        """Run the base model's plan, keep its latents on disk; the inner products of all that it made.
+
+        gaps: how many steps back the features are from that shallow engines are measured with.
+        """
+        generator, kept, features, shallow = self._generator, ([], [], []), {}, {}
         plan, axis = base_plan(generator), generator.frame_axis
-        walk = Walk(plan, generator.grid, generator.guidance, self.noise(), axis)
+        walk = Walk(plan, generator.grid, self.guidance, self.noise(), axis)
         self.folder.mkdir(parents=True, exist_ok=True)
         for step in range(generator.grid.steps):
             np.save(self._file(step), walk.latents)
+            for before in list(features):
+                self._predict.features = features[before]
+                made = self.predict(walk.latents, step, "H")
+                shallow[step, before] = made[0], made[0] - made[-1]
             conditional, *unconditional = self.predict(walk.latents, step, "F")
+            if gaps:
+                features[step] = self._predict.features
+                features.pop(step - gaps, None)
             difference = conditional - unconditional[0] if unconditional else np.zeros_like(conditional)
             for part, array in zip(kept, (walk.latents, conditional, difference), strict=True):
                 part.append(array)
             walk.advance(step, conditional, *unconditional)
         np.save(self._file(generator.grid.steps), walk.latents)
         kept[0].append(walk.latents)
-        return Gram.of(*kept)
+        return Gram.of(*kept, shallow)
 
     def _file(self, step: int) -> Path:
         return self.folder / f"latents-{step:03}.npy"
@@ -132,24 +150,36 @@ class Workbench:
             else:
                 engines = engines or self._engines(BASELINE, say)
                 with Progress(f"base run {number} of {len(self.cases)}", 1) as progress:
-                    case.prepare(self.generator, engines, progress.tick)
+                    case.prepare(self.generator, engines, progress.tick, self._shallow)
                     progress.total = evaluations(self.generator, case.frames)
-                    gram = case.capture()
+                    gram = case.capture(GAPS if self._shallow else 0)
                 gram.save(saved)
             total = gram if total is None else total + gram
         return total
 
     def costs(self, recipe: Recipe, say: Callable[[str], None]) -> Costs:
-        """Seconds of the recipe's engines: of an evaluated step of a window in full, and of one branch."""
+        """Seconds of the recipe's engines: an evaluated step of a window in full, and by cheaper actions."""
         case, engines = self.cases[0], self._engines(recipe, say)
-        case.prepare(self.generator, engines, lambda: None)
         windows = self.generator.windows.count(case.frames)
-        latents = case.noise()
         taken = {}
-        for action in "CF":
-            case.predict(latents, 0, action)
+        for action in "CF" + "H" * bool(self._shallow):
+            case.prepare(self.generator, engines, lambda: None, self._shallow if action == "H" else None)
+            latents = case.noise()
+            for first in ("F", action) if action == "H" else action:
+                case.predict(latents, 0, first)
             taken[action] = min(_seconds(lambda: case.predict(latents, 0, action)) for _ in range(PROBES))  # noqa: B023
-        return Costs(taken["F"] / windows, {"C": taken["C"] / windows})
+        return Costs(taken.pop("F") / windows, {name: each / windows for name, each in taken.items()})
+
+    @property
+    def gains(self) -> np.ndarray:
+        """As the generator's grid has them; ones without."""
+        return getattr(self.generator.grid, "gains", np.ones(self.generator.grid.steps + 1))
+
+    @property
+    def _shallow(self) -> StepPlan | None:
+        """A plan with the action H, if the generator offers it."""
+        steps = self.generator.grid.steps
+        return StepPlan("F" + "H" * (steps - 1)) if offers_shallow(self.generator) and steps > 1 else None
 
     def windows(self, recipe: Recipe) -> float:
         """How many windows the recipe has in all cases together, the mean over its evaluations."""
@@ -197,7 +227,7 @@ class Workbench:
         self._started = None
 
     def _walk(self, case: Case, plan, generator: Generator, tick: Callable[[], None]) -> np.ndarray:
-        walk = Walk(plan, generator.grid, generator.guidance, case.noise(), generator.frame_axis)
+        walk = Walk(plan, generator.grid, case.guidance, case.noise(), generator.frame_axis)
         for step in range(generator.grid.steps):
             action = walk.action(step)
             walk.advance(step, *case.predict(walk.latents, step, action))

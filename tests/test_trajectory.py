@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from generators.schedule import FlowGrid
-from optimize.trajectory import Gram, fit, inner_products, jump_errors, weigh_kept
+from optimize.trajectory import Gram, fit, inner_products, jump_errors, shallow_errors, weigh_kept
 
 SHAPE = (1, 4, 6, 12, 8)
 
@@ -192,3 +192,25 @@ def test_wrong_counts_shapes_and_numbers_are_named():
             Gram.of([*x[:-1], np.full_like(x[-1], bad)], c, d)
     with pytest.raises(ValueError, match="3 and 2 steps; capture them on one grid"):
         Gram.of(x, c, d) + Gram.of(x[:-1], c[:-1], d[:-1])
+
+
+def test_shallow_steps_that_predict_what_full_ones_do_have_their_errors_and_others_larger_ones(tmp_path):
+    latents, conditional, delta = run_of(5, 21)
+    noise = np.random.default_rng(3).standard_normal((2, *SHAPE)).astype(np.float32)
+    pairs = [(1, 0), (3, 1), (3, 2)]
+    exact = Gram.of(latents, conditional, delta, {(i, m): (conditional[i], delta[i]) for i, m in pairs})
+    full, _ = jump_errors(exact)
+    found = shallow_errors(exact)
+    np.testing.assert_array_equal(full, jump_errors(Gram.of(latents, conditional, delta))[0])
+    np.testing.assert_allclose(found[1, 0, 0, 2:], full[1, 0, 2:], rtol=1e-6)
+    for k in (1, 2):
+        np.testing.assert_allclose(found[3, k, 1, 4:], full[3, k, 4:], rtol=1e-6)
+    assert np.isfinite(found).sum() == 4 + 2 * 2 + 2  # (1, 0) to 2..5; (3, 1) by k = 1, 2; (3, 2) by k = 2
+    off = {(i, m): (conditional[i] + noise[0], delta[i] + noise[1]) for i, m in pairs}
+    inexact = shallow_errors(Gram.of(latents, conditional, delta, off))
+    assert (inexact[np.isfinite(found)] > 2 * found[np.isfinite(found)]).all()
+    both = exact + exact
+    both.save(tmp_path / "gram")
+    assert Gram.load(tmp_path / "gram").shallow == tuple(pairs) and both.steps == 5
+    with pytest.raises(ValueError, match="with 3 and 0 shallow ones; capture them alike"):
+        exact + Gram.of(latents, conditional, delta)

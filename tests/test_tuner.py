@@ -18,6 +18,8 @@ EXACT, QUICK = Recipe("exact", "openvino", "fp32"), Recipe("quick", "openvino", 
 class Bench:
     """Videos whose similarity falls with the plan's number of evaluated branches; bf16 costs half."""
 
+    gains = np.ones(STEPS + 1)
+
     def __init__(self, need=5, broken=(), late=2, flattered=()):
         """late: the evaluated step from which on windows must overlap as ever. flattered: numbers of branches
         that pass where a clip is left out, and fail as they are.

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 NAMES = ("query", "key", "value")
+UNMOVED = ("empty", "_unsafe_view")  # operations that move nothing and do not say so
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class _Traffic(TorchDispatchMode):
     ) -> object:
         made = function(*args, **(kwargs or {}))
         looks = any(each.alias_info and not each.alias_info.is_write for each in function._schema.returns)
-        if not looks and "empty" not in function.name():
+        if not looks and not any(word in function.name() for word in UNMOVED):
             tensors = [*tree_leaves((args, kwargs)), *tree_leaves(made)]
             self.bytes += sum(size_of(each) for each in tensors if isinstance(each, Tensor))
         return made

@@ -1,0 +1,29 @@
+"""Write a folder in MimicMotion's layout with random weights, to try everything on without real ones.
+
+  python -m generators.mimicmotion random-weights --out FOLDER                of the full size, 4.5 GB
+  python -m generators.mimicmotion random-weights --out FOLDER --size tiny    for tests
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Parse, write, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    weights = commands.add_parser("random-weights", help="write such a folder")
+    weights.add_argument("--out", type=Path, required=True)
+    weights.add_argument("--size", choices=("full", "tiny"), default="full")
+    args = parser.parse_args()
+    from generators.mimicmotion.random_weights import write_folder
+
+    print(write_folder(args.out, args.size))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What a folder of MimicMotion holds: settings, checkpoint, Stable Video Diffusion's parts; without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from generators.clip.size import ClipSize
+from generators.contract import GeneratorError
+from generators.settings import FILE, read_settings
+from generators.weight_files import weight_files
+
+UNET, VAE, IMAGE_ENCODER = "unet", "vae", "image_encoder"
+HALVES = {VAE: "diffusion_pytorch_model.fp16.safetensors", IMAGE_ENCODER: "model.fp16.safetensors"}
+CROSS = "CrossAttn"  # what types of blocks with attention begin with
+
+
+@dataclass(frozen=True)
+class Settings:
+    """FOLDER/vivace.toml; the defaults are upstream's for its 72-frame model.
+
+    checkpoint: the file with unet.* and pose_net.*. tile, overlap: of windows, in latent frames;
+    even_windows: as Anchored's even. Guidance goes evenly from the first frame's to the last one's. fps and
+    motion_bucket: what the network is told. gpu: whose noise is drawn, by its number of multiprocessors
+    (A100: 108, H100 and H200: 132); 0: a processor's. half: times and latents are kept in half precision
+    between steps, as upstream does. shallow: there are components for the action H of step plans too.
+    """
+
+    checkpoint: str = "MimicMotion_1-1.pth"
+    width: int = 576
+    height: int = 1024
+    steps: int = 25
+    first_guidance: float = 2.0
+    last_guidance: float = 2.0
+    tile: int = 72
+    overlap: int = 6
+    even_windows: bool = False
+    chunk: int = 8
+    fps: int = 7
+    motion_bucket: int = 127
+    gpu: int = 0
+    half: bool = True
+    shallow: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height, self.chunk) < 1 or self.gpu < 0:
+            raise ValueError("width, height and chunk must be 1 or more, gpu 0 or more")
+
+
+class Folder:
+    """A folder in the layout of Stable Video Diffusion 1.1, MimicMotion's checkpoint beside its parts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.settings = path, read_settings(path, Settings)
+        self.unet = self._config(UNET)
+
+    @property
+    def channels(self) -> int:
+        """Of the U-Net's first level, and so of pose features."""
+        return self.unet["block_out_channels"][0]
+
+    @property
+    def embedded(self) -> int:
+        """Numbers of a row of Embed: two layers in each residual block."""
+        levels, layers = self.unet["block_out_channels"], self.unet["layers_per_block"]
+        down, up = sum(levels) * layers, sum(levels) * (layers + 1)
+        return 2 * (down + 2 * levels[-1] + up)
+
+    @property
+    def attended(self) -> int:
+        """Numbers of a row of Attend: two layers in each attention block."""
+        levels, layers = self.unet["block_out_channels"], self.unet["layers_per_block"]
+        down = zip(self.unet["down_block_types"], levels, strict=True)
+        up = zip(self.unet["up_block_types"], reversed(levels), strict=True)
+        total = sum(size * layers for kind, size in down if kind.startswith(CROSS)) + levels[-1]
+        return 2 * (total + sum(size * (layers + 1) for kind, size in up if kind.startswith(CROSS)))
+
+    @property
+    def clip(self) -> ClipSize:
+        """The image encoder's size."""
+        config = self._config(IMAGE_ENCODER)
+        return ClipSize(**{name: config[name] for name in ClipSize.__dataclass_fields__})
+
+    @property
+    def vae(self) -> dict:
+        """The autoencoder's config."""
+        return self._config(VAE)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file with unet.* and pose_net.*."""
+        return self.path / self.settings.checkpoint
+
+    def part(self, name: str) -> Path:
+        """Where the weights of a part lie: its file in half precision, as upstream takes, or its folder."""
+        half = self.path / name / HALVES[name]
+        return half if half.is_file() else half.parent
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that decides what the networks are."""
+        configs = [self.path / part / "config.json" for part in (UNET, VAE, IMAGE_ENCODER)]
+        weights = [self.checkpoint, self.part(VAE), self.part(IMAGE_ENCODER)]
+        settings = [self.path / FILE] * (self.path / FILE).is_file()
+        return (*settings, *configs, *(file for path in weights for file in weight_files(path)))
+
+    def _config(self, part: str) -> dict:
+        path = self.path / part / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            layout = "the folder needs Stable Video Diffusion's unet, vae and image_encoder"
+            raise GeneratorError(f"{path}: {error.strerror}; {layout}") from error
+        except ValueError as error:
+            raise GeneratorError(f"{path} is no JSON ({error}); download it again") from error
+        return config

@@ -1,0 +1,184 @@
+"""MimicMotion as a generator: its components, its sampling rules and the arrays between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.spec import Cadence, ComponentSpec, Engine, EngineError, Range, TensorSpec
+from generators.contract import FULL, SHALLOW, Constants, Engines
+from generators.mimicmotion.files import Folder
+from generators.mimicmotion.picture import cover, fill_up, halved_levels
+from generators.noise import CudaNormal, torch_normal
+from generators.schedule import KarrasGrid
+from generators.windows import Anchored
+
+if TYPE_CHECKING:
+    import torch
+
+CHANNELS, DOWN, MULTIPLE = 4, 8, 64
+CODE = ("unet.py", "layers.py", "vae.py", "pose_net.py", "describe.py")
+
+
+class MimicMotion:
+    """A video diffusion U-Net driven by skeletons, frame 0 of its latents being the reference picture.
+
+    What is the same for all steps is computed once a request: pose features of each frame, what attention to
+    the picture gives, projected times. The reference's own skeleton, which upstream draws, is no input here:
+    frame 0 has the clip's first. Pictures of any size are filled up to multiples of 64, and cut in the end.
+    folder: see generators.mimicmotion.files.
+    """
+
+    name = "mimicmotion"
+    frame_axis = 1
+    per_frame = frozenset({"pose"})
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = Folder(folder)
+        settings = self._folder.settings
+        code = Path(__file__)
+        clip = code.parents[1] / "clip" / "vision.py"
+        self.sources = (*self._folder.files, *(code.with_name(name) for name in CODE), clip)
+        self.grid = KarrasGrid(settings.steps, half=settings.half)
+        first, last = settings.first_guidance, settings.last_guidance
+        self.guidance = first if first == last else (first, last)
+        self.windows = Anchored(settings.tile, settings.overlap, settings.even_windows)
+        self.size, self.chunk = (settings.width, settings.height), settings.chunk
+        self._padded = tuple(-(-side // MULTIPLE) * MULTIPLE for side in self.size)
+        self.components = {spec.name: spec for spec in self._specs()}
+
+    def _specs(self) -> Iterator[ComponentSpec]:
+        folder, settings = self._folder, self._folder.settings
+        width, height = self._padded
+        h, w = height // DOWN, width // DOWN
+        window, rows = ("b", "f", CHANNELS, h, w), TensorSpec("rows", ("s", folder.embedded))
+        chunk = {"n": Range(1, self.chunk, self.chunk)}
+        picture = TensorSpec("pixels", (1, height, width, 3), "uint8")
+        pixels, latents = TensorSpec("pixels", ("n", height, width, 3), "uint8"), (CHANNELS, h, w)
+        attended = TensorSpec("attended", (2, folder.attended))
+        yield ComponentSpec("encode", Cadence.REQUEST, (picture,), (TensorSpec("latents", (1, *latents)),))
+        yield ComponentSpec("describe", Cadence.REQUEST, (picture,), (attended,))
+        features = TensorSpec("features", ("n", folder.channels, h, w))
+        yield ComponentSpec("pose", Cadence.CHUNK, (pixels,), (features,), chunk)
+        steps = {"s": Range(1, settings.steps, settings.steps)}
+        yield ComponentSpec("embed", Cadence.REQUEST, (TensorSpec("time", ("s",)),), (rows,), steps)
+        seen = (
+            TensorSpec("latents", window),
+            TensorSpec("image", (1, *latents)),
+            TensorSpec("pose", (1, "f", folder.channels, h, w)),
+            TensorSpec("conditional", ("b",)),
+            TensorSpec("embedding", ("b", folder.embedded)),
+            TensorSpec("attended", ("b", folder.attended)),
+        )
+        ranges = {"b": Range(1, 1, 2), "f": Range(2, settings.tile, settings.tile)}
+        v, features = TensorSpec("v", window), TensorSpec("features", ("b", "f", folder.channels, h, w))
+        yield ComponentSpec("denoise", Cadence.STEP, seen, (v,), ranges)
+        if settings.shallow:
+            yield ComponentSpec(FULL, Cadence.STEP, seen, (v, features), ranges)
+            yield ComponentSpec(SHALLOW, Cadence.STEP, (*seen, features), (v,), ranges)
+        sizes = TensorSpec("sizes", ("n",))
+        yield ComponentSpec(
+            "decode", Cadence.CHUNK, (TensorSpec("latents", ("n", *latents)),), (pixels, sizes), chunk
+        )
+
+    def build(self, component: str) -> torch.nn.Module:
+        """The component with the folder's weights."""
+        from generators.mimicmotion.load import build_component
+
+        return build_component(component, self._folder, *self._padded)
+
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Scaled to cover the output's size and cut to it around the centre, as upstream does."""
+        return cover(pixels, *self.size)
+
+    def condition(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """image (1, 4, h, w), attended (2, M), embedding (steps, N), pose (1, 1 + F, C, h, w)."""
+        image = halved_levels(self.grid.half)[fill_up(image, *self._padded, "edge")]
+        pose = [engines["pose"](pixels=self._skeletons(chunk))["features"] for chunk in chunks]
+        return {
+            "image": engines["encode"](pixels=image)["latents"],
+            "attended": engines["describe"](pixels=image)["attended"],
+            "embedding": engines["embed"](time=self.grid.times[:-1])["rows"],
+            "pose": np.concatenate([pose[0][:1], *pose])[None],
+        }
+
+    def noise(self, frames: int, seed: int) -> np.ndarray:
+        """(1, F, 4, h, w): as upstream draws it for one window, repeated with that period.
+
+        The numbers before it are those that upstream adds to the picture with strength 0.
+        """
+        width, height = self._padded
+        picture = (1, 3, height, width)
+        shape = (1, self.windows.length, CHANNELS, height // DOWN, width // DOWN)
+        if self._folder.settings.gpu:
+            draw = CudaNormal(seed, self._folder.settings.gpu)
+            draw(picture)
+            period = draw(shape)
+        else:
+            period = torch_normal(shape, seed, skip=int(np.prod(picture)))
+        return self.grid.begin(period[:, np.arange(frames) % self.windows.length])
+
+    def denoise(
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> np.ndarray:
+        """v of one window; the unconditional branch sees neither picture nor pose."""
+        return engine(**self._seen(latents, step, constants, conditional))["v"]
+
+    def denoise_full(
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """v of one window, and the features that denoise_shallow takes at later steps."""
+        made = engine(**self._seen(latents, step, constants, conditional))
+        return made["v"], made["features"]
+
+    def denoise_shallow(
+        self,
+        engine: Engine,
+        latents: np.ndarray,
+        step: int,
+        constants: Constants,
+        conditional: bool,
+        features: np.ndarray,
+    ) -> np.ndarray:
+        """v of one window by the features of an earlier step."""
+        return engine(**self._seen(latents, step, constants, conditional), features=features)["v"]
+
+    def _seen(
+        self, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+    ) -> dict[str, np.ndarray]:
+        row = slice(int(conditional), int(conditional) + 1)
+        return {
+            "latents": self.grid.scaled(latents, step),
+            "image": constants["image"],
+            "pose": constants["pose"],
+            "conditional": np.array([conditional], np.float32),
+            "embedding": constants["embedding"][step : step + 1],
+            "attended": constants["attended"][row],
+        }
+
+    def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
+        """Pixels (n, H, W, 3) uint8 of chunks that begin with the reference, which is left out.
+
+        EngineError: a number overflowed on the way.
+        """
+        width, height = self.size
+        chunk = self._folder.settings.chunk  # self.chunk may be less for want of memory; pixels hang on this
+        for start in range(0, latents.shape[1], chunk):
+            made = engines["decode"](latents=np.ascontiguousarray(latents[0, start : start + chunk]))
+            if not np.isfinite(made["sizes"]).all():
+                last = start + len(made["sizes"]) - 1
+                raise EngineError(
+                    f"decode: frames {start} to {last} are not finite, a number has left its precision's "
+                    "range; run with --precision ...,decode=fp32"
+                )
+            shown = made["pixels"][0 if start else 1 :, :height, :width]
+            if len(shown):
+                yield shown
+
+    def _skeletons(self, chunk: np.ndarray) -> np.ndarray:
+        return fill_up(chunk, *self._padded, "constant")

@@ -1,0 +1,71 @@
+"""From the files of a folder to the components as torch modules."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from torch import nn
+
+from generators.checkpoint import fill, open_checkpoint, weightless
+from generators.clip.vision import ClipVision
+from generators.contract import FULL, SHALLOW, GeneratorError
+from generators.mimicmotion.describe import Describe
+from generators.mimicmotion.files import IMAGE_ENCODER, VAE, Folder
+from generators.mimicmotion.pose_net import PoseNet
+from generators.mimicmotion.unet import Attend, Denoise, Embed, Shallow
+from generators.mimicmotion.vae import Decode, Encode, Pose
+
+
+def build_component(component: str, folder: Folder, width: int, height: int) -> nn.Module:
+    """The component with the folder's weights, for pictures of that size; GeneratorError.
+
+    The denoisers keep the file's own tensors, mapped and in half precision; the others are in float32.
+    """
+    settings = folder.settings
+    if component == SHALLOW:
+        return Shallow(load_unet(folder), settings.tile)
+    if component in ("denoise", FULL):
+        return Denoise(load_unet(folder), settings.tile, features=component == FULL)
+    if component == "embed":
+        ids = (settings.fps - 1, settings.motion_bucket, 0)  # the picture is given without noise
+        made = Embed(load_unet(folder), tuple(map(float, ids)))
+    elif component == "describe":
+        made = Describe(load_clip(folder), Attend(load_unet(folder)), height, width)
+    elif component == "pose":
+        made = Pose(load_pose_net(folder))
+    else:
+        made = {"encode": Encode, "decode": Decode}[component](load_vae(folder))
+    return made.float()
+
+
+def load_unet(folder: Folder) -> UNetSpatioTemporalConditionModel:
+    """The U-Net of the checkpoint, of the size that Stable Video Diffusion's config says."""
+    if folder.unet.get("transformer_layers_per_block", 1) != 1:
+        raise GeneratorError(f"{folder.path}: its U-Net has several transformer layers a block, not one")
+    with weightless():
+        unet = UNetSpatioTemporalConditionModel.from_config(folder.unet)
+    checkpoint = open_checkpoint(folder.checkpoint).part("unet.")
+    return fill(unet, checkpoint.tensors(), folder.checkpoint)
+
+
+def load_pose_net(folder: Folder) -> PoseNet:
+    """The pose network of the checkpoint."""
+    with weightless():
+        pose_net = PoseNet(folder.channels)
+    checkpoint = open_checkpoint(folder.checkpoint).part("pose_net.")
+    return fill(pose_net, checkpoint.tensors(), folder.checkpoint)
+
+
+def load_vae(folder: Folder) -> AutoencoderKLTemporalDecoder:
+    """Stable Video Diffusion's autoencoder."""
+    with weightless():
+        vae = AutoencoderKLTemporalDecoder.from_config(folder.vae)
+    return fill(vae, open_checkpoint(folder.part(VAE)).tensors(), folder.part(VAE), torch.float32)
+
+
+def load_clip(folder: Folder) -> ClipVision:
+    """Stable Video Diffusion's image encoder."""
+    with weightless():
+        clip = ClipVision(folder.clip)
+    path = folder.part(IMAGE_ENCODER)
+    return fill(clip, open_checkpoint(path).tensors(), path, torch.float32, ignored=[r"position_ids$"])
