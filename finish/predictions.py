@@ -139,10 +139,9 @@ def _entry(line: object) -> Entry:
     if not isinstance(line, Mapping):
         raise ValueError("no JSON object")
     for key in ("video_id", "video"):
-        if not isinstance(line.get(key), str) or not line[key]:
-            raise ValueError(f"{key} is {line.get(key)!r}; expected a name")
-    if Path(line["video"]).name != line["video"]:
-        raise ValueError(f"video {line['video']!r} is no file name; videos lie in one folder")
+        name = line.get(key)
+        if not isinstance(name, str) or not name or Path(name).name != name:
+            raise ValueError(f"{key} is {name!r}; expected the name of a file in one folder")
     return Entry(line["video_id"], line["video"], ratio_of(line), line)
 
 

@@ -113,7 +113,7 @@ def test_the_check_finds_repeated_and_missing_videos_and_nothing_wrong_with_righ
 
 @pytest.mark.parametrize(("bad", "said"), [
     ("{", "line 2: no JSON"),
-    ({"video_id": "b", "video": "../b.mp4", "targetRatioWH": [1, 1]}, "'../b.mp4' is no file name"),
+    ({"video_id": "b", "video": "../b.mp4", "targetRatioWH": [1, 1]}, "line 2: video is '../b.mp4'"),
     ({"video_id": "b", "video": "b.mp4", "targetRatioWH": [1, 0]}, r"line 2: targetRatioWH is \[1, 0\]"),
     ({"video_id": "b", "targetRatioWH": [1, 1]}, "line 2: video is None"),
     ({"video_id": "a", "video": "b.mp4", "targetRatioWH": [1, 1]}, "line 2: video_id 'a' is there twice"),
