@@ -101,14 +101,14 @@ class Extractor:
 
     def cosine(self, reference: np.ndarray, candidate: np.ndarray) -> Cosine:
         """Between clips (F, H, W, 3) uint8, of equal length for figures by frame."""
-        wanted, found = self._features(reference), self._features(candidate)
+        wanted, found = self.features(reference), self.features(candidate)
         frames = [_cosine(a, b) for a, b in zip(wanted[1], found[1], strict=False)]
         if self.spec.kind == "clip":
             return Cosine(_cosine(wanted[0], found[0]), frames)
         return Cosine(float(np.mean(frames)), frames)
 
-    def _features(self, frames: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """The clip's feature, of a clip extractor, and those of frames."""
+    def features(self, frames: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+        """The feature of a clip (F, H, W, 3) uint8, if the extractor gives one, and those of frames."""
         if self.spec.kind == "frames":
             parts = [frames[i : i + BATCH] for i in range(0, len(frames), BATCH)]
             return None, np.concatenate([self._run(part, [self.spec.output])[0] for part in parts])

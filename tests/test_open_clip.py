@@ -52,7 +52,7 @@ def test_features_are_open_clips_own(exported):
     path, model = exported
     extractor = similarity.Extractor(similarity._read_spec(path), path.with_suffix(".onnx"))
     frames = np.stack([picture(seed, 90, 160) for seed in range(5)])
-    _, found = extractor._features(frames)
+    _, found = extractor.features(frames)
     mean, std = (np.array(values, np.float32) for values in (model.visual.image_mean, model.visual.image_std))
     squashed = [np.asarray(Image.fromarray(f).resize((224, 224), Image.Resampling.BICUBIC)) for f in frames]
     pixels = ((np.stack(squashed) / 255 - mean) / std).astype(np.float32).transpose(0, 3, 1, 2)

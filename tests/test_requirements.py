@@ -13,7 +13,7 @@ FILES = ["requirements.txt", "requirements-gpu.txt"]
 NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tensorrt-rtx",
          "open_clip": "open-clip-torch", "cuda": "cuda-python", "onnx_ir": "onnxscript",
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit", "tomllib": "tomli"}
-OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "examples"}
+OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "finish", "examples"}
 OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.txt says how to have them
             "cache-dit", "optuna",  # bench/rivals/requirements.txt
             "ray"}  # requirements-cluster.txt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,18 +27,22 @@ def build_component(component: str, weights: Path) -> torch.nn.Module:
 
 def load_autoencoder(path: Path) -> Autoencoder:
     """The autoencoder of a weights file."""
-    tensors, size = _read(path)
-    return _filled(Autoencoder(AutoencoderSize(**size)), tensors, path)
+    return load_network(path, lambda size: Autoencoder(AutoencoderSize(**size)))
 
 
 def load_denoiser(path: Path) -> Denoise:
     """The denoiser of a weights file."""
+    return load_network(path, lambda size: Denoise(DenoiserSize(**size)))
+
+
+def load_network(path: Path, make: Callable[[dict[str, int]], torch.nn.Module]) -> torch.nn.Module:
+    """A network as save_weights wrote it, for inference; make: from its size. Else GeneratorError."""
     tensors, size = _read(path)
-    return _filled(Denoise(DenoiserSize(**size)), tensors, path)
+    return _filled(make(size), tensors, path)
 
 
-def save_weights(network: Autoencoder | Denoise, path: Path) -> Path:
-    """Write fp16 safetensors, whole or not at all."""
+def save_weights(network: torch.nn.Module, path: Path) -> Path:
+    """Write fp16 safetensors, whole or not at all; network.size is a dataclass of whole numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")
     save_file(

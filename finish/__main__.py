@@ -1,0 +1,249 @@
+"""Choose covers, find highlights and cut them out.
+
+python -m finish cover VIDEO|DIR --out covers                 the best frame of each video
+python -m finish highlights --index INDEX.jsonl --videos DIR --out PREDICTIONS.jsonl
+python -m finish check PREDICTIONS.jsonl --index INDEX.jsonl --videos DIR
+python -m finish score PREDICTIONS.jsonl TRUTH.jsonl          100 is perfect
+python -m finish cut PREDICTIONS.jsonl --videos DIR --out cuts    mp4 with sound
+python -m finish export --precision fp16,int8                 the cover network's graphs, checked
+python -m finish train --run runs/cover                       the cover network from nothing; again: resume
+python -m finish evaluate --out runs/finish                   all figures, on held-out rendered videos
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bench.similarity import ExtractorError, load_extractor
+from engines.artifact import built_folder
+from engines.export import Target
+from engines.precision import PRECISIONS, PrecisionError, choose_precisions
+from engines.spec import EngineError
+from finish.cover import FRAMES, choose_cover, videos_of
+from finish.cut import cut
+from finish.highlights import predict
+from finish.predictions import Frames, check_predictions, read_index
+from finish.saliency import Detector
+from finish.score import score_file
+from finish.scorer import WEIGHTS, Cover, Scorer, export_cover, own_scorer, start_scorer
+from finish.signals import Eyes
+from finish.whole_file import write_whole
+from generators.contract import GeneratorError
+from pipeline.errors import InputError, OutputError
+from pipeline.exit_code import Exit
+from pipeline.progress import Progress
+from pipeline.script import run, say, stop
+from pipeline.video import probe
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    args = parse(sys.argv[1:])
+    try:
+        return args.run_command(args)
+    except InputError as error:
+        return stop("finish", error, Exit.INPUT)
+    except (EngineError, ExtractorError) as error:
+        return stop("finish", error, Exit.ENVIRONMENT)
+    except MemoryError as error:
+        return stop("finish", f"out of memory: {error}", Exit.EXHAUSTED)
+    except (OutputError, GeneratorError, PrecisionError, OSError) as error:
+        return stop("finish", error, Exit.USAGE)
+    except KeyboardInterrupt:
+        return stop("finish", "interrupted", Exit.INTERRUPTED)
+
+
+def run_cover(args: argparse.Namespace) -> Exit:
+    """A PNG beside each video's name, and a line on stdout."""
+    from PIL import Image
+
+    videos = videos_of(args.video)
+    scorer = _scorer(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed = []
+    with Progress("covers", len(videos)) as progress:
+        for video in videos:
+            try:
+                chosen = choose_cover(video, scorer, args.frames, args.seconds)
+            except InputError as error:
+                failed.append(error)
+            else:
+                picture, data = args.out / f"{video.stem}.png", io.BytesIO()
+                Image.fromarray(chosen.picture).save(data, "PNG")
+                write_whole(picture, data.getvalue())
+                line = {"video": str(video), "cover": str(picture), **chosen.to_json()}
+                print(json.dumps(line) if args.json else f"{picture}: frame {chosen.frame}", flush=True)
+            progress.tick()
+    return _ended(failed, len(videos))
+
+
+def run_highlights(args: argparse.Namespace) -> Exit:
+    """Predictions for the videos of an index."""
+    entries = read_index(args.index)
+    eyes = Eyes(_scorer(args), load_extractor("stfn"), Detector(args.detector) if args.detector else None)
+    files = {entry.file for entry in entries.values()}
+    with Progress("highlights", len(files)) as progress:
+        failed = predict(entries, args.videos, eyes, args.out, progress.tick)
+    return _ended(failed, len(files))
+
+
+def run_check(args: argparse.Namespace) -> Exit:
+    """Each fault on a line of stdout."""
+    found = {}
+    for name, entry in read_index(args.index).items():
+        try:
+            info = probe(args.videos / entry.file)
+            found[name] = Frames(info.packets, info.width, info.height, entry.ratio)
+        except InputError as error:  # then nothing may be predicted for it
+            say(f"finish: {error}")
+            found[name] = Frames(0, 0, 0, entry.ratio)
+    faults = check_predictions(args.predictions, found)
+    print(json.dumps(faults) if args.json else "\n".join(faults or ["all right"]))
+    return Exit.INPUT if faults else Exit.OK
+
+
+def run_score(args: argparse.Namespace) -> Exit:
+    """The mean over videos, and each video's."""
+    scores = score_file(args.predictions, args.truth)
+    mean = 100 * float(np.mean(list(scores.values())))
+    print(json.dumps({"score": mean, "videos": scores}) if args.json else f"{mean:.4f}")
+    return Exit.OK
+
+
+def run_cut(args: argparse.Namespace) -> Exit:
+    """An mp4 for each line that has predictions."""
+    entries = read_index(args.predictions)
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed = []
+    chosen = [entry for entry in entries.values() if entry.line.get("predictions")]
+    for entry in chosen:
+        try:
+            out = args.out / f"{entry.id}.mp4"
+            frames = cut(args.videos / entry.file, entry.line["predictions"], entry.ratio, out)
+            print(json.dumps({"file": str(out), "frames": frames}) if args.json else out, flush=True)
+        except InputError as error:
+            failed.append(error)
+    return _ended(failed, len(chosen))
+
+
+def run_export(args: argparse.Namespace) -> Exit:
+    """Graphs, and with --target TensorRT engines."""
+    precisions = [choose_precisions(each, ["score"])["score"] for each in args.precision.split(",")]
+    target = Target(args.out or built_folder(Cover.name), say, args.force)
+    made = export_cover(precisions, target)
+    if args.target:
+        from engines.tensorrt.build import build, place_orders
+        from engines.tensorrt.network import Settings
+        from engines.tensorrt.targets import resolve_targets
+
+        targets = resolve_targets(args.target)
+        for precision in precisions:
+            orders = place_orders(Cover(), {"score": precision}, target.folder, targets, Settings())
+            made += [build(order, lambda share: None) for order in orders]
+    for artifact in made:
+        about = {"file": str(artifact.path), **artifact.manifest["facts"]}
+        print(json.dumps(about) if args.json else artifact.path)
+    return Exit.OK
+
+
+def run_train(args: argparse.Namespace) -> Exit:
+    """The cover network's weights."""
+    from finish.training import train
+
+    print(train(args.run, args.steps, args.out))
+    return Exit.OK
+
+
+def run_evaluate(args: argparse.Namespace) -> Exit:
+    """Figures as JSON on stdout and in --out, beside the pictures of docs/finish.md."""
+    from finish.evaluate import evaluate
+
+    print(json.dumps(evaluate(args.out, args.videos, args.clips, say), indent=1))
+    return Exit.OK
+
+
+def _scorer(args: argparse.Namespace) -> Scorer:
+    if args.scorer:
+        return own_scorer(args.scorer)
+    return start_scorer(args.backend, args.precision, args.device, say)
+
+
+def _ended(failed: list, count: int) -> Exit:
+    """Say what failed; 3 if all did, 7 if some."""
+    for reason in failed:
+        say(f"finish: {reason}")
+    if not failed:
+        return Exit.OK
+    return Exit.INPUT if len(failed) == count else Exit.SOME_FAILED
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m finish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    cover = commands.add_parser("cover", help="the best frame of each video")
+    cover.add_argument("video", type=Path, help="a video, or a folder of videos")
+    cover.add_argument("--out", type=Path, required=True, help="folder for the covers")
+    cover.add_argument("--frames", type=int, default=FRAMES, help=f"looked at in a video ({FRAMES})")
+    cover.add_argument("--seconds", type=float, default=float("inf"), help="for a video, at most (no limit)")
+    _add_scorer(cover)
+    cover.set_defaults(run_command=run_cover)
+    high = commands.add_parser("highlights", help="frames that stand out, with boxes of a ratio")
+    high.add_argument("--index", type=Path, required=True, help="JSONL: video_id, video, targetRatioWH")
+    high.add_argument("--videos", type=Path, required=True, help="folder of the videos")
+    high.add_argument("--out", type=Path, required=True, help="JSONL: the same and predictions")
+    high.add_argument("--detector", type=Path, help="ONNX: what is to be seen, as docs/finish.md says")
+    _add_scorer(high)
+    high.set_defaults(run_command=run_highlights)
+    check = commands.add_parser("check", help="all that is wrong with a prediction file; 3 if anything is")
+    check.add_argument("predictions", type=Path)
+    check.add_argument("--index", type=Path, required=True, help="what was asked for")
+    check.add_argument("--videos", type=Path, required=True, help="folder of the videos")
+    check.set_defaults(run_command=run_check)
+    score = commands.add_parser("score", help="predictions against the truth, 0 to 100")
+    score.add_argument("predictions", type=Path)
+    score.add_argument("truth", type=Path, help="lines that also have frames, width and height")
+    score.set_defaults(run_command=run_score)
+    cuts = commands.add_parser("cut", help="write the cut-downs as mp4 with sound")
+    cuts.add_argument("predictions", type=Path)
+    cuts.add_argument("--videos", type=Path, required=True, help="folder of the videos")
+    cuts.add_argument("--out", type=Path, required=True, help="folder for the cut-downs")
+    cuts.set_defaults(run_command=run_cut)
+    export = commands.add_parser("export", help="the cover network as ONNX graphs and TensorRT engines")
+    export.add_argument("--precision", default="fp32", help=f"several of {', '.join(PRECISIONS)} (fp32)")
+    export.add_argument("--out", type=Path, help="folder (engines/built/cover)")
+    export.add_argument("--target", help="TensorRT engines too: gpu, or compute capabilities as 80,89")
+    export.add_argument("--force", action="store_true", help="build again what is there already")
+    export.set_defaults(run_command=run_export)
+    train = commands.add_parser("train", help="the cover network; again: go on")
+    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
+    train.add_argument("--steps", type=int, default=1000, help="of forty pictures each (1000)")
+    train.add_argument("--out", type=Path, default=WEIGHTS, help="file for the weights (the bundled one)")
+    train.set_defaults(run_command=run_train)
+    judge = commands.add_parser("evaluate", help="figures and pictures on held-out rendered videos")
+    judge.add_argument("--out", type=Path, required=True, help="folder")
+    judge.add_argument("--videos", type=int, default=50, help="for covers (50)")
+    judge.add_argument("--clips", type=int, default=30, help="for highlights, a minute each (30)")
+    judge.set_defaults(run_command=run_evaluate)
+    for command in (cover, check, score, cuts, export):
+        command.add_argument("--json", action="store_true", help="JSON on stdout")
+    return parser.parse_args(arguments)
+
+
+def _add_scorer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scorer", type=Path, help="your own, an ONNX file as docs/finish.md says")
+    parser.add_argument("--backend", default="torch", help="auto, or what runs the cover network (torch)")
+    parser.add_argument("--precision", default="fp32", help="of the cover network (fp32)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,92 @@
+"""How good pictures are: the cover network on any engine, or a scorer of the user's own in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.artifact import Artifact, built_folder
+from engines.export import Target, export_onnx
+from engines.load import Choice, start_engines
+from engines.spec import Cadence, ComponentSpec, Engine, Range, TensorSpec
+from finish.fit import SIDE, fitted
+from finish.plugged import plugged
+from optimize.precision import Calibration, convert
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 8
+WEIGHTS = Path(__file__).parent / "weights" / "cover.safetensors"
+CALIBRATION = (1_900_000, 8)  # the first picture that ranges of 8 bits are measured on, and how many
+
+
+class Cover:
+    """The cover network as what engines are built from: pixels (n, SIDE, SIDE, 3) uint8 to score (n,)."""
+
+    name = "cover"
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self.sources = (weights, Path(__file__).with_name("network.py"))
+        self.components = {
+            "score": ComponentSpec(
+                "score",
+                Cadence.CHUNK,
+                (TensorSpec("pixels", ("n", SIDE, SIDE, 3), "uint8"),),
+                (TensorSpec("score", ("n",)),),
+                {"n": Range(1, BATCH, BATCH)},
+            )
+        }
+
+    def build(self, component: str) -> torch.nn.Module:
+        """The network with its weights, in float32."""
+        from finish.network import CoverNet, CoverSize, folded
+        from generators.presenter.load import load_network
+
+        return load_network(self.sources[0], lambda size: folded(CoverNet(CoverSize(**size))))
+
+
+class Scorer:
+    """Scores for pictures of any size, by an engine that takes them at one (width, height)."""
+
+    def __init__(self, engine: Engine, size: tuple[int, int] = (SIDE, SIDE)) -> None:
+        self.engine, self._size = engine, size
+
+    def __call__(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """One for each (H, W, 3) uint8, at most BATCH pictures; more is better, and NaN is none."""
+        pixels = np.stack([fitted(picture, self._size) for picture in pictures])
+        return self.engine(pixels=pixels)["score"]
+
+
+def start_scorer(backend: str, precision: str, device: str, say: Callable[[str], None]) -> Scorer:
+    """The cover network on a backend, or the first that has it ("auto"); EngineError."""
+    model = Cover()
+    choice = Choice(backend, {"score": precision}, device, built_folder(model.name))
+    return Scorer(start_engines(model, choice, say)[1]["score"])
+
+
+def own_scorer(path: Path) -> Scorer:
+    """A scorer from an ONNX file: pixels (n, H, W, 3) uint8 to score (n,) float32; else EngineError."""
+    return Scorer(*plugged(path, [{"score": ("n",)}], BATCH))
+
+
+def export_cover(precisions: Sequence[str], target: Target, model: Cover | None = None) -> list[Artifact]:
+    """The network's graph in each of those precisions, calibrated on rendered pictures. EngineError."""
+    model = model or Cover()
+    first, pictures = CALIBRATION
+
+    def record() -> list[dict[str, np.ndarray]]:
+        from finish.pictures import VERSIONS, graded
+
+        pixels = graded(first, 0, pictures).pixels
+        return [{"pixels": pixels[i::VERSIONS]} for i in range(VERSIONS)]
+
+    graph = export_onnx(model, "score", target)
+    calibration = Calibration({"pictures": list(CALIBRATION)}, record)
+    return [
+        graph if each == "fp32" else convert(graph, model.components["score"], each, calibration, target)
+        for each in precisions
+    ]

@@ -1,0 +1,135 @@
+"""What there is to see and hear in a video, several times a second, in one pass and in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bench.similarity import Extractor
+from finish.cover import ahead
+from finish.fit import fitted
+from finish.saliency import WIDTH, Detector, Motion, weigh
+from finish.scorer import BATCH, Scorer
+from finish.sound import loudness
+from pipeline.video import VideoReader
+
+TICKS = 6  # a second that pictures are looked at
+GRADED = 3  # ticks between pictures that are scored
+
+
+@dataclass(frozen=True)
+class Signals:
+    """A video at T ticks: every `step` frames one; size is (width, height) of its frames, count their number.
+
+    maps: what is to be seen where (T, rows, columns) float16; motion: how much moves (T,); cut: whether a cut
+    lies before (T,); quality: of the cover network (T,); feature: of the spatio-temporal network, of about a
+    second (T, C); sound: decibels (T,), or None where there is none.
+    """
+
+    step: int
+    fps: Fraction
+    size: tuple[int, int]
+    count: int
+    maps: np.ndarray
+    motion: np.ndarray
+    cut: np.ndarray
+    quality: np.ndarray
+    feature: np.ndarray
+    sound: np.ndarray | None
+
+    @property
+    def rate(self) -> float:
+        """Ticks a second."""
+        return float(self.fps) / self.step
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """The networks that look: the scorer of pictures, the extractor of features, perhaps a detector."""
+
+    scorer: Scorer
+    extractor: Extractor
+    detector: Detector | None = None
+
+
+def measure(path: Path, eyes: Eyes) -> Signals:
+    """Look through a whole video. InputError: it is damaged."""
+    look, count = _Look(eyes), 0
+    with VideoReader(path) as reader:
+        step = max(1, round(float(reader.fps) / TICKS))
+
+        def every() -> Iterator[np.ndarray]:
+            nonlocal count
+            for frame in reader:
+                if count % step == 0:
+                    yield frame
+                count += 1
+
+        for picture in ahead(every()):
+            look.see(picture)
+    quality, features = look.finish()
+    ticks = len(look.motion)
+    sound = loudness(path, float(reader.fps) / step)
+    return Signals(
+        step,
+        reader.fps,
+        (reader.width, reader.height),
+        count,
+        np.stack(look.maps),
+        np.array(look.motion),
+        np.array(look.cut),
+        np.interp(np.arange(ticks), GRADED * np.arange(len(quality)), quality),
+        np.repeat(features, TICKS, 0)[:ticks],
+        sound if sound is None else np.resize(np.pad(sound, (0, max(0, ticks - len(sound))), "edge"), ticks),
+    )
+
+
+class _Look:
+    """Takes pictures one by one, and keeps what Signals holds of them."""
+
+    def __init__(self, eyes: Eyes) -> None:
+        self._eyes, self._move = eyes, Motion()
+        self.maps: list[np.ndarray] = []
+        self.motion: list[float] = []
+        self.cut: list[bool] = []
+        self._unscored: list[np.ndarray] = []
+        self._second: list[np.ndarray] = []
+        self._scores: list[np.ndarray] = []
+        self._features: list[np.ndarray] = []
+
+    def see(self, picture: np.ndarray) -> None:
+        """The next tick's picture (H, W, 3) uint8."""
+        height = max(8, round(WIDTH * picture.shape[0] / picture.shape[1]))
+        small = fitted(picture, (WIDTH, height))
+        motion, cut = self._move(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+        if len(self.motion) % GRADED == 0:
+            self._unscored.append(picture)
+            if len(self._unscored) == BATCH:
+                self._score()
+        self._second.append(fitted(picture, self._eyes.extractor.spec.size))
+        if len(self._second) == TICKS:
+            self._recognise()
+        self.maps.append(weigh(small, motion, self._eyes.detector).astype(np.float16))
+        self.motion.append(float(motion.mean()))
+        self.cut.append(cut)
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """Qualities and features of all pictures."""
+        if self._unscored:
+            self._score()
+        if self._second:
+            self._recognise()
+        return np.nan_to_num(np.concatenate(self._scores)), np.stack(self._features)
+
+    def _score(self) -> None:
+        self._scores.append(self._eyes.scorer(self._unscored))
+        self._unscored = []
+
+    def _recognise(self) -> None:
+        self._features.append(self._eyes.extractor.features(np.stack(self._second))[0])
+        self._second = []
