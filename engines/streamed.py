@@ -164,7 +164,7 @@ def trace_bare(
 def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[int, Weight]]:
     """A copy that computes in dtype and whose large weights hold noise; by address, what they should hold.
 
-    The exporter demands memory of a processor; what is never touched costs none. It is mapped, as an allocator
+    The exporter demands memory of a processor; untouched, it costs none. It is mapped, as an allocator
     would write beside it, and a page may be 2 MiB.
     """
     import torch

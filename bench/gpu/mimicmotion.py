@@ -9,15 +9,15 @@ from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from torch import Tensor, nn
+
+from bench.gpu.filled import filled
+from bench.gpu.subjects import Subject
 from generators.mimicmotion.files import HALVES, Settings
 from generators.mimicmotion.generator import MimicMotion
 from generators.mimicmotion.random_weights import CONFIGS
 from generators.mimicmotion.unet import Denoise
 from generators.mimicmotion.vae import Decode
-from torch import Tensor, nn
-
-from bench.gpu.filled import filled
-from bench.gpu.subjects import Subject
 
 
 def denoiser(size: str, frames: int) -> Subject:
