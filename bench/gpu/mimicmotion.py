@@ -39,7 +39,7 @@ def decoder(size: str, frames: int) -> Subject:
 
 
 def _denoiser(size: str, frames: int, device: str, dtype: torch.dtype) -> nn.Module:
-    return Denoise(_unet(size, device, dtype), frames).to(device).eval()
+    return Denoise(_unet(size, device, dtype), frames).to(device, dtype).eval()
 
 
 def _decoder(size: str, device: str, dtype: torch.dtype) -> nn.Module:
