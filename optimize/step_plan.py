@@ -165,7 +165,7 @@ class Walk:
         return [step for step, done in enumerate(self.taken) if done != planned[step]]
 
     def action(self, step: int) -> str:
-        """What to do at this step: F, C or S."""
+        """The letter of what is done at this step."""
         return "F" if self._alarm and step not in self._numbers else self._plan.actions[step]
 
     def advance(

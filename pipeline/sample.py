@@ -66,6 +66,7 @@ class Predictor:
     ) -> Predictor:
         """For a whole clip whose windows are blended, and overlap as the plan says."""
         own, plan = generator.windows, plan or base_plan(generator)
+        plan.check_steps(generator.grid.steps)
         rules = [plan.windows(step, own) for step in range(generator.grid.steps)]
         cuts = [(rule, rule.places(frames)) for rule in rules]
         return cls(generator, engine, constants, own.sources(frames), cuts, tick)

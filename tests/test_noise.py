@@ -18,5 +18,5 @@ def test_the_numbers_are_torchs_whatever_was_drawn_before(seed):
 
 def test_sizes_that_torch_draws_in_another_way_are_refused():
     for shape, skip in (((15,), 0), ((16,), 3)):
-        with pytest.raises(ValueError, match="multiples of 16"):
+        with pytest.raises(ValueError, match="16 numbers or more after whole 16s"):
             torch_normal(shape, 1, skip)

@@ -131,7 +131,7 @@ def test_a_recipe_cannot_be_changed(load):
     ("[steps]", "steps.actions: is missing; a letter for each step"),
     ("[steps]\nactions = 3", "steps.actions: must be text in quotes, is 3"),
     ('[steps]\nactions = "SF"', "steps.actions: the first step must be F"),
-    ('[steps]\nactions = "FX"', "steps.actions: step 1 has the unknown action 'X'; known: F, C, S"),
+    ('[steps]\nactions = "FX"', "steps.actions: step 1 has the unknown action 'X'; known: F, C, H, S"),
     ('[steps]\nactions = "FS"\njumps = [1, 2]', "steps.jumps: must be a list of rows of numbers"),
     ('[steps]\nactions = "FS"\njumps = [[1, 0, "a", 0]]', "steps.jumps: must be a list of rows of numbers"),
     ('[steps]\nactions = "FC"\njumps = [[1, 0, 0, 0]]', "steps.jumps: must be 2 rows of 4, one for each"),

@@ -23,7 +23,7 @@ from optimize.recipe import BASELINE, Recipe, RecipeError
 from optimize.step_plan import StepPlan
 from pipeline.maker import Maker
 from pipeline.request import Options
-from pipeline.sample import generate, sample
+from pipeline.sample import Predictor, generate, sample
 from pipeline.shallow import Pair
 from tests.conftest import Plain
 from tests.extractors import write_extractor
@@ -84,7 +84,8 @@ def test_a_request_knows_nothing_of_the_one_before():
         sample(generator, generator.pair(), conditions(17), 17, 1, StepPlan("FH"))
     assert len(generator.taken) == 2 * 4
     with pytest.raises(KeyError):
-        sample(generator, generator.pair(), conditions(17), 17, 1)(np.zeros((1, 17, 12, 8)), 0, "H")
+        predict = Predictor.of_clip(generator, generator.pair(), conditions(17), 17)
+        predict(np.zeros((1, 17, 12, 8), np.float32), 1, "H")
 
 
 def test_h_without_its_engines_is_an_error_that_names_them():

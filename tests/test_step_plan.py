@@ -158,7 +158,7 @@ def test_what_one_window_predicts_reaches_only_the_frames_that_it_covers(driftin
 
 @pytest.mark.parametrize(("arguments", "reason"), [
     (("",), "the first step must be F"), (("CS",), "the first step must be F"),
-    (("FH",), "step 1 has the unknown action 'H'"), (("FS", ((1, 2, 3),)), "must be 1 rows of 4"),
+    (("FX",), "step 1 has the unknown action 'X'"), (("FS", ((1, 2, 3),)), "must be 1 rows of 4"),
     (("FF", ((1, 2, 3, 4),)), "must be 2 rows of 4"), (("FF", (), (1,)), "must be 2 numbers"),
     (("F", ((1, 2, 3, float("inf")),)), "must be finite"),
     (("FS", (), (), ((1, 2, 3, 4, 5),)), "levels: must be a row for each of jumps"),

@@ -190,7 +190,7 @@ def test_wrong_counts_shapes_and_numbers_are_named():
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match="a tensor has .* not finite.* see what the run did"):
             Gram.of([*x[:-1], np.full_like(x[-1], bad)], c, d)
-    with pytest.raises(ValueError, match="3 and 2 steps; capture them on one grid"):
+    with pytest.raises(ValueError, match="3 and 2 steps, with 0 and 0 shallow ones; capture them alike"):
         Gram.of(x, c, d) + Gram.of(x[:-1], c[:-1], d[:-1])
 
 

@@ -27,7 +27,7 @@ def main() -> int:
 
         for each in task["entries"]:
             entry = Entry(**each)
-            if time.time() + entry.seconds > task["deadline"]:
+            if time.monotonic() + entry.seconds > task["deadline"]:
                 say(f"{entry.name}: no time left for its {entry.seconds} s")
                 continue
             say(f"{entry.name}: about {entry.seconds} s")
@@ -44,7 +44,7 @@ def _measure(entry: Entry, task: dict, emit: partial) -> None:
     from bench.gpu.ways import Place
 
     place = Place(task["device"], Path(task["folder"]), task["tiny"])
-    started = time.time()
+    started = time.monotonic()
     emit({"status": "begun", "kind": entry.kind, "at": round(started), "gpu_before": gpu_state()})
     if entry.kind == "network":
         measure(entry.subject, entry.ways, place, emit)
@@ -55,7 +55,7 @@ def _measure(entry: Entry, task: dict, emit: partial) -> None:
     else:
         profile_way(entry.subject, entry.ways[0], place, emit)
     forget()
-    emit({"status": "done", "took": round(time.time() - started, 1), "gpu_after": gpu_state()})
+    emit({"status": "done", "took": round(time.monotonic() - started, 1), "gpu_after": gpu_state()})
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ GRACE = 5  # seconds before the deadline in which what was told is still written
 class Workplace:
     """Where it happens: a folder for all that is made on the way, a device, whether it is a rehearsal.
 
-    deadline: when to stop, in time.time()'s seconds.
+    deadline: when to stop, in time.monotonic()'s seconds, which processes of a machine share.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class Workplace:
     @property
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self.deadline - time.time()
+        return self.deadline - time.monotonic()
 
     def environment(self) -> dict[str, str]:
         """With what was installed here before what is installed anyway."""
@@ -82,7 +82,7 @@ class _Worker:
         self._place, self._record = place, record
         self._unhurried = math.inf if place.tiny else EXTRA  # nobody knows how busy a processor is
         self._allowed = {entry.name: PATIENCE * entry.seconds + self._unhurried for entry in entries}
-        self._entry, self._way, self._since, self._read = "", "", time.time(), 0
+        self._entry, self._way, self._since, self._read = "", "", time.monotonic(), 0
         place.folder.mkdir(parents=True, exist_ok=True)
         self._lines, self._log = place.folder / "told.jsonl", place.folder / "worker.log"
         task = {
@@ -124,7 +124,7 @@ class _Worker:
             if self._place.left <= GRACE:
                 return "cut off: no time was left"
             allowed = self._allowed.get(self._entry, START * PATIENCE + self._unhurried)
-            if time.time() - self._since > allowed:
+            if time.monotonic() - self._since > allowed:
                 return f"ended after {allowed} s"
             time.sleep(EVERY)
         return ""
@@ -138,7 +138,7 @@ class _Worker:
         self._read += len(whole)
         for line in map(json.loads, whole.splitlines()):
             if line["entry"] != self._entry:
-                self._entry, self._way, self._since = line["entry"], "", time.time()
+                self._entry, self._way, self._since = line["entry"], "", time.monotonic()
             self._way = line.get("begun", self._way)
             if "begun" not in line:
                 self._record.take(line)

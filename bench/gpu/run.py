@@ -49,7 +49,7 @@ def run_stages(order: Order, say: Callable[[str], None]) -> Path:
         raise EngineError(
             "no GPU: nvidia-smi is not here or shows none; --dry-run rehearses on the processor"
         )
-    limit = time.time() + (order.limit or 10 * 86400)
+    limit = time.monotonic() + (order.limit or 10 * 86400)
     place = Workplace(order.work.resolve(), "cpu" if order.rehearsal else "cuda", order.rehearsal, limit)
     name = REHEARSAL if order.rehearsal else file_name(gpu["name"])
     record = Record(name, [place.folder, order.results], RESULTS / f"{name}.json")
