@@ -21,6 +21,7 @@ OPTIONS = {
 }
 # Convolutions have no 8-bit float kernels in TensorRT. Its scales for these are one a tensor.
 KINDS = {"int8": LAYERS, "fp8": ("MatMul", "Gemm")}
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 INT8_MOST, FP8_MOST = 127.0, 448.0
 
 
@@ -53,7 +54,20 @@ def quantize(
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantised = quantizer.model.model
+    _spare(quantised, layers)
     return quantised if kind == "int8" else _to_fp8(quantised, model)
+
+
+def _spare(quantised: ModelProto, layers: Collection[str]) -> None:
+    """Give norms, sums and whatever else reads a layer's input the numbers as they were."""
+    made = {node.output[0]: node for node in quantised.graph.node}
+    for node in quantised.graph.node:
+        if node.op_type in PAIR or node.name in layers:
+            continue
+        for place, name in enumerate(node.input):
+            eight = made.get(name)
+            if eight is not None and eight.op_type == PAIR[1] and eight.input[0] in made:
+                node.input[place] = made[eight.input[0]].input[0]
 
 
 def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
@@ -63,7 +77,7 @@ def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
     e4m3 = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
     weights = {weight.name: weight for weight in quantised.graph.initializer}
     originals = {weight.name: weight for weight in model.graph.initializer}
-    nodes = [n for n in quantised.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    nodes = [n for n in quantised.graph.node if n.op_type in PAIR]
     for name in {node.input[1] for node in nodes}:
         scale = numpy_helper.to_array(weights[name]) * np.float32(INT8_MOST / FP8_MOST)
         weights[name].CopyFrom(numpy_helper.from_array(scale, name))
@@ -72,7 +86,7 @@ def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
         weights[name].CopyFrom(numpy_helper.from_array(zeros, name))
     for node in nodes:
         original = originals.get(node.input[0].removesuffix("_quantized"))
-        if node.op_type == "DequantizeLinear" and original is not None:
+        if node.op_type == PAIR[1] and original is not None:
             scale = numpy_helper.to_array(weights[node.input[1]])
             numbers = np.clip(numpy_helper.to_array(original) / scale, -FP8_MOST, FP8_MOST)
             weights[node.input[0]].CopyFrom(numpy_helper.from_array(numbers.astype(e4m3), node.input[0]))

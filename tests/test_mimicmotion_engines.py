@@ -133,7 +133,7 @@ def test_infer_makes_on_graphs_the_videos_that_torch_makes_and_the_judge_agrees(
     assert [answer.status for answer in answers.values()] == [0, 0], answers["onnxruntime"].err
     lines = [json.loads(line) for line in answers["onnxruntime"].out.splitlines()]
     assert [line["frames"] for line in lines] == [4, 9] and lines[0]["size"] == [64, 64]
-    judge = Judge([load_extractor(write_extractor(tmp_path / "extractors"))])
+    judge = Judge([load_extractor(str(write_extractor(tmp_path / "extractors")))])
     for name in "ab":
         base, made = (read(tmp_path / backend / f"{name}.mp4") for backend in ("torch", "onnxruntime"))
         assert psnr(made.frames.astype(np.int16) - base.frames) >= 50

@@ -142,7 +142,8 @@ def test_attend_gives_what_attention_to_one_token_computes_wherever_it_is_asked(
 
 @pytest.mark.parametrize("frames", [2, FRAMES])
 def test_denoise_is_the_u_net_with_both_branches_apart_or_in_one_batch(tiny_unet, frames):
-    x, image, pose, token, time = plain_inputs(3, frames)
+    x, image, pose, token, time = (each.double() for each in plain_inputs(3, frames))
+    tiny_unet = copy.deepcopy(tiny_unet).double()  # in fp32 attention enlarges roundings to 4e-5
     unet = copy.deepcopy(tiny_unet)
     embed, attend, denoise = Embed(unet, IDS), Attend(unet), Denoise(unet, FRAMES)
     wanted = []
@@ -151,7 +152,7 @@ def test_denoise_is_the_u_net_with_both_branches_apart_or_in_one_batch(tiny_unet
         hook = tiny_unet.conv_in.register_forward_hook(lambda *run, seen=seen: run[2] + pose[0] * seen)
         with torch.inference_mode():
             wanted.append(tiny_unet(torch.cat([x, beside], 2), time, token[:, None] * seen,
-                                    torch.tensor([IDS]), return_dict=False)[0])
+                                    torch.tensor([IDS]).double(), return_dict=False)[0])
         hook.remove()
     with torch.inference_mode():
         row, values = embed(time), attend(torch.cat([torch.zeros_like(token), token]))
