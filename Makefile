@@ -12,8 +12,9 @@ setup: .venv/installed  ## install what running and testing need into .venv
 demo: setup  ## generate the videos of data/sample into out/demo
 	.venv/bin/python infer.py --data data/sample --out out/demo
 
+# One thread in each process: threads of several processes that share cores wait for each other most of the time.
 test: setup .venv/browser .venv/cluster  ## run all tests that need no GPU
-	.venv/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup  ## every fault of docs/faults.md, as often as it says, with figures
 	VIVACE_FAULTS=full .venv/bin/python -m pytest -q -m "faults and not gpu"

@@ -22,20 +22,37 @@ sys.path.insert(0, str(ROOT))
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests that docs/faults.md names, so that `-m faults` runs them."""
+    """Mark the tests that docs/faults.md names, for `-m faults`; begin with files that take long.
+
+    With several processes a long one that came last would run alone.
+    """
     from tests.fault_counts import rows
 
     named = {name for names in rows().values() for name in names}
     for item in items:
         if f"{item.path.name}::{item.originalname}" in named:
             item.add_marker("faults")
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call):
+    """Figures travel with the report of a test, which may run in another process than the summary's."""
+    from tests.fault_counts import FIGURES
+
+    report = yield
+    if call.when == "call":
+        report.user_properties += [("figure", text) for text in FIGURES]
+        FIGURES.clear()
+    return report
 
 
 def pytest_terminal_summary(terminalreporter):
-    from tests.fault_counts import FIGURES
-
-    for text in FIGURES:
-        terminalreporter.write_line(text)
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, text in report.user_properties:
+            if name == "figure":
+                terminalreporter.write_line(text)
 
 
 TINY = '''
