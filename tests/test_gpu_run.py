@@ -54,7 +54,7 @@ def fake(tmp_path, monkeypatch):
 
     def measure(entries, limit=60.0, kind="network"):
         listed = [Entry(name, kind, tuple(ways), 1, "") for name, ways in entries.items()]
-        place = Workplace(tmp_path / "work", "cpu", False, time.time() + limit)
+        place = Workplace(tmp_path / "work", "cpu", False, time.monotonic() + limit)
         return measure_entries(listed, place, record, said.append)
 
     measure.record, measure.said = record, said
