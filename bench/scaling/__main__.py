@@ -3,8 +3,8 @@
 python -m bench.scaling measure    null workers, on a Ray cluster of this machine's own
 python -m bench.scaling draw       the simulation: a picture and a table
 
-measure takes seconds by stage from a timed run in a report of the bench, and lets null workers take as long; then
-with networks ten times as fast, where handing out begins to show.
+measure takes seconds by stage from a timed run in a report of the bench. Null workers take as long, then a
+tenth of that for networks, where handing out begins to show.
 draw simulates up to 16 machines of 8 workers with these, and with what handing out was found to cost.
 """
 
