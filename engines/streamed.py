@@ -170,8 +170,10 @@ def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Mod
     import torch
 
     memo, weights = {}, {}
+    halves = torch.float16, torch.bfloat16  # of a buffer: it was made of weights as they are stored
     for name, tensor, parameter in _tensors(module):
-        to = _dtype_in(module, name, tensor, dtype) if parameter else tensor.dtype
+        computed = parameter or tensor.dtype in halves
+        to = _dtype_in(module, name, tensor, dtype) if computed else tensor.dtype
         if tensor.numel() <= SMALL:
             new = tensor.detach().to(to, copy=True)
         else:

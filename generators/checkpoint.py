@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.mapped import map_file
 from generators.contract import GeneratorError
 from generators.weight_files import SAFETENSORS, weight_files
 
@@ -32,6 +33,11 @@ SHOWN = 10
 WRAPPERS = ("state_dict", "model", "module")  # where training programs put the tensors of a torch file
 AGAIN = "copy or download it again"
 LFS = b"version https://git-lfs"
+DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+}  # fmt: skip
 # Names that only checkpoints of a family have, in front of them nothing or a prefix that ends with a dot.
 FAMILIES = {
     "Wan video transformer, diffusers' names": ("condition_embedder.time_proj.weight", "proj_out.weight"),
@@ -72,15 +78,12 @@ class Checkpoint:
 
         Only files of torch before 1.6 are read whole.
         """
-        from safetensors import safe_open
-
         wanted = list(self.stored if names is None else names)
         found: dict[str, Tensor] = {}
         for file in dict.fromkeys(self.stored[name].file for name in wanted):
             here = {name: self.stored[name].name for name in wanted if self.stored[name].file == file}
             if file.suffix in SAFETENSORS:
-                with safe_open(file, "pt") as opened:
-                    found |= {name: opened.get_tensor(inside) for name, inside in here.items()}
+                found |= _mapped(file, here)
             else:
                 inside = _load_torch(file)
                 found |= {name: inside[its] for name, its in here.items()}
@@ -215,11 +218,39 @@ def _names(file: Path) -> list[str]:
         start = opened.read(len(LFS))
     if start == LFS:
         raise GeneratorError(f"{file} is only a pointer of git LFS; fetch the file itself: git lfs pull")
-    return _names_in_header(file) if file.suffix in SAFETENSORS else list(_load_torch(file))
+    return list(_header(file)[1]) if file.suffix in SAFETENSORS else list(_load_torch(file))
 
 
-def _names_in_header(file: Path) -> list[str]:
-    """safetensors: eight bytes of length, that much JSON, then the numbers; the JSON says where they end."""
+def _mapped(file: Path, wanted: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; wanted: how they shall be called, and are in the file.
+
+    The safetensors package would map copy-on-write, which Linux refuses for files larger than its memory.
+    """
+    import torch
+
+    (begin, entries), numbers = _header(file), map_file(file)
+    found = {}
+    for name, inside in wanted.items():
+        entry = entries[inside]
+        if entry["dtype"] not in DTYPES:
+            raise GeneratorError(f"{file}: {inside} is of dtype {entry['dtype']}; known: {', '.join(DTYPES)}")
+        dtype, shape = getattr(torch, DTYPES[entry["dtype"]]), torch.Size(entry["shape"])
+        place, end = entry["data_offsets"]
+        if shape.numel() * dtype.itemsize != end - place:
+            raise GeneratorError(f"{file} is damaged at {inside}; {AGAIN}")
+        if not shape.numel():  # which frombuffer has no view of
+            found[name] = torch.empty(shape, dtype=dtype)
+            continue
+        flat = torch.frombuffer(numbers, dtype=dtype, count=shape.numel(), offset=begin + place)
+        found[name] = flat.view(shape)
+    return found
+
+
+def _header(file: Path) -> tuple[int, dict[str, dict]]:
+    """Where the numbers of a safetensors file begin, and of each tensor dtype, shape and place behind that.
+
+    The file is eight bytes of length, that much JSON, then the numbers; the JSON says where they end.
+    """
     size = file.stat().st_size
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
@@ -233,7 +264,7 @@ def _names_in_header(file: Path) -> list[str]:
     if size != end:
         what = "cut short" if size < end else "too long"
         raise GeneratorError(f"{file} is {what}: {size} bytes of {end}; {AGAIN}")
-    return list(tensors)
+    return 8 + length, tensors
 
 
 def _load_torch(file: Path) -> dict[str, Tensor]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from generators.checkpoint import FAMILIES, family, fill, open_checkpoint, weightless
+from generators.checkpoint import DTYPES, FAMILIES, family, fill, open_checkpoint, weightless
 from generators.contract import GeneratorError
 
 ROOT = Path(__file__).parents[1]
@@ -140,6 +140,42 @@ def test_tensors_are_mapped_read_when_they_are_used_and_freed_again(tmp_path):
     assert answer.returncode == 0, answer.stderr
     opened, used, freed = map(int, answer.stdout.split())
     assert opened < 16 and used > 100 and freed < 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_file_larger_than_this_machines_memory_is_mapped(tmp_path):
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    size = sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("MemTotal", "SwapTotal")))
+    size += 1 << 30
+    header = json.dumps({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    with (tmp_path / "w.safetensors").open("wb") as file:  # a hole, which takes no disk
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    tensor = open_checkpoint(tmp_path).tensors()["a"]
+    assert tensor.shape == (size,) and tensor[-1] == 0
+    tensor[-1] = 1  # stays here
+    assert open_checkpoint(tmp_path).tensors()["a"][-1] == 0
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES.values()))
+def test_every_dtype_and_shape_is_read_as_the_package_reads_it(tmp_path, dtype):
+    numbers = torch.arange(12).view(3, 4).to(getattr(torch, dtype))
+    tensors = {"plane": numbers, "scalar": numbers[1, 1].clone(), "none": numbers[:0].clone()}
+    save_file(tensors, tmp_path / "w.safetensors")
+    found, wanted = open_checkpoint(tmp_path).tensors(), load_file(tmp_path / "w.safetensors")
+    assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
+        name: (t.dtype, t.shape) for name, t in wanted.items()}
+    assert all(torch.equal(found[name].float(), tensor.float()) for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize(("entry", "reason"), [
+    ({"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}, "a is of dtype F4; known: BOOL"),
+    ({"dtype": "F16", "shape": [4], "data_offsets": [0, 2]}, "damaged at a")])
+def test_a_tensor_that_cannot_be_is_named(tmp_path, entry, reason):
+    header = json.dumps({"a": entry}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12")
+    with pytest.raises(GeneratorError, match=reason):
+        open_checkpoint(tmp_path).tensors()
 
 
 def test_renames_apply_in_turn_and_a_part_is_cut_out_by_its_prefix(tmp_path, weights):

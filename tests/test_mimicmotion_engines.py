@@ -7,6 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
+import bench.__main__ as bench
+import build_trt
+import export_onnx as export_script
 import infer
 import optimize.precision
 from bench.judge import Judge
@@ -18,6 +21,7 @@ from engines.tensorrt.build import build, place_orders
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from engines.torch_engine import TorchEngine
+from generators.contract import FULL, SHALLOW
 from generators.distance import psnr
 from optimize.precision import Calibration, convert
 from optimize.rewrites import EXACT
@@ -139,3 +143,32 @@ def test_infer_makes_on_graphs_the_videos_that_torch_makes_and_the_judge_agrees(
         assert psnr(made.frames.astype(np.int16) - base.frames) >= 50
         found = judge.compare(base, made, read(data / "videos" / f"{name}.mp4").frames)
         assert min(each["value"] for each in found["cosine"].values()) > 0.9999
+
+
+@pytest.mark.slow
+def test_the_scripts_take_action_h_the_whole_way(make_data, run_main, monkeypatch, tmp_path):
+    """Its two networks exported, built, run by a recipe of two full and two shallow steps, and judged."""
+    write_tiny(tmp_path / "mimic", shallow=True, steps=4)
+    monkeypatch.setenv("VIVACE_BUILT", str(tmp_path / "built"))
+    kind, both = ("--generator", f"mimicmotion={tmp_path / 'mimic'}"), f"{FULL}=fp16,{SHALLOW}=fp16"
+    data = make_data({"a": 4, "b": 9}, size=(64, 64))
+    (tmp_path / "h.toml").write_text('[steps]\nactions = "FHFH"\n')
+    exported = run_main(export_script, *kind, "--precision", f"fp32,{both}", "--data", data, "--json")
+    assert exported.status == 0, exported.err
+    facts = {line["file"].rpartition("/")[2].split("-")[0]: line["parity"]
+             for line in map(json.loads, exported.out.splitlines())}
+    assert facts[FULL]["v"]["cosine"] > 0.999 and facts[FULL]["features"]["cosine"] > 0.999
+    assert facts[SHALLOW]["v"]["cosine"] > 0.999
+    built = run_main(build_trt, *kind, "--component", f"{FULL},{SHALLOW}", "--precision", "fp16",
+                     "--target", "89", "--shapes", "dynamic")
+    assert built.status == 0 and len(built.out.splitlines()) == 2, built.err
+    for precision, backend in (("fp32", "torch"), (f"fp32,{both}", "onnxruntime")):
+        out = data / "outputs" if backend == "torch" else tmp_path / "out"
+        ran = run_main(infer, *kind, "--data", data, "--out", out, "--backend", backend, "--lossless",
+                       "--precision", precision, "--recipe", tmp_path / "h.toml")
+        assert ran.status == 0, ran.err
+    judged = run_main(bench, "--data", data, "--candidate", tmp_path / "out", "--out", tmp_path / "report",
+                      "--json")
+    assert judged.status == 0, judged.err
+    metrics = [video["metrics"]["psnr"] for video in json.loads(judged.out)["runs"][0]["videos"]]
+    assert len(metrics) == 2 and min(metrics) > 50

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def write_fun_control(folder, heads, layers, zeros=False):
-    """A checkpoint of Wan2.1-Fun-Control's own network, narrow and shallow, for 32x32 pixels."""
+    """A checkpoint of Wan2.1-Fun-Control, in bf16 as published, narrow and shallow, for 32x32 pixels."""
     size = TransformerSize(heads, 64, 48, 16, 16, 256, 256 * heads, layers)
     with weightless():
         shapes = {name: tensor.shape for name, tensor in fun_control_network(size).state_dict().items()}
@@ -40,7 +40,7 @@ def write_fun_control(folder, heads, layers, zeros=False):
     part = folder / "transformer"
     part.mkdir(parents=True)
     draw = torch.zeros if zeros else torch.randn
-    save_file({name: (draw(shape) / shape[-1] ** 0.5).half() for name, shape in shapes.items()},
+    save_file({name: (draw(shape) / shape[-1] ** 0.5).bfloat16() for name, shape in shapes.items()},
               part / "model.safetensors")
     (part / "config.json").write_text(json.dumps(asdict(size)))
     save_file({"prompt": torch.randn(4, 16), "negative": torch.randn(4, 16)}, folder / "prompt.safetensors")
