@@ -23,8 +23,7 @@ import numpy as np
 from bench.similarity import ExtractorError, load_extractor
 from engines.artifact import built_folder
 from engines.export import Target
-from engines.precision import PRECISIONS, PrecisionError, choose_precisions
-from engines.spec import EngineError
+from engines.precision import PRECISIONS, choose_precisions
 from finish.cover import FRAMES, choose_cover, videos_of
 from finish.cut import cut
 from finish.highlights import predict
@@ -34,29 +33,18 @@ from finish.score import score_file
 from finish.scorer import WEIGHTS, Cover, Scorer, export_cover, own_scorer, start_scorer
 from finish.signals import Eyes
 from finish.whole_file import write_whole
-from generators.contract import GeneratorError
 from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.progress import Progress
-from pipeline.script import run, say, stop
+from pipeline.script import ending, run, say
 from pipeline.video import probe
 
 
 def main() -> Exit:
     """Parse, call, print."""
     args = parse(sys.argv[1:])
-    try:
-        return args.run_command(args)
-    except InputError as error:
-        return stop("finish", error, Exit.INPUT)
-    except (EngineError, ExtractorError) as error:
-        return stop("finish", error, Exit.ENVIRONMENT)
-    except MemoryError as error:
-        return stop("finish", f"out of memory: {error}", Exit.EXHAUSTED)
-    except (OutputError, GeneratorError, PrecisionError, OSError) as error:
-        return stop("finish", error, Exit.USAGE)
-    except KeyboardInterrupt:
-        return stop("finish", "interrupted", Exit.INTERRUPTED)
+    own = {ExtractorError: Exit.ENVIRONMENT, OSError: Exit.USAGE}
+    return ending("finish", lambda: args.run_command(args), own)
 
 
 def run_cover(args: argparse.Namespace) -> Exit:
@@ -86,6 +74,8 @@ def run_cover(args: argparse.Namespace) -> Exit:
 def run_highlights(args: argparse.Namespace) -> Exit:
     """Predictions for the videos of an index."""
     entries = read_index(args.index)
+    if args.out.is_dir() or not args.out.parent.is_dir():  # known before hours of work, not after
+        raise OutputError(f"{args.out}: cannot be written; expected a file in a folder that exists")
     eyes = Eyes(_scorer(args), load_extractor("stfn"), Detector(args.detector) if args.detector else None)
     files = {entry.file for entry in entries.values()}
     with Progress("highlights", len(files)) as progress:
@@ -225,7 +215,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.set_defaults(run_command=run_export)
     train = commands.add_parser("train", help="the cover network; again: go on")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
-    train.add_argument("--steps", type=int, default=1000, help="of forty pictures each (1000)")
+    train.add_argument("--steps", type=int, default=2000, help="of forty pictures each (2000)")
     train.add_argument("--out", type=Path, default=WEIGHTS, help="file for the weights (the bundled one)")
     train.set_defaults(run_command=run_train)
     judge = commands.add_parser("evaluate", help="figures and pictures on held-out rendered videos")
@@ -235,7 +225,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     judge.set_defaults(run_command=run_evaluate)
     for command in (cover, check, score, cuts, export):
         command.add_argument("--json", action="store_true", help="JSON on stdout")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    for name, value in vars(args).items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+            parser.error(f"--{name} must be above 0, got {value:g}")
+    return args
 
 
 def _add_scorer(parser: argparse.ArgumentParser) -> None:

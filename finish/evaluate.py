@@ -70,7 +70,7 @@ def evaluate(out: Path, videos: int, clips: int, say: Say) -> dict:
     return figures
 
 
-def order(scorer: Scorer, say: Say, pictures: int = 40) -> dict:
+def order(scorer: Scorer, say: Say, pictures: int = 100) -> dict:
     """Rank correlations with the truth: over all pictures, and of each degradation in steps."""
     say("order: held-out pictures")
     held = graded(HELD_OUT, 0, pictures)
@@ -84,7 +84,12 @@ def order(scorer: Scorer, say: Say, pictures: int = 40) -> dict:
             behind = fitted(other, own.shape[1::-1])
             found.append(scorer([degrade(own, {kind: s}, behind, random) for s in steps]))
         by_kind[kind] = float(np.mean([rank_correlation(each, -steps) for each in found]))
-    return {"all": rank_correlation(scores, held.quality), "pictures": len(scores), "within": by_kind}
+    return {
+        "all": rank_correlation(scores, held.quality),
+        "pictures": len(scores),
+        "within": by_kind,
+        "within, mean": float(np.mean(list(by_kind.values()))),
+    }
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

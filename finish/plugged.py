@@ -21,20 +21,21 @@ def plugged(path: Path, choices: Sequence[Outputs], batch: int) -> tuple[Engine,
     choices: name and dims of the float32 tensors it must give, one of several sets. InputError: no such file;
     EngineError: another file than that.
     """
-    check_file(path, "ONNX")
+    check_file(path, "network (ONNX)")
     if reason := why_not("cpu"):
         raise EngineError(reason)
     pixels = TensorSpec("pixels", ("n", "h", "w", 3), "uint8")
     sizes = {"n": Range(1, batch, batch), "h": ANY, "w": ANY}
+    refusals: dict[str, None] = {}
     for outputs in choices:
         given = tuple(TensorSpec(name, dims) for name, dims in outputs.items())
         try:
             engine = OnnxRuntimeEngine(ComponentSpec("network", Cadence.CHUNK, (pixels,), given, sizes), path)
         except EngineError as error:
-            refusal = error
+            refusals[str(error)] = None
         else:
             return engine, _size(path)
-    raise refusal
+    raise EngineError("\n".join(refusals))
 
 
 def _size(path: Path) -> tuple[int, int]:

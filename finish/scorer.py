@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 from engines.artifact import Artifact, built_folder
 from engines.export import Target, export_onnx
 from engines.load import Choice, start_engines
-from engines.spec import Cadence, ComponentSpec, Engine, Range, TensorSpec
+from engines.spec import Cadence, ComponentSpec, Engine, EngineError, Range, TensorSpec
 from finish.fit import SIDE, fitted
 from finish.plugged import plugged
 from optimize.precision import Calibration, convert
@@ -65,7 +66,11 @@ def start_scorer(backend: str, precision: str, device: str, say: Callable[[str],
     """The cover network on a backend, or the first that has it ("auto"); EngineError."""
     model = Cover()
     choice = Choice(backend, {"score": precision}, device, built_folder(model.name))
-    return Scorer(start_engines(model, choice, say)[1]["score"])
+    try:
+        return Scorer(start_engines(model, choice, say)[1]["score"])
+    except EngineError as error:  # it names the script for generators
+        command = f"run: python -m finish export --precision {precision} (TensorRT: --target gpu)"
+        raise EngineError(re.sub("run: python .*", command, str(error))) from error
 
 
 def own_scorer(path: Path) -> Scorer:

@@ -69,7 +69,7 @@ def test_a_scorer_without_a_number_is_an_error_and_one_such_frame_is_passed_over
 
 
 def test_another_file_than_a_scorer_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no such file; expected a ONNX"):
+    with pytest.raises(InputError, match="no such file; expected a network"):
         own_scorer(tmp_path / "lost.onnx")
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(EngineError, match="onnxruntime cannot load"):
@@ -119,3 +119,7 @@ def test_wrong_use_ends_with_the_status_of_its_kind(tmp_path, clip, run_main):
     assert run_main(script, "cover", clip, "--out", clip).status == 2
     assert run_main(script, "export", "--precision", "fp12").status == 2
     assert run_main(script, "cover", clip).status == 2
+    for wrong in (("--frames", "0"), ("--seconds", "-1"), ("--seconds", "nan")):
+        assert run_main(script, "cover", clip, "--out", out, *wrong).status == 2
+    answer = run_main(script, "cover", clip, "--out", out, "--backend", "onnxruntime", "--precision", "fp8")
+    assert answer.status == 4 and "run: python -m finish export --precision fp8" in answer.err

@@ -212,6 +212,9 @@ def test_from_an_index_to_cut_downs_a_broken_video_changes_nothing_for_others(tm
     assert [json.dumps(line) for line in lines if line["video"] == "wide.mp4"] == alone
     assert all(line["predictions"] == [] and "truncated" in line["error"] and line["more"] == 1
                for line in lines if line["video"] == "bad.mp4")
+    lost = [*command[:4], tmp_path / "lost" / "found.jsonl", *command[5:]]
+    late = run_main(script, *lost, index(tmp_path, "wide"))
+    assert late.status == 2 and "expected a file in a folder that exists" in late.err
     frames = {f"wide-{w}x{h}": Frames(clip.count, *SIZE, (w, h)) for w, h in (TALL, WIDE)}
     out.write_text("\n".join(alone))
     assert check_predictions(out, frames) == []
