@@ -129,6 +129,19 @@ def test_even_windows_of_a_clip_that_fits_are_upstream_s(tmp_path, tiny_mimic):
     assert len(made(even, engines, 2)) == 2 and even.windows.places(2)[0].tolist() == [0, 1, 2]
 
 
+def test_even_windows_change_frames_far_less_than_another_seed_does(tmp_path):
+    skeletons, image = clip(6)
+    plain = write_tiny(tmp_path / "plain", steps=10)
+    even = write_tiny(tmp_path / "even", steps=10, even_windows=True)
+    assert [len(place) for place in plain.windows.places(6)] == [6, 6]
+    assert [len(place) for place in even.windows.places(6)] == [5, 5]
+    engines = engines_of(plain)  # the networks are the same
+    base, other, seed = (
+        pipeline.sample.generate(generator, engines, skeletons, image, number).astype(np.int16)
+        for generator, number in ((plain, SEED), (even, SEED), (plain, SEED + 1)))
+    assert psnr(other - base) > psnr(seed - base) + 10  # measured 31.6 and 19
+
+
 def test_pictures_of_other_sizes_are_filled_up_and_cut(tmp_path):
     size = 60, 100
     generator = write_tiny(tmp_path, width=60, height=100)
