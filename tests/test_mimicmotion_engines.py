@@ -8,8 +8,6 @@ import onnx
 import pytest
 
 import bench.__main__ as bench
-import build_trt
-import export_onnx as export_script
 import infer
 import optimize.precision
 from bench.judge import Judge
@@ -29,13 +27,14 @@ from pipeline.video import read
 from tests.extractors import write_extractor
 from tests.tiny_mimicmotion import write_tiny
 
-HALF = ("describe", "pose", "denoise", "decode")  # the autoencoder's encoder and the times stay in fp32
+# The autoencoder's encoder and the times stay in fp32.
+HALF = ("describe", "pose", "denoise", FULL, SHALLOW, "decode")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The generator, a folder for VIVACE_BUILT with its graphs, and these by component and precision."""
-    generator = write_tiny(tmp_path_factory.mktemp("mimic"))
+    generator = write_tiny(tmp_path_factory.mktemp("mimic"), shallow=True)
     folder = tmp_path_factory.mktemp("built")
     target = Target(folder / generator.name, lambda text: None)
     graphs = {(name, "fp32"): export_onnx(generator, name, target, rewriting=EXACT)
@@ -145,30 +144,22 @@ def test_infer_makes_on_graphs_the_videos_that_torch_makes_and_the_judge_agrees(
         assert min(each["value"] for each in found["cosine"].values()) > 0.9999
 
 
-@pytest.mark.slow
-def test_the_scripts_take_action_h_the_whole_way(make_data, run_main, monkeypatch, tmp_path):
-    """Its two networks exported, built, run by a recipe of two full and two shallow steps, and judged."""
-    write_tiny(tmp_path / "mimic", shallow=True, steps=4)
-    monkeypatch.setenv("VIVACE_BUILT", str(tmp_path / "built"))
-    kind, both = ("--generator", f"mimicmotion={tmp_path / 'mimic'}"), f"{FULL}=fp16,{SHALLOW}=fp16"
-    data = make_data({"a": 4, "b": 9}, size=(64, 64))
-    (tmp_path / "h.toml").write_text('[steps]\nactions = "FHFH"\n')
-    exported = run_main(export_script, *kind, "--precision", f"fp32,{both}", "--data", data, "--json")
-    assert exported.status == 0, exported.err
-    facts = {line["file"].rpartition("/")[2].split("-")[0]: line["parity"]
-             for line in map(json.loads, exported.out.splitlines())}
-    assert facts[FULL]["v"]["cosine"] > 0.999 and facts[FULL]["features"]["cosine"] > 0.999
-    assert facts[SHALLOW]["v"]["cosine"] > 0.999
-    built = run_main(build_trt, *kind, "--component", f"{FULL},{SHALLOW}", "--precision", "fp16",
-                     "--target", "89", "--shapes", "dynamic")
-    assert built.status == 0 and len(built.out.splitlines()) == 2, built.err
-    for precision, backend in (("fp32", "torch"), (f"fp32,{both}", "onnxruntime")):
+def test_a_recipe_with_action_h_runs_on_graphs_as_in_torch_and_the_judge_agrees(
+        built, make_data, run_main, monkeypatch, tmp_path):
+    generator, folder, graphs = built
+    for name in (FULL, SHALLOW):
+        facts = graphs[name, "fp16"].manifest["facts"]["parity"]
+        assert min(output["cosine"] for output in facts.values()) > 0.999
+    monkeypatch.setenv("VIVACE_BUILT", str(folder))
+    data, kind = make_data({"a": 4, "b": 9}, size=(64, 64)), f"mimicmotion={generator.sources[0].parent}"
+    (tmp_path / "h.toml").write_text('[steps]\nactions = "FHH"\n')
+    for backend, precision in (("torch", "fp32"), ("onnxruntime", f"fp32,{FULL}=fp16,{SHALLOW}=fp16")):
         out = data / "outputs" if backend == "torch" else tmp_path / "out"
-        ran = run_main(infer, *kind, "--data", data, "--out", out, "--backend", backend, "--lossless",
-                       "--precision", precision, "--recipe", tmp_path / "h.toml")
+        ran = run_main(infer, "--generator", kind, "--data", data, "--out", out, "--backend", backend,
+                       "--precision", precision, "--recipe", tmp_path / "h.toml", "--lossless")
         assert ran.status == 0, ran.err
     judged = run_main(bench, "--data", data, "--candidate", tmp_path / "out", "--out", tmp_path / "report",
                       "--json")
     assert judged.status == 0, judged.err
-    metrics = [video["metrics"]["psnr"] for video in json.loads(judged.out)["runs"][0]["videos"]]
-    assert len(metrics) == 2 and min(metrics) > 50
+    found = [video["metrics"]["psnr"] for video in json.loads(judged.out)["runs"][0]["videos"]]
+    assert len(found) == 2 and min(found) > 50

@@ -21,7 +21,9 @@ from optimize.goal import Goal
 from optimize.planner import Costs, Tables, front
 from optimize.recipe import BASELINE, Recipe, RecipeError
 from optimize.step_plan import StepPlan
+from pipeline.data import find_requests
 from pipeline.maker import Maker
+from pipeline.record import record
 from pipeline.request import Options
 from pipeline.sample import Predictor, generate, sample
 from pipeline.shallow import Pair
@@ -160,6 +162,13 @@ def test_mimicmotion_offers_it_where_its_settings_say_so(mimic, tmp_path):
         engines = {name: TorchEngine(spec, adapted.build(name)) for name, spec in adapted.components.items()}
         frames[actions] = generate(adapted, engines, skeletons, image, 1, StepPlan(actions)).astype(int)
     assert 0 < abs(frames["FHHH"] - frames["FFFF"]).mean() < 20
+
+
+def test_calibration_runs_have_inputs_of_both_its_networks(mimic, make_data):
+    engines = {name: TorchEngine(spec, mimic.build(name)) for name, spec in mimic.components.items()}
+    found = record(mimic, engines, find_requests(make_data({"a": 5}, size=(64, 64))).requests)
+    assert [len(found[name]) for name in ("denoise", FULL, SHALLOW)] == [4 * 2, 2 * 2, 2 * 2]
+    assert "features" in found[SHALLOW][0]
 
 
 @pytest.mark.slow
