@@ -149,14 +149,15 @@ def agreement(found: list[Covered], way: str) -> dict[str, float]:
 
 def stand_out(scorer: Scorer, clips: int, out: Path, say: Say) -> dict:
     """100 F of ours and of two plain rules, by ratio."""
-    eyes, rows = Eyes(scorer, load_extractor("stfn")), []
+    eyes, rows, drawn = Eyes(scorer, load_extractor("stfn")), [], False
     for number in range(clips):
         clip, path = WideClip(HELD_OUT + 3000 + number), out / "clip.mp4"
         clip.write(path)
         signals = measure(path, eyes)
         rows += [_scores(clip, signals, name) for name in RATIOS]
         say(f"highlights: {number + 1}/{clips}: {rows[-2]}, {rows[-1]}")
-        if number == 0:
+        if not drawn and clip.truth(RATIOS["9:16"]):
+            drawn = True
             boxes_sheet(clip, {name: highlights(signals, r) for name, r in RATIOS.items()}, out / "boxes.png")
     path.unlink()
     ways = ("ours", "all frames", "uniform 20 %")
