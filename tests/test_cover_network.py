@@ -15,7 +15,7 @@ from finish.evaluate import order, rank_correlation
 from finish.flawed import FlawedVideo
 from finish.network import CoverNet, CoverSize, folded
 from finish.pictures import HELD_OUT, draw, graded, training_batch
-from finish.scorer import WEIGHTS, Cover, Scorer, export_cover, start_scorer
+from finish.scorer import NOTICED, WEIGHTS, Cover, Scorer, export_cover, start_scorer
 from finish.training import train
 from generators.presenter.load import save_weights
 
@@ -101,6 +101,7 @@ def test_graphs_in_fp32_and_8_bits_score_as_torch_does(tmp_path):
     made = export_cover(["fp32", "int8-fp32"], Target(tmp_path, lambda text: None), model)
     assert [each.manifest["precision"] for each in made] == ["fp32", "int8-fp32"]
     assert made[1].manifest["facts"]["quantised_layers"] > 10
+    assert made[1].manifest["built_from"]["recipe"]["far_above"][1] == NOTICED
     pictures = list(graded(HELD_OUT, 0, 1).pixels)
     with torch.inference_mode():
         reference = model.build("score")(torch.from_numpy(np.stack(pictures))).numpy()
