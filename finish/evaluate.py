@@ -19,7 +19,7 @@ from finish.degrade import COST, degrade
 from finish.fit import fitted
 from finish.flawed import FlawedVideo
 from finish.highlights import highlights
-from finish.pictures import HELD_OUT, draw, graded
+from finish.pictures import HELD_OUT, VERSIONS, draw, graded, people_in
 from finish.predictions import Frames
 from finish.score import score_video
 from finish.scorer import BATCH, Cover, Scorer, export_cover, start_scorer
@@ -75,6 +75,7 @@ def order(scorer: Scorer, say: Say, pictures: int = 100) -> dict:
     say("order: held-out pictures")
     held = graded(HELD_OUT, 0, pictures)
     scores = np.concatenate([scorer(held.pixels[i : i + BATCH]) for i in range(0, len(held.pixels), BATCH)])
+    people = np.repeat([people_in(HELD_OUT + n)[1] > 0 for n in range(pictures)], VERSIONS)
     steps, random = np.linspace(0, 1, 6), np.random.default_rng(0)
     by_kind = {}
     for kind in (name for name in COST if name != "eyes"):
@@ -86,6 +87,8 @@ def order(scorer: Scorer, say: Say, pictures: int = 100) -> dict:
         by_kind[kind] = float(np.mean([rank_correlation(each, -steps) for each in found]))
     return {
         "all": rank_correlation(scores, held.quality),
+        "people": rank_correlation(scores[people], held.quality[people]),
+        "textures": rank_correlation(scores[~people], held.quality[~people]),
         "pictures": len(scores),
         "within": by_kind,
         "within, mean": float(np.mean(list(by_kind.values()))),
