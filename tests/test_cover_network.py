@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -102,6 +103,8 @@ def test_graphs_in_fp32_and_8_bits_score_as_torch_does(tmp_path):
     assert [each.manifest["precision"] for each in made] == ["fp32", "int8-fp32"]
     assert made[1].manifest["facts"]["quantised_layers"] > 10
     assert made[1].manifest["built_from"]["recipe"]["far_above"][1] == NOTICED
+    takers = [n.op_type for n in onnx.load(made[0].path).graph.node if "pixels" in n.input]
+    assert takers == ["Cast"]  # TensorRT takes uint8 into nothing else
     pictures = list(graded(HELD_OUT, 0, 1).pixels)
     with torch.inference_mode():
         reference = model.build("score")(torch.from_numpy(np.stack(pictures))).numpy()
