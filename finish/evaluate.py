@@ -19,7 +19,7 @@ from finish.degrade import COST, degrade
 from finish.fit import fitted
 from finish.flawed import FlawedVideo
 from finish.highlights import highlights
-from finish.pictures import HELD_OUT, draw, graded
+from finish.pictures import HELD_OUT, VERSIONS, draw, graded, people_in
 from finish.predictions import Frames
 from finish.score import score_video
 from finish.scorer import BATCH, Cover, Scorer, export_cover, start_scorer
@@ -75,6 +75,7 @@ def order(scorer: Scorer, say: Say, pictures: int = 100) -> dict:
     say("order: held-out pictures")
     held = graded(HELD_OUT, 0, pictures)
     scores = np.concatenate([scorer(held.pixels[i : i + BATCH]) for i in range(0, len(held.pixels), BATCH)])
+    people = np.repeat([people_in(HELD_OUT + n)[1] > 0 for n in range(pictures)], VERSIONS)
     steps, random = np.linspace(0, 1, 6), np.random.default_rng(0)
     by_kind = {}
     for kind in (name for name in COST if name != "eyes"):
@@ -86,6 +87,8 @@ def order(scorer: Scorer, say: Say, pictures: int = 100) -> dict:
         by_kind[kind] = float(np.mean([rank_correlation(each, -steps) for each in found]))
     return {
         "all": rank_correlation(scores, held.quality),
+        "people": rank_correlation(scores[people], held.quality[people]),
+        "textures": rank_correlation(scores[~people], held.quality[~people]),
         "pictures": len(scores),
         "within": by_kind,
         "within, mean": float(np.mean(list(by_kind.values()))),
@@ -149,14 +152,15 @@ def agreement(found: list[Covered], way: str) -> dict[str, float]:
 
 def stand_out(scorer: Scorer, clips: int, out: Path, say: Say) -> dict:
     """100 F of ours and of two plain rules, by ratio."""
-    eyes, rows = Eyes(scorer, load_extractor("stfn")), []
+    eyes, rows, drawn = Eyes(scorer, load_extractor("stfn")), [], False
     for number in range(clips):
         clip, path = WideClip(HELD_OUT + 3000 + number), out / "clip.mp4"
         clip.write(path)
         signals = measure(path, eyes)
         rows += [_scores(clip, signals, name) for name in RATIOS]
         say(f"highlights: {number + 1}/{clips}: {rows[-2]}, {rows[-1]}")
-        if number == 0:
+        if not drawn and clip.truth(RATIOS["9:16"]):
+            drawn = True
             boxes_sheet(clip, {name: highlights(signals, r) for name, r in RATIOS.items()}, out / "boxes.png")
     path.unlink()
     ways = ("ours", "all frames", "uniform 20 %")

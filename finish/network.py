@@ -83,7 +83,7 @@ class CoverNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The means of features say what is there; their deviations whether all of it is sharp."""
-        x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = pixels.float().permute(0, 3, 1, 2) / 127.5 - 1  # TensorRT takes uint8 into a cast only
         x = self.last(self.stages(self.stem(F.pixel_unshuffle(x, 4))))
         mean = x.mean((2, 3))
         power = (x * x).mean((2, 3)) - mean * mean

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH = 8
 WEIGHTS = Path(__file__).parent / "weights" / "cover.safetensors"
+NOTICED = 0.003  # of the score: frames of one video differ by little
 CALIBRATION = (1_900_000, 8)  # the first picture that ranges of 8 bits are measured on, and how many
 
 
@@ -90,7 +91,7 @@ def export_cover(precisions: Sequence[str], target: Target, model: Cover | None 
         return [{"pixels": pixels[i::VERSIONS]} for i in range(VERSIONS)]
 
     graph = export_onnx(model, "score", target)
-    calibration = Calibration({"pictures": list(CALIBRATION)}, record)
+    calibration = Calibration({"pictures": list(CALIBRATION)}, record, noticed=NOTICED)
     return [
         graph if each == "fp32" else convert(graph, model.components["score"], each, calibration, target)
         for each in precisions

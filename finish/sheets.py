@@ -17,9 +17,16 @@ TALL = 160  # pixels of a picture's height
 
 
 def covers_sheet(pairs: Sequence[Sequence[tuple[np.ndarray, float]]], path: Path) -> None:
-    """A column for each video: its first frame above, the chosen one below, with their true qualities."""
+    """A column for each video: its first frame above, the chosen one below, with their true qualities.
+
+    Five beside each other, the next five below.
+    """
     titled = [[_titled(picture, f"{worth:.2f}") for picture, worth in pair] for pair in pairs]
-    _save(np.concatenate([np.concatenate(pair) for pair in titled], 1), path)
+    columns = [np.concatenate(pair) for pair in titled]
+    rows = [np.concatenate(columns[i : i + 5], 1) for i in range(0, len(columns), 5)]
+    wide = max(row.shape[1] for row in rows)
+    padded = [np.pad(r, ((0, 12), (0, wide - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
+    _save(np.concatenate(padded), path)
 
 
 def boxes_sheet(clip: WideClip, predictions: Mapping[str, list[dict]], path: Path, shown: int = 12) -> None:
@@ -51,4 +58,4 @@ def _titled(picture: np.ndarray, title: str) -> np.ndarray:
 def _save(picture: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(picture).save(path, optimize=True)
+    Image.fromarray(picture).quantize(256).save(path, optimize=True)

@@ -58,13 +58,15 @@ class Calibration:
     """Inputs that a component met in real runs: what they were recorded from, and how to have them.
 
     probes: how many, spread evenly, each layer alone is measured on; checks: how many the result is held
-    against the fp32 graph on.
+    against the fp32 graph on. noticed: a layer's error alone, in parts of the output, from which on the layer
+    may be left in fp32; less where outputs are compared with each other, as scores are.
     """
 
     source: Mapping[str, Field]
     record: Callable[[], Sequence[Mapping[str, np.ndarray]]]
     probes: int = 2
     checks: int = 6
+    noticed: float = NOTICED
 
 
 @dataclass
@@ -94,7 +96,7 @@ def convert(
     inputs, started = calibration.record(), time.perf_counter()
     alone = f", then each layer alone on {calibration.probes}" if scheme.layers else ""
     target.say(f"{label}: measuring on {len(inputs)} recorded inputs{alone}")
-    made = _convert(source, spec, scheme, inputs, calibration.probes)
+    made = _convert(source, spec, scheme, inputs, calibration)
     for line in _table(made):
         target.say(f"{label}: {line}")
     recipe = {**expected["recipe"], "islands": made.islands, "kept_layers": made.kept_layers}
@@ -126,7 +128,7 @@ def _identity(source: Artifact, precision: str, scheme: Scheme, calibration: Cal
         "layers": scheme.layers,
         "rest": scheme.rest,
         "safe": scheme.safe,
-        "far_above": [FAR_ABOVE, NOTICED],
+        "far_above": [FAR_ABOVE, calibration.noticed],
         "probes": calibration.probes,
     }
     return {
@@ -140,14 +142,18 @@ def _identity(source: Artifact, precision: str, scheme: Scheme, calibration: Cal
 
 
 def _convert(
-    source: Artifact, spec: ComponentSpec, scheme: Scheme, inputs: Sequence[Mapping], probes: int
+    source: Artifact, spec: ComponentSpec, scheme: Scheme, inputs: Sequence[Mapping], calibration: Calibration
 ) -> _Converted:
     import onnx
 
     made = _Converted(onnx.load(source.path))
     ranges = measure_ranges(source.path, inputs)
     if scheme.layers:
-        _quantise(made, spec, scheme, ranges, spread(inputs, probes))
+        probes = spread(inputs, calibration.probes)
+        _quantise(made, scheme, ranges, probes, calibration.noticed)
+        if not made.quantised:
+            why = f"no inner layer to quantise in {scheme.layers}"
+            raise EngineError(f"{spec.name} has {why}; give it fp16 instead")
     if scheme.rest:
         made.islands = find_islands(made.model, ranges, scheme.safe)
         made.model = to_half(made.model, scheme.rest, made.islands)
@@ -155,7 +161,7 @@ def _convert(
 
 
 def _quantise(
-    made: _Converted, spec: ComponentSpec, scheme: Scheme, ranges: Mapping, probes: Sequence[Mapping]
+    made: _Converted, scheme: Scheme, ranges: Mapping, probes: Sequence[Mapping], noticed: float
 ) -> None:
     model, kind = made.model, scheme.layers
     layers = find_layers(model.graph, KINDS[kind])
@@ -167,13 +173,12 @@ def _quantise(
     made.kept_layers |= dict.fromkeys(sorted(outer), "first or last layer")
     rest = [layer.name for layer in layers if layer.name not in made.kept_layers]
     if not rest:
-        raise EngineError(f"{spec.name} has no inner layer to quantise in {kind}; give it fp16 instead")
-
+        return
     def quantised(names: list[str]) -> ModelProto:
         return quantize(model, ranges, names, kind)
 
     made.errors = measure_sensitivity(model, rest, quantised, probes, literal=kind == "fp8")
-    made.kept_layers |= far_above_the_rest(made.errors)
+    made.kept_layers |= far_above_the_rest(made.errors, noticed)
     made.quantised = [name for name in rest if name not in made.kept_layers]
     made.model = quantised(made.quantised)
 

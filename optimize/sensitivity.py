@@ -42,11 +42,11 @@ def measure_sensitivity(
     return {layer: error(layer) for layer in layers}
 
 
-def far_above_the_rest(errors: Mapping[str, float]) -> dict[str, str]:
+def far_above_the_rest(errors: Mapping[str, float], noticed: float = NOTICED) -> dict[str, str]:
     """The layers whose error stands out and is noticed, each with how far; those without any do not count."""
     usual = median([error for error in errors.values() if error > 0] or [0.0])
     return {
         layer: f"alone costs {error:.2g} of the output, {error / usual:.1f} times the median"
         for layer, error in errors.items()
-        if error > max(FAR_ABOVE * usual, NOTICED)
+        if error > max(FAR_ABOVE * usual, noticed)
     }

@@ -8,6 +8,7 @@ from clips import make, picture_frames, write
 from networks import always, brightness
 
 import finish.__main__ as script
+import finish.scorer as scorer_module
 from engines.spec import EngineError
 from finish import sampling
 from finish.cover import ahead, choose_cover, videos_of
@@ -112,7 +113,7 @@ def test_a_folder_with_two_videos_of_one_name_or_none_is_refused(tmp_path):
         videos_of(tmp_path)
 
 
-def test_wrong_use_ends_with_the_status_of_its_kind(tmp_path, clip, run_main):
+def test_wrong_use_ends_with_the_status_of_its_kind(tmp_path, clip, run_main, monkeypatch):
     out = tmp_path / "covers"
     assert run_main(script, "cover", tmp_path / "lost.mp4", "--out", out).status == 3
     assert run_main(script, "cover", clip, "--out", out, "--backend", "nothing").status == 4
@@ -121,5 +122,6 @@ def test_wrong_use_ends_with_the_status_of_its_kind(tmp_path, clip, run_main):
     assert run_main(script, "cover", clip).status == 2
     for wrong in (("--frames", "0"), ("--seconds", "-1"), ("--seconds", "nan")):
         assert run_main(script, "cover", clip, "--out", out, *wrong).status == 2
-    answer = run_main(script, "cover", clip, "--out", out, "--backend", "onnxruntime", "--precision", "fp8")
-    assert answer.status == 4 and "run: python -m finish export --precision fp8" in answer.err
+    monkeypatch.setattr(scorer_module, "built_folder", lambda name: tmp_path)
+    answer = run_main(script, "cover", clip, "--out", out, "--backend", "onnxruntime", "--precision", "int8")
+    assert answer.status == 4 and "run: python -m finish export --precision int8" in answer.err

@@ -24,7 +24,7 @@ def test_covers_are_held_against_first_frames_and_each_way_against_torch(tmp_pat
     assert 0 <= found["below the best frame, mean"] < 1
     assert found["against torch"]["other"] == {
         "same frame": 1, "as good": 1, "score difference, mean": 0, "score difference, most": 0}
-    assert read_image(tmp_path / "covers.png").shape[0] == 320 and not list(tmp_path.glob("*.mp4"))
+    assert read_image(tmp_path / "covers.png").shape[0] == 332 and not list(tmp_path.glob("*.mp4"))
 
 
 def test_highlights_are_held_against_two_plain_rules_in_both_ratios(tmp_path, scorer, monkeypatch):

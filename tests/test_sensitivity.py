@@ -74,7 +74,8 @@ def test_a_layer_stands_out_by_its_share_of_the_output_and_beside_layers_that_co
     assert far_above_the_rest({"a": 0.01, "b": 0.01, "c": 0.06}) == {
         "c": "alone costs 0.06 of the output, 6.0 times the median"}
     assert far_above_the_rest({"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.02, "e": 0.022}) == {}
-    assert far_above_the_rest({"a": 0.0001, "b": 0.0001, "c": 0.009}) == {}
+    few = {"a": 0.0001, "b": 0.0001, "c": 0.009}
+    assert far_above_the_rest(few) == {} and list(far_above_the_rest(few, noticed=0.005)) == ["c"]
 
 
 def test_spread_takes_the_first_the_last_and_even_distances_between():
