@@ -159,7 +159,7 @@ def stand_out(scorer: Scorer, clips: int, out: Path, say: Say) -> dict:
         signals = measure(path, eyes)
         rows += [_scores(clip, signals, name) for name in RATIOS]
         say(f"highlights: {number + 1}/{clips}: {rows[-2]}, {rows[-1]}")
-        if not drawn and clip.truth(RATIOS["9:16"]):
+        if not drawn and (clip.truth(RATIOS["9:16"]) or number == clips - 1):  # one that has something
             drawn = True
             boxes_sheet(clip, {name: highlights(signals, r) for name, r in RATIOS.items()}, out / "boxes.png")
     path.unlink()
