@@ -48,7 +48,7 @@ class Cover:
         from finish.network import CoverNet, CoverSize, folded
         from generators.presenter.load import load_network
 
-        return load_network(self.sources[0], lambda size: folded(CoverNet(CoverSize(**size))))
+        return load_network(self.sources[0], lambda size: folded(CoverNet(CoverSize(**size))), "finish")
 
 
 class Scorer:

@@ -18,6 +18,7 @@ from finish.network import CoverNet, CoverSize, folded
 from finish.pictures import HELD_OUT, draw, graded, training_batch
 from finish.scorer import NOTICED, WEIGHTS, Cover, Scorer, export_cover, start_scorer
 from finish.training import train
+from generators.contract import GeneratorError
 from generators.presenter.load import save_weights
 
 TINY = CoverSize(8, 8)
@@ -77,6 +78,11 @@ def test_no_strength_changes_nothing_and_more_of_anything_is_worth_less():
                 for s in (0.3, 0.9)
             )
             assert 0 < near < far
+
+
+def test_weights_that_are_missing_are_named_with_the_command_that_makes_them(tmp_path):
+    with pytest.raises(GeneratorError, match=r"no weights .*cover\.safetensors; .* python -m finish train"):
+        Cover(tmp_path / "cover.safetensors").build("score")
 
 
 def test_a_batch_is_a_function_of_its_number_and_holds_flawless_pictures():

@@ -35,8 +35,12 @@ def load_denoiser(path: Path) -> Denoise:
     return load_network(path, lambda size: Denoise(DenoiserSize(**size)))
 
 
-def load_network(path: Path, make: Callable[[dict[str, int]], torch.nn.Module]) -> torch.nn.Module:
+def load_network(
+    path: Path, make: Callable[[dict[str, int]], torch.nn.Module], trained_by: str = "generators.presenter"
+) -> torch.nn.Module:
     """A network as save_weights wrote it, for inference; make: from its size. Else GeneratorError."""
+    if not path.is_file():
+        raise GeneratorError(f"no weights at {path}; train them with: python -m {trained_by} train")
     tensors, size = _read(path)
     return _filled(make(size), tensors, path)
 
@@ -55,8 +59,6 @@ def save_weights(network: torch.nn.Module, path: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-    if not path.is_file():
-        raise GeneratorError(f"no weights at {path}; train them with: python -m generators.presenter train")
     with safe_open(path, "pt") as file:
         if not file.metadata():
             raise GeneratorError(f"{path} lacks its network's size; weights of another program?")
