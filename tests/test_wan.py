@@ -12,19 +12,8 @@ import bench.__main__ as bench
 import build_trt
 import export_onnx
 import infer
-from engines.export import Target
-from engines.export import export_onnx as export_onnx_of
-from engines.onnxruntime_engine import OnnxRuntimeEngine
-from engines.tensorrt.build import build, place_orders
-from engines.tensorrt.network import Settings
-from engines.tensorrt.targets import resolve_targets
 from engines.torch_engine import TorchEngine
 from generators.contract import FROM_FOLDER, REQUIRED, load_generator
-from generators.distance import psnr
-from optimize.precision import Calibration, convert
-from optimize.rewrites import EXACT
-from pipeline.data import find_requests
-from pipeline.record import record
 from pipeline.sample import generate
 from pipeline.video import read
 from tests.wan_checkpoints import write_checkpoint
@@ -67,22 +56,26 @@ def clip(frames):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_the_scripts_take_a_conditioner_the_whole_way(
-    checkpoints, make_data, tmp_path, run_main, monkeypatch
+    checkpoints, name, make_data, tmp_path, run_main, monkeypatch
 ):
     monkeypatch.setenv("VIVACE_BUILT", str(tmp_path / "built"))
-    chosen = ("--generator", f"wan-fun-control={checkpoints / 'wan-fun-control'}")
+    chosen = ("--generator", f"{name}={checkpoints / name}")
     data = make_data({"a": 18}, size=(61, 97))  # an odd size, and one frame more than a window has
-    exported = run_main(export_onnx, *chosen, *PRECISION, "--data", data, "--json")
-    assert exported.status == 0, exported.err
-    generator = load_generator(chosen[1])
-    about = {Path(line["file"]).name.rpartition("-")[0]: line["parity"]
-             for line in map(json.loads, exported.out.splitlines())}
-    halves = {f"{part}-fp16" for part in generator.components if part != "denoise"}
+    generator, denoise = load_generator(chosen[1]), ("--component", "denoise", "--precision", "fp16")
+    about = {}
+    for what in (PRECISION, denoise):
+        exported = run_main(export_onnx, *chosen, *what, "--data", data, "--json")
+        assert exported.status == 0, exported.err
+        lines = map(json.loads, exported.out.splitlines())
+        about |= {Path(line["file"]).name.rpartition("-")[0]: line["parity"] for line in lines}
+    halves = {f"{part}-fp16" for part in generator.components}
     assert set(about) == halves | {"denoise-int8"} and about["denoise-int8"]["flow"]["cosine"] > 0.98
-    built = run_main(build_trt, *chosen, *PRECISION, "--target", "89")
-    assert built.status == 0, built.err
-    assert len(built.out.splitlines()) == len(generator.components)
+    for what, count in ((PRECISION, len(generator.components)), (denoise, 1)):
+        built = run_main(build_trt, *chosen, *what, "--target", "89")
+        assert built.status == 0, built.err
+        assert len(built.out.splitlines()) == count
 
     base = run_main(infer, *chosen, "--data", data, "--out", data / "outputs", "--lossless")
     assert base.status == 0, base.err
@@ -93,28 +86,8 @@ def test_the_scripts_take_a_conditioner_the_whole_way(
     assert shown.frames.shape == (18, 48, 32, 3) and shown.fps == 24
     judged = run_main(bench, "--data", data, "--candidate", out, "--out", tmp_path / "report", "--json")
     assert judged.status == 0, judged.err
-    assert json.loads(judged.out)["runs"][0]["videos"][0]["metrics"]["psnr"] > 50
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "wan-fun-control"])
-def test_what_the_other_conditioners_add_goes_the_whole_way(running, name, make_data, tmp_path):
-    """The autoencoder is the same network in all."""
-    generator, engines = running(name)
-    target, others = Target(tmp_path, lambda text: None), dict(engines)
-    recorded = record(generator, engines, find_requests(make_data({"a": 18})).requests)
-    for part, spec in generator.components.items():
-        if part.startswith(("encode", "decode")):
-            continue
-        source = export_onnx_of(generator, part, target, rewriting=EXACT)
-        for precision in ("fp16", "int8") if part == "denoise" else ("fp16",):
-            convert(source, spec, precision, Calibration({}, lambda part=part: recorded[part]), target)
-            targets, settings = resolve_targets("89"), Settings(fixed=True)
-            (order,) = place_orders(generator, {part: precision}, tmp_path, targets, settings)
-            assert build(order, lambda share: None).path.is_file()
-        others[part] = OnnxRuntimeEngine(spec, source.path)
-    found, wanted = (generate(generator, each, *clip(18), 1) for each in (others, engines))
-    assert psnr(found - wanted.astype(np.float32)) > 50
+    psnr = json.loads(judged.out)["runs"][0]["videos"][0]["metrics"]["psnr"]
+    assert psnr is None or psnr > 50  # None: not one level differs
 
 
 @pytest.mark.parametrize("name", NAMES)
