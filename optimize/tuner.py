@@ -82,15 +82,16 @@ class Tuned:
 
 
 class Tuner:
-    """One search. record: a file for this goal that gets a line for every trial; these are not run again.
+    """One search. record: a file for this goal that gets a line for every trial and for what engines take.
 
+    Neither is run or timed again, so that the same search finds the same recipe, however busy the machine is.
     The first video that fails ends a trial.
     """
 
     def __init__(self, bench: Bench, goal: Goal, record: Path, say: Say) -> None:
         self.goal, self.trials, self.runs = goal, [], 0
         self._bench, self._record, self._say = bench, record, say
-        self._known = _read_record(record)
+        self._known, self._timed = _read_record(record)
 
     def tune(self, recipes: Sequence[Recipe], overlaps: Sequence[int] = ()) -> Tuned:
         """Search plans for each of the recipes, which differ in engine and precision, then smaller overlaps.
@@ -107,7 +108,7 @@ class Tuner:
                    self._bench.gains) for weight in KEPT
         ]  # fmt: skip
         earlier = {replace(recipe, steps=None): recipe.steps for recipe in recipes}
-        costs = {recipe: self._bench.costs(recipe, self._say) for recipe in earlier}
+        costs = {recipe: self._costs(recipe) for recipe in earlier}
         for recipe in sorted(earlier, key=lambda each: costs[each].full):
             windows = self._bench.windows(recipe)
             if earlier[recipe]:
@@ -122,6 +123,13 @@ class Tuner:
         for overlap in sorted(overlaps) if self.best else ():
             self._try_overlap(overlap)
         return Tuned(self._confirmed(), self.trials, self.runs)
+
+    def _costs(self, recipe: Recipe) -> Costs:
+        asked = recipe.to_toml()
+        if asked not in self._timed:
+            self._timed[asked] = self._bench.costs(recipe, self._say)
+            self._write({"timed": asked, "costs": asdict(self._timed[asked])})
+        return self._timed[asked]
 
     @property
     def best(self) -> Trial | None:
@@ -189,9 +197,10 @@ class Tuner:
         """Run a recipe on the tuning videos, or look it up in the record; seconds: predicted."""
         asked = recipe.to_toml()
         if asked not in self._known:
-            self._known[asked] = self._bench.run(recipe, self._say, self._fails)
+            self._known[asked] = fitted, videos = self._bench.run(recipe, self._say, self._fails)
             self.runs += 1
-            self._write(asked, *self._known[asked])
+            judged = [asdict(video) for video in videos]
+            self._write({"asked": asked, "name": fitted.name, "recipe": fitted.to_toml(), "videos": judged})
         fitted, videos = self._known[asked]
         reasons = tuple(self.goal.why_not(videos))
         margin = None if reasons else self.goal.margin(videos)
@@ -203,9 +212,7 @@ class Tuner:
     def _fails(self, videos: Sequence[Judged]) -> bool:
         return bool(self.goal.why_not(videos))
 
-    def _write(self, asked: str, recipe: Recipe, videos: Sequence[Judged]) -> None:
-        line = {"asked": asked, "name": recipe.name, "recipe": recipe.to_toml()}
-        line["videos"] = [asdict(video) for video in videos]
+    def _write(self, line: dict[str, object]) -> None:
         with self._record.open("a", encoding="utf-8") as record:
             record.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -219,15 +226,18 @@ def _line(trial: Trial, number: int) -> str:
             f"similarity {least:.4f}, PSNR {psnr:.1f} dB: {said}")  # fmt: skip
 
 
-def _read_record(path: Path) -> dict[str, tuple[Recipe, list[Judged]]]:
-    """Finished runs by the recipe that was asked for; a line that was cut off in the middle is left out."""
-    known = {}
+def _read_record(path: Path) -> tuple[dict[str, tuple[Recipe, list[Judged]]], dict[str, Costs]]:
+    """Finished runs, and what engines took, by the recipe; a line that was cut off is left out."""
+    known, timed = {}, {}
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)
+                if "timed" in line:
+                    timed[line["timed"]] = Costs(**line["costs"])
+                    continue
                 videos = [Judged(**{**each, "failed": tuple(each["failed"])}) for each in line["videos"]]
                 known[line["asked"]] = parse_recipe(line["recipe"], line["name"]), videos
             except (ValueError, LookupError, TypeError):
                 continue
-    return known
+    return known, timed

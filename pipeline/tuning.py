@@ -136,9 +136,9 @@ class Workbench:
 
     @property
     def identity(self) -> str:
-        """Changes with the videos, pictures and seeds, with weights and networks, and with how plans run."""
+        """Changes with the device, videos, pictures and seeds, weights and networks, and how plans run."""
         cases, code = [case.folder.name for case in self.cases], fingerprint(CODE)
-        return key({"cases": cases, "lossless": self._lossless, "code": code})
+        return key({"device": self._device, "cases": cases, "lossless": self._lossless, "code": code})
 
     def capture(self, say: Callable[[str], None]) -> Gram:
         """The base runs of all cases, by torch in fp32, and their inner products; kept for the next time."""

@@ -157,6 +157,13 @@ def test_after_an_interruption_finished_runs_are_not_made_again(tuner):
     assert len(again.ran) == len(whole.ran) - 2 and resumed.best == fresh.best
 
 
+def test_the_same_search_again_finds_the_same_recipe_however_long_engines_take_by_now(tuner):
+    first, busy = tuner(Bench()).tune([EXACT, QUICK], (0,)), Bench()
+    busy.costs = lambda recipe, say: Costs(1.0, {"C": 0.99})
+    again = tuner(busy).tune([EXACT, QUICK], (0,))
+    assert not busy.ran and again.best == first.best
+
+
 def test_a_record_that_was_cut_off_in_a_line_is_read_up_to_there(tuner):
     first = tuner(Bench())
     first.tune([EXACT])
