@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 
 from engines.artifact import differences, file_sha256
 from engines.spec import EngineError
@@ -61,6 +62,11 @@ class Jobs:
     def label(self, name: str) -> str:
         """What to call a request in messages, from its id."""
         return f"[{self._numbers[name]}/{len(self._numbers)}] {name}"
+
+    def taken(self, line: dict, worker: str) -> dict:
+        """The line of a video that another process has made, with its file at its place here. DiskError."""
+        output = {"output": str(self._folder.take(Path(line["output"])))} if line["status"] == "done" else {}
+        return {**line, **output, "worker": worker}
 
     def ended(self, line: dict, reason: Exit) -> None:
         """Record what came of a video, and say so. DiskError."""

@@ -13,6 +13,7 @@ import socket
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import TextIO
 
 from pipeline.errors import DiskError, OutputError
@@ -20,6 +21,7 @@ from pipeline.writer import remove_unfinished
 
 MANIFEST = "manifest.jsonl"
 LOCK = ".lock"  # is there while a run is, or was killed
+MADE = ".made"  # a folder for videos of other processes until this one has taken them
 
 
 class RunFolder:
@@ -37,8 +39,8 @@ class RunFolder:
         check_writable(self.path)
         with self._stack:
             self._lock()
-            remove_unfinished(self.path)
-            self._stack.callback(remove_unfinished, self.path)
+            self._clean()
+            self._stack.callback(self._clean)
             self._open()
             self._stack = self._stack.pop_all()
         return self
@@ -60,6 +62,20 @@ class RunFolder:
             raise DiskError(f"{where}: cannot be written ({error.strerror}); make room, run again") from error
         self.lines[line["id"]] = line
         return line
+
+    def take(self, made: Path) -> Path:
+        """Give a video from MADE its place here, to be recorded next; DiskError.
+
+        So that at most one video is here and not in the manifest, however many processes are killed.
+        """
+        try:
+            return made.rename(self.path / made.name)
+        except OSError as error:
+            raise DiskError(f"{made}: cannot be moved ({error.strerror}); run again") from error
+
+    def _clean(self) -> None:
+        remove_unfinished(self.path)
+        rmtree(self.path / MADE, ignore_errors=True)
 
     def _open(self) -> None:
         path = self.path / MANIFEST

@@ -15,6 +15,7 @@ from engines.spec import EngineError
 from generators.weight_files import licences
 from pipeline.exit_code import Exit
 from pipeline.maker import start_maker
+from pipeline.run_folder import MADE
 from pipeline.script import ENDINGS
 
 REFUSALS = tuple(kind for kind in ENDINGS if kind is not KeyboardInterrupt)
@@ -94,9 +95,11 @@ def serve(descriptor: int, parent: int) -> None:
             connection.send(Refused(error))
             return
         connection.send(Started(maker.identity, [*said, *licences(maker.generator.sources)]))
+        made = out / MADE
         try:
             while (request := connection.recv()) is not None:
-                connection.send(Ended(*maker(request, out, partial(Counting, connection))))
+                made.mkdir(exist_ok=True)
+                connection.send(Ended(*maker(request, made, partial(Counting, connection))))
         except EngineError as error:
             connection.send(Broken(str(error)))
 

@@ -183,7 +183,7 @@ class _Pool:
                 worker.why = f"failed ({message.why})"
             case Ended():
                 worker.hide()
-                line = {**message.line, "worker": worker.name}
+                line = self.jobs.taken(message.line, worker.name)
                 if message.reason is Exit.OK:
                     line["notes"] = [*line["notes"], *self._deaths[line["id"]]]
                 self.jobs.ended(line, message.reason)

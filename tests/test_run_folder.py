@@ -18,7 +18,7 @@ from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Maker
 from pipeline.request import Options
-from pipeline.run_folder import LOCK, MANIFEST, RunFolder, check_writable
+from pipeline.run_folder import LOCK, MADE, MANIFEST, RunFolder, check_writable
 
 HOLD = """
 import sys, time
@@ -255,6 +255,17 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
         assert names(tmp_path) == [".a.mp4", LOCK, "a-0123abcd.tmp-77.mp4", "b.mp4", MANIFEST]
         (tmp_path / ".b-0123abcd.tmp-78.mp4").touch()  # a worker's that is killed
     assert names(tmp_path) == [".a.mp4", "a-0123abcd.tmp-77.mp4", "b.mp4", MANIFEST]
+
+
+def test_videos_of_other_processes_come_in_one_by_one_and_what_was_not_taken_is_no_video(tmp_path):
+    with RunFolder(tmp_path) as folder:
+        (tmp_path / MADE).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / MADE / f"{name}.mp4").write_text(name)
+        assert folder.take(tmp_path / MADE / "a.mp4").read_text() == "a"
+        with pytest.raises(DiskError, match=r"c\.mp4: cannot be moved \(No such file.*\); run again"):
+            folder.take(tmp_path / MADE / "c.mp4")
+    assert names(tmp_path) == ["a.mp4", MANIFEST]
 
 
 def test_an_output_folder_below_a_file_is_refused(tmp_path):
