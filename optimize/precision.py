@@ -174,6 +174,7 @@ def _quantise(
     rest = [layer.name for layer in layers if layer.name not in made.kept_layers]
     if not rest:
         return
+
     def quantised(names: list[str]) -> ModelProto:
         return quantize(model, ranges, names, kind)
 
