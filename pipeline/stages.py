@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from generators.contract import Generator
 from generators.weight_files import licences
 from pipeline.data import Request
 from pipeline.ladder import Frugal
-from pipeline.maker import Settings, start_maker
+from pipeline.maker import Maker, Settings, start_maker
 from pipeline.memory import peak_memory_mb
 from pipeline.request import Sampling, Seconds, Source, write
 from pipeline.video import VideoWriter
@@ -102,8 +103,13 @@ class FileWorker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    @cached_property
+    def _generator(self) -> Generator:
+        """Its rules say what size pictures get."""
+        return self._settings.load()
+
     def open(self) -> Opened:
-        """Load the generator, whose rules say what size pictures get."""
+        """Load the generator."""
         self._generator = self._settings.load()
         return Opened(*_place("files"), {})
 
@@ -134,14 +140,18 @@ class NetworkWorker:
     """Runs a request's networks."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._said = settings, []
+
+    @cached_property
+    def _maker(self) -> Maker:
+        """Ray may ask a process that takes a lost one's place for a video before `open`."""
+        return start_maker(self._settings, self._said.append)
 
     def open(self) -> Opened:
         """Start the engines; EngineError."""
-        said: list[str] = []
-        self._maker = start_maker(self._settings, said.append)
-        said += licences(self._maker.generator.sources)
-        return Opened(*_place("networks"), self._maker.identity, tuple(said))
+        maker = self._maker
+        said = *self._said, *licences(maker.generator.sources)
+        return Opened(*_place("networks"), maker.identity, said)
 
     def make(self, read: Receipt, seed: int) -> Receipt:
         """From skeleton frames and picture to finished frames."""
