@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from engines.onnx_artifact import check_agreement, find_onnx
 from engines.spec import ComponentSpec, EngineError, Model, failure
+from engines.threads import allowed_threads
 
 # Kernels for bfloat16 are missing on the processor (ORT 1.31), those for 8-bit floats everywhere.
 PRECISIONS = {
@@ -69,7 +69,7 @@ class OnnxRuntimeEngine:
         self.spec, self.path, self.device = spec, path, device
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are raised as well
-        options.intra_op_num_threads = _threads()
+        options.intra_op_num_threads = allowed_threads()
         providers = _providers(device, tensorrt_cache)
         if device != "cpu":
             _load_libraries()
@@ -133,15 +133,6 @@ def _providers(device: str, tensorrt_cache: Path | None) -> list[tuple[str, dict
     # The graph's own dtypes are kept: fp16 and 8 bits are in the ONNX file, as for TensorRT itself.
     cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tensorrt_cache)}
     return [(TENSORRT, {"device_id": _index(device), **cache}), (CUDA, fp32), cpu]
-
-
-def _threads() -> int:
-    """The cores that this process may use, if they are not all: ONNX Runtime would count the others too.
-
-    0 leaves it to ONNX Runtime, which then also binds its threads to cores.
-    """
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return own if own < os.cpu_count() else 0
 
 
 def _index(device: str) -> str:

@@ -15,6 +15,7 @@ from engines.artifact import Artifact
 from engines.onnx_artifact import check_agreement, find_onnx
 from engines.openvino_cache import load_or_compile
 from engines.spec import ComponentSpec, EngineError, Model, TensorSpec, failure
+from engines.threads import allowed_threads
 
 if TYPE_CHECKING:
     import openvino
@@ -59,6 +60,8 @@ class OpenVinoEngine:
         if compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(f"this processor has no bfloat16, which openvino's {precision} needs; try fp32")
         settings = {"INFERENCE_PRECISION_HINT": compute}
+        if threads := allowed_threads():  # bound to cores, every process's would go to the same ones
+            settings |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
         try:
             if artifact:
                 compiled = load_or_compile(core, artifact, settings)

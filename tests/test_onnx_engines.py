@@ -1,5 +1,6 @@
 """ONNX Runtime and OpenVINO answer like the torch engine: same names, same checks, same numbers."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from engines.onnxruntime_engine import OnnxRuntimeEngine
 from engines.openvino_engine import OpenVinoEngine
 from engines.spec import Cadence, ComponentSpec, EngineError, Range, TensorSpec
+from engines.threads import allowed_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = [OnnxRuntimeEngine, OpenVinoEngine]
@@ -170,3 +172,34 @@ os.kill(os.getpid(), signal.SIGTERM)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+ASKED = [("", 0), ("1", 1), ("2", 2), ("2,1", 2), ("9", 0), ("0", 0), ("x", 0)]
+
+
+@pytest.mark.parametrize("asked, allowed", ASKED)
+def test_threads_are_no_more_than_asked_for(four_cores, monkeypatch, asked, allowed):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert allowed_threads() == allowed
+
+
+def test_threads_are_no_more_than_the_process_has_cores(four_cores, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2})
+    assert allowed_threads() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert allowed_threads() == 1
+
+
+def test_both_runtimes_take_the_threads_they_are_allowed(four_cores, path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    compiled = OpenVinoEngine(SPEC, path)._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert not compiled.get_property("ENABLE_CPU_PINNING")
+    assert OnnxRuntimeEngine(SPEC, path)._session.get_session_options().intra_op_num_threads == 1
