@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from optimize.goal import Goal
 
 # Every video must reach them, and pass all checks of bench/checks.py, flicker among them.
@@ -10,3 +12,17 @@ LEVELS = {
     "faithful": Goal(similarity=0.99, psnr=35.0),
     "fast": Goal(similarity=0.97),  # what the contest asks for
 }
+
+
+def level_of(run: dict) -> str | None:
+    """The strictest level to which all videos of a run of report.json keep; None if it fails or has none."""
+    verdict = run["verdict"]
+    if not verdict["passes"] or verdict["similarity"] is None:
+        return None
+    distances = [each.get("metrics", {}).get("psnr") for each in run["videos"]]
+    # A video that equals the base model's has no PSNR: JSON lacks infinity.
+    least = min((psnr for psnr in distances if psnr is not None), default=math.inf)
+    for name, goal in LEVELS.items():
+        if verdict["similarity"] >= goal.similarity and least >= goal.psnr:
+            return name
+    return None

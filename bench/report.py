@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.judge import plain
+from bench.levels import level_of
 from bench.playable import playable
 from bench.score import score
 
@@ -19,7 +20,8 @@ PAGE = Path(__file__).parent / "page"
 LARGEST = 40_000_000  # bytes of videos within the page; above that they stay where they are
 POINTS = 120  # of a score curve
 FROM_FILES = " file: 'self'"  # what a Content-Security-Policy calls its own folder, opened or served
-HEADS = ["run", "speed ratio", "s a video, p50 / p90", "similarity", "PSNR, dB", "temporal error", "verdict"]
+HEADS = ["run", "speed ratio", "s a video, p50 / p90", "similarity", "PSNR, dB", "temporal error"]
+HEADS += ["verdict", "level"]
 
 
 def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
@@ -50,7 +52,7 @@ def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
 def markdown(report: dict) -> str:
     """One table of all runs, and what else is to be said of them.
 
-    Similarity, PSNR and temporal error are those of the worst video.
+    Similarity, PSNR and temporal error are those of the worst video. Levels: see bench/levels.py.
     """
     scored = any(run["verdict"]["score"] is not None for run in report["runs"])
     heads = HEADS + ["score"] * scored
@@ -65,6 +67,7 @@ def markdown(report: dict) -> str:
             _number(min(_metric(run, "psnr"), default=None), 1),
             _number(max(_metric(run, "temporal_error"), default=None), 2),
             "passes" if verdict["passes"] else "fails",
+            level_of(run) or "–",
             *[_number(verdict["score"], 1)] * scored,
         ])  # fmt: skip
     table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench import report as module
+from bench.levels import level_of
 from bench.report import curves, markdown, write_report
 from pipeline.video import VideoWriter, read
 
@@ -123,8 +124,19 @@ def test_a_table_row_has_the_worst_video_and_dashes_for_what_is_not_known():
     others = [{"metrics": {"psnr": value, "temporal_error": 2.0}} for value in (None, 45.0)]
     entry["videos"] = [good, *others, {}]
     entry["timing"] = None
-    row = "| a\\|b &lt;c&gt; | 2.00 | – | 0.9900 | 40.0 | 2.00 | passes |"
+    row = "| a\\|b &lt;c&gt; | 2.00 | – | 0.9900 | 40.0 | 2.00 | passes | faithful |"
     assert markdown(of(entry)).splitlines()[2] == row
+
+
+@pytest.mark.parametrize("passes, similarity, psnr, level", [
+    (True, 0.999, 46.0, "exact"), (True, 1.0, None, "exact"), (True, 0.98, 46.0, "exact"),
+    (True, 0.992, 36.0, "faithful"), (True, 0.985, 36.0, "fast"), (True, 0.992, 30.0, "fast"),
+    (True, 0.96, 50.0, None), (True, None, 50.0, None), (False, 1.0, 50.0, None)])
+def test_a_run_has_the_strictest_level_that_all_its_videos_keep_to(passes, similarity, psnr, level):
+    entry = run("one", passes=passes)
+    entry["verdict"]["similarity"] = similarity
+    entry["videos"] = [{"metrics": {"psnr": 60.0}}, {"metrics": {"psnr": psnr}}]
+    assert level_of(entry) == level
 
 
 def test_notes_and_requests_without_a_video_are_said_below_the_table():
@@ -141,7 +153,7 @@ def test_a_score_has_a_column_where_there_is_one():
     scored, unscored = run("scored"), run("unscored")
     scored["verdict"]["score"] = 61.25
     head, _, *rows = markdown(of(scored, unscored)).splitlines()
-    assert head.endswith("| verdict | score |")
+    assert head.endswith("| verdict | level | score |")
     assert [row.split(" | ")[-1] for row in rows] == ["61.2 |", "– |"]
 
 
