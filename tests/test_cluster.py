@@ -1,8 +1,6 @@
 """A Ray cluster of two machines makes the bytes of a local run, also when one machine is lost in mid-run."""
 
-import os
-import re
-import signal
+import shutil
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -103,15 +101,27 @@ def test_an_engine_that_no_worker_can_start_ends_the_run_with_its_reason(setting
         on(cluster, replace(settings, recipe=recipe), unused, print)
 
 
-def test_a_killed_process_is_replaced_and_what_it_had_is_made_again(settings, cluster, make_data, tmp_path):
-    data, killed = make_data({f"v{number}": 16 for number in range(8)}), []
+DYING = """
 
-    def kill(line):
-        if not killed:
-            killed.append(int(re.search(r"networks process (\d+) on", line["worker"])[1]))
-            os.kill(killed[0], signal.SIGKILL)
+class Dying(Tiny):
+    name = "tiny"
 
-    lines, status, said = run(data, tmp_path / "out", partial(on, cluster, settings), kill)
+    def condition(self, *inputs):
+        try:
+            (Path(__file__).parent / "died").touch(exist_ok=False)
+        except FileExistsError:
+            return super().condition(*inputs)
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_process_killed_over_a_video_is_replaced_and_the_video_made_again(
+    settings, cluster, tiny_file, make_data, tmp_path):
+    data = make_data({f"v{number}": 16 for number in range(8)})
+    copy = shutil.copytree(tiny_file.parent, tmp_path / "dying") / tiny_file.name
+    copy.write_text("import os\n" + copy.read_text() + DYING)
+    lines, status, said = run(
+        data, tmp_path / "out", partial(on, cluster, replace(settings, generator=f"{copy}:Dying")))
     assert status is Exit.OK and len(lines) == 8
     again = [note for line in lines.values() for note in line["notes"]]
     assert again and all("lost; it was tried again" in note for note in again)
