@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from bench.judge import Judge, videos_in
 from bench.similarity import load_extractor
 from bench.trials import draw_trials
 from engines.artifact import key
+from engines.whole import whole
 from generators.contract import load_generator
 from optimize.goal import Goal, Judged
 from optimize.recipe import Recipe
@@ -56,9 +56,8 @@ def tune_folder(
         f"Tuned for {workbench.generator.name} on {len(workbench.cases)} videos, "
         f"to similarity {goal.similarity:g} and PSNR {goal.psnr:g} dB, from {tuned.best.recipe.name}."
     )
-    temporary = out.with_name(f".{out.name}-{os.getpid()}")
-    temporary.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")
-    os.replace(temporary, out)
+    with whole(out) as draft:
+        draft.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")
     draw_trials(tuned, goal, folder / "trials.png")
     return tuned
 

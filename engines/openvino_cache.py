@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.artifact import Artifact
+from engines.whole import whole
 
 if TYPE_CHECKING:
     import openvino
@@ -76,7 +75,5 @@ def _read(place: Path) -> bytes | None:
 
 def _write(place: Path, blob: bytes) -> None:
     """Its digest and itself, whole or not at all; OpenVINO may crash on a file that is cut short."""
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as workshop:
-        draft = Path(workshop) / place.name
+    with whole(place) as draft:
         draft.write_bytes(hashlib.sha256(blob).digest() + blob)
-        os.replace(draft, place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.whole import whole
 from pipeline.errors import InputError, OutputError
 from pipeline.ffmpeg import Ffmpeg, strict_input
 from pipeline.video import STALL_SECONDS
@@ -78,14 +78,12 @@ def add_samples(silent: Path, samples: np.ndarray, rate: int, out: Path) -> None
 
 def _join(inputs: list[str], out: Path) -> None:
     """The pictures of the first input with the filters' [sound]."""
-    temporary = out.with_name(f".{out.stem[:40]}.tmp-{os.getpid()}{out.suffix}")
     coded = ["-c:v", "copy", "-c:a", "aac", "-b:a", "128k", "-movflags", "+faststart", "-map_metadata", "-1"]
-    mapped = ["-map", "0:v:0", "-map", "[sound]", *coded, "-y", f"file:{temporary}"]
-    child = Ffmpeg([*inputs, *mapped], 10 * STALL_SECONDS)
-    try:
-        if child.wait():
-            raise OutputError(f"{out}: cannot be written ({child.reason()}). Check free space.")
-        os.replace(temporary, out)
-    finally:
-        child.close()
-        temporary.unlink(missing_ok=True)
+    with whole(out) as draft:
+        mapped = ["-map", "0:v:0", "-map", "[sound]", *coded, f"file:{draft}"]
+        child = Ffmpeg([*inputs, *mapped], 10 * STALL_SECONDS)
+        try:
+            if child.wait():
+                raise OutputError(f"{out}: cannot be written ({child.reason()}). Check free space.")
+        finally:
+            child.close()

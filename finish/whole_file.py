@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from engines.whole import whole
 from pipeline.errors import OutputError
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write under a temporary name in the same folder, then rename. OutputError leaves nothing behind."""
-    draft = path.with_name(f".{path.name[:40]}.tmp-{os.getpid()}")
+    """Write data to path. OutputError leaves nothing behind."""
     try:
-        draft.write_bytes(data)
-        os.replace(draft, path)
+        with whole(path) as draft:
+            draft.write_bytes(data)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}). Check disk and folder.") from error
-    finally:
-        draft.unlink(missing_ok=True)

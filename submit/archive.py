@@ -7,7 +7,6 @@ import re
 import shutil
 import stat
 import subprocess
-import tempfile
 import unicodedata
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from engines.artifact import file_sha256
+from engines.whole import whole
 from pipeline.errors import InputError
 from submit.errors import SubmitError
 
@@ -35,9 +35,7 @@ def write_archive(path: Path, files: Mapping[str, Path | bytes]) -> str:
 
     Names are sorted, times and modes the same for all, and nothing of the machine goes in.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as workshop:
-        draft = Path(workshop) / path.name
+    with whole(path) as draft:
         with zipfile.ZipFile(draft, "w") as archive:
             for name in sorted(files):
                 entry = zipfile.ZipInfo(name, STAMP)
@@ -47,7 +45,6 @@ def write_archive(path: Path, files: Mapping[str, Path | bytes]) -> str:
                 _write_entry(archive, entry, files[name])
         with draft.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(draft, path)
     return file_sha256(path)
 
 

@@ -143,7 +143,7 @@ def test_a_read_only_folder_is_no_hindrance(artifact, compiles, monkeypatch):
         assert Path(options["dir"]) == artifact.path.parent
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
     start(artifact)
     assert len(compiles) == 1 and kept(artifact) == []
 

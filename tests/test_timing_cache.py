@@ -8,7 +8,7 @@ import pytest
 from engines.gpu.device import Gpu
 from engines.spec import EngineError
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.cache_file import locked, read_cache, replace_cache
+from engines.tensorrt.cache_file import locked, read_cache
 from engines.tensorrt.timing_cache import TimingCache, timing_cache_name
 
 GPU = Gpu("NVIDIA RTX 6000 Ada", (8, 9), 13010)
@@ -83,15 +83,6 @@ def test_a_configuration_that_takes_no_cache_is_an_error(api, tmp_path):
     config.set_timing_cache = lambda cache, ignore_mismatch: False
     with pytest.raises(EngineError, match="an empty timing cache was refused"):
         TimingCache(api, config, tmp_path, GPU)
-
-
-def test_a_replacement_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "x.cache"
-    replace_cache(path, b"old")
-    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(OSError, match="No space left"):
-        replace_cache(path, b"new")
-    assert path.read_bytes() == b"old" and [each.name for each in tmp_path.iterdir()] == ["x.cache"]
 
 
 def test_a_file_that_is_not_there_is_an_empty_cache(tmp_path):

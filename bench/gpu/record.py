@@ -6,12 +6,12 @@ It is also where a run that was cut off goes on: an entry that is done is not me
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.gpu.table import markdown
 from bench.judge import plain
+from engines.whole import whole
 
 DONE, BEGUN, STOPPED = "done", "begun", "stopped"
 
@@ -63,8 +63,6 @@ class Record:
         found = plain(self.data)
         texts = {".json": json.dumps(found, indent=1, allow_nan=False) + "\n", ".md": markdown(found)}
         for path in self.paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
             for suffix, text in texts.items():
-                draft = path.with_name(f".{path.stem}{suffix}.new")
-                draft.write_text(text, encoding="utf-8")
-                os.replace(draft, path.with_suffix(suffix))
+                with whole(path.with_suffix(suffix)) as draft:
+                    draft.write_text(text, encoding="utf-8")

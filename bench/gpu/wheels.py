@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 from engines.artifact import file_sha256
 from engines.spec import EngineError
+from engines.whole import whole
 
 LIST = "wheels.json"
 LOAD = 28  # MB: with a checkout of 30 MB beside it, below 60
@@ -108,12 +108,10 @@ def _joined(kept: Path, name: str, entry: dict) -> str:
         missing = [part.file for part in parts if not (kept / part.file).is_file()]
         if missing:
             return f"{len(missing)} of {len(parts)} parts, as {missing[0]}"
-        draft = kept / f".{name}.new"
-        with draft.open("wb") as joined:
+        with whole(wheel) as draft, draft.open("wb") as joined:
             for part in parts:
                 _check(kept / part.file, part.sha256)
                 joined.write((kept / part.file).read_bytes())
-        os.replace(draft, wheel)
     _check(wheel, entry["sha256"])
     for part in parts:
         if part.file != name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from bench.rivals.errors import RivalError
 from bench.rivals.wrapped import Wrapped
 from engines.artifact import built_folder, fingerprint
 from engines.spec import Engine
+from engines.whole import whole
 from generators.contract import Constants, Generator
 
 if TYPE_CHECKING:
@@ -96,10 +96,8 @@ def calibration_file(generator: Generator) -> Path:
 
 def save_calibration(calibration: Calibration, path: Path, data: Iterable[str]) -> None:
     """Write it whole or not at all. data: the requests that it is from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    partial.write_text(json.dumps({"requests": list(data), **asdict(calibration)}, indent=1) + "\n")
-    os.replace(partial, path)
+    with whole(path) as draft:
+        draft.write_text(json.dumps({"requests": list(data), **asdict(calibration)}, indent=1) + "\n")
 
 
 def load_calibration(path: Path) -> Calibration:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from bench.rivals.errors import RivalError
 from bench.rivals.rival import load_rival
 from engines.unknown import unknown
+from engines.whole import whole
 from optimize.recipe import Recipe, RecipeError
 
 
@@ -51,10 +51,9 @@ class Entrant:
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}-{os.getpid()}")
-        partial.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        with whole(path) as draft:
+            draft.write_text(text, encoding="utf-8")
 
 
 def load_entrant(path: Path) -> Entrant:

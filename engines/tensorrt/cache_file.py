@@ -1,9 +1,7 @@
-"""Files that only save time: a reader sees a whole one or none, and two writers do not spoil it."""
+"""Files that only save time, and are read and written by several processes."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +13,6 @@ def read_cache(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         return b""
-
-
-def replace_cache(path: Path, data: bytes) -> None:
-    """Put data in the file's place at once. OSError leaves the old file."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from engines.spec import EngineError
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.cache_file import read_cache, replace_cache
+from engines.tensorrt.cache_file import read_cache
+from engines.whole import whole
 
 RUNTIME_CACHE = ".runtime-cache"
 
@@ -44,8 +45,8 @@ class RtxContext:
         """Write what was compiled since the start; a read-only folder costs the next start time, no more."""
         data = bytes(self._api.checked(self._cache.serialize(), "the runtime cache gives no bytes"))
         if data != self._kept:
-            with suppress(OSError):
-                replace_cache(self._path, data)
+            with suppress(OSError), whole(self._path) as draft:
+                draft.write_bytes(data)
             self._kept = data
 
 

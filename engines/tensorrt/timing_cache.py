@@ -7,7 +7,8 @@ from pathlib import Path
 
 from engines.gpu.device import Gpu
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.cache_file import locked, read_cache, replace_cache
+from engines.tensorrt.cache_file import locked, read_cache
+from engines.whole import whole
 
 
 class TimingCache:
@@ -29,7 +30,8 @@ class TimingCache:
             theirs = self._config.create_timing_cache(read_cache(self.path))
             if theirs is not None:
                 self._cache.combine(theirs, ignore_mismatch=False)
-            replace_cache(self.path, bytes(self._cache.serialize()))
+            with whole(self.path) as draft:
+                draft.write_bytes(bytes(self._cache.serialize()))
 
 
 def timing_cache_name(api: TensorRT, gpu: Gpu) -> str:

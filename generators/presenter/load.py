@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from engines.whole import whole
 from generators.contract import GeneratorError
 from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
 from generators.presenter.model import Autoencoder, AutoencoderSize, Decode, Denoise, DenoiserSize, Encode
@@ -47,14 +47,10 @@ def load_network(
 
 def save_weights(network: torch.nn.Module, path: Path) -> Path:
     """Write fp16 safetensors, whole or not at all; network.size is a dataclass of whole numbers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    save_file(
-        {name: tensor.detach().half().contiguous().cpu() for name, tensor in network.state_dict().items()},
-        partial,
-        {key: str(value) for key, value in asdict(network.size).items()},
-    )
-    os.replace(partial, path)
+    tensors = network.state_dict().items()
+    halves = {name: tensor.detach().half().contiguous().cpu() for name, tensor in tensors}
+    with whole(path) as draft:
+        save_file(halves, draft, {key: str(value) for key, value in asdict(network.size).items()})
     return path
 
 

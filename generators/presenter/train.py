@@ -6,7 +6,6 @@ A run is a folder with a checkpoint, a loss log and, at the end, the weights. St
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from engines.whole import whole
 from generators.presenter.dataset import Pictures, Windows, stream
 from generators.presenter.load import (
     AUTOENCODER_FILE,
@@ -203,15 +203,14 @@ def _save_checkpoint(
     optimizers: list[torch.optim.Optimizer],
     step: int,
 ) -> None:
-    partial = path.with_suffix(".tmp")
     state = {
         "network": network.state_dict(),
         "averaged": averaged.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "step": step,
     }
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with whole(path) as draft:
+        torch.save(state, draft)
 
 
 def _log(path: Path, step: int, losses: list[float], seconds: float) -> None:

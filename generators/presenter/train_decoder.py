@@ -5,7 +5,6 @@ The encoder stays as it is, and with it everything that the denoiser knows of la
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from engines.whole import whole
 from generators.presenter.dataset import TRAINING_SEEDS, Pictures, batch_numbers, stream
 from generators.presenter.load import AUTOENCODER_FILE, load_autoencoder, load_denoiser, save_weights
 from generators.presenter.loss import decoder_loss
@@ -58,11 +58,8 @@ def sample_clips(paths: list[Path], autoencoder: Autoencoder, denoiser: Denoise,
         clip, start = Clip(FIRST_SEED + number), np.random.default_rng((number, 9)).uniform(0, 8)
         t = start + np.arange(plan.window) / FPS
         latents = sampled(autoencoder, denoiser, clip, t, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".tmp")
-        with partial.open("wb") as file:
+        with whole(path) as draft, draft.open("wb") as file:
             np.savez(file, latents=latents.cpu().numpy().astype(np.float16), frames=clip.frames(t))
-        os.replace(partial, path)
         if done % 10 == 0:
             print(f"decoder: sampled {done + 1}/{len(missing)} clips", file=sys.stderr, flush=True)
 

@@ -6,9 +6,9 @@ Only this file needs transformers.
 from __future__ import annotations
 
 import html
-import os
 from pathlib import Path
 
+from engines.whole import whole
 from generators.contract import GeneratorError
 
 TOKENS = 512  # that Wan's networks are trained with
@@ -33,9 +33,8 @@ def write_prompts(encoder: Path, prompt: str, negative: str | None, path: Path) 
         with torch.inference_mode():
             embedded = network(given.input_ids, given.attention_mask).last_hidden_state[0]
         found[name] = (embedded.float() * given.attention_mask[0, :, None]).contiguous()
-    partial = path.with_name(f".{path.name}.tmp")
-    save_file(found, partial)
-    os.replace(partial, path)
+    with whole(path) as draft:
+        save_file(found, draft)
     return path
 
 

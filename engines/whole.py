@@ -1,0 +1,22 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft beside path to write to, which takes its place at once after the block, or goes if that raises.
+
+    The folder is made if it is not there. OSError if one cannot write there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as workshop:
+        draft = Path(workshop) / path.name
+        yield draft
+        os.replace(draft, path)
