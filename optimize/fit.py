@@ -58,19 +58,37 @@ def fit_jumps(
             if befores[i] is not None:
                 drift = max(drift, change(conditional, befores[i]))
             tick()
-        goals_here = [clip.base(goal) for clip in clips]
-        row, rows_of_others = least_squares(*_apart(terms, goals_here))
-        level, levels_of_others = fit_levels(terms, goals_here, channel_axis)
+        row, level, latents = fit_jump(terms, [clip.base(goal) for clip in clips], channel_axis)
         jumps.append(row)
         levels.append(level)
-        latents = [
-            combine(rows_of_others[i], each, levels_of_others[i], channel_axis)
-            for i, each in enumerate(terms)
-        ]
         befores = [conditional for _, conditional, _, _ in terms]
         bounds.append(SLACK * drift)
     fitted = replace(plan, jumps=tuple(jumps), levels=tuple(levels), bounds=tuple(bounds))
     return fitted, latents
+
+
+def fit_jump(
+    terms: Sequence[Sequence[np.ndarray | None]], goals: Sequence[np.ndarray], channel_axis: int
+) -> tuple[Row, Row, list[np.ndarray]]:
+    """Rows of jumps and levels, and where the rows fitted to the others bring each clip.
+
+    terms: of each clip, arrays shaped like its goal. Levels have a row of their own where it brings clips
+    nearer that it was not fitted to. Elsewhere they go as the rest: over many short jumps what a row gets
+    wrong comes back and grows, from 0.0004 of the latents to 0.18 over 25 steps that were all evaluated.
+    """
+    row, of_others = least_squares(*_apart(terms, goals))
+    level, levels_of_others = fit_levels(terms, goals, channel_axis)
+    none = (0.0,) * (len(level) - TERMS)
+    ways = []
+    for own, others in (((*row, *none), [(*each, *none) for each in of_others]), (level, levels_of_others)):
+        ends = [
+            combine(factors, each, levels, channel_axis)
+            for factors, each, levels in zip(of_others, terms, others, strict=True)
+        ]
+        missed = sum(np.mean(np.square(end - goal)) for end, goal in zip(ends, goals, strict=True))
+        ways.append((missed, own, ends))
+    _, level, ends = min(ways, key=lambda way: way[0])
+    return row, level, ends
 
 
 def fit_levels(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from generators.schedule import FlowGrid
-from optimize.fit import SLACK, fit_jumps, fit_levels, least_squares
+from optimize.fit import SLACK, fit_jump, fit_jumps, fit_levels, least_squares
 from optimize.step_plan import StepPlan, Walk, change, combine, level_of
 
 GUIDANCE = 1.5
@@ -98,6 +98,18 @@ def test_levels_are_fitted_apart_and_mend_what_is_alike_in_all_clips():
     assert row == pytest.approx((1, 1, 0, 0.5, 0.5, -2.0), abs=1e-3)
     found = combine((1, 0, 0, 0.5), terms[0], row, 1)
     np.testing.assert_allclose(found, goals[0], atol=1e-2)
+
+
+@pytest.mark.parametrize("tint", [0.0, 1.0])
+def test_levels_have_a_row_of_their_own_only_where_that_brings_other_clips_nearer(tint):
+    """Not where all that is missed is each clip's own: another clip would only get that noise."""
+    rng = np.random.default_rng(0)
+    terms = [list(rng.standard_normal((4, 1, 2, 3, 4, 4))) for _ in range(4)]
+    own = rng.normal(0, 0.01, (4, 1, 2, 3, 1, 1))
+    goals = [a + 0.5 * d + tint + noise for (a, _, _, d), noise in zip(terms, own, strict=True)]
+    row, level, ends = fit_jump(terms, goals, 1)
+    assert any(level[4:]) == bool(tint) and (level[:4] == row) != bool(tint)
+    assert max(np.abs(end - goal).max() for end, goal in zip(ends, goals, strict=True)) < 0.1
 
 
 @pytest.mark.parametrize("frame_axis", [1, 2])
