@@ -1,5 +1,6 @@
 """README tells the truth: its commands run, its targets and links exist, and CI runs what it says."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.report import markdown
 from generators.distance import psnr
 from pipeline.video import read
 
@@ -110,6 +112,13 @@ def test_ci_runs_exactly_the_test_command_of_the_readme():
     tests = blocks(README.read_text(encoding="utf-8"))[1].splitlines()
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert [script[-1]] == tests == [line for line in script if re.match(r"make (?!--)|.*pytest", line)]
+
+
+@pytest.mark.parametrize("page", [README, CHINESE], ids=lambda page: page.name)
+def test_the_table_of_speeds_is_the_report_s(page):
+    report = json.loads((ROOT / "bench" / "results" / "levels-cpu.json").read_text(encoding="utf-8"))
+    _, _, *rows = markdown(report).partition("\n\n")[0].splitlines()
+    assert "\n".join(rows) in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
