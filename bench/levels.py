@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from optimize.goal import Goal
+from optimize.goal import Goal, Judged
 
 # Every video must reach them, and pass all checks of bench/checks.py, flicker among them.
 LEVELS = {
@@ -17,12 +17,10 @@ LEVELS = {
 def level_of(run: dict) -> str | None:
     """The strictest level to which all videos of a run of report.json keep; None if it fails or has none."""
     verdict = run["verdict"]
-    if not verdict["passes"] or verdict["similarity"] is None:
+    if not verdict["passes"]:
         return None
     distances = [each.get("metrics", {}).get("psnr") for each in run["videos"]]
     # A video that equals the base model's has no PSNR: JSON lacks infinity.
     least = min((psnr for psnr in distances if psnr is not None), default=math.inf)
-    for name, goal in LEVELS.items():
-        if verdict["similarity"] >= goal.similarity and least >= goal.psnr:
-            return name
-    return None
+    worst = Judged(run["name"], verdict["similarity"], least)
+    return next((name for name, goal in LEVELS.items() if not goal.why_not([worst])), None)

@@ -21,10 +21,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from engines.spec import Engine, EngineError
+from engines.whole import DRAFT
 
 BUILT = Path(__file__).parent / "built"
 Field = str | int | float | bool | None | list | Mapping
-_DRAFT = ".new-"
 
 
 class StaleArtifact(EngineError):
@@ -99,7 +99,7 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
     stem = f"{label.component}-{label.precision}-{key(built_from)}"
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    workshop = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder))
+    workshop = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder))
     try:
         draft = Draft(workshop / f"{stem}{label.suffix}")
         yield draft
@@ -211,7 +211,7 @@ def _changed_files(artifact: Artifact) -> list[str]:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed builds have left a day ago or longer; younger ones may still be at work."""
-    for path in folder.glob(f"{_DRAFT}*"):
+    for path in folder.glob(f"{DRAFT}*"):
         with suppress(FileNotFoundError):  # its build has just ended
             if time.time() - path.stat().st_mtime > 86_400:
                 shutil.rmtree(path, ignore_errors=True)

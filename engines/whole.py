@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DRAFT = ".new-"  # what the names of folders with drafts begin with
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -16,7 +18,7 @@ def whole(path: Path) -> Iterator[Path]:
     The folder is made if it is not there. OSError if one cannot write there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as workshop:
+    with tempfile.TemporaryDirectory(prefix=DRAFT, dir=path.parent) as workshop:
         draft = Path(workshop) / path.name
         yield draft
         os.replace(draft, path)

@@ -78,17 +78,14 @@ def fit_jump(
     """
     row, of_others = least_squares(*_apart(terms, goals))
     level, levels_of_others = fit_levels(terms, goals, channel_axis)
-    none = (0.0,) * (len(level) - TERMS)
-    ways = []
-    for own, others in (((*row, *none), [(*each, *none) for each in of_others]), (level, levels_of_others)):
-        ends = [
-            combine(factors, each, levels, channel_axis)
-            for factors, each, levels in zip(of_others, terms, others, strict=True)
-        ]
-        missed = sum(np.mean(np.square(end - goal)) for end, goal in zip(ends, goals, strict=True))
-        ways.append((missed, own, ends))
-    _, level, ends = min(ways, key=lambda way: way[0])
-    return row, level, ends
+    plain = [combine(factors, each) for factors, each in zip(of_others, terms, strict=True)]
+    mended = [
+        combine(factors, each, levels, channel_axis)
+        for factors, each, levels in zip(of_others, terms, levels_of_others, strict=True)
+    ]
+    if _missed(mended, goals) < _missed(plain, goals):
+        return row, level, mended
+    return row, row + (0.0,) * (len(level) - TERMS), plain
 
 
 def fit_levels(
@@ -109,6 +106,11 @@ def fit_levels(
 
     products = [inner_products(basis(own, goal)) for own, goal in zip(terms, goals, strict=True)]
     return _rows(products, range(TERMS + channels), TERMS + channels)
+
+
+def _missed(ends: Sequence[np.ndarray], goals: Sequence[np.ndarray]) -> float:
+    """Mean square error of an element, summed over clips, which count alike."""
+    return sum(float(np.mean(np.square(end - goal))) for end, goal in zip(ends, goals, strict=True))
 
 
 def _apart(
