@@ -145,8 +145,10 @@ def run_export(args: argparse.Namespace) -> Exit:
 def run_train(args: argparse.Namespace) -> Exit:
     """The cover network's weights."""
     from finish.training import train
+    from generators.presenter.train import Plan
 
-    print(train(args.run, args.steps, args.out))
+    plan = Plan(args.steps, args.rate, warm_up=50, save_every=100)
+    print(train(args.run, plan, args.out, start=args.start))
     return Exit.OK
 
 
@@ -216,6 +218,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     train = commands.add_parser("train", help="the cover network; again: go on")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
     train.add_argument("--steps", type=int, default=2000, help="of forty pictures each (2000)")
+    train.add_argument("--rate", type=float, default=3e-3, help="of learning, at first (0.003)")
+    train.add_argument("--start", type=Path, help="weights to begin from")
     train.add_argument("--out", type=Path, default=WEIGHTS, help="file for the weights (the bundled one)")
     train.set_defaults(run_command=run_train)
     judge = commands.add_parser("evaluate", help="figures and pictures on held-out rendered videos")

@@ -73,7 +73,7 @@ def evaluate(out: Path, videos: int, clips: int, say: Say) -> dict:
 def order(scorer: Scorer, say: Say, pictures: int = 100) -> dict:
     """Rank correlations with the truth: over all pictures, and of each degradation in steps."""
     say("order: held-out pictures")
-    held = graded(HELD_OUT, 0, pictures)
+    held = graded(range(HELD_OUT, HELD_OUT + pictures), 0)
     scores = np.concatenate([scorer(held.pixels[i : i + BATCH]) for i in range(0, len(held.pixels), BATCH)])
     people = np.repeat([people_in(HELD_OUT + n)[1] > 0 for n in range(pictures)], VERSIONS)
     steps, random = np.linspace(0, 1, 6), np.random.default_rng(0)

@@ -98,3 +98,23 @@ def folded(network: CoverNet) -> CoverNet:
             module[0] = nn.utils.fuse_conv_bn_eval(module[0], module[1])
             module[1] = nn.Identity()
     return network
+
+
+def unfolded(network: CoverNet, pixels: Tensor) -> CoverNet:
+    """Folded weights for training on, with normalisations that leave those pictures' scores as they are."""
+
+    def normalise(module: Normed, inputs: tuple[Tensor]) -> None:
+        convolution = module[0]
+        variance, mean = torch.var_mean(convolution(*inputs), (0, 2, 3), correction=0)
+        module[1] = norm = nn.BatchNorm2d(len(mean)).eval()
+        norm.running_mean, norm.running_var = mean - convolution.bias, variance
+        norm.weight, norm.bias = nn.Parameter(torch.sqrt(variance + norm.eps)), nn.Parameter(mean)
+        convolution.bias = None
+
+    layers = [module for module in network.modules() if isinstance(module, Normed)]
+    hooks = [layer.register_forward_pre_hook(normalise) for layer in layers]
+    with torch.no_grad():
+        network(pixels)
+    for hook in hooks:
+        hook.remove()
+    return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +15,8 @@ from generators.presenter.dataset import TRAINING_SEEDS
 
 HELD_OUT = 600_000  # seeds from here on, below TRAINING_SEEDS: for figures, never for training
 VERSIONS = 5  # of each picture in a batch
-PICTURES = 8  # in a batch
+PICTURES, TEXTURES = 8, 3  # in a training batch, and how many of them show no people
+DRAWN = 3 * PICTURES  # seeds that these are chosen from
 SHAPES = ((192, 288), (216, 384), (256, 256), (360, 203), (384, 216), (480, 200))
 TEXTURED = 0.25  # of the pictures show no people
 
@@ -75,13 +77,13 @@ def random_strengths(random: np.random.Generator, face: bool = True) -> dict[str
     return {str(name): 1.0 if name == "eyes" else float(random.uniform(0.05, 1)) for name in chosen}
 
 
-def graded(first: int, seed: int, pictures: int = PICTURES) -> Graded:
-    """VERSIONS of each of some pictures from that seed on: pristine, of one degradation in steps, of any.
+def graded(numbers: Iterable[int], seed: int) -> Graded:
+    """VERSIONS of each of those pictures: pristine, of one degradation in steps, of any.
 
     The steps of one degradation teach its order; half of all are encoded as videos are.
     """
     found, truths = [], []
-    for number in range(first, first + pictures):
+    for number in numbers:
         random = np.random.default_rng((number, seed))
         own, other = draw(number), draw(number + 1)
         names = [name for name in COST if name != "eyes"]
@@ -100,6 +102,7 @@ def graded(first: int, seed: int, pictures: int = PICTURES) -> Graded:
 
 
 def training_batch(number: int) -> Graded:
-    """The batch of that number; always the same."""
-    return graded(TRAINING_SEEDS + number * PICTURES, 52)
-
+    """The batch of that number; always the same. It has more textures than other sets: they are harder."""
+    first = TRAINING_SEEDS + number * DRAWN
+    by_people = sorted(range(first, first + DRAWN), key=lambda seed: people_in(seed)[1] > 0)
+    return graded([*by_people[:TEXTURES], *by_people[TEXTURES - PICTURES :]], 52)

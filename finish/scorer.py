@@ -87,7 +87,7 @@ def export_cover(precisions: Sequence[str], target: Target, model: Cover | None 
     def record() -> list[dict[str, np.ndarray]]:
         from finish.pictures import VERSIONS, graded
 
-        pixels = graded(first, 0, pictures).pixels
+        pixels = graded(range(first, first + pictures), 0).pixels
         return [{"pixels": pixels[i::VERSIONS]} for i in range(VERSIONS)]
 
     graph = export_onnx(model, "score", target)

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from finish.network import CoverNet, CoverSize, folded
+from finish.network import CoverNet, CoverSize, folded, unfolded
 from finish.pictures import training_batch
+from finish.scorer import Cover
 from generators.presenter.load import save_weights
 from generators.presenter.train import Plan, train_network
 
@@ -40,13 +41,19 @@ def loss(network: nn.Module, batch: Batch) -> Tensor:
         return distance + wrong[apart > CLEAR].mean()
 
 
-def train(run: Path, steps: int, out: Path, size: CoverSize = CoverSize(), save_every: int = 100) -> Path:
-    """Train from nothing, or go on from the run's checkpoint; writes the folded weights to out."""
+def train(run: Path, plan: Plan, out: Path, size: CoverSize = CoverSize(), start: Path | None = None) -> Path:
+    """Train from nothing, or go on from the run's checkpoint; writes the folded weights to out.
+
+    start: folded weights to begin from instead of random ones; size is then theirs. GeneratorError.
+    """
     torch.manual_seed(0)
-    plan = Plan(steps, 3e-3, warm_up=50, save_every=save_every)
-    network = train_network(run, "cover", CoverNet(size), plan, _batches, loss)
+    network = CoverNet(size)
+    if start:
+        network = unfolded(Cover(start).build("score"), next(_batches(0)).pixels).train()
+    network = network.to(memory_format=torch.channels_last)  # a third faster
+    network = train_network(run, "cover", network, plan, _batches, loss)
     # The averaged weights make other features than those whose statistics were collected on the way.
-    pictures = (batch.pixels for batch in islice(_batches(steps), STATISTICS))
+    pictures = (batch.pixels for batch in islice(_batches(plan.steps), STATISTICS))
     torch.optim.swa_utils.update_bn(pictures, network)
     return save_weights(folded(network), out)
 

@@ -14,12 +14,13 @@ from finish import training
 from finish.degrade import COST, degrade, quality
 from finish.evaluate import order, rank_correlation
 from finish.flawed import FlawedVideo
-from finish.network import CoverNet, CoverSize, folded
+from finish.network import CoverNet, CoverSize, folded, unfolded
 from finish.pictures import HELD_OUT, draw, graded, training_batch
 from finish.scorer import NOTICED, WEIGHTS, Cover, Scorer, export_cover, start_scorer
 from finish.training import train
 from generators.contract import GeneratorError
 from generators.presenter.load import save_weights
+from generators.presenter.train import Plan
 
 TINY = CoverSize(8, 8)
 
@@ -58,7 +59,7 @@ def test_the_network_is_small_and_its_weights_are_bundled_in_half_precision():
 
 def test_folding_the_normalisations_changes_no_score():
     network = random_network().eval()
-    pixels = torch.from_numpy(graded(HELD_OUT, 0, 1).pixels)
+    pixels = torch.from_numpy(graded([HELD_OUT], 0).pixels)
     with torch.inference_mode():
         before = network(pixels)
         torch.testing.assert_close(folded(network)(pixels), before, rtol=1e-4, atol=1e-5)
@@ -111,7 +112,7 @@ def test_graphs_in_fp32_and_8_bits_score_as_torch_does(tmp_path):
     assert made[1].manifest["built_from"]["recipe"]["far_above"][1] == NOTICED
     takers = [n.op_type for n in onnx.load(made[0].path).graph.node if "pixels" in n.input]
     assert takers == ["Cast"]  # TensorRT takes uint8 into nothing else
-    pictures = list(graded(HELD_OUT, 0, 1).pixels)
+    pictures = list(graded([HELD_OUT], 0).pixels)
     with torch.inference_mode():
         reference = model.build("score")(torch.from_numpy(np.stack(pictures))).numpy()
     for artifact, most in zip(made, (1e-4, 0.2), strict=True):
@@ -121,11 +122,23 @@ def test_graphs_in_fp32_and_8_bits_score_as_torch_does(tmp_path):
     assert again.path == find(tmp_path, Label("score", "fp32", ".onnx"), {}, "").path == made[0].path
 
 
+def test_folded_weights_can_be_trained_on_from_the_same_scores():
+    network = folded(random_network())
+    pixels = torch.from_numpy(graded([HELD_OUT], 0).pixels)
+    with torch.inference_mode():
+        before = network(pixels)
+    again = unfolded(network, pixels)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(pixels), before, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(again.train()(pixels), before, rtol=1e-4, atol=1e-5)
+    assert again.state_dict().keys() == CoverNet(TINY).state_dict().keys()
+
+
 @pytest.mark.slow
 def test_training_goes_on_where_it_stopped_and_ends_in_weights_that_load(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "STATISTICS", 1)
-    train(tmp_path / "run", 1, tmp_path / "a.safetensors", TINY)
-    path = train(tmp_path / "run", 2, tmp_path / "b.safetensors", TINY)
+    train(tmp_path / "run", Plan(1, 1e-3), tmp_path / "a.safetensors", TINY)
+    path = train(tmp_path / "run", Plan(2, 1e-3), tmp_path / "b.safetensors", TINY)
     log = (tmp_path / "run" / "cover.log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == [1, 2]
     network = Cover(path).build("score")

@@ -7,7 +7,16 @@ import pytest
 from PIL import Image
 
 from bench.rivals import plan_search
-from bench.rivals.plan_search import PROPOSERS, RandomSearch, best_so_far, draw_race, race, shaped, worth
+from bench.rivals.plan_search import (
+    PROPOSERS,
+    RandomSearch,
+    best_so_far,
+    described,
+    draw_race,
+    race,
+    shaped,
+    worth,
+)
 from optimize.goal import Goal
 from optimize.step_plan import StepPlan
 from optimize.tuner import Tuner
@@ -84,8 +93,10 @@ def test_what_is_not_accepted_is_worth_less_than_any_plan_and_the_worse_the_less
 
 
 def test_without_an_accepted_plan_the_best_is_none(tuner):
-    trial = tuner(Bench(9)).trial(_recipe("FS"), 1.0)
-    assert best_so_far([trial]) == [math.inf]
+    tried = tuner(Bench(9))
+    trials = [tried.trial(_recipe(actions), 1.0) for actions in ("FS", "FFFFFFFFF")]
+    assert best_so_far(trials[:1]) == [math.inf]
+    assert described([{"planner": trials}, {"planner": trials[1:]}]) == {"planner": [[None, 18.0], [18.0]]}
 
 
 def test_without_optuna_the_message_says_what_to_install(monkeypatch):

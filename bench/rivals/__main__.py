@@ -12,6 +12,7 @@ search writes DIR/<rival>-<level>.json, which python -m bench --rivals times bes
 from __future__ import annotations
 
 import argparse
+import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -111,8 +112,8 @@ def run_search(args: argparse.Namespace) -> Exit:
 
 
 def run_tuner(args: argparse.Namespace) -> Exit:
-    """Search plans in several ways with as many runs each; a picture goes to --out."""
-    from bench.rivals.plan_search import PROPOSERS, best_so_far, draw_race, race
+    """Search plans in several ways with as many runs each; searches.json and a picture go to --out."""
+    from bench.rivals.plan_search import PROPOSERS, best_so_far, described, draw_race, race
     from bench.tuning import TuningJob, record_of, workbench_of
 
     recipe = load_recipe(args.start)
@@ -125,6 +126,8 @@ def run_tuner(args: argparse.Namespace) -> Exit:
             for seed in range(args.seeds)
         ]
     draw_race(races, args.out / "searches.png")
+    found = {"level": args.level, "data": args.data.name, "searches": described(races)}
+    (args.out / "searches.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
     for name in races[0]:
         best = ", ".join(f"{best_so_far(each[name])[-1]:g}" for each in races)
         print(f"{name}: {best} evaluated branches a window, in {len(races[0][name])} runs")

@@ -145,9 +145,18 @@ def best_so_far(trials: Sequence[Trial]) -> list[float]:
     return np.minimum.accumulate(branches).tolist()
 
 
+def described(races: Sequence[dict[str, list[Trial]]]) -> dict[str, list[list[float | None]]]:
+    """By search best_so_far of each race, None where nothing is accepted yet."""
+    return {
+        name: [[best if math.isfinite(best) else None for best in best_so_far(race[name])] for race in races]
+        for name in races[0]
+    }
+
+
 def draw_race(races: Sequence[dict[str, list[Trial]]], path: Path) -> None:
     """Write a PNG: the best accepted plan by the number of real runs, a line for each race of each search."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     panel = figure.subplots()
@@ -158,6 +167,9 @@ def draw_race(races: Sequence[dict[str, list[Trial]]], path: Path) -> None:
             panel.step(runs, best_so_far(trials), where="post", color=colours[name], label=name)
     panel.set(xlabel="real runs on all tuning videos", yscale="log",
               ylabel="evaluated branches a window, best accepted plan")  # fmt: skip
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+        axis(ScalarFormatter())
     panel.grid(alpha=0.3, which="both")
     handles, labels = panel.get_legend_handles_labels()
     known = dict(zip(labels, handles, strict=True))
