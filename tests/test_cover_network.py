@@ -42,8 +42,8 @@ def random_network(size=TINY):
 
 def test_the_bundled_network_orders_held_out_pictures_by_what_they_are_worth(bundled):
     found = order(bundled, lambda text: None, 20)
-    assert found["all"] >= 0.8  # scenes and kinds together: 0.85 over 500 pictures, 0.84 over these
-    assert found["within, mean"] >= 0.93 and min(found["within"].values()) >= 0.8, found
+    assert found["all"] >= 0.87  # scenes and kinds together: 0.90 over 500 pictures, 0.89 over these
+    assert found["within, mean"] >= 0.95 and min(found["within"].values()) >= 0.8, found
 
 
 def test_closed_eyes_cost_a_portrait_some_of_its_score(bundled):
