@@ -27,6 +27,7 @@ from bench.rivals.trial_runs import TrialRuns, calibrate, start
 from engines.artifact import built_files, file_sha256, fingerprint, key
 from engines.load import BACKENDS
 from engines.precision import choose_precisions
+from engines.whole import whole
 from generators.contract import Generator, load_generator
 from optimize.goal import Judged
 from optimize.recipe import load_recipe
@@ -127,7 +128,8 @@ def run_tuner(args: argparse.Namespace) -> Exit:
         ]
     draw_race(races, args.out / "searches.png")
     found = {"level": args.level, "data": args.data.name, "searches": described(races)}
-    (args.out / "searches.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
+    with whole(args.out / "searches.json") as draft:
+        draft.write_text(json.dumps(found) + "\n", encoding="utf-8")
     for name in races[0]:
         best = ", ".join(f"{best_so_far(each[name])[-1]:g}" for each in races)
         print(f"{name}: {best} evaluated branches a window, in {len(races[0][name])} runs")
