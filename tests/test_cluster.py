@@ -35,12 +35,13 @@ def cluster(settings):
     # Not pytest's folder: a path of a socket has 107 characters at most.
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", folder)  # its notes of the machine too: /tmp/ray may be missing
         from ray.cluster_utils import Cluster
 
         watched = {"initial_delay_ms": 0, "period_ms": 500, "failure_threshold": 4}
         quick = {f"health_check_{name}": value for name, value in watched.items()}
         sizes = {"num_cpus": 2, "object_store_memory": STORE}
-        head = {**sizes, "temp_dir": folder, "include_dashboard": False, "_system_config": quick}
+        head = {**sizes, "include_dashboard": False, "_system_config": quick}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         cluster.second = cluster.add_node(**sizes)
         yield cluster

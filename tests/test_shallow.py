@@ -27,6 +27,7 @@ from pipeline.record import record
 from pipeline.request import Options
 from pipeline.sample import Predictor, generate, sample
 from pipeline.shallow import Pair
+from pipeline.tuning import Workbench
 from tests.conftest import Plain
 from tests.extractors import write_extractor
 from tests.test_sample import conditions
@@ -182,10 +183,14 @@ def test_the_tuner_measures_and_plans_it(mimic, make_data, tmp_path, monkeypatch
     base = BASELINE.adapt(load_generator(kind))
     engines = {name: TorchEngine(spec, base.build(name)) for name, spec in base.components.items()}
     make_all(data, data / "outputs", Maker(base, engines))
+    measured, measure = [], Workbench.costs
+    steady = Costs(1.0, {"C": 0.5, "H": 0.2})  # so small a network's times are the machine's other work
+    monkeypatch.setattr(Workbench, "costs", lambda *given: measured.append(measure(*given)) or steady)
     said = []
     job = TuningJob(data, kind, extractors=("grid",), overlaps=())
     tuned = tune_folder(job, Goal(0.5), [Recipe("plain")], tmp_path / "fast.toml", said.append)
     assert tuned.best.accepted
+    assert measured and all(set(each.cheap) == {"C", "H"} for each in measured)
     tried = {trial.recipe.steps.actions for trial in tuned.trials}
     assert any("H" in actions for actions in tried), tried
     shallow = next(trial.recipe for trial in tuned.trials if "H" in trial.recipe.steps.actions)
