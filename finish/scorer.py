@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 BATCH = 8
 WEIGHTS = Path(__file__).parent / "weights" / "cover.safetensors"
-NOTICED = 0.003  # of the score: frames of one video differ by little
-CALIBRATION = (1_900_000, 8)  # the first picture that ranges of 8 bits are measured on, and how many
+BUDGET = 0.003  # of the score, for all layers in 8 bits together: frames of one video differ by little
+CALIBRATION = (1_900_000, 16)  # the first picture that ranges of 8 bits are measured on, and how many
 
 
 class Cover:
@@ -79,19 +79,19 @@ def own_scorer(path: Path) -> Scorer:
     return Scorer(*plugged(path, [{"score": ("n",)}], BATCH))
 
 
-def export_cover(precisions: Sequence[str], target: Target, model: Cover | None = None) -> list[Artifact]:
+def export_cover(precisions: Sequence[str], target: Target) -> list[Artifact]:
     """The network's graph in each of those precisions, calibrated on rendered pictures. EngineError."""
-    model = model or Cover()
-    first, pictures = CALIBRATION
+    from finish.pictures import VERSIONS, graded
+
+    model, (first, pictures) = Cover(), CALIBRATION
+    batches = pictures * VERSIONS // BATCH
 
     def record() -> list[dict[str, np.ndarray]]:
-        from finish.pictures import VERSIONS, graded
-
         pixels = graded(range(first, first + pictures), 0).pixels
-        return [{"pixels": pixels[i::VERSIONS]} for i in range(VERSIONS)]
+        return [{"pixels": pixels[i::batches]} for i in range(batches)]
 
     graph = export_onnx(model, "score", target)
-    calibration = Calibration({"pictures": list(CALIBRATION)}, record, noticed=NOTICED)
+    calibration = Calibration({"pictures": list(CALIBRATION)}, record, probes=batches, budget=BUDGET)
     return [
         graph if each == "fp32" else convert(graph, model.components["score"], each, calibration, target)
         for each in precisions

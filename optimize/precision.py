@@ -17,7 +17,7 @@ from optimize.half import SAFE, find_islands, rehearsal, to_half
 from optimize.layers import find_layers, largest, outer_layers
 from optimize.quantize import KINDS, quantize
 from optimize.ranges import measure_ranges
-from optimize.sensitivity import FAR_ABOVE, NOTICED, far_above_the_rest, measure_sensitivity
+from optimize.sensitivity import FAR_ABOVE, NOTICED, beyond, far_above_the_rest, measure_sensitivity
 from optimize.trial import run_graph
 
 if TYPE_CHECKING:
@@ -58,15 +58,16 @@ class Calibration:
     """Inputs that a component met in real runs: what they were recorded from, and how to have them.
 
     probes: how many, spread evenly, each layer alone is measured on; checks: how many the result is held
-    against the fp32 graph on. noticed: a layer's error alone, in parts of the output, from which on the layer
-    may be left in fp32; less where outputs are compared with each other, as scores are.
+    against the fp32 graph on. budget: what the errors of layers in 8 bits may come to together, in parts of
+    the output; for outputs that are compared with each other, as scores are. None: a layer is left in fp32
+    only if its error alone is far above the rest.
     """
 
     source: Mapping[str, Field]
     record: Callable[[], Sequence[Mapping[str, np.ndarray]]]
     probes: int = 2
     checks: int = 6
-    noticed: float = NOTICED
+    budget: float | None = None
 
 
 @dataclass
@@ -84,7 +85,7 @@ def convert(
     """The component's graph in a precision of SCHEMES, from its fp32 artifact; one that fits is kept.
 
     Half precision keeps islands in fp32 where measured numbers could overflow. 8 bits leave out the first and
-    the last layers, and those whose error alone is far above the rest. ParityError if the outcome is outside
+    the last layers, and those whose error is too large (Calibration). ParityError if the outcome is outside
     its tolerance; EngineError if there is nothing to quantise. Both leave nothing behind.
     """
     scheme, label = SCHEMES[precision], Label(spec.name, precision, ".onnx")
@@ -128,7 +129,8 @@ def _identity(source: Artifact, precision: str, scheme: Scheme, calibration: Cal
         "layers": scheme.layers,
         "rest": scheme.rest,
         "safe": scheme.safe,
-        "far_above": [FAR_ABOVE, calibration.noticed],
+        "far_above": [FAR_ABOVE, NOTICED],
+        "budget": calibration.budget,
         "probes": calibration.probes,
     }
     return {
@@ -150,7 +152,7 @@ def _convert(
     ranges = measure_ranges(source.path, inputs)
     if scheme.layers:
         probes = spread(inputs, calibration.probes)
-        _quantise(made, scheme, ranges, probes, calibration.noticed)
+        _quantise(made, scheme, ranges, probes, calibration.budget)
         if not made.quantised:
             why = f"no inner layer to quantise in {scheme.layers}"
             raise EngineError(f"{spec.name} has {why}; give it fp16 instead")
@@ -161,7 +163,7 @@ def _convert(
 
 
 def _quantise(
-    made: _Converted, scheme: Scheme, ranges: Mapping, probes: Sequence[Mapping], noticed: float
+    made: _Converted, scheme: Scheme, ranges: Mapping, probes: Sequence[Mapping], budget: float | None
 ) -> None:
     model, kind = made.model, scheme.layers
     layers = find_layers(model.graph, KINDS[kind])
@@ -179,7 +181,8 @@ def _quantise(
         return quantize(model, ranges, names, kind)
 
     made.errors = measure_sensitivity(model, rest, quantised, probes, literal=kind == "fp8")
-    made.kept_layers |= far_above_the_rest(made.errors, noticed)
+    too_large = far_above_the_rest(made.errors) if budget is None else beyond(budget, made.errors)
+    made.kept_layers |= too_large
     made.quantised = [name for name in rest if name not in made.kept_layers]
     made.model = quantised(made.quantised)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
@@ -42,11 +43,22 @@ def measure_sensitivity(
     return {layer: error(layer) for layer in layers}
 
 
-def far_above_the_rest(errors: Mapping[str, float], noticed: float = NOTICED) -> dict[str, str]:
+def far_above_the_rest(errors: Mapping[str, float]) -> dict[str, str]:
     """The layers whose error stands out and is noticed, each with how far; those without any do not count."""
     usual = median([error for error in errors.values() if error > 0] or [0.0])
     return {
         layer: f"alone costs {error:.2g} of the output, {error / usual:.1f} times the median"
         for layer, error in errors.items()
-        if error > max(FAR_ABOVE * usual, noticed)
+        if error > max(FAR_ABOVE * usual, NOTICED)
     }
+
+
+def beyond(budget: float, errors: Mapping[str, float]) -> dict[str, str]:
+    """The fewest layers without which the errors of the others, added as squares, keep to the budget."""
+    found, layers = {}, sorted(errors, key=lambda layer: -errors[layer])
+    for n, layer in enumerate(layers):
+        together = math.hypot(*(errors[each] for each in layers[n:]))
+        if together <= budget:
+            break
+        found[layer] = f"alone costs {errors[layer]:.2g} of the output, together with the rest {together:.2g}"
+    return found

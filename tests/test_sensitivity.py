@@ -9,7 +9,7 @@ from optimize.layers import find_layers, outer_layers, upstream
 from optimize.precision import spread
 from optimize.quantize import quantize
 from optimize.ranges import measure_ranges
-from optimize.sensitivity import far_above_the_rest, measure_sensitivity
+from optimize.sensitivity import beyond, far_above_the_rest, measure_sensitivity
 
 RANDOM = np.random.default_rng(0)
 WEIGHTS = {name: RANDOM.standard_normal((8, 8)).astype(np.float32) / 3 for name in ("u", "v", "w")}
@@ -74,8 +74,14 @@ def test_a_layer_stands_out_by_its_share_of_the_output_and_beside_layers_that_co
     assert far_above_the_rest({"a": 0.01, "b": 0.01, "c": 0.06}) == {
         "c": "alone costs 0.06 of the output, 6.0 times the median"}
     assert far_above_the_rest({"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.02, "e": 0.022}) == {}
-    few = {"a": 0.0001, "b": 0.0001, "c": 0.009}
-    assert far_above_the_rest(few) == {} and list(far_above_the_rest(few, noticed=0.005)) == ["c"]
+    assert far_above_the_rest({"a": 0.0001, "b": 0.0001, "c": 0.009}) == {}
+
+
+def test_a_budget_leaves_out_the_fewest_layers_and_says_what_all_came_to():
+    errors = {"a": 0.003, "b": 0.012, "c": 0.004, "d": 0.0}
+    assert beyond(0.0131, errors) == {}
+    assert beyond(0.0051, errors) == {"b": "alone costs 0.012 of the output, together with the rest 0.013"}
+    assert list(beyond(0.0049, errors)) == ["b", "c"] and list(beyond(0.0, errors)) == ["b", "c", "a"]
 
 
 def test_spread_takes_the_first_the_last_and_even_distances_between():
