@@ -21,6 +21,7 @@ from pipeline.data import Request
 from pipeline.errors import InputError, OutputError, ProgramKilled
 from pipeline.exit_code import Exit
 from pipeline.request import Limits, Options, StartProgress, make_video
+from pipeline.writer import check_place
 
 FAILURES = {
     InputError: Exit.INPUT,
@@ -83,18 +84,23 @@ class Maker:
         }
 
     def __call__(
-        self, request: Request, out: Path, start_progress: StartProgress
+        self, request: Request, out: Path, start_progress: StartProgress, aside: str = ""
     ) -> tuple[dict[str, object], Exit]:
-        """Make OUT/<id>.mp4: its manifest line, and why it failed or OK. Bugs and EngineError go through."""
-        output = out / f"{request.id}.mp4"
+        """Make OUT/<id>.mp4: its manifest line, and why it failed or OK. Bugs and EngineError go through.
+
+        aside: a folder in OUT where the video stays until somebody takes it from there; errors name OUT.
+        """
+        folder, name = out / aside, f"{request.id}.mp4"
+        output = folder / name
         line, notes = {**request.described(), **self.identity}, []
         while True:
             try:
+                check_place(out / name)
                 made = make_video(
                     request, output, self.generator, self.engines, start_progress, self.options
                 )
             except tuple(FAILURES) as error:
-                text = str(error) or type(error).__name__
+                text = (str(error) or type(error).__name__).replace(str(folder), str(out))
                 if isinstance(error, ProgramKilled) and len(notes) + 1 < TRIES:
                     notes.append(f"made at the second try, because {text}")
                     continue

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -95,11 +96,11 @@ def serve(descriptor: int, parent: int) -> None:
             connection.send(Refused(error))
             return
         connection.send(Started(maker.identity, [*said, *licences(maker.generator.sources)]))
-        made = out / MADE
         try:
             while (request := connection.recv()) is not None:
-                made.mkdir(exist_ok=True)
-                connection.send(Ended(*maker(request, made, partial(Counting, connection))))
+                with suppress(OSError):  # the video's writer says what is wrong
+                    (out / MADE).mkdir(exist_ok=True)
+                connection.send(Ended(*maker(request, out, partial(Counting, connection), MADE)))
         except EngineError as error:
             connection.send(Broken(str(error)))
 

@@ -83,8 +83,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         """Create the temporary file and start the encoder; OutputError."""
-        if self.path.is_dir():
-            raise OutputError(f"{self.path}: cannot be written, there is a folder of that name. Rename it.")
+        check_place(self.path)
         try:
             self._temporary.open("xb").close()
         except OSError as error:
@@ -193,6 +192,12 @@ class VideoWriter:
         self._feeder.join()
         child.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """OutputError if there is a folder where a video is to be."""
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written, there is a folder of that name. Rename it.")
 
 
 def remove_unfinished(folder: Path) -> None:

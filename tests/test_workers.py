@@ -20,7 +20,7 @@ from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Settings, start_maker
 from pipeline.mp4 import frames_in_header
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import MADE, RunFolder
 from pipeline.workers import PROGRAM, longest_first, run_workers
 from tests.clips import make, run
 from tests.misbehaving import BACKEND, SCRIPT, tell
@@ -67,6 +67,23 @@ def test_workers_make_what_one_process_makes_and_keep_it(pool, make_data, orders
     assert hashes(here) == hashes(jobs)
     again, said = pool(data)
     assert again.todo == [] and said == ["3 of 3 videos were finished before and are kept"]
+
+
+def test_a_folder_in_a_video_s_place_fails_that_video_alone(pool, make_data, tmp_path):
+    (tmp_path / "out" / "b.mp4").mkdir(parents=True)
+    jobs, said = pool(make_data({"a": 2, "b": 3, "c": 2}))
+    assert jobs.status is Exit.SOME_FAILED and [line["status"] for line in jobs.lines].count("done") == 2
+    place = tmp_path / "out" / "b.mp4"
+    assert f"b: failed: {place}: cannot be written, there is a folder of that name. Rename it." in said
+
+
+def test_what_a_worker_cannot_write_is_named_as_its_user_knows_it(pool, make_data, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MADE).touch()  # where workers' videos would stay until they are taken
+    jobs, said = pool(make_data({"a": 2}), 1)
+    assert jobs.status is Exit.EXHAUSTED
+    place = tmp_path / "out" / "a.mp4"
+    assert any(text.startswith(f"a: failed: {place}: cannot be written (Not a directory)") for text in said)
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_video_tried_once_more(pool, make_data, orders):
