@@ -24,7 +24,8 @@ from generators.presenter.train import Plan, train_network
 from generators.schedule import FlowGrid
 
 FIRST_SEED = TRAINING_SEEDS + 900_000  # people that no other stage has seen
-GRID, GUIDANCE = FlowGrid(8, 3.0), 1.5  # 8 steps end 44 dB from where 25 do
+GRID = FlowGrid(8, 3.0)  # 8 steps end 44 dB from where 25 do
+GUIDANCES = (1.0, 1.5)  # of the clips in turn
 CLIPS_A_BATCH, FRAMES_A_CLIP = 6, 4
 
 
@@ -66,8 +67,8 @@ def sample_clips(paths: list[Path], autoencoder: Autoencoder, denoiser: Denoise,
 
 @torch.inference_mode()
 def sampled(autoencoder: Autoencoder, denoiser: Denoise, clip: Clip, t: np.ndarray, seed: int) -> Tensor:
-    """Latents (F, 16, h, w) of a window of a clip at the times t."""
-    device = next(denoiser.parameters()).device
+    """Latents (F, 16, h, w) of a window of a clip at the times t; the seed says how they are guided too."""
+    device, guidance = next(denoiser.parameters()).device, GUIDANCES[seed % len(GUIDANCES)]
     pixels = torch.from_numpy(np.concatenate([clip.reference()[None], clip.skeletons(t)])).to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         known = autoencoder.encode(to_input(pixels)).float()
@@ -79,7 +80,7 @@ def sampled(autoencoder: Autoencoder, denoiser: Denoise, clip: Clip, t: np.ndarr
                 denoiser(x, time, pose * keep, reference * keep, torch.tensor([keep], device=device)).float()
                 for keep in (1.0, 0.0)
             )
-            x = GRID.advance(x, without + GUIDANCE * (with_all - without), step)
+            x = GRID.advance(x, without + guidance * (with_all - without), step)
     return x[0].transpose(0, 1)
 
 
