@@ -35,7 +35,7 @@ def cluster(settings):
     # Not pytest's folder: a path of a socket has 107 characters at most.
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_TMPDIR", folder)  # its notes of the machine too: /tmp/ray may be missing
+        patch.setenv("RAY_TMPDIR", folder)  # for its notes of the machine as well
         from ray.cluster_utils import Cluster
 
         watched = {"initial_delay_ms": 0, "period_ms": 500, "failure_threshold": 4}
