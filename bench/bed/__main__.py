@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 from bench.bed.inputs import PARTS, Real, like, unlike
 from bench.bed.runs import Runner, write_inputs
 from generators.presenter.generator import Presenter
+from pipeline.data import find_requests
 from pipeline.exit_code import Exit
 from pipeline.script import ending, say
 
@@ -43,9 +45,14 @@ def run_make(args: argparse.Namespace) -> None:
         samples = like() if part == "like" else unlike(part, Real(args.real, generator))
         write_inputs(args.out / part, samples, generator)
     runner = Runner(generator, say)
-    for another in (False, True):
-        for part in args.part:
-            runner.base(args.out / part, ANOTHER_SEED[part] if another else 0)
+    requests = {part: find_requests(args.out / part).requests for part in args.part}
+    for turn in zip_longest(*requests.values()):
+        for part, request in zip(requests, turn, strict=True):
+            if request:
+                runner.base(args.out / part, request)
+    for part, count in ANOTHER_SEED.items():
+        for request in requests.get(part, ())[:count]:
+            runner.another_seed(args.out / part, request)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Inputs like the presenter's tuning set, and inputs unlike it: real ones, changed styles, speeds, lengths.
 
-A part of the bed is a pure function of its name and the real files; no two parts share a person, a stretch of a
-skeleton video or a drawn number. Skeletons and pictures come at the presenter's size, as infer.py fits them.
+A part of the bed is a pure function of its name and the real files; no two parts share a person, a picture or
+a stretch of a skeleton video. Skeletons and pictures come at the presenter's size, as infer.py fits them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from generators.contract import Generator
 from generators.presenter.evaluate import HELD_OUT_SEED
-from generators.presenter.render.clip import FPS, Clip
+from generators.presenter.render.clip import Clip
 from pipeline.picture import read_image
 from pipeline.video import read
 
@@ -28,7 +28,7 @@ PEOPLE = {"like": 0, "calibration": 10_000, "heldout": 20_000}  # first seed bey
 
 @dataclass(frozen=True)
 class Sample:
-    """One input: what is unlike about it, skeleton frames (F, H, W, 3) and the person (H, W, 3), uint8 RGB."""
+    """One input: what it shows that is unlike, skeleton frames (F, H, W, 3) and the person (H, W, 3)."""
 
     id: str
     kind: str
@@ -44,7 +44,7 @@ class Real:
     generator: Generator
 
     def stretch(self, path: str, part: str, place: float, frames: int, speed: float) -> np.ndarray:
-        """Frames from a place (0 to 1) of a video's first half (calibration) or second half, at that speed."""
+        """Frames from a place (0 to 1) of a video's first half (calibration) or second, at that speed."""
         whole = _read(self.folder / path, self.generator)
         half = len(whole) // 2
         own = whole[:half] if part == "calibration" else whole[half:]

@@ -20,7 +20,7 @@ from generators.contract import Constants, Generator
 from generators.presenter.render.clip import FPS
 from optimize.recipe import Recipe
 from optimize.step_plan import Walk
-from pipeline.data import SEED, Request, find_requests
+from pipeline.data import SEED, Request
 from pipeline.request import SkeletonChunks
 from pipeline.sample import Predictor, base_plan, first_frames, own_latents
 from pipeline.video import VideoReader, VideoWriter, read_image
@@ -61,51 +61,46 @@ class Runner:
         self.generator, self.engines = generator, start_engines(generator, choice, say)[1]
         self._say = say
 
-    def base(self, folder: Path, another_seed: int = 0) -> None:
-        """Base runs of a part that are not there yet, and of its first samples with another seed.
+    def base(self, folder: Path, request: Request) -> None:
+        """The base run of a sample of a part, if it is not there yet.
 
         base/<id>.npz holds latents (N + 1, ...), conditional and unconditional predictions (N, ...) of all
-        steps and the constants; outputs/ and another-seed/ hold lossless videos.
+        steps and the constants; outputs/ holds the lossless video.
         """
-        for number, request in enumerate(find_requests(folder).requests):
-            if not (folder / "outputs" / f"{request.id}.mp4").exists():
-                self._base(request, folder / "outputs", folder / "base" / f"{request.id}.npz")
-            other = folder / "another-seed"
-            if number < another_seed and not (other / f"{request.id}.mp4").exists():
-                self._base(replace(request, seed=SEED + 1), other, None)
+        if not (folder / "outputs" / f"{request.id}.mp4").exists():
+            self._base(request, folder / "outputs", folder / "base" / f"{request.id}.npz")
+
+    def another_seed(self, folder: Path, request: Request) -> None:
+        """The base run with the next seed, to another-seed/, if it is not there yet."""
+        if not (folder / "another-seed" / f"{request.id}.mp4").exists():
+            self._base(replace(request, seed=request.seed + 1), folder / "another-seed", None)
 
     def _base(self, request: Request, out: Path, saved: Path | None) -> None:
         generator, (constants, frames) = self.generator, self._conditions(request)
         walk = _Recorded(generator, Predictor.of_clip(generator, self._denoiser, constants, frames), request)
         walk.run()
         if saved:
-            saved.parent.mkdir(parents=True, exist_ok=True)
-            with whole(saved) as draft, draft.open("wb") as file:
-                np.savez(file, frames=frames, **walk.arrays, **{f"constant_{k}": v for k, v in constants.items()})
+            self._save(saved, walk, constants, frames)
         self._decode(walk.latents, frames, out / f"{request.id}.mp4")
         self._say(f"{request.id}: base run with seed {request.seed}")
 
-    def recipe(self, folder: Path, recipe: Recipe, out: Path) -> None:
-        """Runs of a recipe without its guard: out/<id>.mp4, and out/<id>.npz as base/ has it."""
-        plan = replace(recipe.steps, bounds=())
-        generator = recipe.adapt(self.generator)
-        for request in find_requests(folder).requests:
-            base, video = folder / "base" / f"{request.id}.npz", out / f"{request.id}.mp4"
-            if video.exists() or not base.exists():
-                continue
-            with np.load(base) as known:
-                frames = int(known["frames"])
-                constants = {
-                    key.removeprefix("constant_"): known[key] for key in known if key.startswith("constant_")
-                }
-            predict = Predictor.of_clip(generator, self._denoiser, constants, frames, plan=plan)
-            walk = _Recorded(generator, predict, request, plan)
-            walk.run()
-            out.mkdir(parents=True, exist_ok=True)
-            with whole(out / f"{request.id}.npz") as draft, draft.open("wb") as file:
-                np.savez(file, frames=frames, **walk.arrays)
-            self._decode(walk.latents, frames, video)
-            self._say(f"{request.id}: run of {recipe.name}")
+    def recipe(self, request: Request, recipe: Recipe, out: Path) -> None:
+        """A run of a recipe without its guard, if it is not there: out/<id>.mp4, and .npz as base/ has it."""
+        if (out / f"{request.id}.mp4").exists():
+            return
+        plan, generator = replace(recipe.steps, bounds=()), recipe.adapt(self.generator)
+        constants, frames = self._conditions(request)
+        predict = Predictor.of_clip(generator, self._denoiser, constants, frames, plan=plan)
+        walk = _Recorded(generator, predict, request, plan)
+        walk.run()
+        self._save(out / f"{request.id}.npz", walk, constants, frames)
+        self._decode(walk.latents, frames, out / f"{request.id}.mp4")
+        self._say(f"{request.id}: run of {recipe.name}")
+
+    def _save(self, path: Path, walk: _Recorded, constants: Constants, frames: int) -> None:
+        given = {f"constant_{name}": array for name, array in constants.items()}
+        with whole(path) as draft, draft.open("wb") as file:
+            np.savez(file, frames=frames, **walk.arrays, **given)
 
     @property
     def _denoiser(self):
