@@ -8,11 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from optimize.step_plan import TERMS, StepPlan, change, channels_beside, combine, level_of
+from optimize.step_plan import TERMS, StepPlan, channels_beside, combine, level_of
 from optimize.trajectory import fit, inner_products
 
 Row = tuple[float, ...]
-SLACK = 1.5  # a clip may change this much more than any that was tuned on before the guard fires
 
 
 class TuningClip(Protocol):
@@ -33,37 +32,34 @@ def fit_jumps(
     tick: Callable[[], None] = lambda: None,
     frame_axis: int = 2,
 ) -> tuple[StepPlan, list[np.ndarray]]:
-    """The plan with jumps, levels and bounds, and the latents that each clip ends with by the others' rows.
+    """The plan with jumps and levels, and the latents that each clip ends with by the others' rows.
 
     All clips walk side by side. At each evaluated step the row is the least-squares one from what is at hand
     there to the base runs' latents at the next evaluated step, every clip counting alike. So a row also
     mends what the rows before it have missed. A clip itself walks by rows that were fitted to the others
     (leave one out): it meets what a clip will that nothing was fitted to, where its own rows would flatter
     it by 1 to 3 dB. Costs the plan's evaluations on each clip, once. tick is called after each clip's
-    evaluated step. Bounds are SLACK times the largest change that was seen.
+    evaluated step.
     """
     latents = [clip.base(0) for clip in clips]
     differences: list = [None] * len(clips)
     befores: list = [None] * len(clips)
     goals = [*plan.evaluated[1:], len(plan.actions)]
-    jumps, levels, bounds = [], [], []
+    jumps, levels = [], []
     channel_axis = channels_beside(frame_axis, latents[0].ndim)
     for step, goal in zip(plan.evaluated, goals, strict=True):
-        terms, drift = [], 0.0
+        terms = []
         for i, clip in enumerate(clips):
             conditional, *unconditional = clip.predict(latents[i], step, plan.actions[step])
             if unconditional:
                 differences[i] = conditional - unconditional[0]
             terms.append((latents[i], conditional, differences[i], befores[i]))
-            if befores[i] is not None:
-                drift = max(drift, change(conditional, befores[i]))
             tick()
         row, level, latents = fit_jump(terms, [clip.base(goal) for clip in clips], channel_axis)
         jumps.append(row)
         levels.append(level)
         befores = [conditional for _, conditional, _, _ in terms]
-        bounds.append(SLACK * drift)
-    fitted = replace(plan, jumps=tuple(jumps), levels=tuple(levels), bounds=tuple(bounds))
+    fitted = replace(plan, jumps=tuple(jumps), levels=tuple(levels))
     return fitted, latents
 
 

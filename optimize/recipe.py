@@ -14,6 +14,7 @@ from engines.precision import PrecisionError, choose_precisions
 from engines.unknown import unknown
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_shallow
 from generators.windows import overlapping
+from optimize.guard import Guard, GuardError
 from optimize.step_plan import StepPlan, StepPlanError, channels_beside
 
 if sys.version_info >= (3, 11):
@@ -21,9 +22,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SETTINGS = ("backend", "precision", "overlap", "preset", "steps", "about")
+SETTINGS = ("backend", "precision", "overlap", "preset", "steps", "guard", "about")
 ABOUT = ("note",)
-STEPS = tuple(field.name for field in fields(StepPlan))
+STEPS = tuple(field.name for field in fields(StepPlan) if field.name != "guard")
+GUARD = tuple(field.name for field in fields(Guard))
 ROWS = ("jumps", "levels")  # of numbers
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
@@ -80,8 +82,10 @@ class Recipe:
         found = {key: getattr(self, key) for key in plain if getattr(self, key) != plain[key]}
         if self.steps is None:
             return found
-        steps = {key: getattr(self.steps, key) for key in STEPS}
-        return {**found, "steps": {key: value for key, value in steps.items() if value}}
+        tables = {"steps": {key: getattr(self.steps, key) for key in STEPS}}
+        if self.steps.guard:
+            tables["guard"] = {key: getattr(self.steps.guard, key) for key in GUARD}
+        return {**found, **{n: {k: v for k, v in table.items() if v} for n, table in tables.items()}}
 
     def adapt(self, generator: Generator) -> Generator:
         """A copy of the generator with this recipe's windows, and no components that it does not run.
@@ -113,7 +117,8 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The text of a file that load_recipe reads as this recipe."""
-        tables = {"steps": {}, "about": {"note": self.note} if self.note else {}, **self.settings()}
+        about = {"note": self.note} if self.note else {}
+        tables = {"steps": {}, "guard": {}, "about": about, **self.settings()}
         lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not isinstance(value, dict)]
         for name, table in tables.items():
             if isinstance(table, dict) and table:
@@ -141,7 +146,10 @@ def parse_recipe(text: str, name: str) -> Recipe:
     found = tomllib.loads(text)
     _check_keys(found, SETTINGS, "")
     steps, about = _table(found, "steps", STEPS), _table(found, "about", ABOUT)
-    plan = None if steps is None else _step_plan(steps)
+    guard = _guard(_table(found, "guard", GUARD))
+    if guard and steps is None:
+        raise RecipeError("guard: is for a step plan, and there is no table [steps]")
+    plan = None if steps is None else _step_plan(steps, guard)
     return Recipe(name, **found, steps=plan, **(about or {}))
 
 
@@ -154,7 +162,25 @@ def _table(found: dict, name: str, known: Iterable[str]) -> dict | None:
     return table
 
 
-def _step_plan(table: Mapping) -> StepPlan:
+def _guard(table: Mapping | None) -> Guard | None:
+    if table is None:
+        return None
+    for key in ("videos", "changes"):
+        if key not in table:
+            raise RecipeError(f"guard.{key}: is missing; tune again")
+    for key, value in table.items():
+        rows = key in ("means", "spreads")
+        if key in ("means", "spreads", "changes", "limits") and not _is_numbers(value, rows):
+            raise RecipeError(f"guard.{key}: must be a list of {'rows of ' * rows}numbers")
+        if key == "constants" and not (isinstance(value, list) and all(isinstance(n, str) for n in value)):
+            raise RecipeError("guard.constants: must be a list of names")
+    try:
+        return Guard(**table)
+    except GuardError as error:
+        raise RecipeError(f"guard.{error}") from error
+
+
+def _step_plan(table: Mapping, guard: Guard | None) -> StepPlan:
     for key, value in table.items():
         if key == "actions" and not isinstance(value, str):
             raise RecipeError(f"steps.actions: must be text in quotes, is {value!r}")
@@ -163,9 +189,9 @@ def _step_plan(table: Mapping) -> StepPlan:
     if "actions" not in table:
         raise RecipeError("steps.actions: is missing; a letter for each step, such as 'FSSC'")
     try:
-        return StepPlan(**table)
+        return StepPlan(**table, guard=guard)
     except StepPlanError as error:
-        raise RecipeError(f"steps.{error}") from error
+        raise RecipeError(f"{'' if str(error).startswith('guard.') else 'steps.'}{error}") from error
 
 
 def _is_numbers(value: object, rows: bool) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from generators.schedule import Grid
 from generators.windows import Carry, WindowRule, overlapping
+from optimize.guard import Guard
 
 BRANCHES = {"F": 2, "C": 1, "H": 2, "S": 0}  # evaluated by an action
 LESS_EXACT = "a precision that is too low, or damaged weights? Try --precision fp32, or another --backend"
@@ -34,24 +35,21 @@ class StepPlan:
     levels: beside each row of jumps, the same for the level of a frame's channel, its mean over height and
     width: four factors of the terms' levels, then what is added in each channel. Predictions out of noise
     have errors of their level that are alike in all videos, and show as a tint. Empty: as the rest.
-    bounds: for each evaluated step, how far the conditional prediction may have changed since the one before,
-    relative to its own size. Beyond it every step until the next evaluated one is run as the base model would
-    (the guard). 0 for the first, where nothing is compared. Empty: no guard.
     overlaps: frames that neighbouring windows share, for the first evaluated steps; the later ones have the
     generator's own. Early predictions say where things are, and windows agree on that; the last draw them.
+    guard: which clips are not made by this plan but by the base model's own; None: none.
     StepPlanError: an unknown letter, a plan that does not begin with F, rows that do not fit the actions.
     """
 
     actions: str
     jumps: tuple[tuple[float, ...], ...] = ()
-    bounds: tuple[float, ...] = ()
     levels: tuple[tuple[float, ...], ...] = ()
     overlaps: tuple[int, ...] = ()
+    guard: Guard | None = None
 
     def __post_init__(self) -> None:
         for name in ("jumps", "levels"):
             object.__setattr__(self, name, tuple(tuple(map(float, row)) for row in getattr(self, name)))
-        object.__setattr__(self, "bounds", tuple(map(float, self.bounds)))
         object.__setattr__(self, "overlaps", tuple(self.overlaps))
         for place, action in enumerate(self.actions):
             if action not in BRANCHES:
@@ -70,15 +68,15 @@ class StepPlan:
             raise StepPlanError(
                 f"levels: must be a row for each of jumps, of {TERMS} factors and a number a channel"
             )
-        if self.bounds and len(self.bounds) != evaluated:
-            raise StepPlanError(f"bounds: must be {evaluated} numbers, one for each evaluated step")
+        if self.guard and len(self.guard.changes) != evaluated:
+            raise StepPlanError(f"guard.changes: must be {evaluated} numbers, one for each evaluated step")
         if len(self.overlaps) > evaluated or any(type(o) is not int or o < 0 for o in self.overlaps):
             raise StepPlanError(
                 f"overlaps: must be numbers of frames, 0 or more, for at most the {evaluated} evaluated steps"
             )
-        numbers = [*self.bounds, *(weight for row in self.jumps + self.levels for weight in row)]
+        numbers = [weight for row in self.jumps + self.levels for weight in row]
         if not all(math.isfinite(number) for number in numbers):
-            raise StepPlanError("jumps, levels and bounds: must be finite numbers; tune again")
+            raise StepPlanError("jumps and levels: must be finite numbers; tune again")
 
     @property
     def evaluated(self) -> list[int]:
@@ -137,7 +135,8 @@ class Walk:
     """The latents of one request on their way through the grid; the next request begins a new one.
 
     Predictions are those of the whole clip, blended over its windows, so that what is kept belongs to no
-    single window. taken: the letters of what was done so far, F too where the guard has asked for it.
+    single window. taken: the letters of what was done so far. unlike: why a guard had this walk begun or
+    stopped, see pipeline.guarded.
     guidance: of all frames, or an array that goes over the latents. frame_axis: of the latents, whose last
     axes are height and width.
     """
@@ -155,18 +154,8 @@ class Walk:
         self.latents, self.taken = latents, ""
         self._plan, self._solver, self._guidance = plan, grid.solver(), guidance
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
-        self._alarm = False
+        self.unlike: str | None = None
         self._guided = self._difference = self._before = None
-
-    @property
-    def fired(self) -> list[int]:
-        """Steps that the guard has had evaluated in full."""
-        planned = self._plan.actions
-        return [step for step, done in enumerate(self.taken) if done != planned[step]]
-
-    def action(self, step: int) -> str:
-        """The letter of what is done at this step."""
-        return "F" if self._alarm and step not in self._numbers else self._plan.actions[step]
 
     def advance(
         self, step: int, conditional: np.ndarray | None = None, unconditional: np.ndarray | None = None
@@ -176,11 +165,11 @@ class Walk:
         unconditional is None at a C, and where guidance is 1, which cancels that branch. FloatingPointError:
         the new latents are not finite.
         """
-        self.taken += self.action(step)
+        self.taken += self._plan.actions[step]
         number = self._numbers.get(step)
         if conditional is not None:
-            self._take_note(number, conditional, unconditional)
-        if self._alarm or not self._plan.jumps:
+            self._take_note(conditional, unconditional)
+        if not self._plan.jumps:
             self.latents = self._solver.advance(self.latents, self._guided, step)
         elif number is not None:
             terms = (self.latents, conditional, self._difference, self._before)
@@ -193,13 +182,7 @@ class Walk:
                 f"step {step + 1} of {len(self._plan.actions)} gave numbers that are not finite: {LESS_EXACT}"
             )
 
-    def _take_note(
-        self, number: int | None, conditional: np.ndarray, unconditional: np.ndarray | None
-    ) -> None:
-        if number is not None:
-            self._alarm = bool(number and self._plan.bounds) and (
-                change(conditional, self._before) > self._plan.bounds[number]
-            )
+    def _take_note(self, conditional: np.ndarray, unconditional: np.ndarray | None) -> None:
         if unconditional is not None:
             self._difference = conditional - unconditional
             self._guided = unconditional + self._guidance * self._difference
@@ -238,9 +221,3 @@ def channels_beside(frame_axis: int, dimensions: int) -> int:
 def level_of(array: np.ndarray) -> np.ndarray:
     """The mean over height and width, the last two axes, which stay with length 1."""
     return array.mean((-2, -1), keepdims=True)
-
-
-def change(new: np.ndarray, old: np.ndarray) -> float:
-    """Root mean square of the change, relative to that of the new."""
-    size = np.sqrt(np.mean(np.square(new)))
-    return float(np.sqrt(np.mean(np.square(new - old))) / max(size, np.finfo(np.float32).tiny))

@@ -46,3 +46,10 @@ class Progress:
             self._spoke = time.monotonic()
             left = (self._spoke - self._started) / self.count * max(self.total - self.count, 0)
             print(f"{self.label}: {self.count}/{self.total}, {left:.0f} s left", file=self.stream, flush=True)
+
+    def grow(self, count: int) -> None:
+        """There are so many more parts than was thought."""
+        self.total += count
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.refresh()

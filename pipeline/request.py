@@ -94,8 +94,8 @@ def make_video(
     """Generate one video; returns what its manifest line says of it.
 
     generator: as recipe.adapt() has it. In the line, actions are what the steps did, window by window where
-    these follow on one another; guard_fired, those which the step plan would have skipped; chunks, how many
-    frames were at work at once after memory ran out, by stage. The skeleton video is read and the result
+    these follow on one another; guard_fired, why the guard had the base model's plan run instead; chunks, how
+    many frames were at work at once after memory ran out, by stage. The skeleton video is read and the result
     decoded and written in chunks: memory grows with a clip by its latents only. InputError if an input cannot
     be used, OutputError if the video cannot be written, MemoryError, FloatingPointError: not finite numbers.
     """
@@ -117,7 +117,7 @@ def make_video(
         "output_sha256": file_sha256(output),
         "video_sha256": file_sha256(request.video),
         "image_sha256": file_sha256(request.image),
-        "notes": [*source.notes, *generator.notes],
+        "notes": [*source.notes, *generator.notes, *sampling.notes],
         "seconds": seconds.rounded(),
         "total_seconds": round(time.perf_counter() - started, 4),
         "peak_memory_mb": peak_memory_mb(),
@@ -181,6 +181,7 @@ class Sampling:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise FloatingPointError(f"{name}, which the denoiser needs, is not finite: {LESS_EXACT}")
         self._walks: list[Walk] = []
+        self._more, self._recipe = 0, BASELINE
 
     @property
     def facts(self) -> dict[str, object]:
@@ -189,14 +190,35 @@ class Sampling:
             "frames": self._frames,
             "size": list(self._generator.size),
             "actions": " ".join(walk.taken for walk in self._walks),
-            "guard_fired": [step for walk in self._walks for step in walk.fired],
+            "guard_fired": self._unlike,
         }
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user; complete after the pixels."""
+        if not self._unlike:
+            return []
+        where = f" in {len(self._unlike)} of its {len(self._walks)} windows" if len(self._walks) > 1 else ""
+        videos = self._recipe.steps.guard.videos
+        return [
+            f"is unlike the {videos} videos that recipe {self._recipe.name} was tuned on{where}: "
+            f"{self._unlike[0]}; made by all steps of the base model there, {self._more} evaluations more"
+        ]
+
+    @property
+    def _unlike(self) -> list[str]:
+        return [walk.unlike for walk in self._walks if walk.unlike]
 
     def pixels(self, seed: int, recipe: Recipe, start_progress: StartProgress) -> Iterator[np.ndarray]:
         """Finished pixels (n, H, W, 3) uint8, in chunks. StepPlanError."""
-        generator, frames, plan = self._generator, self._frames, recipe.steps
+        generator, frames, plan, self._recipe = self._generator, self._frames, recipe.steps, recipe
         with start_progress(evaluations(generator, frames, plan)) as progress:
-            made = pieces(generator, self._engines, self._constants, frames, seed, plan, progress.tick)
+
+            def more(count: int) -> None:
+                self._more += count
+                progress.grow(count)
+
+            made = pieces(generator, self._engines, self._constants, frames, seed, plan, progress.tick, more)
             for piece in self._seconds.of_each(made, "denoise"):
                 self._walks.append(piece.walk)
                 yield from self._seconds.of_each(piece.pixels, "decode")

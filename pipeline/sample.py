@@ -15,6 +15,7 @@ from pipeline.evaluate import Clip, Part
 from pipeline.ladder import without_first
 from pipeline.shallow import Features, Pair, ShallowClip, denoiser
 from pipeline.split import SplitEngine
+from pipeline.walking import More, base_plan, guarded
 
 Tick = Callable[[], None]
 Cut = tuple[WindowRule | Carry, Sequence[np.ndarray]]
@@ -90,6 +91,10 @@ class Predictor:
             self._tick()
         return tuple(blend.result() for blend in blends)
 
+    def count(self, plan: StepPlan, steps: int | None = None) -> int:
+        """How many windows that plan has evaluated, in its first steps or in all."""
+        return sum(len(self._cuts[step][1]) for step in plan.evaluated if steps is None or step < steps)
+
     @property
     def features(self) -> Features:
         """What its last full step has kept for shallow ones; what is set takes its place."""
@@ -131,25 +136,21 @@ def sample(
     seed: int,
     plan: StepPlan | None = None,
     tick: Tick = lambda: None,
+    more: More = lambda count: None,
 ) -> Walk:
     """A walk whose latents are the clean ones of a clip of `frames` frames, windows blended.
 
-    At each step both branches are predicted, or what the plan says, and guided; then the step is taken.
-    tick is called after every evaluated window. StepPlanError: the plan is for another grid.
+    At each step both branches are predicted, or what the plan says, and guided; then the step is taken. tick
+    is called after every evaluated window, more with how many there are beyond the plan's where its guard
+    fires. StepPlanError: the plan is for another grid.
     """
-    predict = Predictor.of_clip(generator, engine, constants, frames, tick, plan)
-    walk = walked(generator, predict, generator.noise(predict.frames, seed), plan)
+
+    def predictor(plan: StepPlan) -> Predictor:
+        return Predictor.of_clip(generator, engine, constants, frames, tick, plan)
+
+    noise = generator.noise(len(generator.windows.sources(frames)), seed)
+    walk = guarded(generator, predictor, constants, noise, plan or base_plan(generator), more)
     walk.latents = own_latents(generator, walk.latents, frames)
-    return walk
-
-
-def walked(generator: Generator, predict: Predictor, noise: np.ndarray, plan: StepPlan | None) -> Walk:
-    """A walk from noise to the end of the grid."""
-    walk = Walk(
-        plan or base_plan(generator), generator.grid, predict.guidance, noise, generator.frame_axis
-    )
-    for step in range(generator.grid.steps):
-        walk.advance(step, *predict(walk.latents, step, walk.action(step)))
     return walk
 
 
@@ -161,15 +162,16 @@ def pieces(
     seed: int,
     plan: StepPlan | None = None,
     tick: Tick = lambda: None,
+    more: More = lambda count: None,
 ) -> Iterator[Piece]:
     """A clip of `frames` frames, by the generator's window rule: one piece, or a piece for each window.
 
-    A piece's pixels must have been taken before the next piece is asked for.
+    A piece's pixels must have been taken before the next piece is asked for. tick, more: see sample().
     """
     if isinstance(generator.windows, Carry):
-        yield from _carried(generator, engines, constants, frames, seed, plan, tick)
+        yield from _carried(generator, engines, constants, frames, seed, plan, tick, more)
     else:
-        walk = sample(generator, denoiser(engines, plan), constants, frames, seed, plan, tick)
+        walk = sample(generator, denoiser(engines, plan), constants, frames, seed, plan, tick, more)
         yield Piece(walk, first_frames(generator.decode(engines, walk.latents), frames))
 
 
@@ -181,16 +183,18 @@ def _carried(
     seed: int,
     plan: StepPlan | None,
     tick: Tick,
+    more: More,
 ) -> Iterator[Piece]:
     windows, axis = generator.windows, generator.frame_axis
     count, every = windows.count(frames), np.arange(windows.length)
     noise, tail = generator.noise(windows.length * count, seed), Tail(windows.keep)
+    cuts = [(windows, [every])] * generator.grid.steps
     for number in range(count):
         seen = generator.carry(engines, constants, number, tail.pixels if number else None)
-        cuts = [(windows, [every])] * generator.grid.steps
         predict = Predictor(generator, denoiser(engines, plan), seen, every, cuts, tick)
         own = cut(noise.ndim, axis, number * windows.length, windows.length)
-        walk = walked(generator, predict, noise[own], plan)
+        begun = seen, noise[own], plan or base_plan(generator)
+        walk = guarded(generator, lambda plan: predict, *begun, more)  # noqa: B023
         known = windows.keep if number else 0  # frames that the window before has shown
         begin = number * (windows.frames - windows.keep) + known
         pixels = without_first(tail.watching(generator.decode(engines, walk.latents)), known)
@@ -228,11 +232,6 @@ def generate(
     constants = generator.condition(engines, chunks, image[None])
     made = pieces(generator, engines, constants, len(skeletons), seed, plan)
     return np.concatenate([chunk for piece in made for chunk in piece.pixels])
-
-
-def base_plan(generator: Generator) -> StepPlan:
-    """The base model's own run: every step in full."""
-    return StepPlan("F" * generator.grid.steps)
 
 
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Whether a video looks like key points drawn on black: thin coloured limbs. Never refuses; it gives a note."""
+"""Whether a video looks like key points drawn on black, thin coloured limbs. Nothing is refused for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_COLOURED = 0.3  # of what is lit; skeletons have 0.72 to 0.95, white lines
 
 
 class SkeletonLook:
-    """Watches a skeleton video's frames pass, one of each chunk, and says what is odd about them at the end."""
+    """Watches a skeleton video's frames pass, one of each chunk, and says at the end what is odd."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, float, float]] = []

@@ -14,7 +14,6 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +45,16 @@ class Receipt:
     facts: dict[str, object] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     fps: Fraction = Fraction(0)
+
+
+class Silent:
+    """Stands in for Progress where nobody looks."""
+
+    def tick(self) -> None:
+        """One more evaluation is done."""
+
+    def grow(self, count: int) -> None:
+        """There are so many more."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,7 @@ class NetworkWorker:
     def make(self, read: Receipt, seed: int) -> Receipt:
         """From skeleton frames and picture to finished frames."""
         maker, seconds = self._maker, Seconds()
-        generator, silent = Frugal(maker.generator), nullcontext(SimpleNamespace(tick=lambda: None))
+        generator, silent = Frugal(maker.generator), nullcontext(Silent())
         with seconds("read"):
             source = StoredSource(read, generator)
         sampling = Sampling(source, generator, maker.engines, seconds)
@@ -164,7 +173,7 @@ class NetworkWorker:
         facts = {
             **sampling.facts,
             "chunks": generator.rungs,
-            "notes": generator.notes,
+            "notes": [*generator.notes, *sampling.notes],
             "peak_memory_mb": peak_memory_mb(),
             "worker": _place("networks")[1],
         }

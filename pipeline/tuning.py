@@ -17,6 +17,7 @@ from generators.contract import Generator, GeneratorError, offers_shallow
 from generators.windows import Carry
 from optimize.fit import fit_jumps
 from optimize.goal import Judged
+from optimize.guard import change, fit_guard
 from optimize.planner import Costs
 from optimize.recipe import BASELINE, Recipe
 from optimize.step_plan import StepPlan, Walk
@@ -31,21 +32,27 @@ from pipeline.video import VideoReader, VideoWriter
 
 Judge = Callable[[Request, Path], Judged]
 ROOT = Path(__file__).parents[1]
-FILES = ("optimize/fit.py", "optimize/step_plan.py", "optimize/trajectory.py", "pipeline/sample.py")
-CODE = [ROOT / file for file in FILES]  # decides how near a plan comes, beside the generator
+FILES = ("guard", "fit", "step_plan", "trajectory")
+CODE = [
+    *(ROOT / "optimize" / f"{name}.py" for name in FILES),
+    ROOT / "pipeline" / "sample.py",
+]  # decides how near a plan comes, beside the generator
 GAPS = 3  # steps that features are kept for, at most: each is as large as the latents are small
 PROBES = 5  # evaluations that are timed; the least time counts, the rest is other programs' work
 
 
 class Case:
-    """One request to tune on. folder: its own; it gets the base run's latents, a file for each step."""
+    """One request to tune on. folder: its own; it gets the base run's latents, a file for each step.
+
+    After prepare(): constants, of its conditioning; changes, of each prediction since the one before.
+    """
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
         self.request, self.folder, self._generator = request, folder, generator
         self.image = generator.fit(read_image(request.image, notes=[])[None])
         with VideoReader(request.video) as reader:
             self.frames, self.fps = sum(1 for _ in reader), reader.fps
-        self._predict = None
+        self._predict, self.constants, self.changes = None, {}, []
 
     def prepare(
         self,
@@ -57,13 +64,18 @@ class Case:
         """Encode and condition with these engines; predictions are then theirs, in the plan's windows."""
         with VideoReader(self.request.video) as reader:
             chunks = SkeletonChunks(reader, generator)
-            constants = generator.condition(engines, chunks, self.image)
-        engine = denoiser(engines, plan)
-        self._predict = Predictor.of_clip(generator, engine, constants, self.frames, tick, plan)
+            self.constants = generator.condition(engines, chunks, self.image)
+        engine, self._before, self.changes = denoiser(engines, plan), None, []
+        self._predict = Predictor.of_clip(generator, engine, self.constants, self.frames, tick, plan)
 
     def predict(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The blended conditional prediction, and at F the unconditional one."""
-        return self._predict(latents, step, action)
+        made = self._predict(latents, step, action)
+        if made:
+            axis, before = self._generator.frame_axis, self._before
+            self.changes.append(0.0 if before is None else change(made[0], before, axis))
+            self._before = made[0]
+        return made
 
     @property
     def guidance(self) -> float | np.ndarray:
@@ -206,7 +218,9 @@ class Workbench:
         with Progress(f"run {recipe.name}", total) as progress:
             if recipe.steps and not plan.jumps:
                 plan, ends = fit_jumps(plan, self.cases, progress.tick, generator.frame_axis)
-                recipe = replace(recipe, steps=plan)
+                seen = [case.constants for case in self.cases], [case.changes for case in self.cases]
+                guard = fit_guard(*seen, generator.frame_axis, generator.per_frame)
+                recipe = replace(recipe, steps=replace(plan, guard=guard))
             else:
                 ends = [self._walk(case, plan, generator, progress.tick) for case in self.cases]
         videos = []
@@ -229,7 +243,7 @@ class Workbench:
     def _walk(self, case: Case, plan, generator: Generator, tick: Callable[[], None]) -> np.ndarray:
         walk = Walk(plan, generator.grid, case.guidance, case.noise(), generator.frame_axis)
         for step in range(generator.grid.steps):
-            action = walk.action(step)
+            action = plan.actions[step]
             walk.advance(step, *case.predict(walk.latents, step, action))
             if action != "S":
                 tick()

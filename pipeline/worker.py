@@ -81,6 +81,10 @@ class Counting:
             self._told = time.monotonic()
             self._connection.send(Counted(self._count, self._total))
 
+    def grow(self, count: int) -> None:
+        """There are so many more evaluations."""
+        self._total += count
+
 
 def serve(descriptor: int, parent: int) -> None:
     """Take Settings and a folder, then requests until there is None. It ends with its parent, at once."""

@@ -102,6 +102,7 @@ class Worker:
         """How far its video is."""
         if self._bar is None:
             self._bar = Progress(label, counted.total, position=self.number).__enter__()
+        self._bar.grow(counted.total - self._bar.total)
         self._bar.reach(counted.count)
 
     def hide(self) -> None:

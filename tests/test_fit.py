@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from generators.schedule import FlowGrid
-from optimize.fit import SLACK, fit_jump, fit_jumps, fit_levels, least_squares
-from optimize.step_plan import StepPlan, Walk, change, combine, level_of
+from optimize.fit import fit_jump, fit_jumps, fit_levels, least_squares
+from optimize.step_plan import StepPlan, Walk, combine, level_of
 
 GUIDANCE = 1.5
 GRID = FlowGrid(8, 3.0)
@@ -38,7 +38,7 @@ class Clip:
         """Of the plan's result from the base run's."""
         walk = Walk(plan, GRID, GUIDANCE, self.noise)
         for step in range(8):
-            action = walk.action(step)
+            action = plan.actions[step]
             walk.advance(step, *(self.predict(walk.latents, step, action) if action != "S" else ()))
         return float(np.abs(walk.latents - self.base(8)).mean())
 
@@ -63,7 +63,7 @@ def test_the_fitted_plan_walks_as_it_was_fitted(actions):
     """Where leaving a clip out changes nothing: alone, and beside one that is the same."""
     for clips in ([Clip(0)], [Clip(0), Clip(0)]):
         plan, ends = fit_jumps(StepPlan(actions), clips)
-        assert len(plan.jumps) == len(plan.bounds) == len(plan.evaluated)
+        assert len(plan.jumps) == len(plan.evaluated)
         for clip, end in zip(clips, ends, strict=True):
             assert clip.distance(plan) == pytest.approx(float(np.abs(end - clip.base(8)).mean()), abs=1e-5)
 
@@ -126,11 +126,3 @@ def test_each_clip_is_asked_once_for_each_evaluated_step():
         clip.asked.clear()
     fit_jumps(StepPlan("FSSCSFSS"), clips, lambda: ticks.append(1))
     assert clips[1].asked == [(0, "F"), (3, "C"), (5, "F")] and len(ticks) == 6
-
-
-def test_bounds_leave_room_above_the_largest_change_that_was_seen():
-    clips = [Clip(0), Clip(1)]
-    plan, _ = fit_jumps(StepPlan("FFFFFFFF"), clips)
-    seen = [change(clip.predict(clip.base(1), 1, "C")[0], clip.predict(clip.base(0), 0, "C")[0])
-            for clip in clips]
-    assert plan.bounds[0] == 0 and plan.bounds[1] == pytest.approx(SLACK * max(seen), rel=1e-3)

@@ -11,6 +11,7 @@ import pytest
 import infer
 from engines.precision import choose_precisions
 from generators.contract import load_generator
+from optimize.guard import Guard
 from optimize.recipe import BASELINE, Recipe, RecipeError, load_recipe
 from optimize.step_plan import StepPlan
 
@@ -41,7 +42,9 @@ preset = "veryfast"
 [steps]
 actions = "FSC"
 jumps = [[1.0, -0.5, 0.25, 0], [0.5, -1e-7, 0, 1]]
-bounds = [0, 0.125]
+[guard]
+videos = 3
+changes = [0, 0.125]
 [about]
 note = "for AMX – \\"fast\\""
 """
@@ -56,7 +59,7 @@ def test_the_empty_recipe_is_what_infer_does_without_arguments(load, monkeypatch
 
 def test_what_a_file_says_is_what_infer_runs_unless_it_is_told_otherwise(load, monkeypatch, tmp_path):
     recipe = load(FULL)
-    plan = StepPlan("FSC", ((1, -0.5, 0.25, 0), (0.5, -1e-7, 0, 1)), (0, 0.125))
+    plan = StepPlan("FSC", ((1, -0.5, 0.25, 0), (0.5, -1e-7, 0, 1)), guard=Guard(3, (0, 0.125)))
     assert recipe == Recipe("fast", "openvino", "bf16,denoise=int8", 'for AMX – "fast"', plan, 2, "veryfast")
     assert not recipe.is_baseline
     other = ("--backend", "torch", "--precision", "bf16")
@@ -135,9 +138,7 @@ def test_a_recipe_cannot_be_changed(load):
     ('[steps]\nactions = "FS"\njumps = [1, 2]', "steps.jumps: must be a list of rows of numbers"),
     ('[steps]\nactions = "FS"\njumps = [[1, 0, "a", 0]]', "steps.jumps: must be a list of rows of numbers"),
     ('[steps]\nactions = "FC"\njumps = [[1, 0, 0, 0]]', "steps.jumps: must be 2 rows of 4, one for each"),
-    ('[steps]\nactions = "F"\njumps = [[1, 0, nan, 0]]', "steps.jumps, levels and bounds: must be"),
-    ('[steps]\nactions = "FC"\nbounds = [1]', "steps.bounds: must be 2 numbers, one for each evaluated"),
-    ('[steps]\nactions = "FC"\nbounds = 1', "steps.bounds: must be a list of numbers"),
+    ('[steps]\nactions = "F"\njumps = [[1, 0, nan, 0]]', "steps.jumps and levels: must be"),
     ('about = "x"', "about: must be a table, [about], is 'x'"),
     ("backend = torch", "is not a TOML file (Invalid value (at line 1"),
     ('backend = "torch"\nbackend = "auto"', "is not a TOML file (Cannot overwrite a value"),

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generators.presenter.render.clip import Clip
 from generators.fit import cover
+from generators.presenter.render.clip import Clip
 from pipeline.data import Request
 from pipeline.request import Source
 from pipeline.skeleton_look import SkeletonLook
@@ -48,9 +48,10 @@ def test_real_videos_of_other_things_get_one(name, reason):
 
 def test_rendered_skeletons_get_no_note_and_changed_ones_do(skeletons):
     lit = skeletons.max(-1, keepdims=True) > 24
+    white = np.where(lit, 255, 0).astype(np.uint8).repeat(3, -1)
     assert note(skeletons) is None
     assert "only 1% of it is black" in note(np.where(lit, skeletons, 255).astype(np.uint8))
-    assert "only 0% of what is drawn has a colour" in note(np.where(lit, 255, 0).astype(np.uint8).repeat(3, -1))
+    assert "only 0% of what is drawn has a colour" in note(white)
     assert "nothing is drawn" in note(np.zeros_like(skeletons))
     body = np.zeros_like(skeletons)
     body[:, 60:150, 40:80] = (255, 0, 0)

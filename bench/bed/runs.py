@@ -88,7 +88,7 @@ class Runner:
         """A run of a recipe without its guard, if it is not there: out/<id>.mp4, and .npz as base/ has it."""
         if (out / f"{request.id}.mp4").exists():
             return
-        plan, generator = replace(recipe.steps, bounds=()), recipe.adapt(self.generator)
+        plan, generator = replace(recipe.steps, guard=None), recipe.adapt(self.generator)
         constants, frames = self._conditions(request)
         predict = Predictor.of_clip(generator, self._denoiser, constants, frames, plan=plan)
         walk = _Recorded(generator, predict, request, plan)
