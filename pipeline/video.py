@@ -63,6 +63,20 @@ class Clip:
     fps: Fraction
     notes: tuple[str, ...] = ()
 
+    @property
+    def width(self) -> int:
+        """Of a frame, in pixels."""
+        return self.frames.shape[2]
+
+    @property
+    def height(self) -> int:
+        """Of a frame, in pixels."""
+        return self.frames.shape[1]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Frame by frame, as a VideoReader."""
+        return iter(self.frames)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -75,8 +89,7 @@ class Form:
     @classmethod
     def of(cls, clip: Clip) -> Form:
         """A clip's."""
-        count, height, width, _ = clip.frames.shape
-        return cls(count, clip.fps, (width, height))
+        return cls(len(clip.frames), clip.fps, (clip.width, clip.height))
 
 
 def _rate(times: list[int], unit: Fraction, nominal: Fraction) -> tuple[Fraction, bool]:
