@@ -67,7 +67,7 @@ def test_vmaf_is_told_and_judges_nothing(judge, folders, monkeypatch):
     monkeypatch.setattr(module, "vmaf", fail)
     write(folders.candidate / "a.mp4", picture_frames(5, 96, 64))
     write(folders.candidate / "b.mp4", picture_frames(6, 98, 64))
-    assert [each["metrics"]["vmaf"] for each in judged(judge, folders)] == [None, None]  # nothing was measured
+    assert [each["metrics"]["vmaf"] for each in judged(judge, folders)] == [None, None]
     said = []
     folders = replace(folders, candidate=folders.reference)
     comparisons = judge_folder(judge, folders, said.append)

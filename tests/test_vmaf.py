@@ -64,7 +64,7 @@ def test_the_smallest_picture_has_one(tmp_path):
 
 def answer(tmp_path, monkeypatch, program):
     stand_in(tmp_path, monkeypatch, program)
-    return vmaf(tmp_path / "a.mp4", tmp_path / "b.mp4", (Form(2, Fraction(24), (64, 64)),) * 2)
+    return vmaf(tmp_path / "a.mp4", tmp_path / "b.mp4", 2, (64, 64))
 
 
 def test_an_ffmpeg_without_the_filter_has_none(tmp_path, monkeypatch):
