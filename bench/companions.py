@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.boxes import Boxes
+from bench.local import Local
 from generators.distance import ssim
 
 GRID = 8  # blocks a side
@@ -39,22 +40,23 @@ def companions(
     8x8 blocks. motion_correlation: of how much both move from frame to frame. lag: frames that the candidate
     is late. frozen: frames that stand still where the reference moves; black: where it is not. sharpness:
     edges, as a ratio. shift: pixels. colour_shift: mean error of the worst channel. _hands, _face: over the
-    boxes' pixels.
+    boxes' pixels. structure, colour_block: see bench/local.py.
     """
     if reference.shape != candidate.shape:
         raise ValueError(f"frames of {reference.shape} and {candidate.shape} cannot be compared")
-    sums, before, colours = _Sums(), None, np.zeros(3)
+    sums, before, colours, local = _Sums(), None, np.zeros(3), Local()
     areas = {"hands": boxes.hands, "face": boxes.face} if boxes else {}
     inside: dict[str, list[np.ndarray]] = {name: [np.zeros(3)] for name in areas}
     for i, (wanted, found) in enumerate(zip(reference, candidate, strict=True)):
         now = _Frame(wanted, found)
         _measure(sums, now, before)
+        local.update(wanted, found, {name: area[i] for name, area in areas.items()})
         colours += now.error.mean((0, 1))
         for name, area in areas.items():
             inside[name].append(_over(area[i], now, before))
         before = now
     metrics = _summary(sums, len(reference), colours)
-    metrics["lag"] = _lag(reference, candidate)
+    metrics |= {"lag": _lag(reference, candidate), **local.summary()}
     for name, parts in inside.items():
         squared, change, pixels = np.sum(parts, 0)
         metrics[f"psnr_{name}"] = _psnr(squared / pixels) if pixels else None
