@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.boxes import Boxes
+from bench.local import Local
 from generators.distance import ssim
 
 GRID = 8  # blocks a side
@@ -23,7 +24,7 @@ class Companions:
     """
 
     def __init__(self) -> None:
-        self._sums, self._lag, self._before = _Sums(), _Lag(), None
+        self._sums, self._lag, self._local, self._before = _Sums(), _Lag(), Local(), None
         self._areas: dict[str, np.ndarray] = {"hands": np.zeros(3), "face": np.zeros(3)}
 
     def update(self, reference: np.ndarray, candidate: np.ndarray, boxes: Boxes | None = None) -> None:
@@ -37,6 +38,7 @@ class Companions:
         _measure(self._sums, now, self._before)
         self._lag.update(reference, candidate)
         areas = {} if boxes is None else {"hands": boxes.hands, "face": boxes.face}
+        self._local.update(reference, candidate, areas)
         self._areas = {
             name: self._areas[name] + _over(area, now, self._before)
             for name, area in areas.items()
@@ -52,10 +54,10 @@ class Companions:
         worst of 8x8 blocks. motion_correlation: of how much both move from frame to frame. lag: frames that
         the candidate is late. frozen: frames that stand still where the reference moves; black: where it is
         not. sharpness: edges, as a ratio. shift: pixels. colour_shift: mean error of the worst channel.
-        _hands, _face: over the boxes' pixels.
+        _hands, _face: over the boxes' pixels. structure, colour_block: see bench/local.py.
         """
         metrics = _summary(self._sums)
-        metrics["lag"] = self._lag.summary()
+        metrics |= {"lag": self._lag.summary(), **self._local.summary()}
         for name, (squared, change, pixels) in self._areas.items():
             metrics[f"psnr_{name}"] = _psnr(squared / pixels) if pixels else None
             metrics[f"temporal_error_{name}"] = float(change / pixels) if pixels else None
