@@ -1,8 +1,8 @@
 """Grids of models that were trained to take noise away in a thousand small steps: DDIM and DPM-Solver++ 2M.
 
-Song et al., 2021, "Denoising Diffusion Implicit Models"; Lu et al., 2022, "DPM-Solver++"; Lin et al., 2024, "Common
-Diffusion Noise Schedules and Sample Steps are Flawed" (zero terminal signal to noise). As diffusers has them,
-without noise added on the way and without clipping or thresholds.
+Song et al., 2021, "Denoising Diffusion Implicit Models"; Lu et al., 2022, "DPM-Solver++"; Lin et al., 2024,
+"Common Diffusion Noise Schedules and Sample Steps are Flawed" (zero terminal signal to noise). As diffusers
+has them, without noise added on the way and without clipping or thresholds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Diffusion:
     """What grids over trained steps share; names as diffusers' configuration files have them, shortened.
 
     prediction: of the noise ("epsilon") or of v. spacing: "leading" counts from the first trained step, plus
-    offset; "trailing" from the last. betas: how noise grows from least to most in training. zero_snr: rescaled
-    so that nothing of the picture is left at the last. Latents at a step are signal times clean ones plus
-    noise, the squares of both adding up to 1.
+    offset; "trailing" from the last. betas: how noise grows from least to most in training. zero_snr:
+    rescaled so that nothing of the picture is left at the last. Latents at a step are signal times clean ones
+    plus noise, the squares of both adding up to 1.
     """
 
     steps: int
@@ -90,7 +90,8 @@ class Diffusion:
 class DdimGrid(Diffusion):
     """DDIM without noise (eta 0): the clean latents and the noise that are predicted, mixed anew.
 
-    to_one: the last step leads to clean latents, else to the first trained step (diffusers' set_alpha_to_one).
+    to_one: the last step leads to clean latents, else to the first trained step (diffusers'
+    set_alpha_to_one).
     """
 
     to_one: bool = True
@@ -148,7 +149,7 @@ class DpmSolver:
         return self.leap(latents, prediction, step, step + 1)
 
     def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Latents at a later step at once: a longer step, beside which the one before counts by its length."""
+        """Latents at a later step at once: a longer step, and the one before counts by its length."""
         kept, lambdas = self._grid.kept, self._lambdas
         clean = self._grid.clean(latents, prediction, kept[step])
         towards, before, self._before = clean, self._before, (step, clean)

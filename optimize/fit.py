@@ -47,12 +47,12 @@ def fit_plan(
     tick: Callable[[], None] = lambda: None,
     frame_axis: int = 2,
 ) -> Fitted:
-    """The plan with corrections and bounds if every clip ends nearer to its base run by them, else with bounds.
+    """The plan with bounds, and with corrections if every clip ends nearer to its base run by them.
 
-    All clips walk side by side, once by the plain plan and once corrected. A clip itself walks by rows that were
-    fitted to the others (leave one out): it meets what a clip will that nothing was fitted to, where its own rows
-    would flatter it. tick is called after each clip's evaluated step. Bounds are SLACK times the largest change
-    that was seen.
+    All clips walk side by side, once by the plain plan and once corrected. A clip itself walks by rows that
+    were fitted to the others (leave one out): it meets what a clip will that nothing was fitted to, where its
+    own rows would flatter it. tick is called after each clip's evaluated step. Bounds are SLACK times the
+    largest change that was seen.
     """
     bare = StepPlan(plan.actions, overlaps=plan.overlaps)
     plain = _walked(bare, clips, grid, tick, frame_axis, False)
@@ -127,8 +127,9 @@ def shrunk_rows(products: Sequence[np.ndarray], length: int) -> tuple[Row, list[
     """The share of the least-squares row that serves left-out clips best, and for each clip the others' row.
 
     products: of each clip, of the terms and then of what is to be made of them; terms that are 0 get 0. The
-    share is the one by which the clips' relative errors are least in all, of those that make none of them larger,
-    each by the row of the others; 0 if there is none, or a clip is alone: nothing says then what others need.
+    share is the one by which the clips' relative errors are least in all, of those that make none of them
+    larger, each by the row of the others; 0 if there is none, or a clip is alone: nothing says then what
+    others need.
     """
     total = sum(products)
     full = _row(total, length)

@@ -1,9 +1,10 @@
 """What every jump of every plan misses, from inner products of base runs: the tables of the planner.
 
-A jump is what optimize.step_plan does: the solver's leap by the guided prediction, and where something is left out
-a correction, of which as much is used as serves left-out videos (optimize.fit). A solver's leap is a sum of what it
-is given, so what it makes of unit vectors are its factors. Where a plan has come to the base run's latents before a
-jump, these are its errors to the digit; on its own latents it meets them about as large.
+A jump is what optimize.step_plan does: the solver's leap by the guided prediction, and where something is
+left out a correction, of which as much is used as serves left-out videos (optimize.fit). A solver's leap is a
+sum of what it is given, so what it makes of unit vectors are its factors. Where a plan has come to the base
+run's latents before a jump, these are its errors to the digit; on its own latents it meets them about as
+large.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ LEAST = 1e-30  # of a mean square, there to divide by
 def jump_errors(grams: Sequence[Gram], grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Mean square error of an element for every jump: after a full step, and after a conditional one.
 
-    grams: of each video, which count alike however long they are. full (N, N, N + 1): [i, k, j] from step i to the
-    latents of step j, the step before i being k. The first step has none before it and stands at [0, 0, j].
-    conditional (N, N, N, N + 1): [i, k, m, j], m being the last full step. What cannot be (k >= i, m > k, j <= i) is
-    inf. Full steps to the very next one are the base model's own, without an error where its history is.
+    grams: of each video, which count alike however long they are.
+    full (N, N, N + 1): [i, k, j] from step i to the latents of step j, the step before i being k. The first
+    step has none before it and stands at [0, 0, j]. conditional (N, N, N, N + 1): [i, k, m, j], m being the
+    last full step. What cannot be (k >= i, m > k, j <= i) is inf. Full steps to the very next one are the
+    base model's own, without an error where the history is its own, too.
     """
     gram, products = _together(grams)
     steps = gram.steps
@@ -85,7 +87,7 @@ def _together(grams: Sequence[Gram]) -> tuple[Gram, np.ndarray]:
 
 
 def _leaps(grid: Grid, step: int) -> np.ndarray:
-    """(K, N - step, 6) factors of Gram.rows in the solver's leap from step, for each step before and each goal."""
+    """(K, N - step, 6) factors of Gram.rows in the leap from step, by the step before and the goal."""
     latents, guided, latents_before, guided_before = np.eye(4, dtype=np.float32).reshape(4, 1, 4, 1, 1, 1)
     found = np.zeros((max(step, 1), grid.steps - step, KNOWN))
     for before, goal in np.ndindex(found.shape[:2]):
@@ -110,12 +112,12 @@ def _errors(products: np.ndarray, rows: np.ndarray, leaps: np.ndarray, step: int
     plain = np.maximum(np.sum(seen * missed, -1), 0.0)
     basis = rows[:, BASIS]
     normal = products[:, basis[:, :, None], basis[:, None, :]][:, :, None]  # (V, n, 1, b, b)
-    right = np.take_along_axis(seen, np.broadcast_to(basis[:, None], (len(products), n, goals, len(BASIS))), 3)
+    right = np.take_along_axis(seen, np.broadcast_to(basis[:, None], (*seen.shape[:3], len(BASIS))), 3)
     best = plain.mean(0)
     if len(products) > 1:
         weights = least_squares(normal.sum(0) - normal, right.sum(0) - right)  # (V, n, t, b), by the others
         gained = np.sum(weights * right, -1)
-        power = np.einsum("vntb,vntbc,vntc->vnt", weights, np.broadcast_to(normal, (*weights.shape, len(BASIS))), weights)
+        power = np.sum((weights[..., None, :] @ normal)[..., 0, :] * weights, -1)
         least = np.full(best.shape, float(len(products)))
         for share in SHARES:
             left = np.maximum(plain - 2 * share * gained + share**2 * power, 0.0)

@@ -32,11 +32,12 @@ class StepPlan:
     prediction. From an F to the very next step that is the base model's own step.
     corrections: a row for each evaluated step, of what is added where its jump has ended, as factors of the
     latents that it began with, the conditional prediction, guidance minus one times the difference of the
-    branches, and the conditional prediction of the evaluated step before (0 for the first). Zeros from an F to
-    the very next step, where nothing is left out. The tuner fits them to base runs. Empty: nothing is added.
-    level_corrections: beside each row of corrections, the same for the level of a frame's channel, its mean over
-    height and width: four factors of the terms' levels, then what is added in each channel. Predictions out of
-    noise have errors of their level that are alike in all videos, and show as a tint. Empty: as the rest.
+    branches, and the conditional prediction of the evaluated step before (0 for the first). Zeros from an F
+    to the very next step, where nothing is left out. The tuner fits them to base runs. Empty: nothing added.
+    level_corrections: beside each row of corrections, the same for the level of a frame's channel, its mean
+    over height and width: four factors of the terms' levels, then what is added in each channel. Predictions
+    out of noise have errors of their level that are alike in all videos, and show as a tint. Empty: as the
+    rest.
     bounds: for each evaluated step, how far the conditional prediction may have changed since the one before,
     relative to its own size. Beyond it every step until the next evaluated one is run as the base model would
     (the guard). 0 for the first, where nothing is compared. Empty: no guard.
@@ -77,16 +78,21 @@ class StepPlan:
     def _check_rows(self) -> None:
         evaluated, rows, levels = len(self.evaluated), self.corrections, self.level_corrections
         if rows and [len(row) for row in rows] != [TERMS] * evaluated:
-            raise StepPlanError(f"corrections: must be {evaluated} rows of {TERMS}, one for each evaluated step")
+            raise StepPlanError(
+                f"corrections: must be {evaluated} rows of {TERMS}, one for each evaluated step"
+            )
         if levels and (
             len(levels) != len(rows) or len({len(row) for row in levels}) > 1 or len(levels[0]) <= TERMS
         ):
             raise StepPlanError(
-                f"level_corrections: must be a row for each of corrections, of {TERMS} factors and a number a channel"
+                f"level_corrections: must be a row for each of corrections, of {TERMS} factors and a number "
+                "a channel"
             )
         for number, (step, to) in enumerate(self.jumps if rows else ()):
             if not self.skips(step, to) and any((*rows[number], *(levels[number] if levels else ()))):
-                raise StepPlanError(f"corrections: step {step} skips nothing, its row must be zeros; tune again")
+                raise StepPlanError(
+                    f"corrections: step {step} leaves nothing out, its row must be zeros; tune again"
+                )
 
     @property
     def evaluated(self) -> list[int]:
@@ -99,7 +105,7 @@ class StepPlan:
         return list(zip(self.evaluated, [*self.evaluated[1:], len(self.actions)], strict=True))
 
     def skips(self, step: int, to: int) -> bool:
-        """Whether a jump leaves anything out that the base model would evaluate: steps, or a branch in full."""
+        """Whether a jump leaves out what the base model would evaluate: steps, or a branch in full."""
         return to > step + 1 or self.actions[step] != "F"
 
     @property
@@ -254,7 +260,7 @@ def combine(
 ) -> np.ndarray:
     """The sum of the terms times their factors, in float32; a term that is None counts nothing.
 
-    levels: a row of StepPlan.level_corrections, by which the sum gets another level in each frame and channel.
+    levels: a row of StepPlan.level_corrections, by which the sum gets another level.
     """
     parts = [np.float32(f) * term for f, term in zip(factors, terms, strict=True) if term is not None]
     total = sum(parts[1:], parts[0])

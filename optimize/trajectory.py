@@ -1,10 +1,10 @@
 """Inner products of what a run of the base model has made: all that is known of it for planning.
 
-From an evaluated step i a plan jumps to the latents of step j by the latents x_i, the conditional prediction c_i,
-the guided difference d_m of the last full step m <= i (guidance minus one times conditional minus unconditional)
-and the conditional prediction c_k of the step evaluated before i. Solvers make sums of these, and so do corrections.
-What every jump of every plan misses follows from the inner products of a run's tensors, so the tensors themselves
-are kept only until their video's are taken.
+From an evaluated step i a plan jumps to the latents of step j by the latents x_i, the conditional prediction
+c_i, the guided difference d_m of the last full step m <= i (guidance minus one times conditional minus
+unconditional) and the conditional prediction c_k of the step evaluated before i. Solvers make sums of these,
+and so do corrections. What every jump of every plan misses follows from the inner products of a run's
+tensors, so the tensors themselves are kept only until their video's are taken.
 """
 
 from __future__ import annotations

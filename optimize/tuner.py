@@ -19,8 +19,8 @@ from optimize.step_plan import StepPlan
 from optimize.trajectory import Gram
 
 Say = Callable[[str], None]
-# What a kept difference adds to a jump's error, see jump_tables.weigh_kept. With 8, predicted errors of twelve
-# plans correlated by 0.95 with the PSNR of real runs, with 0 by 0.55; the others give second opinions.
+# What a kept difference adds to a jump's error, see jump_tables.weigh_kept. With 8, predicted errors of
+# twelve plans correlated by 0.95 with the PSNR of real runs, with 0 by 0.55; the others give second opinions.
 KEPT = (8.0, 2.0, 32.0)
 PATIENCE = 3  # plans of a front that fail before it is left
 
@@ -97,7 +97,8 @@ class Tuner:
 
         The recipes are taken from the fastest on. One that has a step plan, as of an earlier search, is tried
         with that first: what cannot be faster need not be run. What is best at last is run once more, as it
-        will be run by others, with its corrections as they are. TuningError: nothing is accepted, or fails then.
+        will be run by others, with its corrections as they are. TuningError: nothing is accepted, or fails
+        then.
         """
         grams, grid = self._bench.capture(self._say), self._bench.grid
         full, cheap = jump_errors(grams, grid)

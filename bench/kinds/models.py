@@ -1,8 +1,8 @@
-"""The presenter as models of other kinds: the same network, its latents rescaled and its time counted otherwise.
+"""The presenter as models of other kinds: the same network, latents rescaled, time counted otherwise.
 
-A flow from clean latents to noise, x = (1 - t) clean + t noise, is a model of noise that keeps a share a of the
-signal and s of the noise, with t = s / (a + s) and latents a + s times as large; what it predicts follows from the
-flow without an approximation. So each of these is a trained model with a scheduler of its own:
+A flow from clean latents to noise, x = (1 - t) clean + t noise, is a model of noise that keeps a share a of
+the signal and s of the noise, with t = s / (a + s) and latents a + s times as large; what it predicts follows
+from the flow without an approximation. So each of these is a trained model with a scheduler of its own:
 
   python tune.py --generator bench/kinds/models.py:Ddim --out ddim.toml
 """
