@@ -14,7 +14,7 @@ from engines.precision import PrecisionError, choose_precisions
 from engines.unknown import unknown
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_shallow
 from generators.windows import overlapping
-from optimize.step_plan import StepPlan, StepPlanError, channels_beside
+from optimize.step_plan import ROWS, StepPlan, StepPlanError, channels_beside
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +24,7 @@ else:
 SETTINGS = ("backend", "precision", "overlap", "preset", "steps", "about")
 ABOUT = ("note",)
 STEPS = tuple(field.name for field in fields(StepPlan))
-ROWS = ("jumps", "levels")  # of numbers
+EARLIER = ("jumps", "levels")  # fitted by an earlier version, which meant other rows
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
 )  # fmt: skip
@@ -140,6 +140,7 @@ def parse_recipe(text: str, name: str) -> Recipe:
     """The recipe that a file's text says; RecipeError, or ValueError if it is not TOML."""
     found = tomllib.loads(text)
     _check_keys(found, SETTINGS, "")
+    _check_version(found.get("steps"))
     steps, about = _table(found, "steps", STEPS), _table(found, "about", ABOUT)
     plan = None if steps is None else _step_plan(steps)
     return Recipe(name, **found, steps=plan, **(about or {}))
@@ -152,6 +153,15 @@ def _table(found: dict, name: str, known: Iterable[str]) -> dict | None:
         raise RecipeError(f"{name}: must be a table, [{name}], is {table!r}")
     _check_keys(table or {}, known, f"{name}.")
     return table
+
+
+def _check_version(steps: object) -> None:
+    for key in EARLIER:
+        if isinstance(steps, dict) and key in steps:
+            raise RecipeError(
+                f"steps.{key}: an earlier version fitted this, and means something else by it; tune again "
+                "(tune.py --start takes this file too, once it is without jumps, levels and bounds)"
+            )
 
 
 def _step_plan(table: Mapping) -> StepPlan:

@@ -14,8 +14,9 @@ from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from engines.spec import Engine
 from generators.contract import Generator, GeneratorError, offers_shallow
+from generators.schedule import Grid
 from generators.windows import Carry
-from optimize.fit import fit_jumps
+from optimize.fit import fit_plan
 from optimize.goal import Judged
 from optimize.planner import Costs
 from optimize.recipe import BASELINE, Recipe
@@ -31,7 +32,10 @@ from pipeline.video import VideoReader, VideoWriter
 
 Judge = Callable[[Request, Path], Judged]
 ROOT = Path(__file__).parents[1]
-FILES = ("optimize/fit.py", "optimize/step_plan.py", "optimize/trajectory.py", "pipeline/sample.py")
+FILES = (
+    "optimize/fit.py", "optimize/step_plan.py", "optimize/trajectory.py", "optimize/jump_tables.py",
+    "generators/schedule.py", "pipeline/sample.py",
+)  # fmt: skip
 CODE = [ROOT / file for file in FILES]  # decides how near a plan comes, beside the generator
 GAPS = 3  # steps that features are kept for, at most: each is as large as the latents are small
 PROBES = 5  # evaluations that are timed; the least time counts, the rest is other programs' work
@@ -91,19 +95,26 @@ class Case:
             np.save(self._file(step), walk.latents)
             for before in list(features):
                 self._predict.features = features[before]
-                made = self.predict(walk.latents, step, "H")
-                shallow[step, before] = made[0], made[0] - made[-1]
+                shallow[step, before] = self._guided(*self.predict(walk.latents, step, "H"))
             conditional, *unconditional = self.predict(walk.latents, step, "F")
             if gaps:
                 features[step] = self._predict.features
                 features.pop(step - gaps, None)
-            difference = conditional - unconditional[0] if unconditional else np.zeros_like(conditional)
-            for part, array in zip(kept, (walk.latents, conditional, difference), strict=True):
+            made = walk.latents, *self._guided(conditional, *unconditional)
+            for part, array in zip(kept, made, strict=True):
                 part.append(array)
             walk.advance(step, conditional, *unconditional)
         np.save(self._file(generator.grid.steps), walk.latents)
         kept[0].append(walk.latents)
         return Gram.of(*kept, shallow)
+
+    def _guided(
+        self, conditional: np.ndarray, unconditional: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The conditional prediction, and the guided difference; zeros where guidance cancels a branch."""
+        if unconditional is None:
+            return conditional, np.zeros_like(conditional)
+        return conditional, (self.guidance - 1) * (conditional - unconditional)
 
     def _file(self, step: int) -> Path:
         return self.folder / f"latents-{step:03}.npy"
@@ -140,11 +151,11 @@ class Workbench:
         cases, code = [case.folder.name for case in self.cases], fingerprint(CODE)
         return key({"device": self._device, "cases": cases, "lossless": self._lossless, "code": code})
 
-    def capture(self, say: Callable[[str], None]) -> Gram:
+    def capture(self, say: Callable[[str], None]) -> list[Gram]:
         """The base runs of all cases, by torch in fp32, and their inner products; kept for the next time."""
-        total, engines = None, None
+        grams, engines = [], None
         for number, case in enumerate(self.cases, 1):
-            saved = case.folder / "gram.npz"
+            saved = case.folder / "products.npz"
             if saved.is_file():
                 gram = Gram.load(saved)
             else:
@@ -154,8 +165,8 @@ class Workbench:
                     progress.total = evaluations(self.generator, case.frames)
                     gram = case.capture(GAPS if self._shallow else 0)
                 gram.save(saved)
-            total = gram if total is None else total + gram
-        return total
+            grams.append(gram)
+        return grams
 
     def costs(self, recipe: Recipe, say: Callable[[str], None]) -> Costs:
         """Seconds of the recipe's engines: an evaluated step of a window in full, and by cheaper actions."""
@@ -171,9 +182,9 @@ class Workbench:
         return Costs(taken.pop("F") / windows, {name: each / windows for name, each in taken.items()})
 
     @property
-    def gains(self) -> np.ndarray:
-        """As the generator's grid has them; ones without."""
-        return getattr(self.generator.grid, "gains", np.ones(self.generator.grid.steps + 1))
+    def grid(self) -> Grid:
+        """The base model's."""
+        return self.generator.grid
 
     @property
     def _shallow(self) -> StepPlan | None:
@@ -193,7 +204,7 @@ class Workbench:
         say: Callable[[str], None],
         enough: Callable[[Sequence[Judged]], bool] = lambda videos: False,
     ) -> tuple[Recipe, list[Judged]]:
-        """Make and judge each case's video; a step plan without jumps is fitted first, and returned so.
+        """Make and judge each case's video; a step plan that is not fitted is so first, and returned.
 
         Then each video is what the plan fitted to the other cases makes, see optimize.fit. When enough() is
         true of the videos so far, the others are left out, and the next time this case is the first.
@@ -202,11 +213,12 @@ class Workbench:
         plan = recipe.steps or base_plan(generator)
         for case in self.cases:
             case.prepare(generator, engines, lambda: None, plan)
-        total = len(plan.evaluated) * len(self.cases)
+        fit = recipe.steps is not None and not plan.bounds
+        total = len(plan.evaluated) * len(self.cases) * (1 + (fit and plan.cheaper))
         with Progress(f"run {recipe.name}", total) as progress:
-            if recipe.steps and not plan.jumps:
-                plan, ends = fit_jumps(plan, self.cases, progress.tick, generator.frame_axis)
-                recipe = replace(recipe, steps=plan)
+            if fit:
+                fitted = fit_plan(plan, self.cases, generator.grid, progress.tick, generator.frame_axis)
+                recipe, ends = replace(recipe, steps=fitted.plan), fitted.ends
             else:
                 ends = [self._walk(case, plan, generator, progress.tick) for case in self.cases]
         videos = []
