@@ -22,6 +22,7 @@ from pipeline.memory import peak_memory_mb
 from pipeline.picture import read_image
 from pipeline.progress import Progress
 from pipeline.sample import evaluations, pieces
+from pipeline.skeleton_look import SkeletonLook
 from pipeline.video import VideoReader, VideoWriter
 
 StartProgress = Callable[[int], Progress]
@@ -136,6 +137,7 @@ class Source:
         self.image = generator.fit(read_image(request.image, notes=self._notes, **pixels)[None])
         self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
+        self._look = SkeletonLook()
 
     def __enter__(self) -> Source:
         return self
@@ -145,7 +147,7 @@ class Source:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The chunks, in order."""
-        return iter(self._chunks)
+        return self._look.watching(self._chunks)
 
     @property
     def frames(self) -> int:
@@ -160,7 +162,7 @@ class Source:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user; complete after the iteration."""
-        return [*self._notes, *self._reader.notes]
+        return [*self._notes, *self._reader.notes, *filter(None, [self._look.note])]
 
 
 class Sampling:

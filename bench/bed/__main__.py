@@ -1,0 +1,59 @@
+"""A test bed for the presenter's recipes: inputs like the tuning set and unlike it, and runs on them.
+
+python -m bench.bed make --out BED --real ../shared/real     inputs and base runs; again: goes on
+python -m bench.bed judge --out BED --recipe optimize/recipes/fast.toml --part like calibration
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import zip_longest
+from pathlib import Path
+
+from bench.bed.inputs import PARTS, Real, like, unlike
+from bench.bed.runs import Runner, write_inputs
+from generators.presenter.generator import Presenter
+from pipeline.data import find_requests
+from pipeline.exit_code import Exit
+from pipeline.script import ending, say
+
+ANOTHER_SEED = {"like": 20, "calibration": 10, "heldout": 10}  # samples that are run with another seed too
+
+
+def main() -> Exit:
+    """Parse, call, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.bed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True)
+    make = commands.add_parser("make", help="render and fit inputs, run the base model on them")
+    make.add_argument("--out", type=Path, required=True, help="folder of the bed")
+    make.add_argument("--real", type=Path, required=True, help="folder with skeletons/, images/, footage/")
+    make.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
+    make.set_defaults(run_command=run_make)
+    args = parser.parse_args()
+    return ending("bench.bed", lambda: args.run_command(args) or Exit.OK)
+
+
+def run_make(args: argparse.Namespace) -> None:
+    """Inputs first, then runs."""
+    generator = Presenter()
+    for part in args.part:
+        samples = like() if part == "like" else unlike(part, Real(args.real, generator))
+        write_inputs(args.out / part, samples, generator)
+    runner = Runner(generator, say)
+    requests = {part: find_requests(args.out / part).requests for part in args.part}
+    for turn in zip_longest(*requests.values()):
+        for part, request in zip(requests, turn, strict=True):
+            if request:
+                runner.base(args.out / part, request)
+    for part, count in ANOTHER_SEED.items():
+        for request in requests.get(part, ())[:count]:
+            runner.another_seed(args.out / part, request)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
