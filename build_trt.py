@@ -38,7 +38,7 @@ def build_all(args: argparse.Namespace) -> Exit:
     memory = None if args.memory_limit is None else round(args.memory_limit * GIB)
     settings = Settings(args.shapes == "fixed", args.level, memory)
     generator = load_generator(args.generator)
-    precisions = choose_precisions(args.precision, generator.components)
+    precisions = choose_precisions(args.precision, generator.components, to_run=False)
     chosen = select(precisions, args.component)
     where, targets = built_folder(generator.name), resolve_targets(args.target)
     for order in place_orders(generator, chosen, where, targets, settings):

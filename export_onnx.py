@@ -36,7 +36,7 @@ def export(args: argparse.Namespace) -> Exit:
     generator = load_generator(args.generator)
     for line in licences(generator.sources):
         say(line)
-    precisions = choose_precisions(args.precision, generator.components)
+    precisions = choose_precisions(args.precision, generator.components, to_run=False)
     chosen = select(precisions, args.component)
     target = Target(args.out or built_folder(generator.name), say, args.force)
     artifacts = export_all(generator, chosen, args.data, target, args.opset)

@@ -6,7 +6,7 @@ with a line in OUT/manifest.jsonl. The same command again keeps what is finished
   python infer.py                                  the bundled sample data, to out/
   python infer.py --data DATA --out OUT --json     another folder; the manifest lines on stdout
   python infer.py --generator my_model.py:MyModel  a generator of your own
-  python infer.py --recipe optimize/recipes/cpu-bf16.toml             a faster run, after export_onnx.py
+  python infer.py --recipe optimize/recipes/cpu.toml                  a faster run, after export_onnx.py
   python infer.py --backend openvino --precision fp16,denoise=int8    engine and precisions alone
   python infer.py --device cuda:0,cuda:1           a process on each; --workers 4 for four on processors
   python infer.py --ray HOST:6379 --device cuda    on a Ray cluster; see docs/cluster.md

@@ -61,8 +61,8 @@ def parse() -> tuple[argparse.Namespace, Goal]:
     parser.add_argument("--similarity", type=float, default=0.97, help="at least, of every video (0.97)")
     parser.add_argument("--psnr", type=float, default=0.0, help="at least, in dB, of every video (0)")
     parser.add_argument(
-        "--start", type=Path, nargs="+", default=[HERE / "optimize" / "recipes" / "cpu-bf16.toml"],
-        help="recipes whose engines, precisions and plans are tried (optimize/recipes/cpu-bf16.toml)",
+        "--start", type=Path, nargs="+", default=[HERE / "optimize" / "recipes" / "cpu.toml"],
+        help="recipes whose engines, precisions and plans are tried (optimize/recipes/cpu.toml)",
     )  # fmt: skip
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")

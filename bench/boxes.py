@@ -16,32 +16,31 @@ MARGIN = 0.03  # of the frame's width, around hands and faces
 
 @dataclass(frozen=True)
 class Boxes:
-    """Pixels (F, H, W) bool in boxes around hands and around the face of every frame."""
+    """Pixels (H, W) bool in boxes around the hands and around the face of a frame."""
 
     hands: np.ndarray
     face: np.ndarray
 
 
-def find_boxes(skeletons: np.ndarray, size: tuple[int, int]) -> Boxes:
-    """Boxes in frames of that size (width, height), found in skeleton frames (F, h, w, 3) uint8 RGB."""
+def find_boxes(skeleton: np.ndarray, size: tuple[int, int]) -> Boxes:
+    """Boxes in a frame of that size (width, height), found in its skeleton frame (h, w, 3) uint8 RGB."""
     import cv2
 
     width, height = size
-    hands, face = (np.zeros((len(skeletons), height, width), bool) for _ in range(2))
-    for i, frame in enumerate(skeletons):
-        if frame.shape[:2] != (height, width):
-            frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-        red, green, blue = (frame[..., channel].astype(np.int16) for channel in range(3))
-        joints = (blue > 170) & (blue - np.maximum(red, green) > 60)
-        found = [box for box in _blobs(joints, width) if max(box[2:]) >= HAND_SIZE * width]
-        for box in found:
-            _fill(hands[i], box, width)
-        head = (red > 90) & (blue > 60) & (green < 80) & (red + blue > 250) & ~hands[i]
-        # Eyes and ears: the widest group, and the mouth is about as far below as they are wide.
-        groups = _blobs(head, 4 * width)
-        if groups:
-            x, y, w, h = max(groups, key=lambda box: box[2])
-            _fill(face[i], (x, y, w, max(h, w)), width)
+    hands, face = (np.zeros((height, width), bool) for _ in range(2))
+    if skeleton.shape[:2] != (height, width):
+        skeleton = cv2.resize(skeleton, (width, height), interpolation=cv2.INTER_AREA)
+    red, green, blue = (skeleton[..., channel].astype(np.int16) for channel in range(3))
+    joints = (blue > 170) & (blue - np.maximum(red, green) > 60)
+    for box in _blobs(joints, width):
+        if max(box[2:]) >= HAND_SIZE * width:
+            _fill(hands, box, width)
+    head = (red > 90) & (blue > 60) & (green < 80) & (red + blue > 250) & ~hands
+    # Eyes and ears: the widest group, and the mouth is about as far below as they are wide.
+    groups = _blobs(head, 4 * width)
+    if groups:
+        x, y, w, h = max(groups, key=lambda box: box[2])
+        _fill(face, (x, y, w, max(h, w)), width)
     return Boxes(hands, face)
 
 

@@ -21,6 +21,13 @@ LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "temporal_error": (None, 4.0, "it flickers: the error changes by so many levels a frame"),
     "temporal_error_block": (None, 12.0, "one place flickers: levels a frame in the worst of 8x8 blocks"),
     "motion_correlation": (0.8, None, "it does not move when the reference does"),
+    "structure": (None, 0.045, "lines and folds are not the reference's; 1 is unrelated"),
+    "structure_block": (None, 0.35, "lines in one place are not the reference's"),
+    "structure_run": (None, 0.6, "lines in one place are not the reference's for some frames"),
+    "structure_hands": (None, 0.2, "lines in the hands are not the reference's"),
+    "structure_face": (None, 0.22, "lines in the face are not the reference's"),
+    "colour_block": (None, 32.0, "one place has another colour, in levels"),
+    "colour_run": (None, 48.0, "one place has another colour for some frames, in levels"),
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bench.boxes import Boxes
+from bench.local import Local
 from generators.distance import ssim
 
 GRID = 8  # blocks a side
@@ -15,52 +17,68 @@ BLACK = 16  # no channel of a black frame passes this level, TV range's own blac
 LAGS = range(-3, 4)
 
 
+class Companions:
+    """Takes frames of a candidate and of its reference in pairs, and sums up what differs.
+
+    Memory is a few frames, and a few numbers for each pair.
+    """
+
+    def __init__(self) -> None:
+        self._sums, self._lag, self._local, self._before = _Sums(), _Lag(), Local(), None
+        self._areas: dict[str, np.ndarray] = {"hands": np.zeros(3), "face": np.zeros(3)}
+
+    def update(self, reference: np.ndarray, candidate: np.ndarray, boxes: Boxes | None = None) -> None:
+        """Take the next pair, (H, W, 3) uint8 of one shape, else ValueError.
+
+        One without boxes, and hands and face have no figures.
+        """
+        if reference.shape != candidate.shape:
+            raise ValueError(f"frames of {reference.shape} and {candidate.shape} cannot be compared")
+        now = _Frame(reference, candidate)
+        _measure(self._sums, now, self._before)
+        self._lag.update(reference, candidate)
+        areas = {} if boxes is None else {"hands": boxes.hands, "face": boxes.face}
+        self._local.update(reference, candidate, areas)
+        self._areas = {
+            name: self._areas[name] + _over(area, now, self._before)
+            for name, area in areas.items()
+            if name in self._areas
+        }
+        self._before = now
+
+    def summary(self) -> tuple[dict[str, float | int | None], dict[str, list[float]]]:
+        """Metrics of the candidate, and those of every frame.
+
+        Errors are in 8-bit levels, PSNR in dB; None where nothing differs, as in a lossless copy, or nothing
+        is there to measure. temporal_error: mean change of the error from frame to frame; _block: of the
+        worst of 8x8 blocks. motion_correlation: of how much both move from frame to frame. lag: frames that
+        the candidate is late. frozen: frames that stand still where the reference moves; black: where it is
+        not. sharpness: edges, as a ratio. shift: pixels. colour_shift: mean error of the worst channel.
+        _hands, _face: over the boxes' pixels. structure, colour_block: see bench/local.py.
+        """
+        metrics = _summary(self._sums)
+        metrics |= {"lag": self._lag.summary(), **self._local.summary()}
+        for name, (squared, change, pixels) in self._areas.items():
+            metrics[f"psnr_{name}"] = _psnr(squared / pixels) if pixels else None
+            metrics[f"temporal_error_{name}"] = float(change / pixels) if pixels else None
+        sums = self._sums
+        distances = [_psnr(mean) for mean in sums.squared]
+        return metrics, {"psnr": distances, "temporal_error": sums.change, "ssim": sums.similar}
+
+
 @dataclass
 class _Sums:
-    """What is added up over frames, or kept of each."""
+    """What is kept of each frame, or added up over all."""
 
     squared: list[float] = field(default_factory=list)
     similar: list[float] = field(default_factory=list)
     change: list[float] = field(default_factory=list)  # of the error, from frame to frame
-    blocks: list[np.ndarray] = field(default_factory=list)
     motion: list[tuple[float, float]] = field(default_factory=list)  # of the reference and the candidate
     edges: list[tuple[float, float]] = field(default_factory=list)
     shifts: list[tuple[float, float]] = field(default_factory=list)
     black: list[bool] = field(default_factory=list)
-
-
-def companions(
-    reference: np.ndarray, candidate: np.ndarray, boxes: Boxes | None = None
-) -> tuple[dict[str, float | int | None], dict[str, list[float]]]:
-    """Metrics of a candidate (F, H, W, 3) uint8 beside its reference of the same shape, and those per frame.
-
-    Errors are in 8-bit levels, PSNR in dB; None where nothing differs, as in a lossless copy, or nothing is
-    there to measure. temporal_error: mean change of the error from frame to frame; _block: of the worst of
-    8x8 blocks. motion_correlation: of how much both move from frame to frame. lag: frames that the candidate
-    is late. frozen: frames that stand still where the reference moves; black: where it is not. sharpness:
-    edges, as a ratio. shift: pixels. colour_shift: mean error of the worst channel. _hands, _face: over the
-    boxes' pixels.
-    """
-    if reference.shape != candidate.shape:
-        raise ValueError(f"frames of {reference.shape} and {candidate.shape} cannot be compared")
-    sums, before, colours = _Sums(), None, np.zeros(3)
-    areas = {"hands": boxes.hands, "face": boxes.face} if boxes else {}
-    inside: dict[str, list[np.ndarray]] = {name: [np.zeros(3)] for name in areas}
-    for i, (wanted, found) in enumerate(zip(reference, candidate, strict=True)):
-        now = _Frame(wanted, found)
-        _measure(sums, now, before)
-        colours += now.error.mean((0, 1))
-        for name, area in areas.items():
-            inside[name].append(_over(area[i], now, before))
-        before = now
-    metrics = _summary(sums, len(reference), colours)
-    metrics["lag"] = _lag(reference, candidate)
-    for name, parts in inside.items():
-        squared, change, pixels = np.sum(parts, 0)
-        metrics[f"psnr_{name}"] = _psnr(squared / pixels) if pixels else None
-        metrics[f"temporal_error_{name}"] = float(change / pixels) if pixels else None
-    per_frame = {"psnr": [_psnr(mean) for mean in sums.squared], "temporal_error": sums.change}
-    return metrics, {**per_frame, "ssim": sums.similar}
+    blocks: np.ndarray = field(default_factory=lambda: np.zeros((GRID, GRID)))  # of the change
+    colours: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
 class _Frame:
@@ -74,6 +92,7 @@ class _Frame:
 def _measure(sums: _Sums, now: _Frame, before: _Frame | None) -> None:
     import cv2
 
+    sums.colours += now.error.mean((0, 1))
     sums.squared.append(float(np.square(now.error, dtype=np.float64).mean()))
     sums.similar.append(ssim(now.found, now.wanted))
     sums.black.append(now.found.max() <= BLACK < now.wanted.max())
@@ -86,13 +105,14 @@ def _measure(sums: _Sums, now: _Frame, before: _Frame | None) -> None:
         return
     change = np.abs(now.error - before.error).mean(2)
     sums.change.append(float(change.mean()))
-    sums.blocks.append(cv2.resize(change, (GRID, GRID), interpolation=cv2.INTER_AREA))
+    sums.blocks += cv2.resize(change, (GRID, GRID), interpolation=cv2.INTER_AREA)
     sums.motion.append(tuple(
         float(np.abs(a - b).mean()) for a, b in ((now.wanted, before.wanted), (now.found, before.found))
     ))  # fmt: skip
 
 
-def _summary(sums: _Sums, frames: int, colours: np.ndarray) -> dict[str, float | int | None]:
+def _summary(sums: _Sums) -> dict[str, float | int | None]:
+    frames = len(sums.squared)
     motion = np.array(sums.motion).reshape(-1, 2)
     wanted, found = np.array(sums.edges).sum(0)
     return {
@@ -101,13 +121,13 @@ def _summary(sums: _Sums, frames: int, colours: np.ndarray) -> dict[str, float |
         "ssim": float(np.mean(sums.similar)),
         "ssim_min": min(sums.similar),
         "temporal_error": float(np.mean(sums.change[1:])) if frames > 1 else 0.0,
-        "temporal_error_block": float(np.mean(sums.blocks, 0).max()) if sums.blocks else 0.0,
+        "temporal_error_block": float(sums.blocks.max() / max(1, frames - 1)),
         "motion_correlation": _correlation(*motion.T),
         "frozen": int(((motion[:, 0] > MOVING) & (motion[:, 1] < FROZEN * motion[:, 0])).sum()),
         "black": int(sum(sums.black)),
         "sharpness": float(found / wanted) if wanted else None,
         "shift": float(np.abs(np.median(sums.shifts, 0)).max()),
-        "colour_shift": float(np.abs(colours / frames).max()),
+        "colour_shift": float(np.abs(sums.colours / frames).max()),
     }
 
 
@@ -120,18 +140,27 @@ def _over(area: np.ndarray, now: _Frame, before: _Frame | None) -> np.ndarray:
     return np.array([np.square(error).mean(1).sum(), change, area.sum()], np.float64)
 
 
-def _lag(reference: np.ndarray, candidate: np.ndarray) -> int:
+class _Lag:
     """By how many frames the candidate is late, as its pictures fit best; 0 if it is not better elsewhere."""
-    small = [frames[:, ::4, ::4].astype(np.float32) for frames in (reference, candidate)]
-    count = len(reference)
 
-    def distance(lag: int) -> float:
-        first, last = max(0, lag), min(count, count + lag)
-        return float(np.abs(small[1][first:last] - small[0][first - lag : last - lag]).mean())
+    def __init__(self) -> None:
+        self._recent: deque[tuple[np.ndarray, ...]] = deque(maxlen=LAGS[-1] + 1)  # small, the newest first
+        self._sums = dict.fromkeys(LAGS, 0.0)
+        self._count = 0
 
-    distances = {lag: distance(lag) for lag in LAGS if count - abs(lag) >= 2}
-    best = min(distances, key=distances.get, default=0)
-    return best if distances and distances[best] < 0.9 * distances[0] else 0
+    def update(self, reference: np.ndarray, candidate: np.ndarray) -> None:
+        self._recent.appendleft(tuple(frame[::4, ::4].astype(np.float32) for frame in (reference, candidate)))
+        self._count += 1
+        for lag in LAGS:
+            if abs(lag) < len(self._recent):
+                wanted, found = self._recent[max(0, lag)][0], self._recent[max(0, -lag)][1]
+                self._sums[lag] += float(np.abs(found - wanted).mean())
+
+    def summary(self) -> int:
+        counts = {lag: self._count - abs(lag) for lag in LAGS}
+        distances = {lag: self._sums[lag] / count for lag, count in counts.items() if count >= 2}
+        best = min(distances, key=distances.get, default=0)
+        return best if distances and distances[best] < 0.9 * distances[0] else 0
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:

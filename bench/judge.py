@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from bench.boxes import find_boxes
 from bench.checks import Check, form_checks, metric_checks
-from bench.companions import companions
+from bench.companions import Companions
 from bench.score import GATE
 from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
 from pipeline.data import VIDEO_SUFFIXES
 from pipeline.errors import InputError
-from pipeline.video import Clip, Form, read
+from pipeline.video import Clip, Form, VideoReader
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,38 @@ class Judge:
     extractors: list[Extractor]
     gate: tuple[float, float] = GATE
 
-    def compare(self, reference: Clip, candidate: Clip, skeletons: np.ndarray | None = None) -> dict:
-        """Figures, checks and verdict on two clips, as plain data; the longer one is judged by its beginning.
+    def compare(
+        self,
+        reference: Clip | VideoReader,
+        candidate: Clip | VideoReader,
+        skeletons: Iterable[np.ndarray] = (),
+    ) -> dict:
+        """Figures, checks and verdict on two videos, as plain data; a longer one is judged by its beginning.
 
-        skeletons: the frames of the skeleton video, if hands and face shall have figures of their own.
+        All are read once, a frame at a time. skeletons: the frames of the skeleton video, if hands and face
+        shall have figures of their own; one that is too short gives none. InputError: a video is damaged.
         """
-        forms = [Form.of(clip) for clip in (reference, candidate)]
+        size = (reference.width, reference.height)
+        same_size = size == (candidate.width, candidate.height)
+        pairs = {each.name: each.pair() for each in self.extractors}
+        differences, counts = Companions(), [0, 0]
+        for wanted, found, skeleton in zip_longest(reference, candidate, skeletons):
+            counts[0] += wanted is not None
+            counts[1] += found is not None
+            if wanted is None or found is None:
+                continue
+            for pair in pairs.values():
+                pair.update(wanted, found)
+            if same_size:
+                differences.update(wanted, found, None if skeleton is None else find_boxes(skeleton, size))
+        forms = [
+            Form(count, each.fps, (each.width, each.height))
+            for count, each in zip(counts, (reference, candidate), strict=True)
+        ]
         checks = form_checks(*forms)
-        count = min(form.frames for form in forms)
-        wanted, found = reference.frames[:count], candidate.frames[:count]
-        cosines = {each.name: each.cosine(wanted, found) for each in self.extractors}
-        metrics, per_frame = {}, {}
-        if forms[0].size == forms[1].size:
-            boxes = None
-            if skeletons is not None and len(skeletons) >= count:
-                boxes = find_boxes(skeletons[:count], forms[0].size)
-            metrics, per_frame = companions(wanted, found, boxes)
-            checks += metric_checks(metrics)
+        cosines = {name: pair.summary() for name, pair in pairs.items()}
+        metrics, per_frame = differences.summary() if same_size else ({}, {})
+        checks += metric_checks(metrics)
         cosine = {name: each.to_json(self.gate) for name, each in cosines.items()}
         per_frame["cosine"] = {name: each.frames for name, each in cosines.items() if each.frames}
         return plain({
@@ -56,6 +73,12 @@ class Judge:
             "passes": all(each["passes"] for each in cosine.values()) and all(c.passes for c in checks),
             "per_frame": per_frame,
         })  # fmt: skip
+
+    def compare_files(self, reference: Path, candidate: Path, skeletons: Path | None = None) -> dict:
+        """The same of video files. InputError: one of them cannot be read."""
+        with ExitStack() as stack:
+            paths = filter(None, (reference, candidate, skeletons))
+            return self.compare(*[stack.enter_context(VideoReader(path)) for path in paths])
 
     def _gate_check(self, name: str, cosine: Mapping) -> Check:
         value = "not finite" if cosine["value"] is None else f"{cosine['value']:.5f}"
@@ -135,11 +158,11 @@ def _judge_one(
         if reference is None or candidate is None:
             lacking = folders.reference if reference is None else folders.candidate
             raise InputError(f"no video of that name in {lacking}")
-        skeletons = folders.skeletons.get(name)
-        skeleton_frames = read(skeletons).frames if skeletons else None
-        clips = read(reference), read(candidate)
-        line |= {"status": "judged", **judge.compare(*clips, skeleton_frames)}
-        line["metrics"]["vmaf"] = vmaf(reference, candidate, tuple(map(Form.of, clips)))
+        line |= {"status": "judged", **judge.compare_files(reference, candidate, folders.skeletons.get(name))}
+        same = {check["name"]: check["passes"] for check in line["checks"]}
+        comparable = same["frame count"] and same["size"]
+        form = line["frames"], tuple(line["size"])
+        line["metrics"]["vmaf"] = vmaf(reference, candidate, *form) if comparable else None
     except InputError as error:
         line["error"] = str(error)
     except VmafError as error:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.watch import Features, Watch
 from engines.artifact import file_sha256
 from engines.unknown import unknown
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 EXTRACTORS = Path(__file__).parent / "extractors"
-BATCH = 16  # frames that a graph of single frames takes at once
 # The self-test: two people apart, a picture from itself, noise and black from a picture. It finds out a
 # network or a preprocessing to which everything looks alike, as many with random weights; not all of these.
 SAME, OTHER = 0.999, 0.97
@@ -29,7 +34,9 @@ class Spec:
 
     kind: "frames" for a graph that takes single frames and gives a feature each; "clip" for one that takes
     all frames of a clip, two at least, and gives one vector, and with frames_output one for each frame too.
-    size: width and height of its input. mean, std: for float32 input, of pixels from 0 to 1.
+    pool: a second file, so that a clip can be of any length: the first graph then gives a row of numbers for
+    each frame, from it and the one before it (itself for the first), and this one takes all rows. size: width
+    and height of its input. mean, std: for float32 input, of pixels from 0 to 1.
     """
 
     name: str
@@ -48,6 +55,13 @@ class Spec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     frames_output: str | None = None
+    pool: str | None = None
+    pool_sha256: str | None = None
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the features: of a clip and of its frames, or of frames."""
+        return [name for name in (self.output, self.frames_output) if name]
 
     def __post_init__(self) -> None:
         for name, known in {
@@ -59,6 +73,8 @@ class Spec:
         }.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
+        if self.pool and self.kind != "clip":
+            raise ValueError("pool goes with kind 'clip' only")
 
 
 @dataclass(frozen=True)
@@ -92,39 +108,61 @@ class Extractor:
     """A verified extractor, run by ONNX Runtime on the processor."""
 
     def __init__(self, spec: Spec, graph: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
         self.spec, self.name = spec, spec.name
-        self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        self._session = _session(graph)
+        self._pool = _session(graph.with_name(spec.pool)) if spec.pool else None
 
-    def cosine(self, reference: np.ndarray, candidate: np.ndarray) -> Cosine:
-        """Between clips (F, H, W, 3) uint8, of equal length for figures by frame."""
-        wanted, found = self.features(reference), self.features(candidate)
+    def cosine(self, reference: Iterable[np.ndarray], candidate: Iterable[np.ndarray]) -> Cosine:
+        """Between clips of frames (H, W, 3) uint8, of equal length for figures by frame."""
+        return self.between(self.features(reference), self.features(candidate))
+
+    def features(self, frames: Iterable[np.ndarray]) -> Features:
+        """Of a clip of frames (H, W, 3) uint8."""
+        watch = Watch(self)
+        for frame in frames:
+            watch.update(frame)
+        return watch.summary()
+
+    def pair(self) -> Pair:
+        """What takes two clips a frame of each at a time, for their cosine."""
+        return Pair(self)
+
+    def between(self, wanted: Features, found: Features) -> Cosine:
+        """The cosine of two clips with these features."""
         frames = [_cosine(a, b) for a, b in zip(wanted[1], found[1], strict=False)]
         if self.spec.kind == "clip":
             return Cosine(_cosine(wanted[0], found[0]), frames)
         return Cosine(float(np.mean(frames)), frames)
 
-    def features(self, frames: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """The feature of a clip (F, H, W, 3) uint8, if the extractor gives one, and those of frames."""
-        if self.spec.kind == "frames":
-            parts = [frames[i : i + BATCH] for i in range(0, len(frames), BATCH)]
-            return None, np.concatenate([self._run(part, [self.spec.output])[0] for part in parts])
-        frames = frames if len(frames) > 1 else frames.repeat(2, 0)
-        names = [name for name in (self.spec.output, self.spec.frames_output) if name]
-        clip, *each = self._run(frames, names)
-        return clip[0], each[0] if each else np.zeros((0, 1))
-
-    def _run(self, frames: np.ndarray, names: list[str]) -> list[np.ndarray]:
-        pixels = np.stack([_fitted(frame, self.spec) for frame in frames])
+    def run(self, pictures: Sequence[np.ndarray], names: list[str] | None = None) -> list[np.ndarray]:
+        """The graph's outputs of those names, or its first, for pictures of the extractor's size."""
+        pixels = np.stack(pictures)
         if self.spec.dtype == "float32":
             pixels = (pixels.astype(np.float32) / 255 - self.spec.mean) / np.array(self.spec.std)
             pixels = pixels.astype(np.float32)
         if self.spec.layout == "NCHW":
             pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return self._session.run(names, {self.spec.input: pixels})
+
+    def pool(self, rows: np.ndarray) -> list[np.ndarray]:
+        """A clip's outputs, from a row of numbers for each of its frames."""
+        return self._pool.run(self.spec.outputs, {self._pool.get_inputs()[0].name: rows})
+
+
+class Pair:
+    """Takes two clips a frame of each at a time."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor, self._watches = extractor, (Watch(extractor), Watch(extractor))
+
+    def update(self, reference: np.ndarray, candidate: np.ndarray) -> None:
+        """The next frames, (H, W, 3) uint8."""
+        for watch, frame in zip(self._watches, (reference, candidate), strict=True):
+            watch.update(frame)
+
+    def summary(self) -> Cosine:
+        """The clips' cosine."""
+        return self._extractor.between(*[watch.summary() for watch in self._watches])
 
 
 def load_extractor(name: str) -> Extractor:
@@ -137,13 +175,9 @@ def load_extractor(name: str) -> Extractor:
         known = ", ".join(sorted(each.stem for each in EXTRACTORS.glob("*.json")))
         raise ExtractorError(f"no extractor {name!r}; there are {known}, or give the path of a JSON file")
     spec = _read_spec(path)
-    graph = path.with_name(Path(spec.onnx).name)
-    if not graph.is_file():
-        raise ExtractorError(f"{path} describes {graph.name}, which is not beside it; export it again")
-    found = file_sha256(graph)
-    if found != spec.sha256:
-        differ = f"SHA-256 {found[:12]}.., expected {spec.sha256[:12]}.."
-        raise ExtractorError(f"{graph} is not the file that {path.name} describes: {differ}")
+    graph = _described(path, spec.onnx, spec.sha256)
+    if spec.pool:
+        _described(path, spec.pool, spec.pool_sha256 or "none")
     extractor = _start(spec, graph)
     self_test(extractor)
     return extractor
@@ -179,6 +213,26 @@ def _read_spec(path: Path) -> Spec:
         raise ExtractorError(f"{path} does not describe an extractor: {error}") from error
 
 
+def _described(path: Path, name: str, sha256: str) -> Path:
+    """The file of that name beside a description; ExtractorError unless it is the one that is described."""
+    graph = path.with_name(Path(name).name)
+    if not graph.is_file():
+        raise ExtractorError(f"{path} describes {graph.name}, which is not beside it; export it again")
+    found = file_sha256(graph)
+    if found != sha256:
+        differ = f"SHA-256 {found[:12]}.., expected {sha256[:12]}.."
+        raise ExtractorError(f"{graph} is not the file that {path.name} describes: {differ}")
+    return graph
+
+
+def _session(graph: Path) -> InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
 def _start(spec: Spec, graph: Path) -> Extractor:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -186,22 +240,6 @@ def _start(spec: Spec, graph: Path) -> Extractor:
         return Extractor(spec, graph)
     except (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented) as error:
         raise ExtractorError(f"onnxruntime cannot load {graph}: {str(error).splitlines()[0]}") from error
-
-
-def _fitted(frame: np.ndarray, spec: Spec) -> np.ndarray:
-    """The frame (H, W, 3) at the extractor's size: stretched, or whole with black around it."""
-    from PIL import Image
-
-    width, height = spec.size
-    method = Image.Resampling[spec.resize.upper()]
-    picture = Image.fromarray(frame)
-    if spec.fit == "stretch":
-        return np.asarray(picture.resize((width, height), method))
-    scale = min(width / picture.width, height / picture.height)
-    inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    canvas = Image.new("RGB", (width, height))
-    canvas.paste(picture.resize(inner, method), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-    return np.asarray(canvas)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

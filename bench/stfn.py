@@ -81,16 +81,22 @@ class Stfn(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Both of unit length."""
+        return self.pool(self.rows(frames))
+
+    def rows(self, frames: Tensor) -> Tensor:
+        """(F, 2 frame) for frames (F, H, W, 3) uint8: of each, and of its change from the one before."""
         pictures = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
         before = torch.cat([pictures[:1], pictures[:-1]])
-        still = self.spatial(pictures)
-        change = self.moving((pictures - before) * 4)
-        x = torch.cat([still, change], 1).T[None]  # (1, 2 frame, F)
+        return torch.cat([self.spatial(pictures), self.moving((pictures - before) * 4)], 1)
+
+    def pool(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors of a clip (1, clip) and of its frames (F, frame), from its rows."""
+        x = rows.T[None]  # (1, 2 frame, F)
         x = F.silu(self.over_time[0](x))
         x = x + F.silu(self.over_time[1](x))
-        each = torch.cat([x[0].T, still, change], 1)  # (F, 3 frame)
+        each = torch.cat([x[0].T, rows], 1)  # (F, 3 frame)
         clip = self.out((self._parts(each) @ each).flatten()[None])
-        return F.normalize(clip, dim=1), F.normalize(self.head(still), dim=1)
+        return F.normalize(clip, dim=1), F.normalize(self.head(rows[:, : self.size.frame]), dim=1)
 
     def _parts(self, each: Tensor) -> Tensor:
         """How much each frame counts in each part of the clip (PARTS, F): overlapping triangles."""

@@ -131,31 +131,21 @@ def loss(network: Stfn, batch: Batch) -> Tensor:
 
 
 def train(run: Path, steps: int, out: Path, size: StfnSize = StfnSize(), save_every: int = 50) -> Path:
-    """Train from nothing, or go on from the run's checkpoint; writes stfn.onnx and stfn.json to out."""
+    """Train from nothing, or go on from the run's checkpoint; writes stfn.json and its graphs to out."""
     torch.manual_seed(0)
     plan = Plan(steps, 1e-3, warm_up=50, save_every=save_every)
     network = train_network(run, "stfn", Stfn(size), plan, lambda first: stream(Scenes(first), 1), loss)
     return export(network.eval(), out)
 
 
-def export(network: nn.Module, folder: Path) -> Path:
-    """The network as an extractor; returns its JSON's path."""
+def export(network: Stfn, folder: Path) -> Path:
+    """The network as an extractor of two graphs, so that clips can be long; returns its JSON's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    graph = folder / "stfn.onnx"
-    example = torch.zeros(12, HEIGHT, WIDTH, 3, dtype=torch.uint8)
-    with quiet(), torch.inference_mode():
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            opset_version=20,
-            input_names=["frames"],
-            output_names=["clip", "each"],
-            dynamic_shapes=({0: torch.export.Dim("n", min=2, max=5000)},),
-            verbose=False,
-        )
-    strip(program.model)
-    program.save(graph, external_data=False)
+    graph, pool = (folder / f"stfn{part}.onnx" for part in ("", "-pool"))
+    frames = torch.zeros(12, HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    rows = torch.zeros(12, 2 * network.size.frame)
+    _export(_Part(network, "rows"), graph, {"frames": frames}, ["rows"])
+    _export(_Part(network, "pool"), pool, {"rows": rows}, ["clip", "each"])
     spec = {
         "name": "stfn",
         "onnx": graph.name,
@@ -166,12 +156,41 @@ def export(network: nn.Module, folder: Path) -> Path:
         "input": "frames",
         "output": "clip",
         "frames_output": "each",
+        "pool": pool.name,
+        "pool_sha256": file_sha256(pool),
         "licence": "Apache-2.0",
         "source": "bench/stfn_training.py, trained on clips of the bundled renderer",
     }
     path = folder / "stfn.json"
     path.write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+class _Part(nn.Module):
+    """A method of a network as a module, for the exporter."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.network, self.name = network, name
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return getattr(self.network, self.name)(x)
+
+
+def _export(module: nn.Module, path: Path, example: dict[str, Tensor], outputs: list[str]) -> None:
+    with quiet(), torch.inference_mode():
+        program = torch.onnx.export(
+            module,
+            tuple(example.values()),
+            dynamo=True,
+            opset_version=20,
+            input_names=list(example),
+            output_names=outputs,
+            dynamic_shapes=({0: torch.export.Dim("n", min=2, max=100_000)},),
+            verbose=False,
+        )
+    strip(program.model)
+    program.save(path, external_data=False)
 
 
 def _draw(defects: list[Defect], random: np.random.Generator) -> list[Defect]:

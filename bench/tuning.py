@@ -20,7 +20,6 @@ from pipeline.data import Request, find_requests
 from pipeline.errors import InputError
 from pipeline.run_folder import check_writable
 from pipeline.tuning import Workbench
-from pipeline.video import read
 
 SAME = 100.0  # dB, for videos that do not differ
 
@@ -92,7 +91,7 @@ def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, 
     """A function that holds a request's video against its reference, with the checks that failed."""
 
     def judged(request: Request, made: Path) -> Judged:
-        found = judge.compare(read(references[request.id]), read(made), read(request.video).frames)
+        found = judge.compare_files(references[request.id], made, request.video)
         cosines = [each["value"] for each in found["cosine"].values()]
         failed = tuple(
             f"{check['name']} {check['value']}, needs {check['limit']}"

@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 from pipeline.ffmpeg import Ffmpeg, strict_input
-from pipeline.video import Form
 from pipeline.writer import SCALE
 
 SMALLEST = 32  # pixels a side; at 16 the filter crashes (ffmpeg 9.0.2)
@@ -26,18 +25,17 @@ class VmafError(RuntimeError):
     """VMAF could not be measured, though there is the filter; the text says why."""
 
 
-def vmaf(reference: Path, candidate: Path, forms: tuple[Form, Form]) -> float | None:
+def vmaf(reference: Path, candidate: Path, frames: int, size: tuple[int, int]) -> float | None:
     """The mean VMAF of a candidate's frames, 0 to 100, by the model vmaf_v0.6.1.
 
-    forms: of the two, as they were read. None if they differ in frames or size, if the picture is too small
-    for the filter, or if ffmpeg lacks it. VmafError.
+    frames, size: of both, as they were read. None if the picture is too small for the filter, or if ffmpeg
+    lacks it. VmafError.
     """
-    wanted, found = forms
-    if (wanted.frames, wanted.size) != (found.frames, found.size) or min(found.size) < SMALLEST:
+    if min(size) < SMALLEST:
         return None
     inputs = [*strict_input(candidate), *strict_input(reference)]
     arguments = [*inputs, "-filter_complex", GRAPH, "-fps_mode", "passthrough", "-f", "null", "-"]
-    child = Ffmpeg(arguments, 30 + SECONDS_A_FRAME * found.frames, stdout=subprocess.PIPE)
+    child = Ffmpeg(arguments, 30 + SECONDS_A_FRAME * frames, stdout=subprocess.PIPE)
     try:
         text, failed = child.listing(), child.wait()
         if "No such filter: 'libvmaf'" in child.messages():
@@ -49,6 +47,6 @@ def vmaf(reference: Path, candidate: Path, forms: tuple[Form, Form]) -> float | 
         raise VmafError(f"its log is no JSON ({error})") from error
     finally:
         child.close()
-    if len(log["frames"]) != found.frames:
-        raise VmafError(f"it was measured on {len(log['frames'])} of {found.frames} frames")
+    if len(log["frames"]) != frames:
+        raise VmafError(f"it was measured on {len(log['frames'])} of {frames} frames")
     return log["pooled_metrics"]["vmaf"]["mean"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.floor import calls, floor_seconds, operations, peak
-from engines.precision import choose_precisions
+from engines.load import native_precision
+from engines.precision import NATIVE, choose_precisions
 from generators.contract import Generator
 from optimize.recipe import Recipe
 from optimize.step_plan import StepPlan
@@ -50,6 +51,8 @@ def bars_of(report: dict, generator: Generator, device: str = "cpu") -> list[Bar
         if not (run["timing"] and recipe):
             continue
         precision = choose_precisions(recipe.precision, generator.components)["denoise"]
+        if precision == NATIVE:
+            precision = native_precision(recipe.backend, device)
         kind = precision if precision in ("fp32", "fp16", "bf16") else "bf16"
         rates[kind] = rates.get(kind) or peak(kind, device)
         floors = [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from engines.precision import NATIVE
 from engines.spec import Engine, EngineError, Model
 
 # Each backend is a file with why_not(device), and a function that starts one component's engine.
@@ -56,6 +57,20 @@ def start_engines(
     raise EngineError("\n".join(["no backend can run this:", *refusals]))
 
 
+def native_precision(backend: str, device: str) -> str:
+    """What "native" stands for: bf16 if the backend says that the device computes in it, else fp32."""
+    has_bf16 = getattr(backend_module(backend), "has_bf16", None)
+    return "bf16" if has_bf16 is not None and has_bf16(device) else "fp32"
+
+
+def precisions_on(backend: str, choice: Choice) -> dict[str, str]:
+    """The choice's precisions as the backend runs them on this machine."""
+    return {
+        component: native_precision(backend, choice.device) if precision == NATIVE else precision
+        for component, precision in choice.precisions.items()
+    }
+
+
 def backend_module(backend: str) -> ModuleType:
     """The file of a backend; it imports nothing heavy by itself."""
     return importlib.import_module(BACKENDS[backend][0])
@@ -66,10 +81,10 @@ def _start(model: Model, choice: Choice, backend: str) -> dict[str, Engine]:
     reason = module.why_not(choice.device)
     if reason:
         raise EngineError(reason)
-    start, engines = getattr(module, BACKENDS[backend][1]), {}
+    start, engines, precisions = getattr(module, BACKENDS[backend][1]), {}, precisions_on(backend, choice)
     with ExitStack() as closing:  # whatever stops one, those before it are closed
         for component in model.components:
-            precision = choice.precisions[component]
+            precision = precisions[component]
             engines[component] = start(model, component, precision, choice.device, choice.folder)
             closing.callback(engines[component].close)
         closing.pop_all()

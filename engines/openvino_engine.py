@@ -35,6 +35,11 @@ def why_not(device: str) -> str | None:
     return None if device == "cpu" else f"openvino runs here on cpu, not on {device}"
 
 
+def has_bf16(device: str) -> bool:
+    """Whether this processor computes in bfloat16 (AMX or AVX512-BF16); others would only imitate it."""
+    return why_not(device) is None and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OpenVinoEngine:
     """The component's ONNX artifact on OpenVINO. EngineError if it cannot be had or run."""
     if precision not in ARTIFACT:
@@ -57,8 +62,11 @@ class OpenVinoEngine:
         self.spec, self.path, self.precision = spec, path, precision
         core = _core()
         compute = COMPUTE[precision]
-        if compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise EngineError(f"this processor has no bfloat16, which openvino's {precision} needs; try fp32")
+        if compute == "bf16" and not has_bf16("cpu"):
+            raise EngineError(
+                f"this processor has no bfloat16, which openvino's {precision} needs; try fp32, or native, "
+                "which is bf16 where there is one"
+            )
         settings = {"INFERENCE_PRECISION_HINT": compute}
         if threads := allowed_threads():  # bound to cores, every process's would go to the same ones
             settings |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.ffmpeg import Ffmpeg, strict_input
+from pipeline.ffmpeg import Ffmpeg, rgb_output, strict_input
 from pipeline.video import STALL_SECONDS, VideoInfo, VideoReader
 
 WALKED = 900  # frames: decoding so many in a row is faster than finding each of some dozens
@@ -55,7 +55,7 @@ def scattered(frames: int, count: int) -> list[int]:
 def frame_at(path: Path, info: VideoInfo, number: int) -> np.ndarray:
     """The picture of a frame, found by its time; InputError if it cannot be decoded."""
     at = max(0.0, (number - 0.5) / float(info.fps))
-    raw = ["-frames:v", "1", "-s", f"{info.width}x{info.height}", "-pix_fmt", "rgb24", "-f", "rawvideo"]
+    raw = ["-frames:v", "1", *rgb_output(info.width, info.height)]
     arguments = ["-ss", f"{at:.6f}", *strict_input(path), "-map", "0:V:0", *raw, "pipe:1"]
     child = Ffmpeg(arguments, STALL_SECONDS, stdout=subprocess.PIPE)
     picture = np.empty((info.height, info.width, 3), np.uint8)

@@ -10,7 +10,13 @@ import numpy as np
 
 
 class Solver(Protocol):
-    """Moves the latents of one request along a grid; it may keep what it needs of the steps before."""
+    """Moves the latents of one request along a grid; it may keep what it needs of the steps before.
+
+    One that can go over several steps at once, as on a coarser grid, has leap(latents, prediction, step, to)
+    beside advance, which then is its leap to the next step. Where steps are skipped it is asked to leap;
+    another one advances step by step, with the same prediction. It must not hold on to latents that it gave
+    if others come back: they may have been corrected.
+    """
 
     def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
         """Latents at step + 1 from those at step and the guided prediction there."""
@@ -33,6 +39,15 @@ class Grid(Protocol):
     def solver(self) -> Solver:
         """A solver for a new request."""
         ...
+
+
+def leap(solver: Solver, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
+    """Latents at a later step by one prediction: at once if the solver can, else step by step."""
+    if hasattr(solver, "leap"):
+        return solver.leap(latents, prediction, step, to)
+    for each in range(step, to):
+        latents = solver.advance(latents, prediction, each)
+    return latents
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,11 @@ class FlowGrid:
 
     def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
         """Latents at times[step + 1] from latents at times[step] and the flow (noise minus clean) there."""
-        return latents + (self.times[step + 1] - self.times[step]) * flow
+        return self.leap(latents, flow, step, step + 1)
+
+    def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Latents at a later step at once."""
+        return latents + (self.times[to] - self.times[step]) * flow
 
 
 @dataclass(frozen=True)
@@ -122,7 +141,11 @@ class KarrasGrid:
 
     def advance(self, latents: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
         """Latents at step + 1 from those at step and the guided v there."""
-        sigma, following = self.sigmas[step], self.sigmas[step + 1]
+        return self.leap(latents, v, step, step + 1)
+
+    def leap(self, latents: np.ndarray, v: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Latents at a later step at once."""
+        sigma, following = self.sigmas[step], self.sigmas[to]
         clean = v * (-sigma / np.sqrt(sigma**2 + 1)) + latents / (sigma**2 + 1)
         return self.stored(latents + (latents - clean) / sigma * (following - sigma))
 

@@ -46,45 +46,60 @@ class UniPcGrid:
 
 
 class UniPc:
-    """One request's way: the latents as corrected at the last step, and the clean ones predicted there."""
+    """One request's way: the latents as corrected at the last step, and the clean ones predicted at two."""
 
     def __init__(self, sigmas: np.ndarray) -> None:
         sigmas = sigmas.astype(np.float64)
-        self._sigmas, self._last = sigmas, len(sigmas) - 2
+        self._sigmas, self._end = sigmas, len(sigmas) - 1
         with np.errstate(divide="ignore"):
             self._lambdas = np.log(1 - sigmas) - np.log(sigmas)
         self._corrected: np.ndarray | None = None
-        self._clean: list[np.ndarray] = []  # of the last two steps, the newest first
+        self._landed: np.ndarray | None = None
+        self._known: list[tuple[int, np.ndarray]] = []  # the last two steps, the newest first: clean latents
 
     def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
         """Latents at step + 1 from those at step and the flow (noise minus clean) there."""
-        clean = latents - np.float32(self._sigmas[step]) * flow
-        if self._clean:
-            latents = self._correct(clean, step)
-        self._corrected, self._clean = latents, [clean, *self._clean[:1]]
-        return self._predict(latents, step)
+        return self.leap(latents, flow, step, step + 1)
 
-    def _predict(self, latents: np.ndarray, step: int) -> np.ndarray:
-        """The next latents; of first order at the first step and at the last."""
-        moved, growth = self._moved(latents, self._clean[0], step, step + 1)
-        if len(self._clean) < 2 or step == self._last:
+    def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Latents at a later step at once: a longer step, beside which those before count by their length.
+
+        Latents that are not those it has predicted for this step were corrected by others already.
+        """
+        clean = latents - np.float32(self._sigmas[step]) * flow
+        if self._known and np.array_equal(latents, self._landed):
+            latents = self._correct(clean, step)
+        self._corrected, self._known = latents, [(step, clean), *self._known[:1]]
+        self._landed = self._predict(latents, to)
+        return self._landed
+
+    def _predict(self, latents: np.ndarray, to: int) -> np.ndarray:
+        """The next latents; of first order at the first step and to the end."""
+        (step, clean), *earlier = self._known
+        moved, growth = self._moved(latents, clean, step, to)
+        if not earlier or to == self._end:
             return moved
-        return moved - np.float32(growth * 0.5 / self._ratio(step)) * (self._clean[1] - self._clean[0])
+        [(before, other)] = earlier
+        return moved - np.float32(growth * 0.5 / self._ratio(before, step, to)) * (other - clean)
 
     def _correct(self, clean: np.ndarray, step: int) -> np.ndarray:
         """The latents of this step again, now that the clean ones are predicted from it too."""
-        moved, growth = self._moved(self._corrected, self._clean[0], step - 1, step)
-        newest = clean - self._clean[0]
-        if len(self._clean) < 2:
+        (last, last_clean), *earlier = self._known
+        moved, growth = self._moved(self._corrected, last_clean, last, step)
+        newest = clean - last_clean
+        if not earlier:
             return moved - np.float32(growth * 0.5) * newest
-        h, ratio = self._lambdas[step] - self._lambdas[step - 1], self._ratio(step - 1)
+        [(before, other)] = earlier
+        h, ratio = self._lambdas[step] - self._lambdas[last], self._ratio(before, last, step)
         first = np.expm1(-h) / -h - 1
         second = first / -h - 0.5
         sides = np.array([first, 2 * second]) / np.expm1(-h)
         old, new = np.linalg.solve(np.array([[1.0, 1.0], [ratio, 1.0]]), sides)
-        return moved - np.float32(growth * old / ratio) * (self._clean[1] - self._clean[0]) - np.float32(
-            growth * new
-        ) * newest
+        return (
+            moved
+            - np.float32(growth * old / ratio) * (other - last_clean)
+            - np.float32(growth * new) * newest
+        )
 
     def _moved(self, latents: np.ndarray, clean: np.ndarray, a: int, b: int) -> tuple[np.ndarray, float]:
         """What the first order makes of latents of step a at step b, and the factor of what is added."""
@@ -92,7 +107,7 @@ class UniPc:
         share = self._sigmas[b] / self._sigmas[a]
         return np.float32(share) * latents - np.float32(growth) * clean, growth
 
-    def _ratio(self, step: int) -> float:
+    def _ratio(self, before: int, step: int, to: int) -> float:
         """Of the step before to the one from `step` on, in logarithmic signal to noise; negative."""
         lambdas = self._lambdas
-        return (lambdas[step - 1] - lambdas[step]) / (lambdas[step + 1] - lambdas[step])
+        return (lambdas[before] - lambdas[step]) / (lambdas[to] - lambdas[step])

@@ -1,21 +1,27 @@
-"""Fit a step plan's jumps to base runs, on the latents that the plan itself leads to."""
+"""Fit a step plan's corrections to base runs, on the latents that the plan itself leads to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from optimize.step_plan import TERMS, StepPlan, channels_beside, combine, level_of
+from generators.schedule import Grid
+from optimize.guard import change
+from optimize.step_plan import TERMS, StepPlan, Walk, channels_beside, combine, level_of
 from optimize.trajectory import fit, inner_products
 
 Row = tuple[float, ...]
+Terms = Sequence[np.ndarray | None]
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the least-squares correction that are tried, beside nothing
 
 
 class TuningClip(Protocol):
     """A clip whose base run is known, and a denoiser that can be asked about it."""
+
+    guidance: float | np.ndarray  # as Walk takes it
 
     def base(self, step: int) -> np.ndarray:
         """Latents of the base run before that step; before step 0 the noise, after the last the result."""
@@ -26,123 +32,145 @@ class TuningClip(Protocol):
         ...
 
 
-def fit_jumps(
+@dataclass(frozen=True)
+class Fitted:
+    """A plan as it is to be run, and what each clip came to by rows fitted to the others.
+
+    ends: its latents. changes: at each evaluated step that of the prediction since the one before, see guard.
+    """
+
+    plan: StepPlan
+    ends: list[np.ndarray]
+    changes: list[list[float]]
+
+
+def fit_plan(
     plan: StepPlan,
     clips: Sequence[TuningClip],
+    grid: Grid,
     tick: Callable[[], None] = lambda: None,
     frame_axis: int = 2,
-) -> tuple[StepPlan, list[np.ndarray]]:
-    """The plan with jumps and levels, and the latents that each clip ends with by the others' rows.
+) -> Fitted:
+    """The plan, with corrections if every clip ends nearer to its base run by them.
 
-    All clips walk side by side. At each evaluated step the row is the least-squares one from what is at hand
-    there to the base runs' latents at the next evaluated step, every clip counting alike. So a row also
-    mends what the rows before it have missed. A clip itself walks by rows that were fitted to the others
-    (leave one out): it meets what a clip will that nothing was fitted to, where its own rows would flatter
-    it by 1 to 3 dB. Costs the plan's evaluations on each clip, once. tick is called after each clip's
-    evaluated step.
+    All clips walk side by side, once by the plain plan and once corrected. A clip itself walks by rows that
+    were fitted to the others (leave one out): it meets what a clip will that nothing was fitted to, where its
+    own rows would flatter it. tick is called after each clip's evaluated step.
     """
-    latents = [clip.base(0) for clip in clips]
-    differences: list = [None] * len(clips)
-    befores: list = [None] * len(clips)
-    goals = [*plan.evaluated[1:], len(plan.actions)]
-    jumps, levels = [], []
-    channel_axis = channels_beside(frame_axis, latents[0].ndim)
-    for step, goal in zip(plan.evaluated, goals, strict=True):
+    bare = StepPlan(plan.actions, overlaps=plan.overlaps)
+    plain = _walked(bare, clips, grid, tick, frame_axis, False)
+    if not bare.cheaper:
+        return plain
+    corrected = _walked(bare, clips, grid, tick, frame_axis, True)
+    goals = [clip.base(len(plan.actions)) for clip in clips]
+    both = [_missed(each.ends, goals) for each in (corrected, plain)]
+    return corrected if all(one <= other for one, other in zip(*both, strict=True)) else plain
+
+
+def _walked(
+    plan: StepPlan,
+    clips: Sequence[TuningClip],
+    grid: Grid,
+    tick: Callable[[], None],
+    frame_axis: int,
+    correct: bool,
+) -> Fitted:
+    walks = [Walk(plan, grid, clip.guidance, clip.base(0), frame_axis) for clip in clips]
+    channel_axis = channels_beside(frame_axis, walks[0].latents.ndim)
+    nothing = (0.0,) * TERMS, (0.0,) * (TERMS + walks[0].latents.shape[channel_axis])
+    rows, changes = [], [[] for _ in clips]
+    for step, goal in plan.jumps:
         terms = []
-        for i, clip in enumerate(clips):
-            conditional, *unconditional = clip.predict(latents[i], step, plan.actions[step])
-            if unconditional:
-                differences[i] = conditional - unconditional[0]
-            terms.append((latents[i], conditional, differences[i], befores[i]))
+        for clip, walk, seen in zip(clips, walks, changes, strict=True):
+            latents, before = walk.latents, walk.before
+            walk.advance(step, *clip.predict(latents, step, plan.actions[step]))
+            terms.append((latents, walk.before, walk.guided_difference, before))
+            seen.append(0.0 if before is None else change(walk.before, before, frame_axis))
             tick()
-        row, level, latents = fit_jump(terms, [clip.base(goal) for clip in clips], channel_axis)
-        jumps.append(row)
-        levels.append(level)
-        befores = [conditional for _, conditional, _, _ in terms]
-    fitted = replace(plan, jumps=tuple(jumps), levels=tuple(levels))
-    return fitted, latents
+        rows.append(nothing)
+        if correct and plan.skips(step, goal):
+            missed = [clip.base(goal) - walk.latents for clip, walk in zip(clips, walks, strict=True)]
+            *rows[-1:], added = fit_jump(terms, missed, channel_axis)
+            for walk, each in zip(walks, added, strict=True):
+                walk.latents = walk.latents + each
+    corrections, levels = zip(*rows, strict=True) if correct else ((), ())
+    fitted = replace(plan, corrections=corrections, level_corrections=levels)
+    return Fitted(fitted, [walk.latents for walk in walks], changes)
 
 
 def fit_jump(
-    terms: Sequence[Sequence[np.ndarray | None]], goals: Sequence[np.ndarray], channel_axis: int
-) -> tuple[Row, Row, list[np.ndarray]]:
-    """Rows of jumps and levels, and where the rows fitted to the others bring each clip.
+    terms: Sequence[Terms], missed: Sequence[np.ndarray], channel_axis: int
+) -> tuple[tuple[Row, Row], list[np.ndarray]]:
+    """Rows of corrections and of their levels, and what rows fitted to the others add to each clip.
 
-    terms: of each clip, arrays shaped like its goal. Levels have a row of their own where it brings clips
-    nearer that it was not fitted to. Elsewhere they go as the rest: over many short jumps what a row gets
-    wrong comes back and grows, from 0.0004 of the latents to 0.18 over 25 steps that were all evaluated.
+    terms: of each clip, arrays shaped like what the plain jump has missed of its goal. Levels have a row of
+    their own where it brings clips nearer that it was not fitted to; elsewhere they go as the rest.
     """
-    row, of_others = least_squares(*_apart(terms, goals))
-    level, levels_of_others = fit_levels(terms, goals, channel_axis)
-    plain = [combine(factors, each) for factors, each in zip(of_others, terms, strict=True)]
-    mended = [
-        combine(factors, each, levels, channel_axis)
-        for factors, each, levels in zip(of_others, terms, levels_of_others, strict=True)
-    ]
-    if _missed(mended, goals) < _missed(plain, goals):
-        return row, level, mended
-    return row, row + (0.0,) * (len(level) - TERMS), plain
-
-
-def fit_levels(
-    terms: Sequence[Sequence[np.ndarray | None]], goals: Sequence[np.ndarray], channel_axis: int
-) -> tuple[Row, list[Row]]:
-    """A row of StepPlan.levels, which brings the levels of a sum nearest to those of the goals.
-
-    terms: of each clip, arrays shaped like its goal. Clips count alike, whatever their length. Beside it, for
-    each clip the row that the others alone give.
-    """
-    channels = goals[0].shape[channel_axis]
-
-    def basis(own: Sequence[np.ndarray | None], goal: np.ndarray) -> list[np.ndarray]:
-        level = level_of(goal)
-        places = np.arange(channels).reshape([-1 if a == channel_axis else 1 for a in range(level.ndim)])
-        ones = [np.broadcast_to(places == channel, level.shape) for channel in range(channels)]
-        return [*(np.zeros_like(level) if term is None else level_of(term) for term in own), *ones, level]
-
-    products = [inner_products(basis(own, goal)) for own, goal in zip(terms, goals, strict=True)]
-    return _rows(products, range(TERMS + channels), TERMS + channels)
-
-
-def _missed(ends: Sequence[np.ndarray], goals: Sequence[np.ndarray]) -> float:
-    """Mean square error of an element, summed over clips, which count alike."""
-    return sum(float(np.mean(np.square(end - goal))) for end, goal in zip(ends, goals, strict=True))
-
-
-def _apart(
-    terms: Sequence[Sequence[np.ndarray | None]], goals: Sequence[np.ndarray]
-) -> tuple[list[list[np.ndarray | None]], list[np.ndarray]]:
-    """Terms and goals without their levels, which are fitted on their own."""
     bare = [[None if term is None else term - level_of(term) for term in own] for own in terms]
-    return bare, [goal - level_of(goal) for goal in goals]
-
-
-def least_squares(
-    terms: Sequence[Sequence[np.ndarray | None]], goals: Sequence[np.ndarray]
-) -> tuple[Row, list[Row]]:
-    """A factor per term, so that their sum is nearest to the goals; a term that is None gets 0.
-
-    terms: of each clip, arrays shaped like its goal. Clips count alike, whatever their length. Beside it, for
-    each clip the row that the others alone give.
-    """
-    there = [place for place in range(TERMS) if terms[0][place] is not None]
-    products = [
-        inner_products([*(own[place] for place in there), goal])
-        for own, goal in zip(terms, goals, strict=True)
+    row, of_others = shrunk_rows(
+        [_products(own, each - level_of(each)) for own, each in zip(bare, missed, strict=True)], TERMS
+    )
+    levels = [_level_basis(own, each, channel_axis) for own, each in zip(terms, missed, strict=True)]
+    products = [inner_products(each) for each in levels]
+    length = len(products[0]) - 1
+    as_rest = [each + (0.0,) * (length - TERMS) for each in of_others]
+    level, levels_of_others = shrunk_rows(products, length)
+    if _left(products, levels_of_others) >= _left(products, as_rest):
+        level, levels_of_others = row + (0.0,) * (length - TERMS), as_rest
+    added = [
+        combine(own_row, own, own_level, channel_axis)
+        for own_row, own, own_level in zip(of_others, terms, levels_of_others, strict=True)
     ]
-    return _rows(products, there, TERMS)
+    return (row, level), added
 
 
-def _rows(products: Sequence[np.ndarray], places: Sequence[int], length: int) -> tuple[Row, list[Row]]:
-    """Fitted to all clips, and for each clip to the others; a clip that is alone has its own.
+def shrunk_rows(products: Sequence[np.ndarray], length: int) -> tuple[Row, list[Row]]:
+    """The share of the least-squares row that serves left-out clips best, and for each clip the others' row.
 
-    products: of each clip, of the basis and then the goal; places: of the basis in a row of that length.
+    products: of each clip, of the terms and then of what is to be made of them; terms that are 0 get 0. The
+    share is the one by which the clips' relative errors are least in all, of those that make none of them
+    larger, each by the row of the others; 0 if there is none, or a clip is alone: nothing says then what
+    others need.
     """
     total = sum(products)
+    full = _row(total, length)
+    others = [_row(total - own, length) for own in products] if len(products) > 1 else [0 * full]
+    best, least = 0.0, float(len(products))
+    for share in SHARES:
+        left = [error(own, share * row) / own[-1, -1] if own[-1, -1] > 0 else np.inf
+                for own, row in zip(products, others, strict=True)]  # fmt: skip
+        if max(left) <= 1 and sum(left) < least:
+            best, least = share, sum(left)
+    return tuple(map(float, best * full)), [tuple(map(float, best * row)) for row in others]
 
-    def row(sums: np.ndarray) -> Row:
-        factors = np.zeros(length)
-        factors[places], _ = fit(sums, len(places), range(len(places)))
-        return tuple(map(float, factors))
 
-    return row(total), [row(total - own if len(products) > 1 else own) for own in products]
+def _row(products: np.ndarray, length: int) -> np.ndarray:
+    return fit(products, length, range(length))[0]
+
+
+def error(products: np.ndarray, row: Sequence[float]) -> float:
+    """Mean square of what a row leaves of the last of the arrays that the products are of."""
+    weights = np.append(-np.asarray(row), 1.0)
+    return float(weights @ products @ weights)
+
+
+def _left(products: Sequence[np.ndarray], rows: Sequence[Row]) -> float:
+    return sum(error(own, row) / max(own[-1, -1], 1e-30) for own, row in zip(products, rows, strict=True))
+
+
+def _products(terms: Terms, missed: np.ndarray) -> np.ndarray:
+    return inner_products([*(np.zeros_like(missed) if term is None else term for term in terms), missed])
+
+
+def _level_basis(terms: Terms, missed: np.ndarray, channel_axis: int) -> list[np.ndarray]:
+    """Levels of the terms, a one for each channel, and the level that is missed."""
+    level = level_of(missed)
+    channels = level.shape[channel_axis]
+    places = np.arange(channels).reshape([-1 if a == channel_axis else 1 for a in range(level.ndim)])
+    ones = [np.broadcast_to(places == channel, level.shape) for channel in range(channels)]
+    return [*(np.zeros_like(level) if term is None else level_of(term) for term in terms), *ones, level]
+
+
+def _missed(ends: Sequence[np.ndarray], goals: Sequence[np.ndarray]) -> list[float]:
+    """Mean square error of an element, by clip."""
+    return [float(np.mean(np.square(end - goal))) for end, goal in zip(ends, goals, strict=True)]

@@ -45,7 +45,7 @@ class Costs:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Squared errors of jumps over a grid of N steps, as trajectory.jump_errors gives them.
+    """Squared errors of jumps over a grid of N steps, as jump_tables.jump_errors gives them.
 
     full (N, N, N + 1): [i, k, j] from step i to the latents of step j, k being evaluated before i; the first
     step's at [0, 0, j]. cheap: by an action's letter (N, N, N, N + 1), [i, k, m, j], m being the last full
@@ -53,7 +53,7 @@ class Tables:
     a squared error of 1 in the latents of step j has grown to at the end; gains[N] is 1, gains[0] not used.
 
     Squares add up as those of errors without a common direction. Errors of a kept delta have one, which is
-    what trajectory.weigh_kept is for, with a weight from real runs: where this was tried, the PSNR of twelve
+    what jump_tables.weigh_kept is for, with a weight from real runs: where this was tried, the PSNR of twelve
     plans correlated 0.55 with the error predicted without it, 0.95 with a weight of 8.
     """
 

@@ -15,7 +15,7 @@ from engines.unknown import unknown
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_shallow
 from generators.windows import overlapping
 from optimize.guard import Guard, GuardError
-from optimize.step_plan import StepPlan, StepPlanError, channels_beside
+from optimize.step_plan import ROWS, StepPlan, StepPlanError, channels_beside
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,7 +26,7 @@ SETTINGS = ("backend", "precision", "overlap", "preset", "steps", "guard", "abou
 ABOUT = ("note",)
 STEPS = tuple(field.name for field in fields(StepPlan) if field.name != "guard")
 GUARD = tuple(field.name for field in fields(Guard))
-ROWS = ("jumps", "levels")  # of numbers
+EARLIER = ("jumps", "levels")  # fitted by an earlier version, which meant other rows
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
 )  # fmt: skip
@@ -145,6 +145,7 @@ def parse_recipe(text: str, name: str) -> Recipe:
     """The recipe that a file's text says; RecipeError, or ValueError if it is not TOML."""
     found = tomllib.loads(text)
     _check_keys(found, SETTINGS, "")
+    _check_version(found.get("steps"))
     steps, about = _table(found, "steps", STEPS), _table(found, "about", ABOUT)
     guard = _guard(_table(found, "guard", GUARD))
     if guard and steps is None:
@@ -160,6 +161,15 @@ def _table(found: dict, name: str, known: Iterable[str]) -> dict | None:
         raise RecipeError(f"{name}: must be a table, [{name}], is {table!r}")
     _check_keys(table or {}, known, f"{name}.")
     return table
+
+
+def _check_version(steps: object) -> None:
+    for key in EARLIER:
+        if isinstance(steps, dict) and key in steps:
+            raise RecipeError(
+                f"steps.{key}: an earlier version fitted this, and means something else by it; tune again "
+                "(tune.py --start takes this file too, once it is without jumps, levels and bounds)"
+            )
 
 
 def _guard(table: Mapping | None) -> Guard | None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators.schedule import Grid
+from generators.schedule import Grid, leap
 from generators.windows import Carry, WindowRule, overlapping
 from optimize.guard import Guard
 
+ROWS = ("corrections", "level_corrections")
 BRANCHES = {"F": 2, "C": 1, "H": 2, "S": 0}  # evaluated by an action
 LESS_EXACT = "a precision that is too low, or damaged weights? Try --precision fp32, or another --backend"
-TERMS = 4  # of a jump: latents, conditional prediction, difference of the branches, prediction before
+TERMS = 4  # of a correction: latents, conditional prediction, guided difference, prediction before
 
 
 class StepPlanError(ValueError):
@@ -23,18 +24,21 @@ class StepPlanError(ValueError):
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What each step of the base grid does; the plan of all F without jumps is the base model's run.
+    """What each step of the base grid does; the plan of all F is the base model's run.
 
     actions: a letter a step. F evaluates both branches of guidance; C the conditional one only, with the
     difference of the branches as the last F left it; H both branches by a shallow engine, from features that
     the last F kept, of generators that offer it; S evaluates nothing. The first is F.
-    jumps: a row for each evaluated step: what latents at the next one (or the end) are made of, as factors
-    of latents, conditional prediction, difference of the branches (conditional minus unconditional) and the
-    conditional prediction of the evaluated step before (0 for the first). The tuner fits them to base runs.
-    Empty: the guided prediction stays as it was over skipped steps, and the grid advances by it.
-    levels: beside each row of jumps, the same for the level of a frame's channel, its mean over height and
-    width: four factors of the terms' levels, then what is added in each channel. Predictions out of noise
-    have errors of their level that are alike in all videos, and show as a tint. Empty: as the rest.
+    From an evaluated step the plan jumps to the next one, or to the end: the solver leaps by the guided
+    prediction. From an F to the very next step that is the base model's own step.
+    corrections: a row for each evaluated step, of what is added where its jump has ended, as factors of the
+    latents that it began with, the conditional prediction, guidance minus one times the difference of the
+    branches, and the conditional prediction of the evaluated step before (0 for the first). Zeros from an F
+    to the very next step, where nothing is left out. The tuner fits them to base runs. Empty: nothing added.
+    level_corrections: beside each row of corrections, the same for the level of a frame's channel, its mean
+    over height and width: four factors of the terms' levels, then what is added in each channel. Predictions
+    out of noise have errors of their level that are alike in all videos, and show as a tint. Empty: as the
+    rest.
     overlaps: frames that neighbouring windows share, for the first evaluated steps; the later ones have the
     generator's own. Early predictions say where things are, and windows agree on that; the last draw them.
     guard: which clips are not made by this plan but by the base model's own; None: none.
@@ -42,13 +46,13 @@ class StepPlan:
     """
 
     actions: str
-    jumps: tuple[tuple[float, ...], ...] = ()
-    levels: tuple[tuple[float, ...], ...] = ()
+    corrections: tuple[tuple[float, ...], ...] = ()
+    level_corrections: tuple[tuple[float, ...], ...] = ()
     overlaps: tuple[int, ...] = ()
     guard: Guard | None = None
 
     def __post_init__(self) -> None:
-        for name in ("jumps", "levels"):
+        for name in ROWS:
             object.__setattr__(self, name, tuple(tuple(map(float, row)) for row in getattr(self, name)))
         object.__setattr__(self, "overlaps", tuple(self.overlaps))
         for place, action in enumerate(self.actions):
@@ -58,30 +62,54 @@ class StepPlan:
         if not self.actions.startswith("F"):
             raise StepPlanError("actions: the first step must be F: nothing was evaluated before it")
         evaluated = len(self.evaluated)
-        if self.jumps and [len(row) for row in self.jumps] != [TERMS] * evaluated:
-            raise StepPlanError(f"jumps: must be {evaluated} rows of {TERMS}, one for each evaluated step")
-        if self.levels and (
-            len(self.levels) != len(self.jumps)
-            or len({len(row) for row in self.levels}) > 1
-            or len(self.levels[0]) <= TERMS
-        ):
-            raise StepPlanError(
-                f"levels: must be a row for each of jumps, of {TERMS} factors and a number a channel"
-            )
+        self._check_rows()
         if self.guard and len(self.guard.changes) != evaluated:
             raise StepPlanError(f"guard.changes: must be {evaluated} numbers, one for each evaluated step")
         if len(self.overlaps) > evaluated or any(type(o) is not int or o < 0 for o in self.overlaps):
             raise StepPlanError(
                 f"overlaps: must be numbers of frames, 0 or more, for at most the {evaluated} evaluated steps"
             )
-        numbers = [weight for row in self.jumps + self.levels for weight in row]
+        numbers = [each for row in self.corrections + self.level_corrections for each in row]
         if not all(math.isfinite(number) for number in numbers):
-            raise StepPlanError("jumps and levels: must be finite numbers; tune again")
+            raise StepPlanError("corrections: must be finite numbers; tune again")
+
+    def _check_rows(self) -> None:
+        evaluated, rows, levels = len(self.evaluated), self.corrections, self.level_corrections
+        if rows and [len(row) for row in rows] != [TERMS] * evaluated:
+            raise StepPlanError(
+                f"corrections: must be {evaluated} rows of {TERMS}, one for each evaluated step"
+            )
+        if levels and (
+            len(levels) != len(rows) or len({len(row) for row in levels}) > 1 or len(levels[0]) <= TERMS
+        ):
+            raise StepPlanError(
+                f"level_corrections: must be a row for each of corrections, of {TERMS} factors and a number "
+                "a channel"
+            )
+        for number, (step, to) in enumerate(self.jumps if rows else ()):
+            if not self.skips(step, to) and any((*rows[number], *(levels[number] if levels else ()))):
+                raise StepPlanError(
+                    f"corrections: step {step} leaves nothing out, its row must be zeros; tune again"
+                )
 
     @property
     def evaluated(self) -> list[int]:
         """The steps that are not S, in order."""
         return [step for step, action in enumerate(self.actions) if action != "S"]
+
+    @property
+    def jumps(self) -> list[tuple[int, int]]:
+        """From each evaluated step to the next one, or to the end."""
+        return list(zip(self.evaluated, [*self.evaluated[1:], len(self.actions)], strict=True))
+
+    def skips(self, step: int, to: int) -> bool:
+        """Whether a jump leaves out what the base model would evaluate: steps, or a branch in full."""
+        return to > step + 1 or self.actions[step] != "F"
+
+    @property
+    def cheaper(self) -> bool:
+        """Whether any jump leaves something out."""
+        return any(self.skips(*jump) for jump in self.jumps)
 
     @property
     def branches(self) -> int:
@@ -126,9 +154,11 @@ class StepPlan:
 
     def check_channels(self, channels: int) -> None:
         """StepPlanError if the levels are for latents of another number of channels."""
-        known = len(self.levels[0]) - TERMS if self.levels else channels
+        known = len(self.level_corrections[0]) - TERMS if self.level_corrections else channels
         if known != channels:
-            raise StepPlanError(f"levels: are for {known} channels, not {channels}; tune for this generator")
+            raise StepPlanError(
+                f"level_corrections: are for {known} channels, not {channels}; tune for this generator"
+            )
 
 
 class Walk:
@@ -136,9 +166,9 @@ class Walk:
 
     Predictions are those of the whole clip, blended over its windows, so that what is kept belongs to no
     single window. taken: the letters of what was done so far. unlike: why a guard had this walk begun or
-    stopped, see pipeline.guarded.
+    stopped, see pipeline.walking.
     guidance: of all frames, or an array that goes over the latents. frame_axis: of the latents, whose last
-    axes are height and width.
+    axes are height and width. before: the conditional prediction of the last planned evaluation.
     """
 
     def __init__(
@@ -155,7 +185,7 @@ class Walk:
         self._plan, self._solver, self._guidance = plan, grid.solver(), guidance
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
         self.unlike: str | None = None
-        self._guided = self._difference = self._before = None
+        self._guided = self._difference = self.before = None
 
     def advance(
         self, step: int, conditional: np.ndarray | None = None, unconditional: np.ndarray | None = None
@@ -169,18 +199,29 @@ class Walk:
         number = self._numbers.get(step)
         if conditional is not None:
             self._take_note(conditional, unconditional)
-        if not self._plan.jumps:
-            self.latents = self._solver.advance(self.latents, self._guided, step)
-        elif number is not None:
-            terms = (self.latents, conditional, self._difference, self._before)
-            levels = self._plan.levels[number] if self._plan.levels else ()
-            self.latents = combine(self._plan.jumps[number], terms, levels, self._channel_axis)
         if number is not None:
-            self._before = conditional
+            self.latents = self._jumped(number, conditional)
+        if number is not None:
+            self.before = conditional
         if not np.isfinite(self.latents).all():
             raise FloatingPointError(
                 f"step {step + 1} of {len(self._plan.actions)} gave numbers that are not finite: {LESS_EXACT}"
             )
+
+    def _jumped(self, number: int, conditional: np.ndarray) -> np.ndarray:
+        plan, (step, to) = self._plan, self._plan.jumps[number]
+        landed = leap(self._solver, self.latents, self._guided, step, to)
+        row = plan.corrections[number] if plan.corrections else ()
+        level = plan.level_corrections[number] if plan.level_corrections else ()
+        if not any((*row, *level)):
+            return landed
+        terms = (self.latents, conditional, self.guided_difference, self.before)
+        return landed + combine(row, terms, level, self._channel_axis)
+
+    @property
+    def guided_difference(self) -> np.ndarray | None:
+        """Guidance minus one times the difference of the branches; None where guidance cancels one."""
+        return None if self._difference is None else (self._guidance - 1) * self._difference
 
     def _take_note(self, conditional: np.ndarray, unconditional: np.ndarray | None) -> None:
         if unconditional is not None:
@@ -200,7 +241,7 @@ def combine(
 ) -> np.ndarray:
     """The sum of the terms times their factors, in float32; a term that is None counts nothing.
 
-    levels: a row of StepPlan.levels, by which the sum gets another level in each frame and channel.
+    levels: a row of StepPlan.level_corrections, by which the sum gets another level.
     """
     parts = [np.float32(f) * term for f, term in zip(factors, terms, strict=True) if term is not None]
     total = sum(parts[1:], parts[0])

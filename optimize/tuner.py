@@ -10,15 +10,17 @@ from typing import Protocol
 
 import numpy as np
 
+from generators.schedule import Grid
 from optimize.goal import Goal, Judged
+from optimize.jump_tables import jump_errors, shallow_errors, weigh_kept
 from optimize.planner import Costs, Plan, Tables, front, seconds_of
 from optimize.recipe import Recipe, parse_recipe
 from optimize.step_plan import StepPlan
-from optimize.trajectory import Gram, jump_errors, shallow_errors, weigh_kept
+from optimize.trajectory import Gram
 
 Say = Callable[[str], None]
-# What a kept difference adds to a jump's error, see trajectory.weigh_kept. With 8, predicted errors of twelve
-# plans correlated by 0.95 with the PSNR of real runs, with 0 by 0.55; the others give second opinions.
+# What a kept difference adds to a jump's error, see jump_tables.weigh_kept. With 8, predicted errors of
+# twelve plans correlated by 0.95 with the PSNR of real runs, with 0 by 0.55; the others give second opinions.
 KEPT = (8.0, 2.0, 32.0)
 PATIENCE = 3  # plans of a front that fail before it is left
 
@@ -30,13 +32,10 @@ class TuningError(RuntimeError):
 class Bench(Protocol):
     """What runs things for the tuner: pipeline.tuning has it."""
 
-    def capture(self, say: Say) -> Gram:
-        """Inner products of the base runs."""
-        ...
+    grid: Grid  # the base model's
 
-    @property
-    def gains(self) -> np.ndarray:
-        """As planner.Tables has them."""
+    def capture(self, say: Say) -> list[Gram]:
+        """Inner products of the base runs, of each video."""
         ...
 
     def costs(self, recipe: Recipe, say: Say) -> Costs:
@@ -50,16 +49,16 @@ class Bench(Protocol):
     def run(
         self, recipe: Recipe, say: Say, enough: Callable[[Sequence[Judged]], bool]
     ) -> tuple[Recipe, list[Judged]]:
-        """The recipe with fitted jumps, and its videos judged: each as by jumps fitted to the others.
+        """The recipe with fitted corrections, and its videos judged: each as by rows fitted to the others.
 
-        A recipe that has its jumps is run with these. Videos behind which enough() is true are left out.
+        A recipe that is fitted is run as it is. Videos behind which enough() is true are left out.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One real run: the recipe as it ran with its fitted jumps, the videos, and whether they were accepted.
+    """One real run: the recipe as it ran, fitted, the videos, and whether they were accepted.
 
     seconds: predicted, of the denoiser on all tuning videos. margin: as Goal.margin, None if a video fails.
     """
@@ -98,14 +97,16 @@ class Tuner:
 
         The recipes are taken from the fastest on. One that has a step plan, as of an earlier search, is tried
         with that first: what cannot be faster need not be run. What is best at last is run once more, as it
-        will be run by others, with its jumps as they are. TuningError: nothing is accepted, or fails then.
+        will be run by others, with its corrections as they are. TuningError: nothing is accepted, or fails
+        then.
         """
-        gram = self._bench.capture(self._say)
-        full, cheap = jump_errors(gram)
-        errors = {"C": cheap, **({"H": shallow_errors(gram)} if gram.shallow else {})}
+        grams, grid = self._bench.capture(self._say), self._bench.grid
+        full, cheap = jump_errors(grams, grid)
+        errors = {"C": cheap, **({"H": shallow_errors(grams, grid)} if grams[0].shallow else {})}
+        gains = getattr(grid, "gains", np.ones(grid.steps + 1))
         tables = [
             Tables(full, {name: weigh_kept(full, each, weight) for name, each in errors.items()},
-                   self._bench.gains) for weight in KEPT
+                   gains) for weight in KEPT
         ]  # fmt: skip
         earlier = {replace(recipe, steps=None): recipe.steps for recipe in recipes}
         costs = {recipe: self._costs(recipe) for recipe in earlier}
@@ -163,7 +164,7 @@ class Tuner:
         return self.trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
 
     def _try_earlier(self, recipe: Recipe, steps: StepPlan, costs: Costs) -> None:
-        """Jumps and bounds are fitted again; they may be of other videos or weights."""
+        """Corrections and guard are fitted again; they may be of other videos or weights."""
         known = replace(recipe, steps=StepPlan(steps.actions, overlaps=steps.overlaps))
         self.trial(known, seconds_of(steps.actions, costs) * self._bench.windows(known))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.artifact import built_files, built_folder, fingerprint
-from engines.load import Choice, start_engines
+from engines.load import Choice, precisions_on, start_engines
 from engines.precision import choose_precisions
 from generators.contract import Engines, Generator, load_generator
 from optimize.recipe import BASELINE, Recipe
@@ -115,7 +115,7 @@ def start_maker(settings: Settings, say: Callable[[str], None]) -> Maker:
     generator = settings.load()
     choice = settings.choice(generator)
     backend, engines = start_engines(generator, choice, say)
-    ran_with = {"backend": backend, "precision": dict(choice.precisions), "device": settings.device}
+    ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}
     ran_with["built"] = built_files(engines)
     return Maker(generator, engines, settings.options, ran_with)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from engines.load import Choice
+from engines.load import Choice, precisions_on
 from engines.spec import EngineError, Model
 
 FILE = "submission.json"
@@ -46,13 +46,14 @@ def build_engines_once(
     from engines.tensorrt.engine import lacking
 
     with _alone(choice.folder):
-        missing = lacking(model, choice.precisions, choice.device, choice.folder)
+        precisions = precisions_on(choice.backend, choice)
+        missing = lacking(model, precisions, choice.device, choice.folder)
         if not missing:
             return
         say(f"first run: building {', '.join(missing)} for this GPU")
         command = [
             sys.executable, str(root / "build_trt.py"), "--generator", generator,
-            "--component", ",".join(missing), "--precision", _text(choice.precisions),
+            "--component", ",".join(missing), "--precision", _text(precisions),
         ]  # fmt: skip
         status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode
     if status:

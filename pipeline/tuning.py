@@ -14,10 +14,11 @@ from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from engines.spec import Engine
 from generators.contract import Generator, GeneratorError, offers_shallow
+from generators.schedule import Grid
 from generators.windows import Carry
-from optimize.fit import fit_jumps
+from optimize.fit import fit_plan
 from optimize.goal import Judged
-from optimize.guard import change, fit_guard
+from optimize.guard import fit_guard
 from optimize.planner import Costs
 from optimize.recipe import BASELINE, Recipe
 from optimize.step_plan import StepPlan, Walk
@@ -32,11 +33,11 @@ from pipeline.video import VideoReader, VideoWriter
 
 Judge = Callable[[Request, Path], Judged]
 ROOT = Path(__file__).parents[1]
-FILES = ("guard", "fit", "step_plan", "trajectory")
-CODE = [
-    *(ROOT / "optimize" / f"{name}.py" for name in FILES),
-    ROOT / "pipeline" / "sample.py",
-]  # decides how near a plan comes, beside the generator
+FILES = (
+    "optimize/fit.py", "optimize/guard.py", "optimize/step_plan.py", "optimize/trajectory.py",
+    "optimize/jump_tables.py", "generators/schedule.py", "pipeline/sample.py",
+)  # fmt: skip
+CODE = [ROOT / file for file in FILES]  # decides how near a plan comes, beside the generator
 GAPS = 3  # steps that features are kept for, at most: each is as large as the latents are small
 PROBES = 5  # evaluations that are timed; the least time counts, the rest is other programs' work
 
@@ -44,7 +45,7 @@ PROBES = 5  # evaluations that are timed; the least time counts, the rest is oth
 class Case:
     """One request to tune on. folder: its own; it gets the base run's latents, a file for each step.
 
-    After prepare(): constants, of its conditioning; changes, of each prediction since the one before.
+    constants: of its conditioning, after prepare().
     """
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
@@ -52,7 +53,7 @@ class Case:
         self.image = generator.fit(read_image(request.image, notes=[])[None])
         with VideoReader(request.video) as reader:
             self.frames, self.fps = sum(1 for _ in reader), reader.fps
-        self._predict, self.constants, self.changes = None, {}, []
+        self._predict, self.constants = None, {}
 
     def prepare(
         self,
@@ -65,17 +66,12 @@ class Case:
         with VideoReader(self.request.video) as reader:
             chunks = SkeletonChunks(reader, generator)
             self.constants = generator.condition(engines, chunks, self.image)
-        engine, self._before, self.changes = denoiser(engines, plan), None, []
+        engine = denoiser(engines, plan)
         self._predict = Predictor.of_clip(generator, engine, self.constants, self.frames, tick, plan)
 
     def predict(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The blended conditional prediction, and at F the unconditional one."""
-        made = self._predict(latents, step, action)
-        if made:
-            axis, before = self._generator.frame_axis, self._before
-            self.changes.append(0.0 if before is None else change(made[0], before, axis))
-            self._before = made[0]
-        return made
+        return self._predict(latents, step, action)
 
     @property
     def guidance(self) -> float | np.ndarray:
@@ -103,19 +99,26 @@ class Case:
             np.save(self._file(step), walk.latents)
             for before in list(features):
                 self._predict.features = features[before]
-                made = self.predict(walk.latents, step, "H")
-                shallow[step, before] = made[0], made[0] - made[-1]
+                shallow[step, before] = self._guided(*self.predict(walk.latents, step, "H"))
             conditional, *unconditional = self.predict(walk.latents, step, "F")
             if gaps:
                 features[step] = self._predict.features
                 features.pop(step - gaps, None)
-            difference = conditional - unconditional[0] if unconditional else np.zeros_like(conditional)
-            for part, array in zip(kept, (walk.latents, conditional, difference), strict=True):
+            made = walk.latents, *self._guided(conditional, *unconditional)
+            for part, array in zip(kept, made, strict=True):
                 part.append(array)
             walk.advance(step, conditional, *unconditional)
         np.save(self._file(generator.grid.steps), walk.latents)
         kept[0].append(walk.latents)
         return Gram.of(*kept, shallow)
+
+    def _guided(
+        self, conditional: np.ndarray, unconditional: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The conditional prediction, and the guided difference; zeros where guidance cancels a branch."""
+        if unconditional is None:
+            return conditional, np.zeros_like(conditional)
+        return conditional, (self.guidance - 1) * (conditional - unconditional)
 
     def _file(self, step: int) -> Path:
         return self.folder / f"latents-{step:03}.npy"
@@ -152,11 +155,11 @@ class Workbench:
         cases, code = [case.folder.name for case in self.cases], fingerprint(CODE)
         return key({"device": self._device, "cases": cases, "lossless": self._lossless, "code": code})
 
-    def capture(self, say: Callable[[str], None]) -> Gram:
+    def capture(self, say: Callable[[str], None]) -> list[Gram]:
         """The base runs of all cases, by torch in fp32, and their inner products; kept for the next time."""
-        total, engines = None, None
+        grams, engines = [], None
         for number, case in enumerate(self.cases, 1):
-            saved = case.folder / "gram.npz"
+            saved = case.folder / "products.npz"
             if saved.is_file():
                 gram = Gram.load(saved)
             else:
@@ -166,8 +169,8 @@ class Workbench:
                     progress.total = evaluations(self.generator, case.frames)
                     gram = case.capture(GAPS if self._shallow else 0)
                 gram.save(saved)
-            total = gram if total is None else total + gram
-        return total
+            grams.append(gram)
+        return grams
 
     def costs(self, recipe: Recipe, say: Callable[[str], None]) -> Costs:
         """Seconds of the recipe's engines: an evaluated step of a window in full, and by cheaper actions."""
@@ -183,9 +186,9 @@ class Workbench:
         return Costs(taken.pop("F") / windows, {name: each / windows for name, each in taken.items()})
 
     @property
-    def gains(self) -> np.ndarray:
-        """As the generator's grid has them; ones without."""
-        return getattr(self.generator.grid, "gains", np.ones(self.generator.grid.steps + 1))
+    def grid(self) -> Grid:
+        """The base model's."""
+        return self.generator.grid
 
     @property
     def _shallow(self) -> StepPlan | None:
@@ -205,7 +208,7 @@ class Workbench:
         say: Callable[[str], None],
         enough: Callable[[Sequence[Judged]], bool] = lambda videos: False,
     ) -> tuple[Recipe, list[Judged]]:
-        """Make and judge each case's video; a step plan without jumps is fitted first, and returned so.
+        """Make and judge each case's video; a step plan that is not fitted is so first, and returned.
 
         Then each video is what the plan fitted to the other cases makes, see optimize.fit. When enough() is
         true of the videos so far, the others are left out, and the next time this case is the first.
@@ -214,13 +217,14 @@ class Workbench:
         plan = recipe.steps or base_plan(generator)
         for case in self.cases:
             case.prepare(generator, engines, lambda: None, plan)
-        total = len(plan.evaluated) * len(self.cases)
+        fit = recipe.steps is not None and not plan.guard
+        total = len(plan.evaluated) * len(self.cases) * (1 + (fit and plan.cheaper))
         with Progress(f"run {recipe.name}", total) as progress:
-            if recipe.steps and not plan.jumps:
-                plan, ends = fit_jumps(plan, self.cases, progress.tick, generator.frame_axis)
-                seen = [case.constants for case in self.cases], [case.changes for case in self.cases]
-                guard = fit_guard(*seen, generator.frame_axis, generator.per_frame)
-                recipe = replace(recipe, steps=replace(plan, guard=guard))
+            if fit:
+                fitted = fit_plan(plan, self.cases, generator.grid, progress.tick, generator.frame_axis)
+                constants = [case.constants for case in self.cases]
+                guard = fit_guard(constants, fitted.changes, generator.frame_axis, generator.per_frame)
+                recipe, ends = replace(recipe, steps=replace(fitted.plan, guard=guard)), fitted.ends
             else:
                 ends = [self._walk(case, plan, generator, progress.tick) for case in self.cases]
         videos = []

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError, OutputError, ProgramKilled, check_file
-from pipeline.ffmpeg import Ffmpeg, evenly_spaced, strict_input, tick, timestamps
+from pipeline.ffmpeg import Ffmpeg, evenly_spaced, rgb_output, strict_input, tick, timestamps
 from pipeline.mp4 import check_whole, frames_in_header
 from pipeline.picture import read_image
 from pipeline.writer import VideoWriter
@@ -63,6 +63,20 @@ class Clip:
     fps: Fraction
     notes: tuple[str, ...] = ()
 
+    @property
+    def width(self) -> int:
+        """Of a frame, in pixels."""
+        return self.frames.shape[2]
+
+    @property
+    def height(self) -> int:
+        """Of a frame, in pixels."""
+        return self.frames.shape[1]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Frame by frame, as a VideoReader."""
+        return iter(self.frames)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -75,8 +89,7 @@ class Form:
     @classmethod
     def of(cls, clip: Clip) -> Form:
         """A clip's."""
-        count, height, width, _ = clip.frames.shape
-        return cls(count, clip.fps, (width, height))
+        return cls(len(clip.frames), clip.fps, (clip.width, clip.height))
 
 
 def _rate(times: list[int], unit: Fraction, nominal: Fraction) -> tuple[Fraction, bool]:
@@ -194,9 +207,8 @@ class VideoReader:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Decode from the first frame on; each array is new and belongs to the caller."""
         self.close()
-        # -s holds the size when a stream changes it midway, also in older versions of ffmpeg.
-        raw = ["-fps_mode", "passthrough", "-s", f"{self.width}x{self.height}", "-pix_fmt", "rgb24"]
-        arguments = [*strict_input(self.path), "-map", "0:V:0", *raw, "-f", "rawvideo", "pipe:1"]
+        raw = ["-fps_mode", "passthrough", *rgb_output(self.width, self.height)]
+        arguments = [*strict_input(self.path), "-map", "0:V:0", *raw, "pipe:1"]
         child = self._child = Ffmpeg(arguments, self._stall_seconds, stdout=subprocess.PIPE)
         count = 0
         try:

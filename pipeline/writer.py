@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import OutputError, ProgramKilled
-from pipeline.ffmpeg import Ffmpeg, evenly_spaced, strict_input, tick, timestamps
+from pipeline.ffmpeg import EXACT, Ffmpeg, evenly_spaced, strict_input, tick, timestamps
 
 STALL_SECONDS = 120.0  # without taking a frame, and for the rest after the last one
 ENCODER_THREADS = 8  # fixed, whatever the machine: x264's bytes depend on the number of threads
 QUEUED_FRAMES = 8
 # Primaries and transfer are set on the frames too: ffmpeg 9 drops these two options otherwise.
 TAGS = "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
-SCALE = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bitexact"
+SCALE = f"scale=out_color_matrix=bt709:out_range=tv:{EXACT}"
 BT709 = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
 UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}\.tmp-\d+\.\w{3}")  # names of VideoWriter's temporary files
 REPEATABLE = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # no versions, no dates

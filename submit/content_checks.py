@@ -84,7 +84,8 @@ def engines_fit(submission: Submission) -> Iterator[str]:
         return
     seconds = 0.0
     for component, precision in submission.precisions.items():
-        graph = Label(component, onnx_precision(backend, precision), ".onnx")
+        precision = onnx_precision(backend, precision)
+        graph = Label(component, precision, ".onnx")
         try:
             found = find(folder, graph, {}, PACK)
         except EngineError as error:

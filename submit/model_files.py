@@ -9,6 +9,7 @@ from pathlib import Path
 from engines.artifact import Artifact, Label, find
 from engines.onnx_artifact import find_onnx
 from engines.openvino_engine import ARTIFACT
+from engines.precision import NATIVE
 from engines.spec import EngineError, Model
 from engines.tensorrt.artifact import SUFFIX
 from pipeline.exit_code import Exit
@@ -49,7 +50,8 @@ def model_files(
         return found  # weights are sources: submit/pack.py has them
     where = f"{BUILT}/{model.name}"
     for component, precision in precisions.items():
-        graph = find_onnx(folder, model, component, onnx_precision(backend, precision))
+        precision = onnx_precision(backend, precision)
+        graph = find_onnx(folder, model, component, precision)
         found.add(graph, where)
         if backend != "tensorrt":
             continue
@@ -73,6 +75,7 @@ def model_files(
 
 def onnx_precision(backend: str, precision: str) -> str:
     """The precision of the graph that a backend starts from."""
+    precision = "fp32" if precision == NATIVE else precision  # and bf16 starts from that graph too
     return ARTIFACT.get(precision, precision) if backend == "openvino" else precision
 
 

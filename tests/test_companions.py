@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bench.boxes import Boxes, find_boxes
-from bench.companions import companions
+from bench.companions import Companions
 from generators.presenter.evaluate import hand_and_face_boxes, held_out
 from generators.presenter.render.clip import HEIGHT, WIDTH
 from pipeline.video import read
@@ -18,8 +18,15 @@ def clip():
     return held_out(3, 24).truth
 
 
+def companions(reference, candidate, boxes=None):
+    watched = Companions()
+    for wanted, found in zip(reference, candidate, strict=True):
+        watched.update(wanted, found, boxes)
+    return watched.summary()
+
+
 def of(reference, candidate, boxes=None):
-    return companions(reference, np.ascontiguousarray(candidate), boxes)[0]
+    return companions(reference, candidate, boxes)[0]
 
 
 def test_a_copy_has_no_error_and_nothing_to_report(clip):
@@ -86,8 +93,8 @@ def test_blur_and_noise_change_sharpness_in_opposite_directions(clip):
 
 
 def test_boxes_have_figures_of_their_own(clip):
-    hands, face = np.zeros(clip.shape[:3], bool), np.zeros(clip.shape[:3], bool)
-    hands[:, 10:20, 10:20] = True
+    hands, face = np.zeros(clip.shape[1:3], bool), np.zeros(clip.shape[1:3], bool)
+    hands[10:20, 10:20] = True
     reference = clip // 2
     candidate = reference.copy()
     candidate[:, 10:20, 10:20] += 5
@@ -102,22 +109,33 @@ def test_short_clips_have_what_can_be_measured(clip, frames):
     assert metrics["psnr"] > 5 and metrics["motion_correlation"] is None and metrics["lag"] == 0
 
 
+def test_boxes_that_lack_in_one_frame_give_no_figures(clip):
+    boxes, watched = find_boxes(np.zeros((64, 48, 3), np.uint8), (WIDTH, HEIGHT)), Companions()
+    for each in (boxes, None, boxes):
+        watched.update(clip[0], clip[1], each)
+    assert not [name for name in watched.summary()[0] if name.endswith(("_hands", "_face"))]
+    assert "psnr_face" in of(clip, clip, boxes)
+
+
 def test_other_shapes_are_refused(clip):
     with pytest.raises(ValueError, match="cannot be compared"):
-        companions(clip, clip[:-1])
+        companions(clip, clip[:, 1:])
 
 
 def test_hands_and_face_are_found_in_an_encoded_skeleton_video(tmp_path):
     for number in range(4):
         item = held_out(number, 12)
         skeletons = read(write(tmp_path / f"{number}.mp4", item.skeletons)).frames
-        found, (hands, face) = find_boxes(skeletons, (WIDTH, HEIGHT)), hand_and_face_boxes(item)
-        covered = (found.hands & hands).sum() / hands.sum()
-        assert covered > 0.6 and (found.hands & ~hands).sum() < 0.3 * hands.sum()
-        assert (found.face & face).sum() > 0.95 * face.sum()  # the renderer's box ends at the eyes' height
-        assert found.face.sum() < 0.2 * found.face.size
+        hands, face = hand_and_face_boxes(item)
+        boxes = [find_boxes(each, (WIDTH, HEIGHT)) for each in skeletons]
+        found_hands = np.stack([each.hands for each in boxes])
+        found_face = np.stack([each.face for each in boxes])
+        covered = (found_hands & hands).sum() / hands.sum()
+        assert covered > 0.6 and (found_hands & ~hands).sum() < 0.3 * hands.sum()
+        assert (found_face & face).sum() > 0.95 * face.sum()  # the renderer's box ends at the eyes' height
+        assert found_face.sum() < 0.2 * found_face.size
 
 
 def test_a_video_without_key_points_has_no_boxes():
-    found = find_boxes(np.full((2, 64, 48, 3), 90, np.uint8), (48, 64))
+    found = find_boxes(np.full((64, 48, 3), 90, np.uint8), (48, 64))
     assert not found.hands.any() and not found.face.any()

@@ -1,7 +1,10 @@
 """Judging folders: every video gets a verdict, and what could not be evaluated is never a pass."""
 
 import json
+import tracemalloc
+from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,14 +58,18 @@ def test_equal_videos_pass_and_are_plain_json(judge, folders):
 
 
 def test_vmaf_is_told_and_judges_nothing(judge, folders, monkeypatch):
-    monkeypatch.setattr(module, "vmaf", lambda reference, candidate, forms: 3.0)
+    monkeypatch.setattr(module, "vmaf", lambda *about: 3.0)
     assert [(each["metrics"]["vmaf"], each["passes"]) for each in judged(judge, folders)] == [(3.0, True)] * 2
 
-    def fail(reference, candidate, forms):
+    def fail(*about):
         raise VmafError("no way")
 
     monkeypatch.setattr(module, "vmaf", fail)
+    write(folders.candidate / "a.mp4", picture_frames(5, 96, 64))
+    write(folders.candidate / "b.mp4", picture_frames(6, 98, 64))
+    assert [each["metrics"]["vmaf"] for each in judged(judge, folders)] == [None, None]
     said = []
+    folders = replace(folders, candidate=folders.reference)
     comparisons = judge_folder(judge, folders, said.append)
     assert all(each["passes"] and each["metrics"]["vmaf"] is None for each in comparisons)
     assert said[0] == "a: VMAF could not be measured: no way"
@@ -90,8 +97,29 @@ def test_other_counts_rates_and_sizes_fail_their_checks_and_are_still_measured(j
     assert not small["passes"] and small["metrics"] == {} and small["cosine"]["grid"]["value"] > 0.9
 
 
+def test_memory_does_not_grow_with_the_clip(judge, tmp_path):
+    peaks = []
+    for count in (30, 120):
+        video = write(tmp_path / f"{count}.mp4", picture_frames(30, 192, 128) * (count // 30))
+        tracemalloc.start()
+        assert judge.compare_files(video, video, video)["passes"]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 3 * 192 * 128 * 3  # of 90 frames more, in each of three videos
+
+
+def test_a_damaged_end_of_the_longer_video_or_of_the_skeleton_is_still_an_error(judge, tmp_path):
+    frames = [np.random.default_rng(i).integers(0, 256, (64, 96, 3), np.uint8) for i in range(24)]
+    short = write(tmp_path / "short.mkv", frames[:6])
+    cut = write(tmp_path / "cut.mkv", frames)
+    cut.write_bytes(cut.read_bytes()[:-9000])
+    for videos in ((cut, short), (short, cut), (short, short, cut)):
+        with pytest.raises(InputError, match="damaged or truncated"):
+            judge.compare_files(*videos)
+
+
 def test_a_feature_that_is_not_finite_is_no_pass(judge, monkeypatch):
-    monkeypatch.setattr(judge.extractors[0], "cosine", lambda *clips: Cosine(float("nan"), [float("nan")]))
+    monkeypatch.setattr(judge.extractors[0], "between", lambda *both: Cosine(float("nan"), [float("nan")]))
     found = judge.compare(*[clip(picture_frames(3, 96, 64))] * 2)
     assert found["cosine"]["grid"]["value"] is None and not found["passes"]
     assert found["checks"][0]["value"] == "not finite"
@@ -99,13 +127,9 @@ def test_a_feature_that_is_not_finite_is_no_pass(judge, monkeypatch):
 
 
 def test_the_gate_of_the_least_extractor_decides(judge):
-    class Low:
-        name = "low"
-
-        def cosine(self, reference, candidate):
-            return Cosine(0.9, [0.9])
-
-    found = Judge([*judge.extractors, Low()]).compare(*[clip(picture_frames(3, 96, 64))] * 2)
+    low = SimpleNamespace(update=lambda *frames: None, summary=lambda: Cosine(0.9, [0.9]))
+    extractor = SimpleNamespace(name="low", pair=lambda: low)
+    found = Judge([*judge.extractors, extractor]).compare(*[clip(picture_frames(3, 96, 64))] * 2)
     assert not found["passes"] and least_similarity([{**found, "status": "judged"}]) == 0.9
     assert [check["passes"] for check in found["checks"][:2]] == [True, False]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines import load
-from engines.load import AUTOMATIC, BACKENDS, Choice, start_engines
+from engines.load import AUTOMATIC, BACKENDS, Choice, precisions_on, start_engines
 from engines.null_engine import NullEngine
 from engines.precision import PRECISIONS, PrecisionError, choose_precisions
 from engines.spec import Cadence, ComponentSpec, EngineError, Range, TensorSpec
@@ -34,7 +34,7 @@ def test_a_precision_for_all_then_exceptions(text, expected):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("fp17", "unknown precision 'fp17'; did you mean 'fp16'?"),
-    ("zzz", f"unknown precision 'zzz'; known: {', '.join(PRECISIONS)}"),
+    ("zzz", f"unknown precision 'zzz'; known: {', '.join(PRECISIONS)}, native"),
     ("", "unknown precision ''"),
     ("fp16,denoiser=int8", "unknown component 'denoiser'; did you mean 'denoise'?"),
     ("denoise=int8", "gives encode, decode none; begin with one for all"),
@@ -99,6 +99,30 @@ def test_a_backend_asked_for_by_name_never_falls_back(monkeypatch):
     with pytest.raises(EngineError, match="^no GPU$"):
         choose(monkeypatch, modules, "tensorrt")
     assert modules["torch"].started == []
+
+
+@pytest.mark.parametrize(("has_bf16", "expected"), [
+    (lambda device: device == "cpu", "bf16"), (lambda device: device != "cpu", "fp32"), (None, "fp32"),
+])
+def test_native_is_bf16_where_the_backend_has_it_and_fp32_elsewhere(monkeypatch, has_bf16, expected):
+    asked = []
+    module = backend()
+    module.start = lambda model, component, precision, device, folder: (
+        asked.append(precision) or NullEngine(model.components[component])
+    )
+    if has_bf16:
+        module.has_bf16 = has_bf16
+    monkeypatch.setattr(load, "backend_module", lambda name: module)
+    choice = Choice("openvino", {"a": "native", "b": "fp16"}, "cpu", Path("built"))
+    start_engines(MODEL, choice, print)
+    assert asked == [expected, "fp16"]
+    assert precisions_on("openvino", choice) == {"a": expected, "b": "fp16"}
+
+
+def test_native_is_for_runs_and_never_the_precision_of_a_file():
+    assert choose_precisions("native", ["denoise"]) == {"denoise": "native"}
+    with pytest.raises(PrecisionError, match="unknown precision 'native'"):
+        choose_precisions("native", ["denoise"], to_run=False)
 
 
 def doctor(*arguments):

@@ -163,7 +163,7 @@ def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path):
 
 def test_shipped_recipes_load_and_suit_the_bundled_generator():
     recipes = {path.stem: load_recipe(path) for path in SHIPPED}
-    assert {"baseline", "cpu-bf16", "gpu-fp16"} <= recipes.keys()
+    assert {"baseline", "cpu", "gpu-fp16"} <= recipes.keys()
     assert [name for name, recipe in recipes.items() if recipe.is_baseline] == ["baseline"]
     for recipe in recipes.values():
         choose_precisions(recipe.precision, load_generator("presenter").components)

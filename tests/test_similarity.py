@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import similarity
+from bench import similarity, watch
 from bench.similarity import Cosine, ExtractorError, load_extractor
 from tests.extractors import picture, write_extractor
 
@@ -115,6 +115,6 @@ def test_padding_keeps_the_whole_picture_and_its_proportions(folder):
     write_extractor(folder, fit="pad", resize="bicubic")
     spec = load_extractor("grid").spec
     wide = np.full((48, 64, 3), 200, np.uint8)
-    fitted = similarity._fitted(wide, spec)
+    fitted = watch.fitted(wide, spec)
     assert fitted.shape == (48, 32, 3)
     assert (fitted[:12] == 0).all() and (fitted[12:36] == 200).all() and (fitted[36:] == 0).all()

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import onnx
 import pytest
+import torch
 
+from bench import similarity
 from bench.defects import Scene, encoded_again, levels
-from bench.similarity import EXTRACTORS, load_extractor
-from bench.stfn import StfnSize
-from bench.stfn_training import HARMFUL, make_batch, make_scene, train
+from bench.similarity import EXTRACTORS, Extractor, load_extractor
+from bench.stfn import HEIGHT, WIDTH, Stfn, StfnSize
+from bench.stfn_training import HARMFUL, export, make_batch, make_scene, train
 
 SEEDS = (520_000, 520_001, 520_002)
 # A shift by a pixel stays above the gate in some clips (0.974), and three levels more were not trained for;
@@ -48,6 +50,19 @@ def test_a_visible_defect_falls_below_the_gate(stfn, scenes, defect):
         assert stfn.cosine(scene.frames, np.ascontiguousarray(defect.change(scene))).value < 0.97
 
 
+@pytest.mark.parametrize("frames", [16, 17, 40])
+def test_a_clip_taken_in_parts_has_the_features_of_the_whole(frames, tmp_path):
+    torch.manual_seed(0)
+    network = Stfn(TINY).eval()
+    clip = np.random.default_rng(0).integers(0, 256, (frames, HEIGHT, WIDTH, 3), np.uint8)
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(clip))
+    spec = similarity._read_spec(export(network, tmp_path))
+    found = Extractor(spec, tmp_path / spec.onnx).features(clip)
+    assert np.abs(found[0] - wanted[0][0].numpy()).max() < 1e-5
+    assert np.abs(found[1] - wanted[1].numpy()).max() < 1e-5
+
+
 @pytest.mark.parametrize("frames", [1, 2, 7, 60])
 def test_any_number_of_frames_works(stfn, frames):
     clip = make_scene(530_000, 0.0, frames).frames
@@ -55,11 +70,12 @@ def test_any_number_of_frames_works(stfn, frames):
     assert cosine.value == pytest.approx(1, abs=1e-6) and len(cosine.frames) == max(2, frames)
 
 
-def test_the_bundled_graph_is_small_and_tells_nothing_of_the_machine_that_made_it():
-    path = EXTRACTORS / "stfn.onnx"
-    graph = onnx.load(path).graph
-    assert sum(int(np.prod(weight.dims)) for weight in graph.initializer) < 3e6
-    assert b"/home" not in path.read_bytes() and not any(node.metadata_props for node in graph.node)
+def test_the_bundled_graphs_are_small_and_tell_nothing_of_the_machine_that_made_it():
+    paths = [EXTRACTORS / "stfn.onnx", EXTRACTORS / "stfn-pool.onnx"]
+    graphs = [onnx.load(path).graph for path in paths]
+    assert sum(int(np.prod(weight.dims)) for graph in graphs for weight in graph.initializer) < 3e6
+    for path, graph in zip(paths, graphs, strict=True):
+        assert b"/home" not in path.read_bytes() and not any(node.metadata_props for node in graph.node)
 
 
 def test_a_batch_is_a_function_of_its_number():

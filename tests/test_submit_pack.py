@@ -117,9 +117,10 @@ def test_where_weights_are_missing_a_graph_is_not_held_against_them(tmp_path):
     assert presenter.sources and fingerprint(presenter.sources) is None
 
 
-def test_graphs_that_are_missing_are_named_with_the_command(tiny_file, tmp_path):
-    with pytest.raises(EngineError, match="no encode-fp16.onnx in .*run: python export_onnx.py"):
-        pack_tiny(tiny_file, tmp_path / "a.zip", Recipe("x", backend="openvino", precision="fp16"))
+@pytest.mark.parametrize(("precision", "graph"), [("fp16", "fp16"), ("native", "fp32"), ("bf16", "fp32")])
+def test_graphs_that_are_missing_are_named_with_the_command(tiny_file, tmp_path, precision, graph):
+    with pytest.raises(EngineError, match=f"no encode-{graph}.onnx in .*run: python export_onnx.py"):
+        pack_tiny(tiny_file, tmp_path / "a.zip", Recipe("x", backend="openvino", precision=precision))
     assert not (tmp_path / "a.zip").exists()
 
 

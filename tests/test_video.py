@@ -79,6 +79,20 @@ def test_colours_follow_the_tag_and_untagged_means_bt601(tmp_path):
     assert read(tmp_path / "tagged.mp4").frames[0, 0, 0, 1] > 15
 
 
+@pytest.mark.parametrize("kind", ["flat", "ramp"])
+def test_written_frames_are_read_without_a_bias(tmp_path, kind):
+    y, x = np.mgrid[:96, :64]
+    if kind == "ramp":
+        frames = [np.stack([x * 4, y * 8 // 3, (x + y) * 255 // 158], -1).astype(np.uint8)] * 3
+    else:
+        colours = np.random.default_rng(0).integers(0, 256, (24, 3), np.uint8)
+        frames = [np.broadcast_to(colour, (96, 64, 3)).copy() for colour in colours]
+    error = read(write(tmp_path / "it.mp4", frames)).frames.astype(float) - np.stack(frames)
+    assert np.abs(error.mean((0, 1, 2))).max() < 0.25  # 0.9 to 1.6 with ffmpeg's fast conversion
+    if kind == "flat":
+        assert np.abs(error).max() <= 2 and (np.abs(error) <= 1).mean() > 0.95
+
+
 def test_second_iteration_starts_again(tmp_path):
     with VideoReader(make(tmp_path / "in.mp4")) as reader:
         first = next(iter(reader))

@@ -21,7 +21,8 @@ BLURRED = [cv2.GaussianBlur(frame, (0, 0), 2) for frame in FRAMES]
 
 
 def of(reference, candidate):
-    return vmaf(reference, candidate, tuple(Form.of(read(path)) for path in (reference, candidate)))
+    form = Form.of(read(reference))
+    return vmaf(reference, candidate, form.frames, form.size)
 
 
 @pytest.fixture
@@ -50,9 +51,7 @@ def test_colours_are_converted_alike_before_they_are_compared(tmp_path):
     assert of(one, other) > 98  # 96 where one of them is taken to BT.601
 
 
-def test_other_counts_other_sizes_and_small_pictures_have_none(reference, tmp_path):
-    assert of(reference, write(tmp_path / "short.mp4", FRAMES[1:])) is None
-    assert of(reference, write(tmp_path / "large.mp4", picture_frames(12, 98, 64))) is None
+def test_small_pictures_have_none(tmp_path):
     small = write(tmp_path / "small.mp4", picture_frames(3, SMALLEST - 2, 64))
     assert of(small, small) is None
 
@@ -65,7 +64,7 @@ def test_the_smallest_picture_has_one(tmp_path):
 
 def answer(tmp_path, monkeypatch, program):
     stand_in(tmp_path, monkeypatch, program)
-    return vmaf(tmp_path / "a.mp4", tmp_path / "b.mp4", (Form(2, Fraction(24), (64, 64)),) * 2)
+    return vmaf(tmp_path / "a.mp4", tmp_path / "b.mp4", 2, (64, 64))
 
 
 def test_an_ffmpeg_without_the_filter_has_none(tmp_path, monkeypatch):

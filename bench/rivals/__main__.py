@@ -41,7 +41,7 @@ from pipeline.run_folder import RunFolder, check_writable
 from pipeline.script import ending, run, say, show
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE, START = ROOT / "data" / "sample", ROOT / "optimize" / "recipes" / "cpu-bf16.toml"
+SAMPLE, START = ROOT / "data" / "sample", ROOT / "optimize" / "recipes" / "cpu.toml"
 
 
 def main() -> Exit:
@@ -199,7 +199,7 @@ def parse() -> argparse.Namespace:
         each.add_argument("--lossless", action="store_true", help="as infer.py takes it")
     for each in (search, tuner):
         each.add_argument("--level", choices=list(LEVELS), default="fast", help="what to keep to (fast)")
-    tuner.add_argument("--start", type=Path, default=START, help="recipe whose engines run (cpu-bf16.toml)")
+    tuner.add_argument("--start", type=Path, default=START, help="recipe whose engines run (cpu.toml)")
     tuner.add_argument("--seeds", type=int, default=1, help="races, each with a seed of its own (1)")
     search.add_argument("--most", type=int, default=MOST, help=f"settings to try ({MOST})")
     made.add_argument("--set", action="append", default=[], metavar="KNOB=NUMBER", help="again for each knob")
