@@ -93,7 +93,7 @@ def test_where_predictions_do_not_change_skipping_and_keeping_change_nothing(dri
 def test_levels_replace_what_a_jump_makes_of_each_frames_mean():
     start, flow = np.full((1, 2, 3, 1, 2), 4, np.float32), np.zeros((1, 2, 3, 1, 2), np.float32)
     start[..., 1], flow[..., 0] = 6, 1
-    walk = Walk(StepPlan("F", ((1, 2, 0, 0),), ((0, 10, 0, 0, 0.5, -0.5),)), FlowGrid(1), 1.0, start)
+    walk = Walk(StepPlan("F", ((1, 2, 0, 0),), (), ((0, 10, 0, 0, 0.5, -0.5),)), FlowGrid(1), 1.0, start)
     walk.advance(0, flow)
     # The jump alone gives 6 and 6, a level of 6; levels want 10 * 0.5 and what is added in each channel.
     assert walk.latents[0, :, 0, 0].tolist() == [[5.5, 5.5], [4.5, 4.5]]
@@ -133,12 +133,12 @@ def test_what_one_window_predicts_reaches_only_the_frames_that_it_covers(driftin
 @pytest.mark.parametrize(("arguments", "reason"), [
     (("",), "the first step must be F"), (("CS",), "the first step must be F"),
     (("FX",), "step 1 has the unknown action 'X'"), (("FS", ((1, 2, 3),)), "must be 1 rows of 4"),
-    (("FF", ((1, 2, 3, 4),)), "must be 2 rows of 4"),
+    (("FF", ((1, 2, 3, 4),)), "must be 2 rows of 4"), (("FF", (), (1,)), "must be 2 numbers"),
     (("F", ((1, 2, 3, float("inf")),)), "must be finite"),
-    (("FS", (), ((1, 2, 3, 4, 5),)), "levels: must be a row for each of jumps"),
-    (("F", ((1, 2, 3, 4),), ((1, 2, 3, 4),)), "levels: must be a row for each of jumps"),
-    (("FF", ((1, 2, 3, 4),) * 2, ((1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6))), "levels: must be a row"),
-    (("F", ((1, 2, 3, 4),), ((1, 2, 3, 4, float("nan")),)), "must be finite"),
+    (("FS", (), (), ((1, 2, 3, 4, 5),)), "levels: must be a row for each of jumps"),
+    (("F", ((1, 2, 3, 4),), (), ((1, 2, 3, 4),)), "levels: must be a row for each of jumps"),
+    (("FF", ((1, 2, 3, 4),) * 2, (), ((1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6))), "levels: must be a row"),
+    (("F", ((1, 2, 3, 4),), (), ((1, 2, 3, 4, float("nan")),)), "must be finite"),
 ])
 def test_a_plan_that_cannot_be_run_is_refused(arguments, reason):
     with pytest.raises(StepPlanError, match=reason):
