@@ -55,6 +55,8 @@ def tune_folder(
         f"Tuned for {workbench.generator.name} on {len(workbench.cases)} videos, "
         f"to similarity {goal.similarity:g} and PSNR {goal.psnr:g} dB, from {tuned.best.recipe.name}."
     )
+    for doubt in tuned.best.recipe.steps.guard.doubts if tuned.best.recipe.steps.guard else ():
+        say(f"{out}: note: {doubt}")
     with whole(out) as draft:
         draft.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")
     draw_trials(tuned, goal, folder / "trials.png")

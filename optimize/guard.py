@@ -17,9 +17,11 @@ PLACES = 3  # by as many, over height and width
 FRAMES = 24  # of a tuning clip that count, so that long clips do not count more
 STRETCH = 16  # frames whose mean counts: the worst stretch of a clip decides
 FEWEST = 0.02  # of a spread, in natural logarithms: what was alike in all tuning clips may differ by 2 %
-ROOM = 1.5  # times how far a tuning clip is from the others, root mean square
+ROOM = 1.45  # times how far a tuning clip is from the others, root mean square
 RISK = 0.1  # that a clip which is like the tuning clips changes more, at an evaluated step
 TINY = float(np.finfo(np.float32).tiny)
+ENOUGH = 5  # videos, of people and motions that differ
+ALIKE = 0.04  # mean spread of a constant's parts; the presenter's pose has 0.09, its reference 0.19
 SINGLE = 1.5  # times the change of the only clip that a plan was tuned on
 
 
@@ -58,6 +60,24 @@ class Guard:
         numbers = [*self.changes, *self.limits, *(n for row in self.means + self.spreads for n in row)]
         if not all(math.isfinite(n) for n in numbers) or any(s <= 0 for row in self.spreads for s in row):
             raise GuardError("spreads: must be above 0, and all numbers finite; tune again")
+
+    @property
+    def doubts(self) -> list[str]:
+        """In words, why the videos that were tuned on may say little of others; empty if nothing is known."""
+        found = []
+        if self.videos < ENOUGH:
+            found.append(
+                f"tuned on {self.videos} video{'s' * (self.videos > 1)}: with fewer than {ENOUGH} it is not "
+                "known how others differ, and the guard's limits are guesses; add other people and motions"
+            )
+        for name, spreads in zip(self.constants, self.spreads, strict=True):
+            mean = sum(spreads) / len(spreads)
+            if mean < ALIKE:
+                found.append(
+                    f"the tuning videos are alike in {name} (sizes of its parts differ by {mean:.1%}, less "
+                    f"than {ALIKE:.0%}): the guard will fire on most others; add videos that differ in it"
+                )
+        return found
 
     def unlike(
         self, constants: Mapping[str, np.ndarray], frame_axis: int, per_frame: Collection[str]
@@ -100,7 +120,7 @@ def fit_guard(
     names = [name for name, array in clips[0].items() if array.dtype.kind == "f" and array.ndim > 1]
     means, spreads, limits = [], [], []
     for name in names:
-        profiles = [_few(profile(clip[name], frame_axis if name in per_frame else None)) for clip in clips]
+        profiles = [profile(clip[name], frame_axis if name in per_frame else None) for clip in clips]
         mean, spread = _spread(profiles)
         means.append(_rounded(mean))
         spreads.append(_rounded(spread))
@@ -167,7 +187,7 @@ def _few(found: np.ndarray) -> np.ndarray:
 
 def _spread(profiles: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard deviations of the parts, these half way to the mean of all parts: clips are few."""
-    values = np.concatenate(profiles)
+    values = np.concatenate([_few(each) for each in profiles])
     power = values.var(0)
     return values.mean(0), np.maximum(np.sqrt((power + power.mean()) / 2), FEWEST)
 
