@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import __main__ as script
 from bench.gpu import command, run
+from bench.gpu.ceilings import stop_if_broken
 from bench.gpu.run import COMMANDS, ENTRIES, Entry, Place, Record, measure_entries
 from engines.spec import EngineError
 from pipeline.data import first_requests
@@ -83,6 +85,14 @@ def test_an_entry_that_is_named_is_measured_again_and_what_it_had_is_kept(run_ma
 def test_each_command_fits_into_its_time():
     for entries, seconds in COMMANDS.values():
         assert sum(each.seconds for each in entries) <= seconds
+
+
+def test_a_refusal_that_breaks_the_gpu_ends_the_process_and_another_does_not(monkeypatch):
+    refusal = RuntimeError("not while a stream is captured")
+    stop_if_broken(refusal)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(RuntimeError, match="captured"):  # there is no GPU here, so it does not answer
+        stop_if_broken(refusal)
 
 
 def test_without_a_gpu_it_is_status_4_and_a_wrong_entry_is_status_2(run_main, monkeypatch, tmp_path):

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import metadata
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.gpu.run import Emit, Place
-from engines.doctor import processor
+from engines.doctor import processor, version
 from generators.noise import CudaNormal
 
 MATRICES = 8192  # their width; smaller ones leave a large GPU idle
@@ -37,7 +36,7 @@ PACKAGES = ("torch", "triton", "diffusers", "transformers", "numpy", "onnxruntim
 
 def measure_machine(place: Place, emit: Emit) -> None:
     """Emit what is installed, the noise's error, and rates: operations or bytes a second, by what is done."""
-    emit("installed", {name: metadata.version(name) for name in PACKAGES if _has(name)})
+    emit("installed", {name: found for name in PACKAGES if (found := version(name))})
     emit("processor", f"{processor()}, {os.cpu_count()} cores")
     cuda = place.device == "cuda"
     emit("name", torch.cuda.get_device_name() if cuda else "a rehearsal on a processor")
@@ -85,16 +84,12 @@ def words_of(refusal: BaseException) -> str:
 
 
 def stop_if_broken(refusal: BaseException) -> None:
-    """Raise it again if the GPU was left such that nothing more can run in this process."""
-    if isinstance(refusal, getattr(torch, "AcceleratorError", ())):
-        raise refusal
-
-
-def _has(package: str) -> bool:
-    try:
-        return bool(metadata.version(package))
-    except metadata.PackageNotFoundError:
-        return False
+    """Raise it again if it has left the GPU such that nothing more can run in this process."""
+    if torch.cuda.is_available():
+        try:
+            torch.zeros(1, device="cuda").cpu()
+        except RuntimeError:
+            raise refusal from None
 
 
 def _copies(place: Place) -> Iterator[tuple[str, float, Callable]]:
@@ -107,9 +102,7 @@ def _copies(place: Place) -> Iterator[tuple[str, float, Callable]]:
         here = torch.ones(len(part), dtype=torch.uint8, pin_memory=pin)
         yield f"to the device, {name}", len(part), partial(part.copy_, here)
         yield f"from the device, {name}", len(part), partial(here.copy_, part)
-        yield f"from the device, fresh, {name}", len(part), lambda pin=pin: torch.empty(
-            len(part), dtype=torch.uint8, pin_memory=pin
-        ).copy_(part)
+    yield "from the device, into fresh pages", len(part), partial(part.to, "cpu", copy=True)
 
 
 def _products(place: Place) -> Iterator[tuple[str, float, Callable]]:

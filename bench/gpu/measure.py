@@ -87,6 +87,7 @@ def profiled(call: Call, device: str) -> dict:
         {"kernel": event.key[:NAME], "seconds": getattr(event, time_of) / 1e6 / CALLS,
          "launches": event.count / CALLS}
         for event in watching.key_averages()
+        if not cuda or event.device_type == torch.autograd.DeviceType.CUDA
     ]  # fmt: skip
     rows = sorted((row for row in rows if row["seconds"]), key=lambda row: -row["seconds"])
     busy = sum(row["seconds"] for row in rows)
