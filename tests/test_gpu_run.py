@@ -91,7 +91,10 @@ def test_a_refusal_that_breaks_the_gpu_ends_the_process_and_another_does_not(mon
     refusal = RuntimeError("not while a stream is captured")
     stop_if_broken(refusal)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(RuntimeError, match="captured"):  # there is no GPU here, so it does not answer
+    monkeypatch.setattr(torch, "zeros", lambda *given, **named: torch.ones(1))
+    stop_if_broken(refusal)
+    monkeypatch.setattr(torch, "zeros", lambda *given, **named: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="captured"):
         stop_if_broken(refusal)
 
 
