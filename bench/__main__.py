@@ -154,10 +154,9 @@ def run_backends(args: argparse.Namespace) -> Exit:
 def run_on_gpu(args: argparse.Namespace) -> Exit:
     """What is to be measured on a GPU."""
     try:
-        print(run_gpu(args))
+        return run_gpu(args, print)
     except ValueError as error:
         raise Misuse(str(error)) from error
-    return Exit.OK
 
 
 def read_json(path: Path) -> dict:
@@ -241,7 +240,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
     export.set_defaults(run_command=run_extractor_export)
     gpu = commands.add_parser(
-        "gpu", help="on a machine with a GPU: install, test, measure", description=ABOUT,
+        "gpu", help="on a machine with a GPU: test and measure", description=ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_gpu(gpu)
