@@ -40,7 +40,7 @@ from optimize.recipe import BASELINE, load_recipe
 from pipeline.data import find_requests, first_requests
 from pipeline.exit_code import Exit
 from pipeline.request import read_opening
-from pipeline.script import ending, run, say
+from pipeline.script import above_zero, ending, run, say
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
@@ -248,8 +248,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes or args.rivals):
         parser.error("give either --candidate, or --recipes and --rivals, one of them at least")
-    if getattr(args, "time_threshold", None) is not None and args.time_threshold <= 0:
-        parser.error(f"--time-threshold must be above 0 seconds, got {args.time_threshold}")
+    if args.run_command is run_judge and args.candidate and args.time_threshold is not None:
+        parser.error("--time-threshold goes with --recipes and --rivals: finished videos were not timed")
     return args
 
 
@@ -262,7 +262,7 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extractors", nargs="+", default=["stfn"], help="names or JSON files; the least counts (stfn)"
     )
-    parser.add_argument("--time-threshold", type=float, metavar="SECONDS", help="a video may take at most")
+    parser.add_argument("--time-threshold", type=above_zero, metavar="S", help="seconds a video may take")
     parser.add_argument("--rounds", type=int, default=3, help="of timing recipes (3)")
     parser.add_argument("--lossless", action="store_true", help="as infer.py made the reference with it")
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")

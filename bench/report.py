@@ -111,7 +111,22 @@ def _remarks(run: dict) -> Iterator[str]:
     """A recipe's note, and the requests of which it made no video, with the reasons."""
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
+    yield from _blind(run)
     yield from (f"{name} was not made: {why}" for name, why in (run.get("failed") or {}).items())
+
+
+def _blind(run: dict) -> Iterator[str]:
+    """What a reader that ignores tags sees of the worst video, if of any it is something else."""
+    found = {each["id"]: each["tag_blind"] for each in run["videos"] if each.get("tag_blind")}
+    if found:
+        worst = min(found, key=lambda name: min(value or 0 for value in found[name]["cosine"].values()))
+        seen, coded = found[worst], found[worst]["coded"]
+        cosine = _number(min(value or 0 for value in seen["cosine"].values()), 4)
+        yield (
+            f"{len(found)} of {len(run['videos'])} videos are coded otherwise than the reference ({worst}: "
+            f"{coded[1]}, not {coded[0]}); who ignores colour tags, as OpenCV 4 does, sees there similarity "
+            f"{cosine} and {_number(seen['psnr'], 1)} dB"
+        )
 
 
 def _words(text: str) -> str:
