@@ -23,6 +23,7 @@ from pathlib import Path
 from bench.backends import Clip, Way
 from bench.backends import compare as compare_ways
 from bench.backends import table as table_of_ways
+from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
 from bench.gpu.command import ABOUT, add_gpu, run_gpu
 from bench.judge import Folders, Judge, judge_folder
@@ -73,11 +74,13 @@ def run_judge(args: argparse.Namespace) -> Exit:
     skeletons = {request.id: request.video for request in find_requests(args.data).requests}
     reference = args.reference or args.data / "outputs"
     names = [extractor.name for extractor in judge.extractors]
-    question = Question(args.data, reference, names, args.time_threshold, args.rounds, load)
+    beside = {ANOTHER_SEED: args.other_seed, AGAIN: args.base_again}
+    beside = {name: folder for name, folder in beside.items() if folder}
+    question = Question(args.data, reference, names, args.time_threshold, args.rounds, load, beside)
 
     def entry(name: str, folder: Path, measured: dict | None = None) -> dict:
         say(f"judging {name}")
-        comparisons = judge_folder(judge, Folders(reference, folder, skeletons), say)
+        comparisons = judge_folder(judge, Folders(reference, folder, skeletons, beside), say)
         return run_entry(name, folder, comparisons, question, measured)
 
     if args.candidate is None:
@@ -259,6 +262,8 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rivals", type=Path, nargs="+", metavar="JSON", help="as their search wrote them")
     parser.add_argument("--data", type=Path, default=SAMPLE, help="data folder (the sample)")
     parser.add_argument("--reference", type=Path, help="the base model's videos (DATA/outputs)")
+    parser.add_argument("--other-seed", type=Path, help="the base model's videos of another seed: the scale")
+    parser.add_argument("--base-again", type=Path, help="the base model's videos made again: the noise floor")
     parser.add_argument(
         "--extractors", nargs="+", default=["stfn"], help="names or JSON files; the least counts (stfn)"
     )

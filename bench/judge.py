@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
+from bench.beside import ANOTHER_SEED, distance_of_files, nearer
 from bench.boxes import find_boxes
 from bench.checks import Check, form_checks, metric_checks
 from bench.companions import Companions
@@ -116,20 +117,36 @@ class Judge:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where references and candidates lie as <id>.mp4 (or another video), and skeleton videos by id."""
+    """Where references and candidates lie as <id>.mp4 (or another video), and skeleton videos by id.
+
+    beside: folders of the same videos made otherwise, whose distance from the reference is a scale: another
+    seed, the base again (bench/beside.py).
+    """
 
     reference: Path
     candidate: Path
     skeletons: Mapping[str, Path]
+    beside: Mapping[str, Path] = field(default_factory=dict)
 
 
 def judge_folder(judge: Judge, folders: Folders, say: Callable[[str], None]) -> list[dict]:
     """A comparison for every video of either folder; what cannot be compared is "failed" and does not pass.
 
-    InputError if one of the folders has no video.
+    InputError if one of the folders has no video, or one beside them lacks a reference's.
     """
     wanted, found = videos_in(folders.reference), videos_in(folders.candidate)
-    return [_judge_one(judge, name, folders, (wanted, found), say) for name in sorted(wanted | found)]
+    beside = {name: videos_in(folder) for name, folder in folders.beside.items()}
+    for name, others in beside.items():
+        if missing := sorted(wanted.keys() - others.keys()):
+            raise InputError(f"{folders.beside[name]}, {name}, lacks {', '.join(missing)}")
+    comparisons = []
+    for name in sorted(wanted | found):
+        line = _judge_one(judge, name, folders, (wanted, found), say)
+        if line["status"] == "judged":
+            _put_beside(line, wanted[name], {each: others[name] for each, others in beside.items()})
+        say(f"{name}: {'passes' if line['passes'] else '; '.join(reasons([line]))}")
+        comparisons.append(line)
+    return comparisons
 
 
 def videos_in(folder: Path) -> dict[str, Path]:
@@ -201,5 +218,13 @@ def _judge_one(
     except VmafError as error:
         line["metrics"]["vmaf"] = None
         say(f"{name}: VMAF could not be measured: {error}")
-    say(f"{name}: {'passes' if line['passes'] else '; '.join(reasons([line]))}")
     return line
+
+
+def _put_beside(line: dict, reference: Path, others: Mapping[str, Path]) -> None:
+    """Add the distances of other videos, and the check of another seed's. InputError."""
+    line["beside"] = {name: plain(distance_of_files(reference, path)) for name, path in others.items()}
+    if ANOTHER_SEED in others and line["metrics"].get("structure") is not None:
+        check = nearer(line["metrics"], line["beside"][ANOTHER_SEED])
+        line["checks"].append(asdict(check))
+        line["passes"] = line["passes"] and check.passes
