@@ -183,7 +183,7 @@ def _check_version(steps: object) -> None:
         if isinstance(steps, dict) and key in steps:
             raise RecipeError(
                 f"steps.{key}: an earlier version fitted this, and means something else by it; tune again "
-                "(tune.py --start takes this file too, once it is without jumps, levels and bounds)"
+                "(tune.py --start takes this file too, once it is without jumps and levels)"
             )
 
 

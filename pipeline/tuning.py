@@ -50,7 +50,7 @@ class Case:
     """
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
-        self.request, self.folder, self._generator = request, folder, generator
+        self.request, self.folder, self.generator = request, folder, generator
         self.image = generator.fit(read_image(request.image, notes=[])[None])
         with VideoReader(request.video) as reader:
             self.frames, self.fps = sum(1 for _ in reader), reader.fps
@@ -81,7 +81,7 @@ class Case:
 
     def noise(self) -> np.ndarray:
         """Where every run of this request begins."""
-        return self._generator.noise(self._predict.frames, self.request.seed)
+        return self.generator.noise(self._predict.frames, self.request.seed)
 
     def base(self, step: int) -> np.ndarray:
         """Latents of the base run before that step."""
@@ -92,7 +92,7 @@ class Case:
 
         gaps: how many steps back the features are from that shallow engines are measured with.
         """
-        generator, kept, features, shallow = self._generator, ([], [], []), {}, {}
+        generator, kept, features, shallow = self.generator, ([], [], []), {}, {}
         plan, axis = base_plan(generator), generator.frame_axis
         walk = Walk(plan, generator.grid, self.guidance, self.noise(), axis)
         self.folder.mkdir(parents=True, exist_ok=True)
