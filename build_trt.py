@@ -21,7 +21,7 @@ from generators.contract import load_generator
 from pipeline.exit_code import Exit
 from pipeline.export import select
 from pipeline.progress import Progress
-from pipeline.script import ending, run
+from pipeline.script import above_zero, ending, run
 
 GIB = 1 << 30
 
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
         help="fixed: the best sizes only; dynamic: all that the component allows (fixed)",
     )  # fmt: skip
     parser.add_argument("--level", type=int, default=3, help="the builder's effort, 0 to 5 (3)")
-    parser.add_argument("--memory-limit", type=float, metavar="GIB", help="GiB for kernels beside weights")
+    parser.add_argument("--memory-limit", type=above_zero, metavar="GIB", help="for kernels beside weights")
     parser.add_argument("--dry-run", action="store_true", help="say what would be built, and how large")
     return parser.parse_args()
 

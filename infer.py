@@ -22,6 +22,7 @@ from pathlib import Path
 from engines.load import BACKENDS
 from generators.weight_files import licences
 from optimize.recipe import BASELINE, Recipe, load_recipe
+from pipeline.base_colours import as_base_videos
 from pipeline.data import SEED, find_requests
 from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
@@ -81,10 +82,14 @@ def workers_of(args: argparse.Namespace, requests: int) -> list[str]:
 
 
 def chosen_recipe(args: argparse.Namespace) -> Recipe:
-    """The recipe asked for, or the baseline; --backend and --precision come before what it says."""
+    """The recipe asked for, or the baseline; --backend and --precision come before what it says.
+
+    Videos are written with its colours, or as those in DATA/outputs.
+    """
     recipe = load_recipe(args.recipe) if args.recipe else BASELINE
     asked = {name: getattr(args, name) for name in ("backend", "precision") if getattr(args, name)}
-    return replace(recipe, **asked)
+    recipe = replace(recipe, **asked)
+    return recipe if args.lossless else as_base_videos(recipe, args.data, say)
 
 
 def parse() -> argparse.Namespace:

@@ -23,6 +23,7 @@ from pathlib import Path
 from bench.backends import Clip, Way
 from bench.backends import compare as compare_ways
 from bench.backends import table as table_of_ways
+from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
 from bench.gpu.command import ABOUT, add_gpu, run_gpu
 from bench.judge import Folders, Judge, judge_folder
@@ -40,7 +41,7 @@ from optimize.recipe import BASELINE, load_recipe
 from pipeline.data import find_requests, first_requests
 from pipeline.exit_code import Exit
 from pipeline.request import read_opening
-from pipeline.script import ending, run, say
+from pipeline.script import above_zero, ending, run, say
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
@@ -73,11 +74,13 @@ def run_judge(args: argparse.Namespace) -> Exit:
     skeletons = {request.id: request.video for request in find_requests(args.data).requests}
     reference = args.reference or args.data / "outputs"
     names = [extractor.name for extractor in judge.extractors]
-    question = Question(args.data, reference, names, args.time_threshold, args.rounds, load)
+    beside = {ANOTHER_SEED: args.other_seed, AGAIN: args.base_again}
+    beside = {name: folder for name, folder in beside.items() if folder}
+    question = Question(args.data, reference, names, args.time_threshold, args.rounds, load, beside)
 
     def entry(name: str, folder: Path, measured: dict | None = None) -> dict:
         say(f"judging {name}")
-        comparisons = judge_folder(judge, Folders(reference, folder, skeletons), say)
+        comparisons = judge_folder(judge, Folders(reference, folder, skeletons, beside), say)
         return run_entry(name, folder, comparisons, question, measured)
 
     if args.candidate is None:
@@ -154,10 +157,9 @@ def run_backends(args: argparse.Namespace) -> Exit:
 def run_on_gpu(args: argparse.Namespace) -> Exit:
     """What is to be measured on a GPU."""
     try:
-        print(run_gpu(args))
+        return run_gpu(args, print)
     except ValueError as error:
         raise Misuse(str(error)) from error
-    return Exit.OK
 
 
 def read_json(path: Path) -> dict:
@@ -241,7 +243,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
     export.set_defaults(run_command=run_extractor_export)
     gpu = commands.add_parser(
-        "gpu", help="on a machine with a GPU: install, test, measure", description=ABOUT,
+        "gpu", help="on a machine with a GPU: test and measure", description=ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_gpu(gpu)
@@ -249,8 +251,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes or args.rivals):
         parser.error("give either --candidate, or --recipes and --rivals, one of them at least")
-    if getattr(args, "time_threshold", None) is not None and args.time_threshold <= 0:
-        parser.error(f"--time-threshold must be above 0 seconds, got {args.time_threshold}")
+    if args.run_command is run_judge and args.candidate and args.time_threshold is not None:
+        parser.error("--time-threshold goes with --recipes and --rivals: finished videos were not timed")
     return args
 
 
@@ -260,10 +262,12 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rivals", type=Path, nargs="+", metavar="JSON", help="as their search wrote them")
     parser.add_argument("--data", type=Path, default=SAMPLE, help="data folder (the sample)")
     parser.add_argument("--reference", type=Path, help="the base model's videos (DATA/outputs)")
+    parser.add_argument("--other-seed", type=Path, help="the base model's videos of another seed: the scale")
+    parser.add_argument("--base-again", type=Path, help="the base model's videos made again: the noise floor")
     parser.add_argument(
         "--extractors", nargs="+", default=["stfn"], help="names or JSON files; the least counts (stfn)"
     )
-    parser.add_argument("--time-threshold", type=float, metavar="SECONDS", help="a video may take at most")
+    parser.add_argument("--time-threshold", type=above_zero, metavar="S", help="seconds a video may take")
     parser.add_argument("--rounds", type=int, default=3, help="of timing recipes (3)")
     parser.add_argument("--lossless", action="store_true", help="as infer.py made the reference with it")
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")

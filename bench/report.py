@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from bench.beside import ANOTHER_SEED
 from bench.judge import plain
 from bench.levels import level_of
 from bench.playable import playable
@@ -22,6 +23,14 @@ POINTS = 120  # of a score curve
 FROM_FILES = " file: 'self'"  # what a Content-Security-Policy calls its own folder, opened or served
 HEADS = ["run", "speed ratio", "s a video, p50 / p90", "similarity", "PSNR, dB", "temporal error"]
 HEADS += ["verdict", "level"]
+UNKNOWN_SCALE = (
+    "How far another sample lies is unknown: no videos of another seed were given (--other-seed). Limits on "
+    "structure and colour in every place carry the verdict."
+)
+COSINE_ALONE = (
+    "A cosine of pooled features alone decides nothing about the same video: mirrored, reversed, boxed and "
+    "half-resolution clips can pass its gate (docs/sensitivity.md counts them); the checks decide."
+)
 
 
 def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
@@ -52,10 +61,12 @@ def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
 def markdown(report: dict) -> str:
     """One table of all runs, and what else is to be said of them.
 
-    Similarity, PSNR and temporal error are those of the worst video. Levels: see bench/levels.py.
+    Similarity, PSNR and temporal error are those of the worst video. Levels: see bench/levels.py. The PSNR of
+    another seed, and of the base again, are those of the video that lies nearest to its reference.
     """
     scored = any(run["verdict"]["score"] is not None for run in report["runs"])
-    heads = HEADS + ["score"] * scored
+    scales = list(report["settings"].get("beside", {}))
+    heads = HEADS + [f"PSNR of {name}, dB" for name in scales] + ["score"] * scored
     lines = [heads, ["---"] * len(heads)]
     for run in report["runs"]:
         verdict, seconds = run["verdict"], (run["timing"] or {}).get("seconds_per_video")
@@ -68,12 +79,26 @@ def markdown(report: dict) -> str:
             _number(max(_metric(run, "temporal_error"), default=None), 2),
             "passes" if verdict["passes"] else "fails",
             level_of(run) or "–",
+            *[_number(max(beside(run, name), default=None), 1) for name in scales],
             *[_number(verdict["score"], 1)] * scored,
         ])  # fmt: skip
     table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
     remarks = [(run["name"], remark) for run in report["runs"] for remark in _remarks(run)]
     below = "".join(f"- {_words(name)}: {_words(remark)}\n" for name, remark in remarks)
-    return f"{table}\n{below}" if below else table
+    below += "".join(f"- {_words(remark)}\n" for remark in remarks_of_all(report))
+    return f"{table}\n{below}"
+
+
+def remarks_of_all(report: dict) -> list[str]:
+    """What a reader of any verdict should know: what the cosine says alone, and if the scale is unknown."""
+    known = ANOTHER_SEED in report["settings"].get("beside", {})
+    return [COSINE_ALONE, *([] if known else [UNKNOWN_SCALE])]
+
+
+def beside(run: dict, name: str) -> list[float]:
+    """PSNR of the videos made with another seed, or by the base again, of those that differ at all."""
+    found = [each.get("beside", {}).get(name, {}).get("psnr") for each in run["videos"]]
+    return [value for value in found if value is not None]
 
 
 def curves(report: dict) -> list[dict]:
@@ -89,6 +114,7 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
     videos = _videos(report, folder, lossless)
     linked = not all(address.startswith("data:") for address in videos.values())
     data = {"report": report, "curves": curves(report), "videos": videos, "linked": linked}
+    data["remarks"] = remarks_of_all(report)
     text, style, player, drawing = (
         (PAGE / name).read_text(encoding="utf-8")
         for name in ("report.html", "report.css", "player.js", "report.js")
@@ -111,7 +137,22 @@ def _remarks(run: dict) -> Iterator[str]:
     """A recipe's note, and the requests of which it made no video, with the reasons."""
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
+    yield from _blind(run)
     yield from (f"{name} was not made: {why}" for name, why in (run.get("failed") or {}).items())
+
+
+def _blind(run: dict) -> Iterator[str]:
+    """What a reader that ignores tags sees of the worst video, if of any it is something else."""
+    found = {each["id"]: each["tag_blind"] for each in run["videos"] if each.get("tag_blind")}
+    if found:
+        worst = min(found, key=lambda name: min(value or 0 for value in found[name]["cosine"].values()))
+        seen, coded = found[worst], found[worst]["coded"]
+        cosine = _number(min(value or 0 for value in seen["cosine"].values()), 4)
+        yield (
+            f"{len(found)} of {len(run['videos'])} videos are coded otherwise than the reference ({worst}: "
+            f"{coded[1]}, not {coded[0]}); who ignores colour tags, as OpenCV 4 does, sees there similarity "
+            f"{cosine} and {_number(seen['psnr'], 1)} dB"
+        )
 
 
 def _words(text: str) -> str:

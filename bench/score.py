@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 GATE = (0.97, 1.0)  # of the cosine similarity; outside, similarity scores nothing
 SPEED, SIMILARITY = 70.0, 30.0
 
@@ -12,6 +14,6 @@ def score(seconds: float, threshold: float, similar: bool) -> float:
     The brief says only that speed above the threshold scores nothing; below it the points are taken to rise
     linearly to 70 at no time at all. Whatever the curve is, it orders runs in the same way.
     """
-    if threshold <= 0:
-        raise ValueError(f"the time threshold must be above 0 seconds, got {threshold}")
+    if not 0 < threshold < math.inf:
+        raise ValueError(f"the time threshold must be above 0 seconds and finite, got {threshold}")
     return SPEED * max(0.0, 1 - seconds / threshold) + SIMILARITY * similar

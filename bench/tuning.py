@@ -14,8 +14,9 @@ from engines.artifact import key
 from engines.whole import whole
 from generators.contract import load_generator
 from optimize.goal import Goal, Judged
-from optimize.recipe import Recipe
+from optimize.recipe import BASELINE, Recipe
 from optimize.tuner import Tuned, Tuner
+from pipeline.base_colours import as_base_videos
 from pipeline.data import Request, find_requests
 from pipeline.errors import InputError
 from pipeline.run_folder import check_writable
@@ -69,7 +70,8 @@ def workbench_of(job: TuningJob, folder: Path) -> Workbench:
     references = find_references(job.data, requests)
     judge = judging(Judge([load_extractor(name) for name in job.extractors]), references)
     check_writable(folder)
-    return Workbench(requests, load_generator(job.generator), job.device, folder, judge, job.lossless)
+    coded = as_base_videos(BASELINE, job.data, lambda text: None).coded
+    return Workbench(requests, load_generator(job.generator), job.device, folder, judge, job.lossless, coded)
 
 
 def record_of(workbench: Workbench, goal: Goal, folder: Path) -> Path:
@@ -101,8 +103,7 @@ def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, 
             if not check["passes"] and not check["name"].startswith("similarity (")
         )
         psnr = found["metrics"].get("psnr", 0.0)
-        return Judged(
-            request.id, None if None in cosines else min(cosines), SAME if psnr is None else psnr, failed
-        )
+        valid = all(cosine is not None and cosine <= 1 for cosine in cosines)
+        return Judged(request.id, min(cosines) if valid else None, SAME if psnr is None else psnr, failed)
 
     return judged

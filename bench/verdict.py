@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class Question:
     """What was asked: data and reference folders, extractors, seconds a video that are allowed, rounds.
 
     load: the machine's load averages over 1, 5 and 15 minutes before its own work; empty if not looked at.
+    beside: folders of the same videos made with another seed, or by the base again (bench/beside.py).
     """
 
     data: Path
@@ -32,6 +33,7 @@ class Question:
     threshold: float | None = None
     rounds: int | None = None
     load: tuple[float, ...] = ()
+    beside: Mapping[str, Path] = field(default_factory=dict)
 
 
 def run_entry(
@@ -92,6 +94,7 @@ def make_report(
             "time_threshold": question.threshold,
             "extractors": question.extractors,
             "rounds": question.rounds,
+            "beside": {name: str(folder) for name, folder in question.beside.items()},
         },
         "baseline": baseline,
         "noise_floor": noise_floor if noise_floor is None or math.isfinite(noise_floor) else None,

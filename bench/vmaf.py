@@ -10,14 +10,13 @@ import json
 import subprocess
 from pathlib import Path
 
-from pipeline.ffmpeg import Ffmpeg, strict_input
-from pipeline.writer import SCALE
+from pipeline.ffmpeg import EXACT, Ffmpeg, strict_input
 
 SMALLEST = 32  # pixels a side; at 16 the filter crashes (ffmpeg 9.0.2)
 SECONDS_A_FRAME = 2.0  # at most; 1080p takes a tenth of one on a slow core
 # Frames are paired by their number, whatever the files' rates and clocks. Both are converted alike, which
 # ffmpeg 9 sees to by itself; older ones take RGB to BT.601.
-SAME = f"settb=1/1000,setpts=N,{SCALE},format=yuv420p"
+SAME = f"settb=1/1000,setpts=N,scale=out_color_matrix=bt709:out_range=tv:{EXACT},format=yuv420p"
 GRAPH = f"[0:V:0]{SAME}[c];[1:V:0]{SAME}[r];[c][r]libvmaf=log_fmt=json:log_path=/dev/stdout"
 
 

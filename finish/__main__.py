@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from finish.whole_file import write_whole
 from pipeline.errors import InputError, OutputError
 from pipeline.exit_code import Exit
 from pipeline.progress import Progress
-from pipeline.script import ending, run, say
+from pipeline.script import above_zero, ending, run, say
 from pipeline.video import probe
 
 
@@ -185,7 +186,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     cover.add_argument("video", type=Path, help="a video, or a folder of videos")
     cover.add_argument("--out", type=Path, required=True, help="folder for the covers")
     cover.add_argument("--frames", type=int, default=FRAMES, help=f"looked at in a video ({FRAMES})")
-    cover.add_argument("--seconds", type=float, default=float("inf"), help="for a video, at most (no limit)")
+    cover.add_argument("--seconds", type=above_zero, default=math.inf, help="for a video (no limit)")
     _add_scorer(cover)
     cover.set_defaults(run_command=run_cover)
     high = commands.add_parser("highlights", help="frames that stand out, with boxes of a ratio")

@@ -14,6 +14,7 @@ from engines.precision import PrecisionError, choose_precisions
 from engines.unknown import unknown
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_shallow
 from generators.windows import overlapping
+from optimize.colours import TAGGED, Colours
 from optimize.guard import Guard, GuardError
 from optimize.step_plan import ROWS, StepPlan, StepPlanError, channels_beside
 
@@ -22,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SETTINGS = ("backend", "precision", "overlap", "preset", "steps", "guard", "about")
+SETTINGS = ("backend", "precision", "overlap", "preset", "colours", "steps", "guard", "about")
 ABOUT = ("note",)
 STEPS = tuple(field.name for field in fields(StepPlan) if field.name != "guard")
 GUARD = tuple(field.name for field in fields(Guard))
@@ -43,7 +44,8 @@ class Recipe:
     backend: a name of engines.load.BACKENDS, or "auto". precision: as infer.py takes it, "fp16,denoise=int8";
     whether the generator has these components is known only when it runs. note: a sentence for people.
     steps: at which steps the denoiser is evaluated; None: at all, in full. overlap: frames that neighbouring
-    windows share; None: the generator's own. preset: x264's; None: the writer's own. RecipeError.
+    windows share; None: the generator's own. preset: x264's; None: the writer's own. colours: of the videos,
+    see optimize/colours.py; None: those of the base model's videos, or the writer's own. RecipeError.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Recipe:
     steps: StepPlan | None = None
     overlap: int | None = None
     preset: str | None = None
+    colours: str | None = None
 
     def __post_init__(self) -> None:
         for key in ("name", "backend", "precision", "note"):
@@ -65,6 +68,13 @@ class Recipe:
             raise RecipeError(f"overlap: must be a number of frames, 0 or more, is {self.overlap!r}")
         if self.preset is not None and self.preset not in PRESETS:
             raise RecipeError(f"preset: {unknown('preset', str(self.preset), PRESETS)}")
+        if self.colours is not None:
+            try:
+                found = Colours.parse(str(self.colours)).check()
+                if str(found) != self.colours:
+                    raise ValueError(f"{self.colours!r} is not understood; is {str(found)!r} meant?")
+            except ValueError as error:
+                raise RecipeError(f"colours: {error}") from error
         named = [part.strip().rpartition("=")[0] for part in self.precision.split(",")]
         try:
             choose_precisions(self.precision, filter(None, named))
@@ -73,12 +83,17 @@ class Recipe:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether this runs the base model as it is."""
-        return self.settings() == {}
+        """Whether this runs the base model as it is, however its videos are coded."""
+        return self.settings().keys() <= {"colours"}
+
+    @property
+    def coded(self) -> Colours:
+        """The colours that videos are written with."""
+        return Colours.parse(self.colours) if self.colours else TAGGED
 
     def settings(self) -> dict:
         """What differs from the baseline, as the file has it, without [about]."""
-        plain = {"backend": "torch", "precision": "fp32", "overlap": None, "preset": None}
+        plain = {"backend": "torch", "precision": "fp32", "overlap": None, "preset": None, "colours": None}
         found = {key: getattr(self, key) for key in plain if getattr(self, key) != plain[key]}
         if self.steps is None:
             return found
@@ -168,7 +183,7 @@ def _check_version(steps: object) -> None:
         if isinstance(steps, dict) and key in steps:
             raise RecipeError(
                 f"steps.{key}: an earlier version fitted this, and means something else by it; tune again "
-                "(tune.py --start takes this file too, once it is without jumps, levels and bounds)"
+                "(tune.py --start takes this file too, once it is without jumps and levels)"
             )
 
 

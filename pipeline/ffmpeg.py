@@ -84,10 +84,14 @@ class Ffmpeg:
             lines += part.count(b"\n")
         return b"".join(parts).decode("ascii", "replace")
 
+    def said(self, most: int = 4096) -> str:
+        """What the ended process wrote to its stderr, so many bytes of it."""
+        self._messages.seek(0)
+        return self._messages.read(most).decode("utf-8", "replace")
+
     def messages(self) -> str:
         """First messages of the ended process on one line, without the addresses that ffmpeg puts first."""
-        self._messages.seek(0)
-        text = self._messages.read(4096).decode("utf-8", "replace")
+        text = self.said()
         lines = [re.sub(r"^(\[[^]]*\] ?)+", "", line).strip() for line in text.splitlines()]
         return "; ".join(dict.fromkeys(line for line in lines[:3] if line))
 
@@ -122,9 +126,13 @@ def strict_input(path: Path) -> list[str]:
     return ["-xerror", "-err_detect", "explode", "-format_whitelist", CONTAINERS, "-i", f"file:{path}"]
 
 
-def rgb_output(width: int, height: int) -> list[str]:
-    """Arguments that write frames of that size as raw uint8 RGB, whatever size and colours a stream takes on."""
-    return ["-vf", f"scale={width}:{height}:{EXACT}", "-pix_fmt", "rgb24", "-f", "rawvideo"]
+def rgb_output(width: int, height: int, tag_blind: bool = False) -> list[str]:
+    """Arguments that write frames as raw uint8 RGB of that size, whatever a stream's own is and becomes.
+
+    tag_blind: taken as BT.601, whatever the tags say.
+    """
+    matrix = ":in_color_matrix=bt601" if tag_blind else ""
+    return ["-vf", f"scale={width}:{height}:{EXACT}{matrix}", "-pix_fmt", "rgb24", "-f", "rawvideo"]
 
 
 def tick(listing: str, stream: int) -> Fraction:

@@ -106,7 +106,7 @@ def make_video(
     with source:
         sampling = Sampling(source, generator, engines, seconds)
     pixels = sampling.pixels(request.seed, recipe, start_progress)
-    how = {"preset": recipe.preset, "lossless": options.lossless}
+    how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": options.lossless}
     writer = VideoWriter(output, *generator.size, source.fps, **how)
     content = write(pixels, writer, seconds)
     return {

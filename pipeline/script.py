@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from engines.precision import PrecisionError
 from engines.spec import EngineError
@@ -31,6 +34,14 @@ ENDINGS = {
     KeyboardInterrupt: Exit.INTERRUPTED,
 }
 WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose another --out"}
+
+
+def above_zero(text: str) -> float:
+    """An option's number, as argparse takes it: finite, and above 0."""
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
 
 
 def say(text: str) -> None:

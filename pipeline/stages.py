@@ -139,7 +139,8 @@ class FileWorker:
         """Encode what was made."""
         seconds = Seconds()
         recipe, lossless = self._settings.recipe, self._settings.lossless
-        writer = VideoWriter(output, *self._generator.size, made.fps, preset=recipe.preset, lossless=lossless)
+        how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": lossless}
+        writer = VideoWriter(output, *self._generator.size, made.fps, **how)
         chunks = seconds.of_each(stored(made), "write")
         facts = {"frames_sha256": write(chunks, writer, seconds), "output_sha256": file_sha256(output)}
         return Receipt(facts=facts, seconds=seconds.stages)

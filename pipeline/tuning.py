@@ -16,6 +16,7 @@ from engines.spec import Engine
 from generators.contract import Generator, GeneratorError, offers_shallow
 from generators.schedule import Grid
 from generators.windows import Carry
+from optimize.colours import TAGGED, Colours
 from optimize.fit import fit_plan
 from optimize.goal import Judged
 from optimize.guard import fit_guard
@@ -49,7 +50,7 @@ class Case:
     """
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
-        self.request, self.folder, self._generator = request, folder, generator
+        self.request, self.folder, self.generator = request, folder, generator
         self.image = generator.fit(read_image(request.image, notes=[])[None])
         with VideoReader(request.video) as reader:
             self.frames, self.fps = sum(1 for _ in reader), reader.fps
@@ -80,7 +81,7 @@ class Case:
 
     def noise(self) -> np.ndarray:
         """Where every run of this request begins."""
-        return self._generator.noise(self._predict.frames, self.request.seed)
+        return self.generator.noise(self._predict.frames, self.request.seed)
 
     def base(self, step: int) -> np.ndarray:
         """Latents of the base run before that step."""
@@ -91,7 +92,7 @@ class Case:
 
         gaps: how many steps back the features are from that shallow engines are measured with.
         """
-        generator, kept, features, shallow = self._generator, ([], [], []), {}, {}
+        generator, kept, features, shallow = self.generator, ([], [], []), {}, {}
         plan, axis = base_plan(generator), generator.frame_axis
         walk = Walk(plan, generator.grid, self.guidance, self.noise(), axis)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +129,7 @@ class Workbench:
     """Runs recipes on the requests that are tuned on, in this process.
 
     folder: for what is captured and for videos, on a disk with room for the latents of every step. lossless:
-    of videos, see VideoWriter. GeneratorError: the generator's windows are not blended.
+    and colours: of videos, see VideoWriter. GeneratorError: the generator's windows are not blended.
     """
 
     def __init__(
@@ -139,11 +140,12 @@ class Workbench:
         folder: Path,
         judge: Judge,
         lossless: bool = False,
+        colours: Colours = TAGGED,
     ) -> None:
         if isinstance(generator.windows, Carry):
             raise GeneratorError(f"{generator.name}: windows that follow on one another cannot be tuned yet")
         self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
-        self._lossless = lossless
+        self._lossless, self._colours = lossless, colours
         weights = fingerprint(generator.sources)
         self.cases = [Case(each, generator, folder / "base" / _identity(each, weights)) for each in requests]
         self._order = list(range(len(self.cases)))  # in which they are judged
@@ -153,7 +155,8 @@ class Workbench:
     def identity(self) -> str:
         """Changes with the device, videos, pictures and seeds, weights and networks, and how plans run."""
         cases, code = [case.folder.name for case in self.cases], fingerprint(CODE)
-        return key({"device": self._device, "cases": cases, "lossless": self._lossless, "code": code})
+        written = {"lossless": self._lossless, "colours": str(self._colours)}
+        return key({"device": self._device, "cases": cases, **written, "code": code})
 
     def capture(self, say: Callable[[str], None]) -> list[Gram]:
         """The base runs of all cases, by torch in fp32, and their inner products; kept for the next time."""
@@ -257,7 +260,7 @@ class Workbench:
         generator, path = self.generator, self._folder / "videos" / f"{case.request.id}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         latents = own_latents(generator, latents, case.frames)
-        options = {"preset": recipe.preset, "lossless": self._lossless}
+        options = {"preset": recipe.preset, "colours": self._colours, "lossless": self._lossless}
         with VideoWriter(path, *generator.size, case.fps, **options) as writer:
             for pixels in first_frames(generator.decode(engines, latents), case.frames):
                 for frame in pixels:

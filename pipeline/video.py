@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from optimize.colours import Colours
 from pipeline.errors import InputError, OutputError, ProgramKilled, check_file
 from pipeline.ffmpeg import Ffmpeg, evenly_spaced, rgb_output, strict_input, tick, timestamps
 from pipeline.mp4 import check_whole, frames_in_header
@@ -157,16 +158,30 @@ def probe(
     return VideoInfo(width, height, fps, variable, listing.count("\n0,"))
 
 
+def colours_of(path: Path) -> Colours:
+    """How a video's pixels are coded. InputError: it is no video."""
+    nothing = ["-map", "0:V:0", "-c", "copy", "-t", "0", "-f", "null", "-"]
+    child = Ffmpeg(["-v", "info", *strict_input(path), *nothing], STALL_SECONDS)
+    try:
+        child.wait()
+        found = re.search(r"Stream #0.*Video: .*?, (\w+(?:\([^)]*\))?), \d+x\d+", child.said(1 << 20))
+    finally:
+        child.close()
+    if not found:
+        raise InputError(f"{path}: is not a video. Expected MP4, MKV or AVI; make it again.")
+    return Colours.parse(found[1])
+
+
 class VideoReader:
     """Every coded frame of a video once, in order, as (H, W, 3) uint8 RGB, with constant memory.
 
     Iterate over it; a second iteration starts again at the first frame and ends an earlier one. Frames of
     variable-rate video are neither repeated nor dropped. Rotation is applied; sound, alpha and pixel aspect
     ratio are ignored. Colours follow the file's tag; untagged video is taken as BT.601 at every size, as
-    ffmpeg does. InputError: as `probe`, and in the iteration when the data is damaged, ends early, or does
-    not come within stall_seconds. What no reader can see: damage that is valid data again (H.264 and VP9 have
-    no checksums), and an AVI or TS file that was cut. notes: sentences for the user; complete after the
-    iteration.
+    ffmpeg does, and with tag_blind all video is, as OpenCV 4 does. InputError: as `probe`, and in the
+    iteration when the data is damaged, ends early, or does not come within stall_seconds. What no reader can
+    see: damage that is valid data again (H.264 and VP9 have no checksums), and an AVI or TS file that was cut.
+    notes: sentences for the user; complete after the iteration.
     """
 
     def __init__(
@@ -176,9 +191,10 @@ class VideoReader:
         max_pixels: int = MAX_PIXELS,
         max_frames: float = math.inf,
         stall_seconds: float = STALL_SECONDS,
+        tag_blind: bool = False,
     ) -> None:
         """Probe the file; decoding starts with the iteration."""
-        self.path, self._max_frames = Path(path), max_frames
+        self.path, self._max_frames, self._tag_blind = Path(path), max_frames, tag_blind
         self.info = probe(
             path, max_pixels=max_pixels, max_frames=max_frames, stall_seconds=stall_seconds
         )
@@ -207,7 +223,7 @@ class VideoReader:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Decode from the first frame on; each array is new and belongs to the caller."""
         self.close()
-        raw = ["-fps_mode", "passthrough", *rgb_output(self.width, self.height)]
+        raw = ["-fps_mode", "passthrough", *rgb_output(self.width, self.height, self._tag_blind)]
         arguments = [*strict_input(self.path), "-map", "0:V:0", *raw, "pipe:1"]
         child = self._child = Ffmpeg(arguments, self._stall_seconds, stdout=subprocess.PIPE)
         count = 0

@@ -14,16 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from optimize.colours import TAGGED, Colours
 from pipeline.errors import OutputError, ProgramKilled
 from pipeline.ffmpeg import EXACT, Ffmpeg, evenly_spaced, strict_input, tick, timestamps
 
 STALL_SECONDS = 120.0  # without taking a frame, and for the rest after the last one
 ENCODER_THREADS = 8  # fixed, whatever the machine: x264's bytes depend on the number of threads
 QUEUED_FRAMES = 8
-# Primaries and transfer are set on the frames too: ffmpeg 9 drops these two options otherwise.
-TAGS = "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
-SCALE = f"scale=out_color_matrix=bt709:out_range=tv:{EXACT}"
-BT709 = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
 UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}\.tmp-\d+\.\w{3}")  # names of VideoWriter's temporary files
 REPEATABLE = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # no versions, no dates
 
@@ -36,13 +33,13 @@ class VideoWriter:
     renamed. When the block ends by an exception, or anything fails, the temporary file (hidden, in the same
     folder) is removed, and an older file of that name stays as it was.
 
-    Normal output is yuv420p, converted to BT.709 and tagged so; width and height must be even, else
-    ValueError. crf: 0 to 51, default 12: chroma subsampling then costs more than the quantizer. preset:
-    x264's, default medium; veryfast takes 0.4 of the time for 0.2 dB. lossless=True keeps every RGB value, at
-    any size: libx264rgb with preset ultrafast, 4 times as fast as FFV1, 0.6 of its size (720 x 1280, 2
-    cores), and fit for MP4; few players show it. fps is taken to the nearest fraction with a denominator up
-    to 1001. Equal frames give equal bytes. OutputError: folder, disk or encoder failed, at `write` or at the
-    end. ValueError: bad argument or frame, or no frame at all.
+    Normal output is yuv420p, converted to BT.709 and tagged so, or has other colours that are asked for;
+    width and height must be even, else ValueError. crf: 0 to 51, default 12: chroma subsampling then costs
+    more than the quantizer. preset: x264's, default medium; veryfast takes 0.4 of the time for 0.2 dB.
+    lossless=True keeps every RGB value, at any size: libx264rgb with preset ultrafast, 4 times as fast as
+    FFV1, 0.6 of its size (720 x 1280, 2 cores), and fit for MP4; few players show it. fps is taken to the
+    nearest fraction with a denominator up to 1001. Equal frames give equal bytes. OutputError: folder, disk
+    or encoder failed, at `write` or at the end. ValueError: bad argument or frame, or no frame at all.
     """
 
     def __init__(
@@ -54,6 +51,7 @@ class VideoWriter:
         *,
         crf: int | None = None,
         preset: str | None = None,
+        colours: Colours = TAGGED,
         lossless: bool = False,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
@@ -68,11 +66,12 @@ class VideoWriter:
             raise ValueError(f"{path}: {width} x {height} is odd; yuv420p needs even: crop or pad")
         if lossless and crf is not None:
             raise ValueError(f"{path}: crf={crf} does not go with lossless=True; give one of them")
+        colours.check()
         if lossless:
             self._codec = ["-c:v", "libx264rgb", "-qp", "0", "-preset", preset or "ultrafast"]
         else:
             quality = ["-crf", str(12 if crf is None else crf), "-preset", preset or "medium"]
-            self._codec = ["-vf", f"{SCALE},{TAGS},format=yuv420p", *BT709, "-c:v", "libx264", *quality]
+            self._codec = [*coded_as(colours), "-c:v", "libx264", *quality]
         name = f".{path.stem[:40]}-{secrets.token_hex(4)}.tmp-{os.getpid()}{path.suffix}"
         self._temporary = path.with_name(name)
         self._stall_seconds = stall_seconds
@@ -192,6 +191,18 @@ class VideoWriter:
         self._feeder.join()
         child.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def coded_as(colours: Colours) -> list[str]:
+    """Arguments that convert RGB frames to these colours, and tag the file so."""
+    levels = "tv" if colours.range == "unknown" else colours.range
+    names = ("colorspace", "color_primaries", "color_trc", "color_range")
+    tags = dict(zip(names, (*colours.tags, colours.range), strict=True))
+    # They are set on the frames too: ffmpeg 9 drops the options of primaries and transfer otherwise.
+    frames = ":".join(f"{name.replace('color_range', 'range')}={tag}" for name, tag in tags.items())
+    scale = f"scale=out_color_matrix={colours.matrix}:out_range={levels}:{EXACT}"
+    options = [word for name, tag in tags.items() if tag != "unknown" for word in (f"-{name}", tag)]
+    return ["-vf", f"{scale},setparams={frames},format={colours.pixel_format}", *options]
 
 
 def check_place(path: Path) -> None:

@@ -4,8 +4,9 @@ python -m submit pack --recipe fast.toml --out submit.zip --target cpu
 python -m submit check submit.zip --data DATA --target cpu --time-threshold 30
 
 pack takes the built files that the recipe runs on (export_onnx.py, build_trt.py) and writes an archive with
-infer.py at its root. check unpacks it, installs its requirements in a new environment, runs it without
-network in another folder on DATA, and judges its videos against DATA/outputs, the base model's own.
+infer.py at its root; with --data, its recipe says how the videos in DATA/outputs, the base model's own, are
+coded. check unpacks it, installs its requirements in a new environment, runs it without network in another
+folder on DATA, and judges its videos against DATA/outputs.
 Targets: submit/profiles, or a TOML file of your own.
 """
 
@@ -22,9 +23,10 @@ from bench.contest import start_process
 from bench.judge import Folders, Judge, judge_folder, reasons, similarity
 from bench.similarity import ExtractorError, load_extractor
 from optimize.recipe import load_recipe
+from pipeline.base_colours import OUTPUTS, as_base_videos
 from pipeline.data import find_requests, first_requests
 from pipeline.exit_code import Exit
-from pipeline.script import ending, run, say
+from pipeline.script import above_zero, ending, run, say
 from submit.archive import MB
 from submit.check import check_archive, exit_status, told
 from submit.checks import FAIL, NOT_EVALUATED
@@ -32,7 +34,6 @@ from submit.errors import SubmitError
 from submit.pack import pack
 from submit.profile import load_profile
 from submit.trial import Question, Verdict
-from submit.trial_checks import OUTPUTS
 
 
 def main() -> Exit:
@@ -44,7 +45,11 @@ def main() -> Exit:
 
 def run_pack(args: argparse.Namespace) -> Exit:
     """Write the archive."""
-    packed = pack(load_recipe(args.recipe), args.generator, load_profile(args.target), args.out, args.wheels)
+    recipe = load_recipe(args.recipe)
+    if args.data is not None:
+        find_requests(args.data)
+        recipe = as_base_videos(recipe, args.data, say)
+    packed = pack(recipe, args.generator, load_profile(args.target), args.out, args.wheels)
     manifest, build = packed.manifest, packed.manifest["build"]
     if build["components"]:
         seconds = build["seconds_at_a_guess"]
@@ -105,6 +110,7 @@ def parse() -> argparse.Namespace:
     packing.add_argument("--out", type=Path, default=Path("submit.zip"), help="the archive (submit.zip)")
     packing.add_argument("--target", default="cpu", help="the machine: a profile, or a TOML file (cpu)")
     packing.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    packing.add_argument("--data", type=Path, help="write videos there as those in its outputs/ are written")
     packing.add_argument("--wheels", action="store_true", help="with all packages, to install offline")
     packing.add_argument("--json", action="store_true", help="print the manifest on stdout")
     packing.set_defaults(run_command=run_pack)
@@ -112,18 +118,13 @@ def parse() -> argparse.Namespace:
     checking.add_argument("archive", type=Path, help="the zip file")
     checking.add_argument("--data", type=Path, required=True, help="folder with videos/, images/, outputs/")
     checking.add_argument("--target", default="cpu", help="the machine: a profile, or a TOML file (cpu)")
-    checking.add_argument("--time-threshold", type=float, metavar="S", help="seconds allowed a video")
-    checking.add_argument("--max-mb", type=float, metavar="N", help="MB allowed (the target's)")
+    checking.add_argument("--time-threshold", type=above_zero, metavar="S", help="seconds allowed a video")
+    checking.add_argument("--max-mb", type=above_zero, metavar="N", help="MB allowed (the target's)")
     checking.add_argument("--extractors", nargs="+", default=["stfn"], help="names or JSON files (stfn)")
-    checking.add_argument("--limit", type=float, default=3600, metavar="S", help="seconds of any run (3600)")
+    checking.add_argument("--limit", type=above_zero, default=3600, metavar="S", help="of any run (3600)")
     checking.add_argument("--json", action="store_true", help="print all results on stdout")
     checking.set_defaults(run_command=run_check)
-    args = parser.parse_args()
-    for name in ("time_threshold", "max_mb", "limit"):
-        value = getattr(args, name, None)
-        if value is not None and not value > 0:
-            parser.error(f"--{name.replace('_', '-')} must be above 0, got {value:g}")
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

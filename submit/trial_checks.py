@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.base_colours import OUTPUTS
 from pipeline.exit_code import Exit
 from pipeline.run_folder import MANIFEST as RUN_MANIFEST
 from pipeline.video import Form, read
@@ -15,8 +16,6 @@ from submit.checks import Note, NotEvaluated, check
 from submit.pack import ENTRY
 from submit.sandbox import TIMED_OUT, snapshot
 from submit.trial import Run, Trial
-
-OUTPUTS = "outputs"
 
 
 @check(

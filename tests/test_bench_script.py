@@ -79,7 +79,11 @@ def test_missing_folders_are_status_3_and_an_unknown_extractor_is_status_4(bench
 def test_candidates_and_recipes_at_once_or_none_are_a_usage_error(bench, tmp_path):
     assert bench().status == 2
     assert bench("--candidate", tmp_path, "--recipes", tmp_path / "a.toml").status == 2
-    assert bench("--candidate", tmp_path, "--time-threshold", "0").status == 2
+    for threshold in ("nan", "inf", "0", "-3"):
+        answer = bench("--recipes", tmp_path / "a.toml", "--time-threshold", threshold)
+        assert answer.status == 2 and "must be a number above 0" in answer.err
+    answer = bench("--candidate", tmp_path, "--time-threshold", "5")
+    assert answer.status == 2 and "finished videos were not timed" in answer.err
 
 
 def test_a_recipe_with_a_mistake_is_status_2_before_anything_runs(bench, tmp_path):

@@ -1,91 +1,259 @@
-"""Fitted jumps: exact where they can be, nearer to the base run than kept predictions, on other clips too."""
+"""Fitted corrections: on clips that nothing was fitted to never worse than the plain plan, mostly better."""
+
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
-from generators.schedule import FlowGrid
-from optimize.fit import fit_jump, fit_jumps, fit_levels, least_squares
-from optimize.step_plan import StepPlan, Walk, combine, level_of
+from generators.diffusion_grids import DdimGrid, DpmGrid
+from generators.schedule import FlowGrid, KarrasGrid
+from generators.unipc import UniPcGrid
+from optimize.fit import error, fit_jump, fit_plan, shrunk_rows
+from optimize.guard import change
+from optimize.step_plan import TERMS, StepPlan, Walk, combine, level_of
+from optimize.trajectory import inner_products
 
 GUIDANCE = 1.5
 GRID = FlowGrid(8, 3.0)
+SHAPE = (1, 2, 50, 2, 2)
 
 
 class Clip:
     """Two channels of 2x2 latents whose flow bends with time, and with what the clip is of."""
 
-    def __init__(self, seed, frames=50, straight=False):
+    grid, guidance = GRID, GUIDANCE
+
+    def __init__(self, seed, frames=50):
         rng = np.random.default_rng(seed)
         self.noise, self.clean = rng.standard_normal((2, 1, 2, frames, 2, 2)).astype(np.float32)
-        self.straight, self.asked, self._base = straight, [], None
+        self.asked, self._base = [], None
 
     def predict(self, latents, step, action):
         self.asked.append((step, action))
-        t = 0.0 if self.straight else float(GRID.times[step])
+        t = float(self.grid.times[step])
         conditional = np.tanh(latents - self.clean) * (1 + t) + (0 if t else latents * 0 + 2)
         return (conditional, conditional - 0.3 * np.cos(3 * t) - 0.1 * latents)[:2 if action == "F" else 1]
 
     def base(self, step):
         if self._base is None:
-            walk = Walk(StepPlan("F" * 8), GRID, GUIDANCE, self.noise)
+            walk = Walk(StepPlan("F" * self.grid.steps), self.grid, self.guidance, self.noise)
             self._base = [self.noise]
-            for each in range(8):
+            for each in range(self.grid.steps):
                 walk.advance(each, *self.predict(walk.latents, each, "F"))
                 self._base.append(walk.latents)
         return self._base[step]
 
+    def end(self, plan):
+        """The plan's result."""
+        walk = Walk(plan, self.grid, self.guidance, self.noise)
+        for step in range(self.grid.steps):
+            action = walk.action(step)
+            walk.advance(step, *(self.predict(walk.latents, step, action) if action != "S" else ()))
+        return walk.latents
+
     def distance(self, plan):
         """Of the plan's result from the base run's."""
-        walk = Walk(plan, GRID, GUIDANCE, self.noise)
-        for step in range(8):
-            action = plan.actions[step]
-            walk.advance(step, *(self.predict(walk.latents, step, action) if action != "S" else ()))
-        return float(np.abs(walk.latents - self.base(8)).mean())
+        return float(np.abs(self.end(plan) - self.base(self.grid.steps)).mean())
+
+    def decibels(self, end):
+        """Of a result, relative to the base run's."""
+        wanted = self.base(self.grid.steps)
+        return -10 * np.log10(np.mean((end - wanted) ** 2) / np.mean(wanted**2))
 
 
-def test_what_the_terms_can_make_is_found_exactly_and_a_missing_term_has_no_part():
+KINDS = {"flow": FlowGrid(20, 3.0), "ddim": DdimGrid(20, "v", "trailing", betas="linear", zero_snr=True),
+         "dpm": DpmGrid(20, "v", "trailing", betas="linear", zero_snr=True), "unipc": UniPcGrid(20, 5.0),
+         "karras": KarrasGrid(20, half=False)}
+
+
+class Mixture(Clip):
+    """A trained model of a kind in small: the exact denoiser of a mixture of points in eight channels.
+
+    Which of four points a place is near to depends on the places beside it; conditions say where they lie.
+    """
+
+    guidance = 2.0
+
+    def __init__(self, kind, seed):
+        rng = np.random.default_rng(seed)
+        super().__init__(seed)
+        self.kind, self.grid = kind, KINDS[kind]
+        points = np.random.default_rng(99).standard_normal((4, 8)).astype(np.float32).T * 0.6
+        self.points = points.reshape(1, 8, 1, 1, 1, 4)
+        self.moved = self.smooth(rng.standard_normal((1, 8, 3, 8, 6)).astype(np.float32))
+        self.likely = self.smooth(rng.standard_normal((4, 3, 8, 6)).astype(np.float32)) * 8
+        self.noise = rng.standard_normal((1, 8, 3, 8, 6)).astype(np.float32)
+        if kind == "karras":
+            self.noise = self.grid.begin(self.noise)
+
+    @staticmethod
+    def smooth(array):
+        return sum(np.roll(array, by, axis) for axis in (-1, -2) for by in (-1, 0, 1)) / 6
+
+    def shares(self, step):
+        """Of signal and noise, and the size of latents that these make up."""
+        if self.kind == "karras":
+            return 1.0, float(self.grid.sigmas[step])
+        if hasattr(self.grid, "kept"):
+            kept = float(self.grid.kept[step])
+            return kept**0.5, (1 - kept) ** 0.5
+        noise = float(self.grid.times[step] if self.kind == "flow" else self.grid.sigmas[step])
+        return 1 - noise, noise
+
+    def clean_of(self, latents, step, conditional):
+        a, s = self.shares(step)
+        width = 0.35 if conditional else 0.6
+        spread = (a * width) ** 2 + s**2
+        points = self.points + (self.moved[..., None] if conditional else 0)
+        away = latents[..., None] - np.float32(a) * points
+        logs = -0.5 * self.smooth(np.moveaxis((away**2).sum(1), -1, 1)) / (spread + 0.02)
+        logs = logs + (self.likely if conditional else 0)
+        weights = np.exp(logs - logs.max(1, keepdims=True))
+        weights = np.moveaxis(weights / weights.sum(1, keepdims=True), 1, -1)[:, None]
+        return (weights * (points + np.float32(a * width**2 / spread) * away)).sum(-1).astype(np.float32)
+
+    def predict(self, latents, step, action):
+        a, s = self.shares(step)
+        found = []
+        for conditional in (True, False)[:2 if action == "F" else 1]:
+            clean = self.clean_of(latents, step, conditional)
+            noise = (latents - np.float32(a) * clean) / np.float32(s)
+            if self.kind in ("flow", "unipc"):
+                found.append(noise - clean)
+            else:
+                size = np.float32((a**2 + s**2) ** 0.5)
+                found.append((np.float32(a) * noise - np.float32(s) * clean) / size)
+        return tuple(found)
+
+
+@cache
+def mixtures(kind, count=5):
+    return [Mixture(kind, seed) for seed in range(count)]
+
+
+def fitted(actions, clips):
+    return fit_plan(StepPlan(actions), clips, clips[0].grid)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_full_plan_is_the_base_models_run_and_a_length_of_one_its_own_step(kind):
+    """Bit for bit; and only the jump that leaves something out has a row."""
+    clip, other = mixtures(kind)[:2]
+    assert clip.end(StepPlan("F" * 20)).tobytes() == clip.base(20).tobytes()
+    plan = fitted("FFFFFFFFSSSFFFFFFFFF", [clip, other]).plan
+    for each in (plan, replace(plan, corrections=(), level_corrections=())):
+        walk = Walk(each, clip.grid, clip.guidance, clip.noise)
+        for step in range(20):
+            walk.advance(step, *(clip.predict(walk.latents, step, "F") if walk.action(step) != "S" else ()))
+            if step < 7:
+                assert walk.latents.tobytes() == clip.base(step + 1).tobytes()
+    if plan.corrections:
+        assert not np.any(plan.corrections[:7]) and not np.any(plan.corrections[8:])
+
+
+PLANS = ["FSFFFFFFFFFFFFFFFFFF", "FSFSFSFSFSFSFSFSFSFS", "FFSFFSFFSFFSFFSFFSFF", "FSSSSSFSSSSFSSSFSSFS",
+         "FSCSFCSSFCSFCSFCSCFC", "FCCCCFCCCCFCCCCFCCCC", "FFFFSSSSSSSSSSSSSSSS"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("actions", PLANS)
+@pytest.mark.parametrize("count", [2, 3])
+def test_no_fitted_plan_is_worse_than_its_plain_form_on_clips_that_nothing_was_fitted_to(
+        kind, actions, count):
+    """0.5 dB on fresh clips; on those left out, which decide, not at all."""
+    clips, fresh = mixtures(kind)[:count], mixtures(kind)[3:]
+    found, plain = fitted(actions, clips), StepPlan(actions)
+    for clip, end in zip(clips, found.ends, strict=True):
+        assert clip.decibels(end) >= clip.decibels(clip.end(plain)) - 1e-3
+    for clip in fresh:
+        assert clip.decibels(clip.end(found.plan)) > clip.decibels(clip.end(plain)) - 0.5
+    if actions in PLANS[3:5]:
+        gains = [clip.decibels(clip.end(found.plan)) - clip.decibels(clip.end(plain)) for clip in fresh]
+        assert min(gains) > 1, "long jumps are mended, not just left as they are"
+
+
+def test_free_factors_at_every_step_feed_on_their_own_errors():
+    """What corrections are held to, and why: a sum of terms fitted anew at each step ruins a plan of 19 F."""
+    clips = mixtures("ddim")[:3]
+    plan = StepPlan(PLANS[0])
+    walks = [Walk(plan, clip.grid, clip.guidance, clip.noise) for clip in clips]
+    for step, goal in plan.jumps:
+        terms = []
+        for clip, walk in zip(clips, walks, strict=True):
+            latents, before = walk.latents, walk.before
+            walk.advance(step, *clip.predict(latents, step, "F"))
+            terms.append((latents, walk.before, walk.guided_difference, before))
+        there = [place for place in range(TERMS) if terms[0][place] is not None]
+        products = [inner_products([*(own[place] for place in there), clip.base(goal)])
+                    for own, clip in zip(terms, clips, strict=True)]
+        for number, walk in enumerate(walks):
+            others = sum(each for other, each in enumerate(products) if other != number)
+            row = np.linalg.solve(others[:-1, :-1] + 1e-12 * np.eye(len(there)), others[:-1, -1])
+            walk.latents = combine(row, [terms[number][place] for place in there])
+    plain = [clip.decibels(clip.end(plan)) for clip in clips]
+    free = [clip.decibels(walk.latents) for clip, walk in zip(clips, walks, strict=True)]
+    mended = [clip.decibels(end) for clip, end in zip(clips, fitted(PLANS[0], clips).ends, strict=True)]
+    assert max(np.subtract(free, plain)) < -5 and min(np.subtract(mended, plain)) > -1e-3
+
+
+def products_of(terms, missed):
+    return [inner_products([*own, goal]) for own, goal in zip(terms, missed, strict=True)]
+
+
+def test_what_the_terms_can_make_is_added_whole():
     terms = [list(np.random.default_rng(seed).standard_normal((4, 30, 2))) for seed in range(2)]
     goals = [2 * a - b + 0.5 * c + 3 * d for a, b, c, d in terms]
-    assert least_squares(terms, goals)[0] == pytest.approx((2, -1, 0.5, 3), abs=1e-4)
-    terms = [(a, b, None, d) for a, b, _, d in terms]
-    assert least_squares(terms, [a + d for a, _, _, d in terms])[0] == pytest.approx((1, 0, 0, 1), abs=1e-4)
+    row, of_others = shrunk_rows(products_of(terms, goals), TERMS)
+    assert row == pytest.approx((2, -1, 0.5, 3), abs=1e-4) and of_others[0] == pytest.approx(row, abs=1e-4)
+
+
+def test_as_much_is_added_as_the_others_foretell():
+    """All of what clips share, a part of what they half agree on, nothing of what each has for itself."""
+    x = np.random.default_rng(0).standard_normal(2000)
+    shares = {}
+    for spread in (0.05, 0.5, 3.0):
+        factors = 1 + spread * np.array([-1.0, 0.0, 1.0])
+        row, of_others = shrunk_rows(products_of([[x]] * 3, [factor * x for factor in factors]), 1)
+        shares[spread] = row[0]
+        for factor, other in zip(factors, of_others, strict=True):
+            assert (factor - other[0]) ** 2 <= factor**2 + 1e-9
+    assert shares[0.05] == pytest.approx(1) and 0 < shares[0.5] < 1 and shares[3.0] == 0
+
+
+def test_a_clip_that_is_alone_says_nothing_of_others():
+    x = np.random.default_rng(0).standard_normal(50)
+    assert shrunk_rows(products_of([[x]], [2 * x]), 1)[0] == (0,)
+    assert not any(map(any, fitted("FSSSSSSS", [Clip(0)]).plan.corrections))
 
 
 def test_clips_count_alike_whatever_their_length():
-    ones, goals = [np.ones(1000), np.ones(10)], [np.ones(1000), 3 * np.ones(10)]
-    factors, of_others = least_squares([(each, None, None, None) for each in ones], goals)
-    assert factors == pytest.approx((2, 0, 0, 0), abs=1e-4)
-    assert [row[0] for row in of_others] == pytest.approx([3, 1], abs=1e-4)
+    terms, goals = [[np.ones(1000)], [np.ones(10)]], [np.ones(1000), 1.1 * np.ones(10)]
+    row, of_others = shrunk_rows(products_of(terms, goals), 1)
+    assert row == pytest.approx((1.05,), abs=1e-4)
+    assert [each[0] for each in of_others] == pytest.approx([1.1, 1], abs=1e-4)
+
+
+def test_the_error_of_a_row_is_what_it_leaves():
+    a, b, goal = np.random.default_rng(0).standard_normal((3, 40))
+    assert error(inner_products([a, b, goal]), (2, -1)) == pytest.approx(np.mean((goal - 2 * a + b) ** 2))
 
 
 @pytest.mark.parametrize("actions", ["FSSFSSSS", "FSSCSFSC", "FFFFFFFF"])
 def test_the_fitted_plan_walks_as_it_was_fitted(actions):
-    """Where leaving a clip out changes nothing: alone, and beside one that is the same."""
-    for clips in ([Clip(0)], [Clip(0), Clip(0)]):
-        plan, ends = fit_jumps(StepPlan(actions), clips)
-        assert len(plan.jumps) == len(plan.evaluated)
-        for clip, end in zip(clips, ends, strict=True):
-            assert clip.distance(plan) == pytest.approx(float(np.abs(end - clip.base(8)).mean()), abs=1e-5)
-
-
-def test_a_clip_ends_where_a_fit_to_the_others_leads_it():
-    clips = [Clip(seed) for seed in range(3)]
-    _, ends = fit_jumps(StepPlan("FSSSSSSS"), clips)
-    for clip, end in zip(clips, ends, strict=True):
-        plan, _ = fit_jumps(StepPlan("FSSSSSSS"), [other for other in clips if other is not clip])
-        assert clip.distance(plan) == pytest.approx(float(np.abs(end - clip.base(8)).mean()), abs=1e-6)
+    """Where leaving a clip out changes nothing: beside one that is the same."""
+    clips = [Clip(0), Clip(0)]
+    found = fitted(actions, clips)
+    assert len(found.plan.bounds) == len(found.plan.evaluated)
+    for clip, end in zip(clips, found.ends, strict=True):
+        assert clip.distance(found.plan) == pytest.approx(float(np.abs(end - clip.base(8)).mean()), abs=1e-5)
 
 
 @pytest.mark.parametrize("actions", ["FSSSSSSS", "FSSFSSSS", "FSSCSFSC"])
 def test_a_fitted_plan_is_nearer_to_the_base_run_on_clips_that_it_was_not_fitted_to(actions):
-    plan, _ = fit_jumps(StepPlan(actions), [Clip(seed) for seed in range(5)])
+    plan = fitted(actions, [Clip(seed) for seed in range(5)]).plan
     for clip in map(Clip, range(5, 10)):
-        assert clip.distance(plan) < 0.5 * clip.distance(StepPlan(actions))
-
-
-def test_with_every_step_evaluated_the_fit_finds_the_base_models_own_steps():
-    plan, _ = fit_jumps(StepPlan("F" * 8), [Clip(seed) for seed in range(3)])
-    assert max(clip.distance(plan) for clip in map(Clip, range(3, 6))) < 1e-3
+        assert clip.distance(plan) < 0.6 * clip.distance(StepPlan(actions))
 
 
 def test_levels_are_fitted_apart_and_mend_what_is_alike_in_all_clips():
@@ -93,11 +261,11 @@ def test_levels_are_fitted_apart_and_mend_what_is_alike_in_all_clips():
     rng = np.random.default_rng(0)
     terms = [list(rng.standard_normal((4, 1, 2, 9, 4, 4))) for _ in range(3)]
     offsets = np.array([0.5, -2.0]).reshape(1, 2, 1, 1, 1)
-    goals = [a + 0.5 * d + level_of(b) + offsets for a, b, _, d in terms]
-    row, _ = fit_levels(terms, goals, 1)
-    assert row == pytest.approx((1, 1, 0, 0.5, 0.5, -2.0), abs=1e-3)
-    found = combine((1, 0, 0, 0.5), terms[0], row, 1)
-    np.testing.assert_allclose(found, goals[0], atol=1e-2)
+    missed = [a + 0.5 * d + level_of(b) + offsets for a, b, _, d in terms]
+    (row, level), added = fit_jump(terms, missed, 1)
+    assert level == pytest.approx((1, 1, 0, 0.5, 0.5, -2.0), abs=1e-3)
+    assert row == pytest.approx((1, 0, 0, 0.5), abs=1e-3)
+    np.testing.assert_allclose(added[0], missed[0], atol=2e-2)
 
 
 @pytest.mark.parametrize("tint", [0.0, 1.0])
@@ -106,10 +274,10 @@ def test_levels_have_a_row_of_their_own_only_where_that_brings_other_clips_neare
     rng = np.random.default_rng(0)
     terms = [list(rng.standard_normal((4, 1, 2, 3, 4, 4))) for _ in range(4)]
     own = rng.normal(0, 0.01, (4, 1, 2, 3, 1, 1))
-    goals = [a + 0.5 * d + tint + noise for (a, _, _, d), noise in zip(terms, own, strict=True)]
-    row, level, ends = fit_jump(terms, goals, 1)
+    missed = [a + 0.5 * d + tint + noise for (a, _, _, d), noise in zip(terms, own, strict=True)]
+    (row, level), added = fit_jump(terms, missed, 1)
     assert any(level[4:]) == bool(tint) and (level[:4] == row) != bool(tint)
-    assert max(np.abs(end - goal).max() for end, goal in zip(ends, goals, strict=True)) < 0.1
+    assert max(np.abs(each - goal).max() for each, goal in zip(added, missed, strict=True)) < 0.1
 
 
 @pytest.mark.parametrize("frame_axis", [1, 2])
@@ -119,10 +287,21 @@ def test_levels_go_by_the_axis_of_channels(frame_axis):
     assert np.moveaxis(found, 3 - frame_axis, 0)[:, 0, 0, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_each_clip_is_asked_once_for_each_evaluated_step():
+def test_each_clip_is_asked_once_for_each_evaluated_step_of_the_plain_plan_and_of_the_fitted_one():
     clips, ticks = [Clip(0), Clip(1)], []
     for clip in clips:
         clip.base(0)
         clip.asked.clear()
-    fit_jumps(StepPlan("FSSCSFSS"), clips, lambda: ticks.append(1))
-    assert clips[1].asked == [(0, "F"), (3, "C"), (5, "F")] and len(ticks) == 6
+    fit_plan(StepPlan("FSSCSFSS"), clips, GRID, lambda: ticks.append(1))
+    assert clips[1].asked == [(0, "F"), (3, "C"), (5, "F")] * 2 and len(ticks) == 12
+    clips[0].asked.clear()
+    fit_plan(StepPlan("F" * 8), clips, GRID)
+    assert len(clips[0].asked) == 8, "where nothing is left out there is nothing to fit"
+
+
+def test_what_changed_in_each_clip_since_the_evaluation_before_is_told():
+    clips = [Clip(0), Clip(1)]
+    changes = fitted("FFFFFFFF", clips).changes
+    for clip, seen in zip(clips, changes, strict=True):
+        both = (clip.predict(clip.base(step), step, "C")[0] for step in (1, 0))
+        assert seen[0] == 0 and seen[1] == pytest.approx(change(*both, 2), rel=1e-3)

@@ -1,176 +1,145 @@
-"""A run on a GPU machine keeps what it learnt, whatever ends it, and goes on from there."""
+"""A run on a GPU machine keeps what it learnt, whatever ends it, and goes on behind that."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import __main__ as script
-from bench.gpu import measuring, run
-from bench.gpu.measuring import Workplace, measure_entries
-from bench.gpu.plan import ENTRIES, Entry, planned
-from bench.gpu.record import Record
-from bench.gpu.run import slowest
-from bench.gpu.tests_there import outcomes
-from bench.gpu.ways import Way
+from bench.gpu import command, run
+from bench.gpu.ceilings import stop_if_broken
+from bench.gpu.run import COMMANDS, ENTRIES, Entry, Place, Record, measure_entries
 from engines.spec import EngineError
+from pipeline.data import first_requests
 
-# In place of the process that measures: ways say what it does.
-WORKER = '''
-import json, os, signal, sys, time
-task = json.loads(open(sys.argv[1]).read())
-with open(task["lines"], "a") as lines:
-    def emit(entry, **line):
-        lines.write(json.dumps({"entry": entry, **line}) + "\\n")
-        lines.flush()
-    for entry in task["entries"]:
-        if entry["kind"] == "nothing":
-            sys.exit("ImportError: no torch")
-        emit(entry["name"], status="begun", kind="network")
-        for way in entry["ways"]:
-            emit(entry["name"], begun=way)
-            if way == "crash":
-                print("illegal memory access", flush=True)
-                os.kill(os.getpid(), signal.SIGSEGV)
-            if way == "hang":
-                time.sleep(1000)
-            emit(entry["name"], way=way, seconds=0.5, start_seconds=1.0, pid=os.getpid(), bad=float("nan"))
-        emit(entry["name"], status="done")
-'''
+ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """measure_entries with the worker above: entries by name, their ways; seconds that it may take."""
-    package = tmp_path / "root" / "bench" / "gpu"
-    package.mkdir(parents=True)
-    (package / "__main__.py").write_text(WORKER)
-    for folder in (package, package.parent):
-        (folder / "__init__.py").write_text("")
-    monkeypatch.setattr(measuring, "ROOT", tmp_path / "root")
-    monkeypatch.setattr(measuring, "START", 0)
-    record, said = Record("fake", [tmp_path / "work", tmp_path / "results"]), []
-
-    def measure(entries, limit=60.0, kind="network"):
-        listed = [Entry(name, kind, tuple(ways), 1, "") for name, ways in entries.items()]
-        place = Workplace(tmp_path / "work", "cpu", False, time.monotonic() + limit)
-        return measure_entries(listed, place, record, said.append)
-
-    measure.record, measure.said = record, said
-    return measure
+def fake(place, emit, what):
+    """What an entry measures here: a figure, then whatever is asked for."""
+    emit("at", "its second figure")
+    emit("figure", 1.5)
+    if what == "hang":
+        time.sleep(60)
+    elif what == "end":
+        sys.exit("illegal memory access")
 
 
-def test_a_way_that_ends_the_process_is_noted_and_all_others_are_measured(fake):
-    assert fake({"a": ["good", "crash", "fine"], "b": ["good"]}) == []
-    entries = fake.record.data["entries"]
-    assert entries["a"]["status"] == entries["b"]["status"] == "done"
-    assert list(entries["a"]["ways"]) == ["good", "fine"]
-    why = "the process ended with status -11: illegal memory access"
-    assert entries["a"]["ended"] == {"crash": why} and fake.said == [f"a: crash: {why}"]
+def entry(name, what, seconds=1):
+    return Entry(name, seconds, "tests.test_gpu_run:fake", (what,))
 
 
-def test_what_is_done_is_not_measured_again(fake):
-    fake({"a": ["good"]})
-    first = fake.record.data["entries"]["a"]["ways"]["good"]["pid"]
-    fake({"a": ["good"], "b": ["good"]})
-    entries = fake.record.data["entries"]
-    assert entries["a"]["ways"]["good"]["pid"] == first != entries["b"]["ways"]["good"]["pid"]
+def measured(folder, *entries, until=1e12, tiny=True):
+    """The process that measures: its entries by name, and what it said."""
+    said, record = [], Record(folder / "fake.json")
+    measure_entries(entries, Place("cpu", tiny, folder), record, until, said.append)
+    return json.loads((folder / "fake.json").read_text())["entries"], said
 
 
-def test_at_the_limit_what_was_told_is_kept_and_the_entry_is_left_for_the_next_call(fake, monkeypatch):
-    monkeypatch.setattr(measuring, "GRACE", 0)
-    assert fake({"a": ["good", "hang"]}, limit=5.0) == ["a"]
-    entry = fake.record.data["entries"]["a"]
-    assert entry["status"] == "stopped" and entry["why"] == "cut off: no time was left"
-    assert list(entry["ways"]) == ["good"] and not entry["ended"]
+def test_what_ends_the_process_is_named_and_the_next_one_goes_on_behind_it(tmp_path):
+    listed = entry("a", "work"), entry("b", "end"), entry("c", "work")
+    with pytest.raises(SystemExit):
+        measured(tmp_path, *listed)
+    before = Record(tmp_path / "fake.json").entries
+    assert before["a"]["status"] == "done" and before["b"] == {
+        "status": "begun", "at": "its second figure", "figure": 1.5}
+    found, _ = measured(tmp_path, *listed)
+    assert found["b"]["status"] == "ended the process, or hung, at its second figure"
+    assert found["b"]["figure"] == found["c"]["figure"] == 1.5 and found["c"]["status"] == "done"
+    assert found["a"] == before["a"]
 
 
-def test_what_hangs_is_ended_long_before_the_limit(fake, monkeypatch):
-    monkeypatch.setattr(measuring, "EXTRA", 0)
-    monkeypatch.setattr(measuring, "START", 10)
-    assert fake({"a": ["hang", "good"]}) == []
-    entry = fake.record.data["entries"]["a"]
-    assert entry["ended"] == {"hang": "ended after 4 s"} and list(entry["ways"]) == ["good"]
+def test_what_hangs_is_ended_at_one_and_a_half_times_its_estimate_with_what_it_told(tmp_path):
+    program = ("import sys; from pathlib import Path; from tests.test_gpu_run import entry, measured\n"
+               f"measured(Path({str(tmp_path)!r}), entry('a', 'hang'), entry('b', 'work'), tiny=False)")
+    begun = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1 and "in fake" in ended.stderr and time.monotonic() - begun < 50
+    found, _ = measured(tmp_path, entry("a", "hang"), entry("b", "work"))
+    assert found["a"]["figure"] == 1.5 and "hung, at its second" in found["a"]["status"]
+    assert found["b"]["status"] == "done"
 
 
-def test_entries_that_do_not_fit_into_the_time_are_left(fake):
-    assert fake({"a": ["good"]}, limit=0.5) == ["a"] and not fake.record.data["entries"]
+def test_an_entry_that_does_not_fit_into_the_time_is_left_out_by_name_and_a_shorter_one_is_not(tmp_path):
+    listed = entry("long", "work", 1000), entry("short", "work", 1)
+    found, said = measured(tmp_path, *listed, until=time.time() + 100)
+    assert "its 1000 s did not fit into" in found["long"]["left_out"] and "status" not in found["long"]
+    assert found["short"]["status"] == "done" and said[0].startswith("long: left out")
+    found, _ = measured(tmp_path, *listed)
+    assert found["long"]["status"] == "done" and "left_out" not in found["long"]
 
 
-def test_a_process_that_tells_nothing_is_an_error_with_its_last_words(fake, tmp_path):
-    with pytest.raises(EngineError, match="status 1: ImportError: no torch; all it said is in .*worker.log"):
-        fake({"a": ["good"]}, kind="nothing")
+def test_an_entry_that_is_named_is_measured_again_and_what_it_had_is_kept(run_main, monkeypatch, tmp_path):
+    measured(tmp_path, entry("wan-81", "work"))
+    (tmp_path / "fake.json").rename(tmp_path / "rehearsal.json")
+    monkeypatch.setattr(command, "_measured", lambda *given: 0)
+    assert run_main(script, "gpu", "wan-81", "--dry-run", "--out", tmp_path).status == 0
+    found = json.loads((tmp_path / "rehearsal.json").read_text())["entries"]["wan-81"]
+    assert found["earlier"]["figure"] == 1.5 and "status" not in found
 
 
-def test_results_lie_in_all_folders_as_json_and_as_tables_and_a_new_record_goes_on_from_them(fake, tmp_path):
-    fake({"a": ["good"]})
-    one, two = ((tmp_path / folder / "fake.json").read_text() for folder in ("work", "results"))
-    assert one == two and json.loads(one)["entries"]["a"]["ways"]["good"]["bad"] is None
-    assert "good|500|" in (tmp_path / "results" / "fake.md").read_text()
-    for path in (tmp_path / "work").glob("fake.*"):
-        path.unlink()
-    again = Record("fake", [tmp_path / "work", tmp_path / "elsewhere"], tmp_path / "results" / "fake.json")
-    assert again.done("a") and not again.done("b")
+def test_each_command_fits_into_its_time():
+    for entries, seconds in COMMANDS.values():
+        assert sum(each.seconds for each in entries) <= seconds
 
 
-def test_the_furthest_from_their_floors_are_profiled_in_their_fastest_way():
-    def entry(**ways):
-        return {"ways": {f"{way}:fp16": {"to_floor": ratio} for way, ratio in ways.items()}}
-
-    found = slowest({
-        "wan-17": entry(eager=4.0, plain=1.0, engine=1.5), "wan-17 compiled": entry(compile=2.0),
-        "mimicmotion-16": entry(eager=3.0), "wan-decode": entry(eager=9.0, channels_last=8.0),
-        "presenter": entry(eager=50.0, graph=None), "presenter end to end": entry(eager=99.0),
-    })  # fmt: skip
-    assert [(each.subject, each.ways) for each in found] == [
-        ("presenter", ("eager:fp16",)), ("wan-decode", ("channels_last:fp16",)),
-        ("mimicmotion-16", ("eager:fp16",))]
+def test_a_refusal_that_breaks_the_gpu_ends_the_process_and_another_does_not(monkeypatch):
+    refusal = RuntimeError("not while a stream is captured")
+    stop_if_broken(refusal)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", lambda *given, **named: torch.ones(1))
+    stop_if_broken(refusal)
+    monkeypatch.setattr(torch, "zeros", lambda *given, **named: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="captured"):
+        stop_if_broken(refusal)
 
 
-def test_every_way_of_the_plan_is_one_and_names_are_told_apart():
-    for entry in ENTRIES:
-        for way in entry.ways if entry.kind == "network" else ():
-            assert Way.parse(way)
-    assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
-    assert {entry.subject for entry in ENTRIES} == {entry.subject for entry in planned(True)} | {
-        "wan-81", "mimicmotion-72"}
-
-
-def test_outcomes_of_tests_are_read_with_their_reasons(tmp_path):
-    (tmp_path / "tests.xml").write_text(
-        '<testsuites><testsuite><testcase name="a"/>'
-        '<testcase name="b"><failure message="assert 1&#10; == 2"/></testcase>'
-        '<testcase name="c"><skipped message="no GPU"/></testcase></testsuite></testsuites>')
-    assert outcomes(tmp_path / "tests.xml") == {
-        "passed": 1, "failed": 1, "skipped": 1, "reasons": {"b": "assert 1 == 2", "c": "no GPU"}}
-
-
-def test_without_a_gpu_it_is_status_4_and_a_wrong_stage_is_status_2(run_main, monkeypatch, tmp_path):
-    monkeypatch.setattr(run, "gpu_state", lambda: None)
-    answer = run_main(script, "gpu", "--work", tmp_path)
+def test_without_a_gpu_it_is_status_4_and_a_wrong_entry_is_status_2(run_main, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "gpu_state", lambda: None)
+    answer = run_main(script, "gpu", "--out", tmp_path)
     assert answer.status == 4 and "--dry-run rehearses on the processor" in answer.err
-    answer = run_main(script, "gpu", "--stages", "mesure", "--work", tmp_path)
-    assert answer.status == 2 and "did you mean 'measure'" in answer.err
+    answer = run_main(script, "gpu", "wan-18", "--out", tmp_path)
+    assert answer.status == 2 and "did you mean 'wan-81'" in answer.err
+
+
+def test_a_process_that_ends_before_its_first_entry_is_an_error_and_not_started_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "_measured", lambda *given: 1)
+    args = type("", (), dict(what=["first"], out=tmp_path, seconds=None, dry_run=True, here_until=None))
+    with pytest.raises(EngineError, match="ended before it was at an entry"):
+        command.run_gpu(args, print)
+
+
+def test_the_clips_of_gpu_tests_are_read_without_ffmpeg(monkeypatch):
+    from pipeline import ffmpeg
+    from tests.gpu.conftest import Stage
+
+    monkeypatch.setattr(ffmpeg, "ffmpeg_exe", lambda: pytest.fail("asks for ffmpeg"))
+    stage = Stage()
+    assert [clip.skeletons.shape for clip in stage.clips] == [(16, 192, 128, 3)] * 2
+    assert stage.clips[0].skeletons.max() > 100
+    requests = first_requests(run.ROOT / "data" / "sample", 2)
+    assert [clip.seed for clip in stage.clips] == [each.seed for each in requests]
 
 
 @pytest.mark.slow
-def test_the_whole_sequence_runs_on_a_processor_and_is_not_repeated(run_main, tmp_path):
-    pytest.importorskip("generators.mimicmotion")
-    answer = run_main(script, "gpu", "--dry-run", "--work", tmp_path)
+def test_both_commands_are_rehearsed_on_a_processor(run_main, tmp_path):
+    answer = run_main(script, "gpu", "--dry-run", "--out", tmp_path)
     assert answer.status == 0, answer.err
-    found = json.loads(Path(answer.out.strip()).read_text())
-    entries = found["entries"]
-    for entry in planned(rehearsal=True):
-        assert entries[entry.name]["status"] == "done" and not entries[entry.name]["ended"], entry.name
-        for way in entry.ways if entry.kind == "network" else ():
-            row = entries[entry.name]["ways"][way]
-            wants_gpu = {"cudnn", "efficient", "graph"} & Way.parse(way).features
-            assert ("refused" in row) if wants_gpu else row["rounds"] == 2 and row["finite"], (way, row)
-            assert row.get("error", 0) < 0.15, (way, row)
-    assert [name for name in entries if name.startswith("profile of")]
-    assert found["tests"]["status"] == 0 and "failed" not in found["tests"] and found["tests"]["skipped"] > 40
-    began = {name: entry["at"] for name, entry in entries.items()}
-    answer = run_main(script, "gpu", "--dry-run", "--work", tmp_path)
-    again = json.loads(Path(answer.out.strip()).read_text())["entries"]
-    assert {name: entry["at"] for name, entry in again.items()} == began
+    found = json.loads((tmp_path / "rehearsal.json").read_text())["entries"]
+    for each in ENTRIES.values():
+        assert found[each.name]["status"] == "done", (each.name, found[each.name])
+        for way in each.given[1] if each.given else ():
+            row, needs_gpu = found[each.name]["ways"][way], "cudnn" in way or "graph" in way
+            assert ("refused" in row) if needs_gpu else row["rounds"] == 1 and row["apart"] < 0.05, (way, row)
+            assert needs_gpu or "compile" in way or row["error"] < 0.05, (way, row)
+    assert found["tests"]["counts"] == {"skipped": found["tests"]["counts"]["skipped"]}
+    frames = found["presenter end to end"]
+    assert frames["ways"]["torch:fp32 baseline"]["similarity"] == pytest.approx(1, abs=1e-4)
+    assert frames["ways"]["torch:fp16 fast"]["speed"] > 1
+    assert 40 < frames["noise_floor"]["one bf16 ulp beside"]["psnr"] < 90
+    assert found["mimicmotion-72"]["profile"]["kernels"]
+    assert "## Predictions" in (tmp_path / "rehearsal.md").read_text()

@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from bench.judge import Folders, Judge, judge_folder, reasons
 from bench.judge import similarity as least_similarity
 from bench.score import score
 from bench.similarity import Cosine, load_extractor
+from bench.verdict import Question, run_entry
 from bench.vmaf import VmafError
 from pipeline.errors import InputError
 from pipeline.video import Clip, Form
@@ -164,6 +166,16 @@ def test_the_score_is_70_percent_speed_and_30_percent_similarity(seconds, simila
     assert score(seconds, 10, similar) == pytest.approx(points)
 
 
-def test_a_threshold_of_nothing_is_refused():
+@pytest.mark.parametrize("threshold", [0, -1, float("nan"), float("inf")])
+def test_a_threshold_that_is_no_time_is_refused(threshold):
     with pytest.raises(ValueError, match="above 0 seconds"):
-        score(1, 0, True)
+        score(1, threshold, True)
+
+
+def test_a_cosine_above_one_fails_its_check_and_is_the_one_that_counts():
+    found = Judge([])._gate_check("x", Cosine(1.01, []).to_json((0.97, 1.0)))
+    assert not found.passes and found.value.startswith("1.01000 (no cosine is above 1, so this one scores")
+    videos = [{"status": "judged", "cosine": {"x": {"value": value}}} for value in (0.98, 1.01)]
+    assert least_similarity(videos) == 1.01
+    assert run_entry("r", Path("r"), [{**each, "id": "a", "passes": True, "error": None} for each in videos],
+                     Question(Path("d"), Path("d"), ["x"]))["verdict"]["gate_held"] is False

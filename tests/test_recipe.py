@@ -41,7 +41,7 @@ overlap = 2
 preset = "veryfast"
 [steps]
 actions = "FSC"
-jumps = [[1.0, -0.5, 0.25, 0], [0.5, -1e-7, 0, 1]]
+corrections = [[1.0, -0.5, 0.25, 0], [0.5, -1e-7, 0, 1]]
 [guard]
 videos = 3
 changes = [0, 0.125]
@@ -83,8 +83,8 @@ def test_a_generator_is_adapted_and_itself_left_as_it_was(load, plain):
 
 @pytest.mark.parametrize(("text", "reason"), [
     ('[steps]\nactions = "FSFS"', "recipe fast: steps.actions: 4 letters for a grid of 3 steps; tune"),
-    ('[steps]\nactions = "FSS"\njumps = [[1, 0, 0, 0]]\nlevels = [[1, 0, 0, 0, 1, 1]]',
-     "recipe fast: steps.levels: are for 2 channels, not 1; tune for this generator"),
+    ('[steps]\nactions = "FSS"\ncorrections = [[1, 0, 0, 0]]\nlevel_corrections = [[1, 0, 0, 0, 1, 1]]',
+     "recipe fast: steps.level_corrections: are for 2 channels, not 1; tune for this generator"),
     ('[steps]\nactions = "FSF"\noverlaps = [0, 16]',
      "recipe fast: overlap: windows need 0 <= overlap < length, got overlap 16 of 16"),
     ("overlap = 16", "recipe fast: overlap: windows need 0 <= overlap < length, got overlap 16 of 16"),
@@ -135,10 +135,12 @@ def test_a_recipe_cannot_be_changed(load):
     ("[steps]\nactions = 3", "steps.actions: must be text in quotes, is 3"),
     ('[steps]\nactions = "SF"', "steps.actions: the first step must be F"),
     ('[steps]\nactions = "FX"', "steps.actions: step 1 has the unknown action 'X'; known: F, C, H, S"),
-    ('[steps]\nactions = "FS"\njumps = [1, 2]', "steps.jumps: must be a list of rows of numbers"),
-    ('[steps]\nactions = "FS"\njumps = [[1, 0, "a", 0]]', "steps.jumps: must be a list of rows of numbers"),
-    ('[steps]\nactions = "FC"\njumps = [[1, 0, 0, 0]]', "steps.jumps: must be 2 rows of 4, one for each"),
-    ('[steps]\nactions = "F"\njumps = [[1, 0, nan, 0]]', "steps.jumps and levels: must be"),
+    ('[steps]\nactions = "FS"\ncorrections = [1, 2]', "steps.corrections: must be a list of rows of"),
+    ('[steps]\nactions = "FS"\ncorrections = [[1, 0, "a", 0]]', "steps.corrections: must be a list of rows of"),
+    ('[steps]\nactions = "FC"\ncorrections = [[1, 0, 0, 0]]', "steps.corrections: must be 2 rows of 4"),
+    ('[steps]\nactions = "FS"\ncorrections = [[1, 0, nan, 0]]', "steps.corrections"),
+    ('[steps]\nactions = "FS"\njumps = [[1, 0, 0, 0]]', "steps.jumps: an earlier version fitted this, and "),
+    ('[steps]\nactions = "FS"\nlevels = []', "steps.levels: an earlier version fitted this"),
     ('about = "x"', "about: must be a table, [about], is 'x'"),
     ("backend = torch", "is not a TOML file (Invalid value (at line 1"),
     ('backend = "torch"\nbackend = "auto"', "is not a TOML file (Cannot overwrite a value"),

@@ -48,8 +48,9 @@ def test_a_clip_of_one_frame_and_one_longer_than_a_batch_work(folder):
 
 
 @pytest.mark.parametrize(("raw", "value", "passes"), [
-    (1.0000002, 1.0, True), (0.97, 0.97, True), (0.9699, 0.9699, False), (float("nan"), None, False)])
-def test_a_cosine_is_clamped_and_the_gate_has_both_ends(raw, value, passes):
+    (1.0000002, 1.0, True), (1.00001, 1.0, True), (1.00002, 1.00002, False), (1.01, 1.01, False),
+    (0.97, 0.97, True), (0.9699, 0.9699, False), (float("nan"), None, False)])
+def test_a_cosine_above_one_by_rounding_is_one_and_the_gate_has_both_ends(raw, value, passes):
     figures = Cosine(raw, []).to_json((0.97, 1.0))
     assert (figures["value"], figures["passes"]) == (value, passes)
     assert figures["raw"] == raw or value is None

@@ -90,25 +90,47 @@ def test_where_predictions_do_not_change_skipping_and_keeping_change_nothing(dri
         np.testing.assert_allclose(run(generator, StepPlan(actions)).latents, base, rtol=0, atol=1e-5)
 
 
-def test_levels_replace_what_a_jump_makes_of_each_frames_mean():
+def test_levels_replace_what_a_correction_adds_to_each_frames_mean():
     start, flow = np.full((1, 2, 3, 1, 2), 4, np.float32), np.zeros((1, 2, 3, 1, 2), np.float32)
     start[..., 1], flow[..., 0] = 6, 1
-    walk = Walk(StepPlan("F", ((1, 2, 0, 0),), (), ((0, 10, 0, 0, 0.5, -0.5),)), FlowGrid(1), 1.0, start)
+    plan = StepPlan("FS", ((1, 2, 0, 0),), ((0, 10, 0, 0, 0.5, -0.5),))
+    walk = Walk(plan, FlowGrid(2), 1.0, start)
     walk.advance(0, flow)
-    # The jump alone gives 6 and 6, a level of 6; levels want 10 * 0.5 and what is added in each channel.
-    assert walk.latents[0, :, 0, 0].tolist() == [[5.5, 5.5], [4.5, 4.5]]
+    # Plain 3 and 6. The row adds 6 and 6, of level 6; levels want 10 * 0.5 and what each channel adds.
+    assert walk.latents[0, :, 0, 0].tolist() == [[8.5, 11.5], [7.5, 10.5]]
 
 
-def test_a_jump_puts_latents_together_by_its_row():
+def test_a_correction_is_added_to_what_the_plain_plan_makes():
     rows = ((0.5, 2, 3, 100), (1, -1, 10, 0.25))  # nothing was predicted before the first step
     walk = walked(StepPlan("FSCS", rows), {0: (3, 1), 2: (5,)}, 4, start=8.0)
-    first = 0.5 * 8 + 2 * 3 + 3 * (3 - 1)
-    assert walk.latents[0] == pytest.approx(first - 5 + 10 * (3 - 1) + 0.25 * 3)
+    difference = 0.5 * (3 - 1)  # times guidance minus one
+    first = (8 - 0.5 * (3 + difference)) + 0.5 * 8 + 2 * 3 + 3 * difference
+    second = (first - 0.5 * (5 + difference)) + first - 5 + 10 * difference + 0.25 * 3
+    assert walk.latents[0] == pytest.approx(second)
 
 
 def test_at_guidance_one_there_is_no_difference_to_put_in():
     walk = walked(StepPlan("FS", ((0.5, 2, 3, 0),)), {0: (3,)}, 2, guidance=1.0, start=8.0)
-    assert walk.latents[0] == pytest.approx(0.5 * 8 + 2 * 3)
+    assert walk.latents[0] == pytest.approx(8 - 3 + 0.5 * 8 + 2 * 3)
+
+
+class StepByStep:
+    """A grid as one of a user's own may be: it cannot leap."""
+
+    steps, times = 4, np.linspace(1, 0, 5, dtype=np.float32)
+
+    def solver(self):
+        return self
+
+    def advance(self, latents, prediction, step):
+        return latents * np.float32(0.9) + prediction * np.float32(0.1)
+
+
+def test_a_solver_that_cannot_leap_goes_over_skipped_steps_one_by_one():
+    walk = Walk(StepPlan("FSSC"), StepByStep(), 1.0, np.full(1, 8, np.float32))
+    for step in range(4):
+        walk.advance(step, *([np.full(1, 2, np.float32)] if step in (0, 3) else []))
+    assert walk.latents[0] == pytest.approx(2 + (8 - 2) * 0.9**4)
 
 
 def test_two_requests_in_a_row_know_nothing_of_each_other(drifting):
@@ -133,12 +155,13 @@ def test_what_one_window_predicts_reaches_only_the_frames_that_it_covers(driftin
 @pytest.mark.parametrize(("arguments", "reason"), [
     (("",), "the first step must be F"), (("CS",), "the first step must be F"),
     (("FX",), "step 1 has the unknown action 'X'"), (("FS", ((1, 2, 3),)), "must be 1 rows of 4"),
-    (("FF", ((1, 2, 3, 4),)), "must be 2 rows of 4"), (("FF", (), (1,)), "must be 2 numbers"),
-    (("F", ((1, 2, 3, float("inf")),)), "must be finite"),
-    (("FS", (), (), ((1, 2, 3, 4, 5),)), "levels: must be a row for each of jumps"),
-    (("F", ((1, 2, 3, 4),), (), ((1, 2, 3, 4),)), "levels: must be a row for each of jumps"),
-    (("FF", ((1, 2, 3, 4),) * 2, (), ((1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6))), "levels: must be a row"),
-    (("F", ((1, 2, 3, 4),), (), ((1, 2, 3, 4, float("nan")),)), "must be finite"),
+    (("FF", ((1, 2, 3, 4),)), "must be 2 rows of 4"),
+    (("FS", ((1, 2, 3, float("inf")),)), "must be finite"),
+    (("FS", (), ((1, 2, 3, 4, 5),)), "level_corrections: must be a row for each"),
+    (("F", ((1, 2, 3, 4),), ((1, 2, 3, 4),)), "level_corrections: must be a row for each"),
+    (("FF", ((1, 2, 3, 4),) * 2, ((1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6))), "level_corrections: must"),
+    (("FS", ((1, 2, 3, 4),), ((1, 2, 3, 4, float("nan")),)), "must be finite"),
+    (("FF", ((0, 0, 0, 0), (0, 1, 0, 0))), "step 1 leaves nothing out, its row must be zeros; tune again"),
 ])
 def test_a_plan_that_cannot_be_run_is_refused(arguments, reason):
     with pytest.raises(StepPlanError, match=reason):

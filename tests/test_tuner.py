@@ -4,21 +4,29 @@ import numpy as np
 import pytest
 
 from optimize.goal import Goal, Judged
+from optimize.jump_tables import jump_errors, weigh_kept
 from optimize.planner import Costs, Tables, front
 from optimize.recipe import Recipe
 from optimize.step_plan import TERMS, StepPlan
-from optimize.trajectory import Gram, jump_errors, weigh_kept
+from optimize.trajectory import Gram
 from optimize.tuner import KEPT, Tuner, TuningError
-from tests.test_fit import Clip
+from tests.test_fit import GRID, GUIDANCE, Clip
 
 STEPS = 8
 EXACT, QUICK = Recipe("exact", "openvino", "fp32"), Recipe("quick", "openvino", "bf16")
 
 
+def gram_of(clip):
+    """Inner products of a clip's base run."""
+    latents = [clip.base(step) for step in range(STEPS + 1)]
+    predictions = [clip.predict(latents[step], step, "F") for step in range(STEPS)]
+    return Gram.of(latents, [c for c, _ in predictions], [(GUIDANCE - 1) * (c - u) for c, u in predictions])
+
+
 class Bench:
     """Videos whose similarity falls with the plan's number of evaluated branches; bf16 costs half."""
 
-    gains = np.ones(STEPS + 1)
+    grid = GRID
 
     def __init__(self, need=5, broken=(), late=2, flattered=()):
         """late: the evaluated step from which on windows must overlap as ever. flattered: numbers of branches
@@ -28,10 +36,7 @@ class Bench:
         self.ran, self.judged, self.stop_after = [], [], None
 
     def capture(self, say):
-        clip = Clip(0)
-        latents = [clip.base(step) for step in range(STEPS + 1)]
-        predictions = [clip.predict(latents[step], step, "F") for step in range(STEPS)]
-        return Gram.of(latents, [c for c, _ in predictions], [c - u for c, u in predictions])
+        return [gram_of(Clip(seed)) for seed in range(3)]
 
     def costs(self, recipe, say):
         second = 0.5 if recipe.precision == "bf16" else 1.0
@@ -50,10 +55,10 @@ class Bench:
         apart = 0.02 * 2.0 ** (self.need - recipe.steps.branches)
         if recipe.steps.overlaps[self.late:] or recipe.precision in self.broken:
             apart = 0.5
-        if recipe.steps.jumps and recipe.steps.branches in self.flattered:
+        if recipe.steps.bounds and recipe.steps.branches in self.flattered:
             apart = 0.5
-        jumps = [[1.0] * TERMS for _ in recipe.steps.evaluated]
-        plan = StepPlan(recipe.steps.actions, jumps, overlaps=recipe.steps.overlaps)
+        plan = StepPlan(recipe.steps.actions, bounds=[1.0] * len(recipe.steps.evaluated),
+                        overlaps=recipe.steps.overlaps)
         videos = []
         while len(videos) < 5 and not enough(videos):
             videos.append(Judged(f"v{len(videos)}", 1 - apart * (1 + 0.01 * len(videos)), 40.0))
@@ -69,7 +74,7 @@ def tuner(tmp_path):
 
 
 def plans(weight):
-    full, cheap = jump_errors(Bench().capture(None))
+    full, cheap = jump_errors(Bench().capture(None), GRID)
     tables = Tables(full, {"C": weigh_kept(full, cheap, weight)}, np.ones(STEPS + 1))
     return front(tables, Costs(2, {"C": 1}))
 
@@ -80,7 +85,7 @@ def test_the_fastest_plan_of_the_front_that_passes_is_found(tuner, need):
     known = [plan for weight in KEPT for plan in plans(weight)]
     enough = [plan for plan in known if StepPlan(plan.actions).branches >= need]
     assert tuned.best.recipe.steps.branches == min(StepPlan(plan.actions).branches for plan in enough)
-    assert tuned.best.recipe.steps.jumps and tuned.best.accepted
+    assert tuned.best.recipe.steps.bounds and tuned.best.accepted
     assert tuned.runs == len(tuned.trials) < len(known) / 2
     assert tuned.trials[-1].recipe == tuned.best.recipe, "it is run once more as it is"
 
@@ -136,7 +141,7 @@ def test_what_passes_too_narrowly_is_not_accepted(tuner):
 
 
 def test_an_earlier_plan_is_tried_first_and_spares_what_cannot_be_faster(tuner):
-    bench, plan = Bench(), StepPlan("FSCSSCSC", [[0.5] * TERMS] * 4, overlaps=(0,))
+    bench, plan = Bench(), StepPlan("FSCSSCSC", [[0.5] * TERMS] * 4, [1.0] * 4, overlaps=(0,))
     tuned = tuner(bench).tune([EXACT])
     tuner(bench)._record.unlink()
     warm = Bench()

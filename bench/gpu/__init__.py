@@ -1,1 +1,1 @@
-"""One command for a bare machine with a GPU: install what was brought along, test, measure, write it down."""
+"""A quarter of an hour on a bare machine with a GPU: what is right, how fast it is, what it is short of."""

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from engines.spec import ComponentSpec
+
 NAMES = ("query", "key", "value")
 UNMOVED = ("empty", "_unsafe_view")  # operations that move nothing and do not say so
 
@@ -29,10 +31,6 @@ class Work:
     attention: int
     least_bytes: int
     eager_bytes: int
-
-    def floor(self, rate: float, bandwidth: float) -> float:
-        """Seconds below which a call cannot come at that many operations and bytes a second."""
-        return max(self.operations / rate, self.least_bytes / bandwidth)
 
 
 class _OneAttention(TorchFunctionMode):
@@ -83,6 +81,14 @@ def count(module: torch.nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tenso
     least = sum(map(size_of, (*weights.values(), *given, *outputs)))
     operations = counter.get_total_flops() + attention.operations
     return Work(operations, attention.operations, least, traffic.bytes + attention.bytes)
+
+
+def crossing(spec: ComponentSpec, sizes: Mapping[str, int]) -> int:
+    """Bytes between host and device if inputs and outputs lie on the host, as those of an engine do."""
+    tensors = (*spec.inputs, *spec.outputs)
+    shapes = (torch.Size(d if isinstance(d, int) else sizes[d] for d in tensor.dims) for tensor in tensors)
+    kinds = (getattr(torch, tensor.dtype) for tensor in tensors)
+    return sum(shape.numel() * kind.itemsize for shape, kind in zip(shapes, kinds, strict=True))
 
 
 def size_of(tensor: Tensor) -> int:

@@ -1,34 +1,49 @@
-"""What a GPU should take for each network: counted work over published peaks, without a GPU."""
+"""What was expected before anything ran on a GPU: counted floors, and predictions with their units."""
 
 from __future__ import annotations
 
-from bench.gpu.table import rows
-
 # NVIDIA's datasheet of the H200 (SXM): dense bf16, and memory.
 OPERATIONS, BYTES = 989e12, 4.8e12
-CROSSING = 25e9  # bytes a second between pinned memory and a GPU at PCIe 4.0 x16, as seldom reached
+CROSSING = 25e9  # bytes a second between pinned memory and a GPU, as seldom reached
+# By entry and row, how it comes about in docs/gpu-notes.md: milliseconds of a call of a network, seconds of a
+# clip of the presenter, operations or bytes a second of the machine.
+PREDICTED = {
+    "machine": {"bf16": 790e12, "copy": 3.0e12, "to the device, pageable": 8e9, "to the device, pinned": 25e9,
+                "attention of wan-81, flash": 500e12, "attention of wan-81, cudnn": 620e12},
+    "presenter": {"eager:fp16": 5, "graph:fp16": 0.7},
+    "presenter end to end": {"torch:fp16 baseline": 0.29, "torch:fp16 exact": 0.08, "torch:fp16 fast": 0.04},
+    "wan-decode": {"eager:fp16": 95, "channels_last:fp16": 55, "engine:fp16": 1100},
+    "mimicmotion-72": {"eager:fp16": 720, "channels_last:fp16": 590, "engine:fp16": 830},
+    "wan-81": {"eager:bf16": 704, "cudnn:bf16": 618, "engine:bf16": 720},
+    "wan-81 compiled": {"cudnn:bf16": 618, "compile+cudnn:bf16": 540},
+    "mimicmotion-72 compiled": {"channels_last:fp16": 590, "compile+channels_last:fp16": 475},
+}  # fmt: skip
 
 
 def expected(tiny: bool) -> str:
-    """A table of every network's work and floor."""
-    from bench.gpu.measure import counted, crossing
-    from bench.gpu.subjects import SUBJECTS, load_subject
+    """A table of every network's work and floor, counted without a GPU."""
+    import torch
+
+    from bench.gpu.counted import count, crossing
+    from bench.gpu.filled import inputs_of
+    from bench.gpu.networks import NETWORKS
+    from bench.gpu.table import rows
+    from bench.gpu.ways import as_taken
 
     head = (
         "network|TFLOP|of them attention|ms at 989 TFLOP/s|least GB|ms at 4.8 TB/s|GB if eager|"
-        "ms at 4.8 TB/s|floor, ms|MB across|ms at 25 GB/s"
+        "ms at 4.8 TB/s|MB across|ms at 25 GB/s"
     )
     lines = []
-    for name in SUBJECTS:
-        subject = load_subject(name, tiny)
-        work, across = counted(subject, "bf16"), crossing(subject)
+    for name, make in NETWORKS.items():
+        subject = make("tiny" if tiny else "full")
+        inputs = as_taken(subject, inputs_of(subject.spec, subject.sizes, "meta"), torch.bfloat16)
+        work = count(subject.build("meta", torch.bfloat16), inputs)
+        across = crossing(subject.spec, subject.sizes)
         cells = (
-            f"{work.operations / 1e12:.4g}", f"{work.attention / 1e12:.4g}",
-            f"{1e3 * work.operations / OPERATIONS:.4g}",
-            f"{work.least_bytes / 1e9:.3g}", f"{1e3 * work.least_bytes / BYTES:.3g}",
-            f"{work.eager_bytes / 1e9:.4g}", f"{1e3 * work.eager_bytes / BYTES:.4g}",
-            f"{1e3 * work.floor(OPERATIONS, BYTES):.4g}",
-            f"{across / 1e6:.4g}", f"{1e3 * across / CROSSING:.3g}",
+            work.operations / 1e12, work.attention / 1e12, 1e3 * work.operations / OPERATIONS,
+            work.least_bytes / 1e9, 1e3 * work.least_bytes / BYTES,
+            work.eager_bytes / 1e9, 1e3 * work.eager_bytes / BYTES, across / 1e6, 1e3 * across / CROSSING,
         )  # fmt: skip
-        lines.append("|".join([name, *cells]))
+        lines.append("|".join([name, *(f"{cell:.4g}" for cell in cells)]))
     return rows(head, lines)

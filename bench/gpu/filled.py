@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,15 @@ from engines.spec import ComponentSpec, TensorSpec
 from generators.checkpoint import fill, weightless
 
 SCALES = ("gamma", "scale")  # what weights that multiply are called, where they have more than one dim
+SMALL = 1 << 20  # numbers up to which a tensor is drawn on the processor
 
 
 def filled(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn.Module:
     """The network that `make` makes, on the device, its parameters random in dtype; on "meta" without any.
 
-    On one device the numbers are the same every time, but for rounding to dtype. Rows of matrices and kernels
-    have length 1, so that what comes out is about as large as what goes in, and fp16 can hold it. Modules
-    that the network's class names in _keep_in_fp32_modules are in float32, as upstream.
+    The numbers are the same every time, but for rounding to dtype. Rows of matrices and kernels have length
+    1, so that what comes out is about as large as what goes in, and fp16 can hold it. Modules that the
+    network's class names in _keep_in_fp32_modules are in float32, as upstream.
     """
     with weightless():
         network = make()
@@ -36,20 +37,23 @@ def drawn(name: str, like: Tensor, device: str, dtype: torch.dtype) -> Tensor:
     if like.ndim < 2 or name.endswith(SCALES):
         make = torch.zeros if name.endswith("bias") else torch.ones
         return make(like.shape, device=device, dtype=dtype)
-    width = like[0].numel() ** 0.5
-    return (torch.randn(like.shape, device=device) / width).to(dtype)
+    return (normal(like.shape, device) / like[0].numel() ** 0.5).to(dtype)
 
 
-def inputs_of(spec: ComponentSpec, sizes: dict[str, int], device: str) -> list[Tensor]:
-    """Random inputs in the spec's order and dtypes: pixels of all levels, times and flags in [0, 1).
+def normal(shape: torch.Size | tuple[int, ...], device: str) -> Tensor:
+    """Normal numbers on the device; small tensors have the same on every device, large ones are made fast."""
+    small = torch.Size(shape).numel() <= SMALL and device != "meta"
+    return torch.randn(shape, device="cpu" if small else device).to(device)
 
-    As engines.parity.draw, but made on the device: those of a long window are 0.9 GB.
-    """
+
+def inputs_of(spec: ComponentSpec, sizes: Mapping[str, int], device: str) -> list[Tensor]:
+    """Random inputs in the spec's order and dtypes: pixels of all levels, times and flags in [0, 1)."""
+    torch.manual_seed(1)
     return [_input(tensor, sizes, device) for tensor in spec.inputs]
 
 
-def _input(tensor: TensorSpec, sizes: dict[str, int], device: str) -> Tensor:
+def _input(tensor: TensorSpec, sizes: Mapping[str, int], device: str) -> Tensor:
     shape = [dim if isinstance(dim, int) else sizes[dim] for dim in tensor.dims]
     if tensor.dtype == "uint8":
-        return torch.randint(0, 256, shape, device=device, dtype=torch.uint8)
-    return (torch.rand if len(shape) == 1 else torch.randn)(shape, device=device)
+        return torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
+    return torch.rand(shape).to(device) if len(shape) == 1 else normal(shape, device)

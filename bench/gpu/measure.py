@@ -5,74 +5,98 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-from bench.gpu.ceilings import ceilings, synchronize, timed
-from bench.gpu.counted import Work, count
-from bench.gpu.subjects import Subject, load_subject
-from bench.gpu.ways import DTYPES, Call, Place, Way, prepare, tensors_for
+from bench.gpu.ceilings import REFUSALS, stop_if_broken, synchronize, timed, words_of
+from bench.gpu.counted import count, crossing
+from bench.gpu.filled import inputs_of
+from bench.gpu.networks import NETWORKS, Subject
+from bench.gpu.run import Emit, Place
+from bench.gpu.ways import DTYPES, Call, as_taken, parse, prepare
 from bench.timing import rotated
-from engines.spec import EngineError
 
-ROUNDS, TINY_ROUNDS = 7, 2
+ROUNDS, TINY_ROUNDS = 3, 1
 LEAST = 0.05  # seconds a round gives each way: short calls are repeated
-WARM_UP = 3  # calls; with CUDA graphs the second records and the third is the first replay
-# What a way that cannot be had here raises. TypeError: another torch has other arguments.
-REFUSALS = (EngineError, MemoryError, RuntimeError, NotImplementedError, ValueError, TypeError, ImportError)
-Emit = Callable[[dict], None]
+WARM_UP = 2  # calls
+CALLS, SHOWN, NAME = 2, 20, 110  # that are profiled; kernels, and characters of their names
 
 
-def measure(name: str, ways: Sequence[str], place: Place, emit: Emit) -> None:
-    """Emit figures of each way to run a subject, and again after every round: a later row replaces one.
+def measure_network(place: Place, emit: Emit, name: str, ways: Sequence[str]) -> None:
+    """Emit the work counted of a network's call, a row for each way and again after every round, a profile.
 
-    First the work counted of it, the ceilings of this machine at this time, and the floor that follows:
-    operations at the rate of a bf16 product (fp32 where there is none), or least bytes at that of a copy,
-    whichever takes longer. A way that cannot run has only its reason, under "refused".
+    A row's error is that of a tiny network of the same kind to fp32 on the processor, `apart` the distance of
+    the full one from what the first way gives. A way that cannot run has only its reason.
     """
-    subject = load_subject(name, place.tiny)
-    found = ceilings(place.device, place.tiny)
-    work = counted(subject, "bf16")
-    floor = work.floor(found.get("bf16", found["fp32"]), found["copy"])
-    emit({"calls": subject.calls, "work": asdict(work), "ceilings": found, "floor_seconds": floor})
-    emit({"crossing_bytes": crossing(subject)})
-    expected = _reference(subject, place)
+    torch.backends.cudnn.allow_tf32 = False  # on by default, and then convolutions are not in fp32
+    subject = NETWORKS[name]("tiny" if place.tiny else "full")
+    dtype = parse(ways[0])[1]
+    meta = subject.build("meta", DTYPES[dtype])
+    given = as_taken(subject, inputs_of(subject.spec, subject.sizes, "meta"), DTYPES[dtype])
+    emit("work", asdict(count(meta, given)) | {"crossing": crossing(subject.spec, subject.sizes)})
+    errors = _errors(name, ways, place, emit)
+    inputs = inputs_of(subject.spec, subject.sizes, place.device)
     calls: dict[str, Call] = {}
     rows: dict[str, dict] = {}
-    for text in ways:
-        emit({"begun": text})
+    first: Tensor | None = None
+    for way in ways:
+        emit("at", way)
         try:
-            calls[text], rows[text] = _begin(subject, text, place, expected)
-        except getattr(torch, "AcceleratorError", ()):  # nothing more can run in this process
-            raise
+            calls[way], rows[way], made = _begin(subject, way, inputs, place.device)
         except REFUSALS as refusal:
-            rows[text] = {"refused": words_of(refusal)}
-        emit({"way": text, **rows[text]})
+            stop_if_broken(refusal)
+            rows[way] = {"refused": words_of(refusal)}
+        else:
+            first = made if first is None else first
+            rows[way] |= {**errors[way], "apart": distance(made, first)}
+        emit("ways", rows)
         free()
-    _rounds(calls, rows, place, floor, emit)
-
-
-def counted(subject: Subject, dtype: str) -> Work:
-    """The work of a call in that dtype."""
-    module = subject.build("meta", DTYPES[dtype])
-    return count(module, tensors_for(subject, "meta", DTYPES[dtype]))
-
-
-def crossing(subject: Subject) -> int:
-    """Bytes between host and device if inputs and outputs lie on the host, as those of an engine do."""
-    sizes = subject.sizes
-    tensors = (*subject.spec.inputs, *subject.spec.outputs)
-    shapes = (torch.Size(d if isinstance(d, int) else sizes[d] for d in tensor.dims) for tensor in tensors)
-    kinds = (getattr(torch, tensor.dtype) for tensor in tensors)
-    return sum(shape.numel() * kind.itemsize for shape, kind in zip(shapes, kinds, strict=True))
-
-
-def forget() -> None:
-    """Drop what was compiled: after eight versions of a network torch runs the next ones as they are."""
-    torch.compiler.reset()
+    _rounds(calls, rows, place, emit)
+    bare = [way for way in calls if "engine" not in way]
+    if bare:
+        best = min(bare, key=lambda way: rows[way]["seconds"])
+        emit("at", f"the profile of {best}")
+        emit("profile", {"way": best, **profiled(calls[best], place.device)})
+    calls.clear()
+    torch.compiler.reset()  # after eight versions of a network torch would run the next ones as they are
     free()
+
+
+def distance(made: Tensor, expected: Tensor) -> float:
+    """The difference's length in parts of what is expected; NaN where something is not finite."""
+    made, expected = made.float(), expected.to(made.device).float()
+    return float((made - expected).norm() / expected.norm())
+
+
+def profiled(call: Call, device: str) -> dict:
+    """The kernels of a call, the longest first, and `idle`: the part of its time in which none runs.
+
+    On a processor operations take the place of kernels.
+    """
+    seconds, cuda = timed(call, device), device.startswith("cuda")
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as watching:
+        for _ in range(CALLS):
+            call()
+        synchronize(device)
+    time_of = "self_device_time_total" if cuda else "self_cpu_time_total"
+    rows = [
+        {"kernel": event.key[:NAME], "seconds": getattr(event, time_of) / 1e6 / CALLS,
+         "launches": event.count / CALLS}
+        for event in watching.key_averages()
+        if not cuda or event.device_type == torch.autograd.DeviceType.CUDA
+    ]  # fmt: skip
+    rows = sorted((row for row in rows if row["seconds"]), key=lambda row: -row["seconds"])
+    busy = sum(row["seconds"] for row in rows)
+    return {"seconds": seconds, "busy": busy, "idle": 1 - busy / seconds, "kernels": rows[:SHOWN]}
+
+
+def rounds_of(place: Place) -> int:
+    """How often everything is timed."""
+    return TINY_ROUNDS if place.tiny else ROUNDS
 
 
 def free() -> None:
@@ -82,53 +106,48 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
-def words_of(refusal: BaseException) -> str:
-    """The kind of an error and the first line of its text."""
-    lines = [line for line in str(refusal).splitlines() if line.strip()]
-    return f"{type(refusal).__name__}: {lines[0] if lines else ''}"[:300]
+def _errors(name: str, ways: Sequence[str], place: Place, emit: Emit) -> dict[str, dict]:
+    """By way, the tiny network's distance to fp32 on the processor; compiled take too long."""
+    subject, found = NETWORKS[name]("tiny"), dict.fromkeys(ways, {})
+    inputs = inputs_of(subject.spec, subject.sizes, "cpu")
+    expected = prepare(subject, "eager:fp32", inputs, "cpu")()
+    for way in ways:
+        if "compile" in way:
+            continue
+        emit("at", f"{way}, tiny")
+        try:
+            made = prepare(subject, way, [each.to(place.device) for each in inputs], place.device)()
+            found[way] = {"error": distance(made, expected)}
+        except REFUSALS as refusal:
+            stop_if_broken(refusal)
+            found[way] = {"error": words_of(refusal)}
+    return found
 
 
-def _reference(subject: Subject, place: Place) -> torch.Tensor | None:
-    """What the network gives in fp32, on the host; None where it does not fit into memory."""
-    torch.backends.cudnn.allow_tf32 = False  # on by default, and then convolutions are not in fp32
-    try:
-        made = prepare(subject, Way.parse("eager:fp32"), place)().float().cpu()
-    except (MemoryError, torch.OutOfMemoryError):
-        made = None
-    free()
-    return made
-
-
-def _begin(subject: Subject, text: str, place: Place, expected: torch.Tensor | None) -> tuple[Call, dict]:
-    """The warmed-up call, and what is known of it before rounds: start, memory, error, one time."""
-    way, cuda = Way.parse(text), place.device.startswith("cuda")
+def _begin(subject: Subject, way: str, inputs: Sequence[Tensor], device: str) -> tuple[Call, dict, Tensor]:
+    """The warmed-up call, its row as known before rounds, and what it gives."""
     start = time.perf_counter()
-    if cuda:
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    call = prepare(subject, way, place)
+    call = prepare(subject, way, inputs, device)
     for _ in range(WARM_UP):
         made = call()
-    synchronize(place.device)
+    synchronize(device)
     row = {"start_seconds": round(time.perf_counter() - start, 2)}
-    if cuda:
-        row["peak_memory_mb"] = round((torch.cuda.max_memory_allocated() - before) / 1e6)
-    made = made.float().cpu()
-    row["finite"] = bool(torch.isfinite(made).all())
-    if expected is not None and "plain" not in way.features:  # whose weights are others
-        row["error"] = float((made - expected).norm() / expected.norm())
-    return call, row | {"seconds": timed(call, place.device), "rounds": 0}
+    if device == "cuda":
+        row["memory_mb"] = round((torch.cuda.max_memory_allocated() - before) / 1e6)
+    return call, row | {"seconds": timed(call, device), "rounds": 0}, made.clone()
 
 
-def _rounds(calls: dict[str, Call], rows: dict[str, dict], place: Place, floor: float, emit: Emit) -> None:
-    seconds: dict[str, list[float]] = {text: [] for text in calls}
-    times = {text: max(1, int(LEAST / max(rows[text]["seconds"], 1e-6))) for text in calls}
-    for number in range(TINY_ROUNDS if place.tiny else ROUNDS):
-        for text in rotated(list(calls), number):
-            emit({"begun": text})
-            seconds[text].append(timed(calls[text], place.device, times[text]))
-        for text, each in seconds.items():
-            median = statistics.median(each)
-            spread = {"seconds": median, "least": min(each), "most": max(each), "rounds": len(each)}
-            rows[text] |= {**spread, "to_floor": median / floor}
-            emit({"way": text, **rows[text]})
+def _rounds(calls: dict[str, Call], rows: dict[str, dict], place: Place, emit: Emit) -> None:
+    seconds: dict[str, list[float]] = {way: [] for way in calls}
+    times = {way: max(1, int(LEAST / max(rows[way]["seconds"], 1e-6))) for way in calls}
+    for number in range(rounds_of(place) if calls else 0):
+        for way in rotated(list(calls), number):
+            emit("at", f"{way}, round {number + 1}")
+            seconds[way].append(timed(calls[way], place.device, times[way]))
+        for way, each in seconds.items():
+            spread = {"least": min(each), "most": max(each), "rounds": len(each)}
+            rows[way] |= {"seconds": statistics.median(each), **spread}
+        emit("ways", rows)

@@ -1,121 +1,181 @@
-"""The stages of a run on a GPU machine, within a limit of time, each going on where it was."""
+"""What is measured, the most telling first; a process that measures; the file that each figure goes to."""
 
 from __future__ import annotations
 
-import os
+import faulthandler
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
-from bench.gpu.install import install
-from bench.gpu.machine import file_name, gpu_state
-from bench.gpu.measuring import ROOT, Workplace, measure_entries
-from bench.gpu.plan import ENTRIES, Entry, planned
-from bench.gpu.record import Record
-from bench.gpu.tests_there import SECONDS, run_tests
-from engines.doctor import PACKAGES, processor
-from engines.spec import EngineError
+from bench.gpu.table import markdown
+from bench.judge import plain
+from engines.whole import whole
 
-STAGES = ("install", "tests", "measure", "profile")
-RESULTS = ROOT / "bench" / "results"
-PROFILED, PROFILE_SECONDS = 3, 40
-REHEARSAL = "rehearsal"
+ROOT = Path(__file__).resolve().parents[2]
+HANG = 1.5  # times its estimate that an entry may take
+TESTS, TESTS_END = "tests/gpu/test_gpu_memory.py", 60  # and seconds after which they are ended
+WORDS = 300  # characters of a reason
+FIELDS = (
+    "name", "driver_version", "memory.total", "clocks.sm", "clocks.mem", "temperature.gpu", "power.draw",
+    "power.limit",
+)  # fmt: skip
+Emit = Callable[[str, object], None]
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is asked for: stages in their order; folders for what is made on the way, results and wheels.
+class Place:
+    """Where it is measured: the device, whether it is a rehearsal with tiny networks, a folder for files."""
 
-    limit: seconds in which it must have ended; None: as long as it takes. rehearsal: on the processor, tiny.
+    device: str
+    tiny: bool
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A measurement: seconds it should take on a large GPU, and measure(place, emit, *given).
+
+    measure is named as module:function, because modules import torch. emit(name, figure) writes a figure at
+    once; of one name the last counts.
     """
 
-    stages: Sequence[str]
-    work: Path
-    results: Path
-    wheels: Path | None
-    limit: float | None
-    rehearsal: bool
+    name: str
+    seconds: int
+    measure: str
+    given: tuple = ()
 
 
-def run_stages(order: Order, say: Callable[[str], None]) -> Path:
-    """Run the stages; the file of results. What did not fit into the limit is done by the same call again.
+def _network(name: str, seconds: int, *ways: str) -> Entry:
+    return Entry(name, seconds, "bench.gpu.measure:measure_network", (name.partition(" ")[0], ways))
 
-    EngineError: there is no GPU and it is no rehearsal.
+
+MACHINE = Entry("machine", 30, "bench.gpu.ceilings:measure_machine")  # whatever comes next needs its rates
+FIRST = (
+    MACHINE,
+    Entry("tests", 45, "bench.gpu.run:run_tests"),
+    _network("presenter", 15, "eager:fp32", "eager:fp16", "eager:bf16", "engine:fp16", "graph:fp16"),
+    Entry("presenter end to end", 45, "bench.gpu.frames:measure_frames"),
+    _network("wan-decode", 65, "eager:fp16", "channels_last:fp16", "engine:fp16"),
+    _network("mimicmotion-72", 85, "eager:fp16", "channels_last:fp16", "engine:fp16"),
+    _network("wan-81", 85, "eager:bf16", "cudnn:bf16", "engine:bf16"),
+)
+SECOND = (
+    MACHINE,
+    _network("wan-81 compiled", 110, "cudnn:bf16", "compile+cudnn:bf16"),
+    _network("mimicmotion-72 compiled", 130, "channels_last:fp16", "compile+channels_last:fp16"),
+)
+COMMANDS = {"first": (FIRST, 400), "second": (SECOND, 300)}  # and seconds that each may take
+ENTRIES = {entry.name: entry for entry in (*FIRST, *SECOND)}
+
+
+class Record:
+    """A machine's results: <name>.json, written again after each figure, and tables in <name>.md."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: dict[str, dict] = json.loads(path.read_text())["entries"] if path.is_file() else {}
+
+    def status(self, entry: str) -> str | None:
+        """What became of an entry: begun, done, or in words why not."""
+        return self.entries.get(entry, {}).get("status")
+
+    def put(self, entry: str, name: str, figure: object) -> None:
+        """Note a figure of an entry, in the file too."""
+        self.entries.setdefault(entry, {})[name] = figure
+        found = plain({"what": "python -m bench.gpu", "entries": self.entries})
+        self._write(".json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+
+    def write_table(self) -> None:
+        """The tables, of what is known."""
+        self._write(".md", markdown(self.entries))
+
+    def _write(self, suffix: str, text: str) -> None:
+        with whole(self.path.with_suffix(suffix)) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+
+def measure_entries(
+    entries: Sequence[Entry], place: Place, record: Record, until: float, say: Callable[[str], None]
+) -> None:
+    """Measure those that have no status yet and whose estimate fits before `until` (time.time()'s seconds).
+
+    One that was begun has ended the process before this one, and is left at that. One that hangs ends this
+    process with status 1, whatever it hangs in: an alarm of Python's would wait for a kernel to end.
     """
-    gpu = gpu_state()
-    if gpu is None and not order.rehearsal:
-        raise EngineError(
-            "no GPU: nvidia-smi is not here or shows none; --dry-run rehearses on the processor"
-        )
-    limit = time.monotonic() + (order.limit or 10 * 86400)
-    place = Workplace(order.work.resolve(), "cpu" if order.rehearsal else "cuda", order.rehearsal, limit)
-    name = REHEARSAL if order.rehearsal else file_name(gpu["name"])
-    record = Record(name, [place.folder, order.results], RESULTS / f"{name}.json")
-    record.data["machine"] = {"gpu": gpu, "processor": processor(), "cores": os.cpu_count()}
-    for stage in order.stages:
-        say(f"stage {stage}, {place.left:.0f} s left" if order.limit else f"stage {stage}")
-        {"install": _install, "tests": _tests, "measure": _measure, "profile": _profile}[stage](
-            order, place, record, say
-        )
-        record.data["machine"]["versions"] = _versions(place)
-        record.write()
-    return record.paths[-1]
+    for entry in entries:
+        if record.status(entry.name) == "begun":
+            at = record.entries[entry.name].get("at", "its start")
+            record.put(entry.name, "status", f"ended the process, or hung, at {at}")
+        if record.status(entry.name):
+            continue
+        left = until - time.time()
+        if entry.seconds > left:
+            record.put(entry.name, "left_out", f"its {entry.seconds} s did not fit into {left:.0f} s")
+            say(f"{entry.name}: left out: {record.entries[entry.name]['left_out']}")
+            continue
+        say(f"{entry.name}: about {entry.seconds} s, {left:.0f} s left")
+        record.entries.pop(entry.name, None)
+        record.put(entry.name, "status", "begun")
+        _measure(entry, place, record)
 
 
-def _install(order: Order, place: Workplace, record: Record, say: Callable[[str], None]) -> None:
-    if order.wheels is None:
-        say("no --wheels: what is installed is used as it is")
+def _measure(entry: Entry, place: Place, record: Record) -> None:
+    module, _, name = entry.measure.partition(":")
+    begun, emit = time.monotonic(), partial(record.put, entry.name)
+    if not place.tiny:  # nobody knows how busy a processor is
+        faulthandler.dump_traceback_later(HANG * entry.seconds, exit=True)
+    getattr(importlib.import_module(module), name)(place, emit, *entry.given)
+    faulthandler.cancel_dump_traceback_later()
+    emit("seconds", round(time.monotonic() - begun, 1))
+    emit("gpu", gpu_state())
+    emit("status", "done")
+
+
+def run_tests(place: Place, emit: Emit) -> None:
+    """The GPU memory tests in a process of their own: how many passed, failed, were skipped, and why."""
+    report = place.folder / "tests.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", TESTS, f"--junitxml={report}"]
+    command += ["-p", "no:cacheprovider", "-o", "junit_logging=no", "-W", "default"]  # other versions warn
+    ended = None if place.tiny else TESTS_END
+    try:
+        status = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sys.stderr, timeout=ended)
+        emit("pytest", status.returncode)
+    except subprocess.TimeoutExpired:
+        emit("pytest", f"ended after {ended} s")
+    if not report.is_file():
         return
-    record.data["installed"] = found = install(order.wheels, place.folder, say)
-    for wheel, state in found.items():
-        if state != "installed":
-            say(f"{wheel} {state}; bring the other loads")
+    counts, reasons = Counter(), {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        found = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+        counts["passed" if found is None else "skipped" if found.tag == "skipped" else "failed"] += 1
+        if found is not None:
+            reasons[case.get("name")] = " ".join((found.get("message") or "").split())[:WORDS]
+    emit("counts", dict(counts))
+    emit("reasons", reasons)
 
 
-def _tests(order: Order, place: Workplace, record: Record, say: Callable[[str], None]) -> None:
-    if record.data.get("tests", {}).get("status") == 0:
-        say("the tests have passed before")
-    elif place.left < (1 if order.rehearsal else SECONDS):
-        say(f"no time left for the tests, which take about {SECONDS} s")
-    else:
-        record.data["tests"] = found = run_tests(place)
-        say(", ".join(f"{value} {name}" for name, value in found.items() if name not in ("reasons", "log")))
+def gpu_state() -> dict[str, str] | None:
+    """What nvidia-smi says of the first GPU now, by its own names; None without one. Nothing is set."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader", "--id=0"]
+    answer = subprocess.run(query, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    values = [value.strip() for value in answer.stdout.strip().split(",")]
+    return dict(zip(FIELDS, values, strict=True)) if len(values) == len(FIELDS) else None
 
 
-def _measure(order: Order, place: Workplace, record: Record, say: Callable[[str], None]) -> None:
-    left = measure_entries(planned(order.rehearsal), place, record, say)
-    if left:
-        say(f"left, run the same again: {', '.join(left)}")
-
-
-def _profile(order: Order, place: Workplace, record: Record, say: Callable[[str], None]) -> None:
-    left = measure_entries(slowest(record.data["entries"]), place, record, say)
-    if left:
-        say(f"left, run the same again: {', '.join(left)}")
-
-
-def slowest(entries: dict) -> list[Entry]:
-    """An entry to profile for each of the networks furthest from their floor, in its fastest way."""
-    best: dict[str, tuple[float, str]] = {}
-    subjects = {entry.name: entry.subject for entry in ENTRIES if entry.kind == "network"}
-    for name, entry in entries.items():
-        for way, row in entry["ways"].items():
-            alone = not {"plain", "engine", "onnxruntime"} & set(way.partition(":")[0].split("+"))
-            if name in subjects and alone and row.get("to_floor"):
-                found = (row["to_floor"], way)
-                best[subjects[name]] = min(found, best.get(subjects[name], found))
-    ranked = sorted(best.items(), key=lambda item: item[1], reverse=True)[:PROFILED]
-    return [
-        Entry(f"profile of {subject}", "profile", (way,), PROFILE_SECONDS, subject)
-        for subject, (_, way) in ranked
-    ]
-
-
-def _versions(place: Workplace) -> dict[str, str]:
-    """Of what the measuring process has: what was brought comes before what is installed."""
-    found: dict[str, str] = {}
-    for dist in (*metadata.distributions(path=[str(place.folder / "site")]), *metadata.distributions()):
-        found.setdefault((dist.metadata["Name"] or "").replace("_", "-"), dist.version)
-    return {name: found[name] for name in (*PACKAGES, "diffusers", "triton", "transformers") if name in found}
+def file_name(gpu: str) -> str:
+    """A GPU's name as that of a file: nvidia-h200 for NVIDIA H200."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")

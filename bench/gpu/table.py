@@ -1,27 +1,25 @@
-"""The results as tables that people read."""
+"""The results as tables that people read: every prediction with what came beside it, then the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.gpu.plan import ENTRIES
+from bench.gpu.expected import PREDICTED
 
 NOT_RUN = "not run yet"
-WORDS = 200  # characters of a reason in a table
 
 
-def markdown(data: Mapping) -> str:
-    """All of a results file: the machine, the tests, a table for each entry, and what was not run."""
-    gpu = data.get("machine", {}).get("gpu")
-    parts = [f"# {gpu['name'] if gpu else 'A rehearsal on a processor'}"]
-    parts += ["Written by `python -m bench gpu`; all figures are in the JSON file of the same name."]
-    parts += [_machine(data["machine"])] if "machine" in data else []
-    parts += [_tests(data["tests"])] if "tests" in data else []
-    for name, entry in data["entries"].items():
-        parts += [f"## {name}", *_entry(entry)]
-    missing = [entry.name for entry in ENTRIES if entry.name not in data["entries"]]
-    parts += [f"Not run yet: {', '.join(missing)}."] * bool(missing)
-    return "\n\n".join(parts) + "\n"
+def markdown(entries: Mapping[str, Mapping]) -> str:
+    """All of a results file: the machine, predictions, a table for each entry, and kernels."""
+    machine = entries.get("machine", {})
+    parts = [f"# {machine.get('name', 'No GPU so far')}"]
+    parts += ["Written by `python -m bench.gpu`; all figures are in the JSON file of the same name."]
+    about = [machine.get("processor", ""), *(f"{k} {v}" for k, v in machine.get("installed", {}).items())]
+    about += [f"{k} {v}" for k, v in (machine.get("gpu") or {}).items()]
+    parts += [", ".join(filter(None, about)), "## Predictions", _predictions(entries)]
+    for name, entry in entries.items():
+        parts += [f"## {name}", *_entry(name, entry, machine.get("rates", {}))]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def rows(head: str, lines: list[str]) -> str:
@@ -30,113 +28,92 @@ def rows(head: str, lines: list[str]) -> str:
     return "\n".join(f"|{line}|" for line in (head, rule, *lines))
 
 
-def _machine(machine: Mapping) -> str:
-    gpu = machine.get("gpu") or {}
-    said = [f"{name} {value}" for name, value in {**gpu, **machine.get("versions", {})}.items()]
-    return ", ".join([*said, f"{machine['cores']} cores"]) + "."
+def floor_of(work: Mapping, rates: Mapping) -> float | None:
+    """Seconds below which a call cannot come at this machine's rates; None where these were not measured.
+
+    Operations at the rate of a bf16 product, or least bytes at that of a copy, whichever takes longer.
+    """
+    found = [rates.get(name) for name in ("bf16", "copy")]
+    if not all(isinstance(rate, float) for rate in found):
+        return None
+    return max(work["operations"] / found[0], work["least_bytes"] / found[1])
 
 
-def _tests(tests: Mapping) -> str:
-    counts = ", ".join(f"{tests[name]} {name}" for name in ("passed", "failed", "skipped") if name in tests)
-    lines = [f"Tests marked `gpu`: {counts or tests['status']}."]
-    lines += [f"- {name}: {why}" for name, why in tests.get("reasons", {}).items()]
-    return "\n".join(lines)
-
-
-def _entry(entry: Mapping) -> list[str]:
-    status = [] if entry["status"] == "done" else [f"**{entry['status']}**: {entry.get('why', '')}"]
-    status += [
-        f"- {way or 'before any way'}: ended the process: {why}" for way, why in entry["ended"].items()
-    ]
-    table = {"network": _network, "recipes": _recipes, "foreign": _foreign, "profile": _profile}[
-        entry["kind"]
-    ]
-    return [*status, *table(entry)]
-
-
-def _network(entry: Mapping) -> list[str]:
-    parts, work = [], entry.get("work")
-    if work:
-        ceilings = entry["ceilings"]
-        rates = ", ".join(
-            f"{name} {rate / 1e12:.0f} TFLOP/s" for name, rate in ceilings.items() if name in ("bf16", "fp8")
-        )
-        parts.append(
-            f"{entry['calls']}. A call: {work['operations'] / 1e12:.4g} TFLOP, of which "
-            f"{work['attention'] / 1e12:.4g} are attention; at least {work['least_bytes'] / 1e9:.3g} GB, "
-            f"{work['eager_bytes'] / 1e9:.4g} GB if every operation reads and writes by itself, "
-            f"{entry.get('crossing_bytes', 0) / 1e6:.4g} MB between host and device as engines take them. "
-            f"Ceilings in this run: {rates}, copy {ceilings['copy'] / 1e12:.3g} TB/s. "
-            f"Floor: {1e3 * entry['floor_seconds']:.4g} ms."
-        )
-    head = "way|ms, median|least to most|times the floor|TFLOP/s|error to fp32|memory, MB|start, s"
+def _predictions(entries: Mapping[str, Mapping]) -> str:
     lines = []
-    for way, row in entry["ways"].items():
-        if "refused" in row or "seconds" not in row:
-            lines.append(f"{way}|{row.get('refused', NOT_RUN)[:WORDS]}||||||")
-            continue
-        rate = f"{work['operations'] / row['seconds'] / 1e12:.1f}" if work else ""
-        lines.append(
-            f"{way}|{1e3 * row['seconds']:.4g}|{1e3 * row.get('least', row['seconds']):.4g} to "
-            f"{1e3 * row.get('most', row['seconds']):.4g}|{_number(row.get('to_floor'), '.2f')}|{rate}|"
-            f"{_number(row.get('error'), '.2g')}|{row.get('peak_memory_mb', '')}|{row['start_seconds']:.1f}"
-        )
-    return [*parts, rows(head, lines)]
+    for name, each in PREDICTED.items():
+        for row, value in each.items():
+            found = _measured(name, row, entries.get(name, {}))
+            ratio = f"{found / value:.2f}" if isinstance(found, float) else ""
+            lines.append(f"{name}: {row}|{_short(value)}|{_short(found)}|{ratio}")
+    return rows("of what|predicted|measured|measured / predicted", lines)
 
 
-def _recipes(entry: Mapping) -> list[str]:
-    ways = entry["ways"]
-    base = next((row["seconds"] for row in ways.values() if "seconds" in row), None)
-    head = (
-        "backend and recipe|s, median|least to most|speed against the first|PSNR, dB|temporal error, levels"
-    )
-    lines = []
-    for way, row in ways.items():
-        if "seconds" not in row:
-            lines.append(f"{way}|{row.get('refused', NOT_RUN)[:WORDS]}||||")
-            continue
-        lines.append(
-            f"{way}|{row['seconds']:.4f}|{row['least']:.4f} to {row['most']:.4f}|{base / row['seconds']:.2f}|"
-            f"{_number(row['psnr'], '.1f', 'the same')}|{row['temporal_error']:.3f}"
-        )
-    return [rows(head, lines)]
+def _measured(name: str, row: str, entry: Mapping) -> float | str:
+    """In the prediction's unit, or in words why not."""
+    if name == "machine":
+        return entry.get("rates", {}).get(row, NOT_RUN)
+    figures = entry.get("ways", {}).get(row, {})
+    found = figures.get("seconds", figures.get("refused", entry.get("left_out", NOT_RUN)))
+    return found if isinstance(found, str) or name.endswith("end to end") else 1e3 * found
 
 
-def _foreign(entry: Mapping) -> list[str]:
-    head = "built for|header|deserialized|context|runs|what it said"
-    lines = []
-    for target, row in entry["ways"].items():
-        header = ": ".join(filter(None, [row.get("validity"), ", ".join(row.get("reasons", []))]))
-        said = [
-            *row.get("said", []),
-            *row.get("said_running", []),
-            row.get("run_refused"),
-            row.get("refused"),
-        ]
-        text = "; ".join(filter(None, said)).replace("|", "/").replace("\n", " ")
-        cells = (row.get(name, "") for name in ("deserialized", "context", "runs"))
-        lines.append("|".join([target, header, *map(str, cells), text or str(row.get("version", ""))]))
-    return [rows(head, lines)]
-
-
-def _profile(entry: Mapping) -> list[str]:
-    parts = []
-    for way, row in entry["ways"].items():
-        if "kernels" not in row:
-            parts.append(f"{way}: {row.get('refused', NOT_RUN)}")
-            continue
-        parts.append(
-            f"{way}: {1e3 * row['seconds']:.4g} ms a call, {100 * row['idle']:.0f} % of it without a kernel; "
-            f"{row['others']} kernels are not shown."
-        )
+def _entry(name: str, entry: Mapping, rates: Mapping) -> list[str]:
+    parts = [f"{entry.get('status') or NOT_RUN}, {entry.get('seconds', '?')} s. {entry.get('left_out', '')}"]
+    if name == "machine":
+        parts += [f"Largest error of the noise: {_short(entry.get('noise_error', NOT_RUN))}"]
+        parts += [rows("what|T a second", [f"{k}|{_short(v, 1e-12)}" for k, v in rates.items()])]
+    if name == "tests":
+        parts += [f"{entry.get('counts', entry.get('pytest'))}"]
+        parts += [f"- {test}: {why}" for test, why in entry.get("reasons", {}).items()]
+    if "work" in entry:
+        parts += _network(entry, rates)
+    elif "ways" in entry:
         lines = [
-            f"`{each['kernel'].replace('|', '/')}`|{1e3 * each['seconds']:.4g}|"
-            f"{100 * each['seconds'] / row['busy_seconds']:.1f}|{each['launches']:g}"
-            for each in row["kernels"]
-        ]
-        parts.append(rows("kernel|ms a call|% of the busy time|launches", lines))
+            f"{way}|" + "|".join(_short(row.get(key)) for key in (
+                "refused", "seconds", "least", "most", "speed", "similarity", "psnr", "temporal_error"))
+            for way, row in {**entry["ways"], **entry.get("noise_floor", {})}.items()
+        ]  # fmt: skip
+        head = "way and recipe|refused|s|least|most|speed|similarity|PSNR, dB|temporal error, levels"
+        parts += [rows(head, lines)]
     return parts
 
 
-def _number(value: float | None, form: str, otherwise: str = "") -> str:
-    return otherwise if value is None else format(value, form)
+def _network(entry: Mapping, rates: Mapping) -> list[str]:
+    work, floor, profile = entry["work"], floor_of(entry["work"], rates), entry.get("profile", {})
+    parts = [
+        f"A call: {_short(work['operations'], 1e-12)} TFLOP, of them {_short(work['attention'], 1e-12)} "
+        f"attention; at least {_short(work['least_bytes'], 1e-9)} GB, {_short(work['eager_bytes'], 1e-9)} if "
+        f"each operation moves its own; {_short(work['crossing'], 1e-6)} MB across. "
+        f"Floor: {_short(floor, 1e3)} ms."
+    ]
+    bare = [row["seconds"] for way, row in entry.get("ways", {}).items()
+            if "seconds" in row and "engine" not in way]  # fmt: skip
+    lines = []
+    for way, row in entry.get("ways", {}).items():
+        if "seconds" not in row:
+            lines.append(f"{way}|{row['refused']}||||||||")
+            continue
+        seconds = row["seconds"]
+        cells = (1e3 * seconds, 1e3 * row.get("least", seconds), 1e3 * row.get("most", seconds),
+                 seconds / floor if floor else None, seconds / bare[0] if bare else None, row.get("error"),
+                 row["apart"], row.get("memory_mb"), row["start_seconds"])  # fmt: skip
+        lines.append("|".join([way, *map(_short, cells)]))
+    head = "way|ms|least|most|times the floor|of the first|error, tiny|apart from it|memory, MB|start, s"
+    parts += [rows(head, lines)] * bool(lines)
+    if profile:
+        parts += [f"{profile['way']}: {_short(100 * profile['idle'])} % of a call without a kernel."]
+        lines = [
+            f"`{each['kernel'].replace('|', '/')}`|{_short(1e3 * each['seconds'])}|"
+            f"{_short(100 * each['seconds'] / profile['busy'])}|{each['launches']:g}"
+            for each in profile["kernels"]
+        ]
+        parts += [rows("kernel|ms a call|% of the busy time|launches", lines)]
+    return parts
+
+
+def _short(value: object, scale: float = 1) -> str:
+    """A number with four digits; words as they are."""
+    if isinstance(value, (int, float)):
+        return f"{value * scale:.4g}"
+    return "" if value is None else str(value).replace("|", "/")

@@ -3,112 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
-from bench.gpu.filled import inputs_of
-from bench.gpu.fp8 import to_fp8
-from bench.gpu.subjects import Subject
-from engines.spec import Engine, EngineError
-from pipeline.script import say
+from bench.gpu.ceilings import KERNELS
+from bench.gpu.networks import Subject
+from engines.spec import EngineError
+from engines.torch_engine import TorchEngine
 
-ATTENTION = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-}
 FEATURES = {
-    "eager": "as it is, one kernel after another",
-    "plain": "diffusers' own network, as an upstream pipeline runs it",
-    "compile": "torch.compile, and replayed as CUDA graphs where it can",
+    "eager": "as it is, one kernel after another, weights in that precision",
+    "compile": "torch.compile as infer.py's backend torch-compile has it",
     "graph": "the eager kernels, replayed as one CUDA graph",
     "channels_last": "convolutions with channels innermost",
-    "fp8": "linear layers in 8-bit floats",
-    "engine": "the torch engine that infer.py uses: arrays come from the host and go back",
-    "onnxruntime": "exported in that precision, on ONNX Runtime; arrays come from the host and go back",
-    **{name: f"the {name} kernel for attention" for name in ATTENTION},
+    "engine": "the torch engine that infer.py uses: weights in fp32, arrays come from the host and go back",
+    "flash": "the flash kernel for attention",
+    "cudnn": "cuDNN's kernel for attention",
 }
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-Call = Callable[[], object]
+Call = Callable[[], Tensor]
 
 
-@dataclass(frozen=True)
-class Way:
-    """features: some of FEATURES; dtype: one of DTYPES. ValueError."""
-
-    features: frozenset[str]
-    dtype: str
-
-    @classmethod
-    def parse(cls, text: str) -> Way:
-        """From its text, as compile+channels_last:fp16."""
-        features, _, dtype = text.partition(":")
-        way = cls(frozenset(features.split("+")), dtype)
-        if not way.features <= FEATURES.keys() or dtype not in DTYPES:
-            known = f"{', '.join(FEATURES)}, a colon and {', '.join(DTYPES)}"
-            raise ValueError(f"no way {text!r}; it is made of {known}")
-        return way
-
-    @property
-    def attention(self) -> AbstractContextManager:
-        """That this kernel alone may be used for attention; what cannot be had is an error of torch's."""
-        kernels = [kernel for name, kernel in ATTENTION.items() if name in self.features]
-        return sdpa_kernel(kernels) if kernels else nullcontext()
+def parse(text: str) -> tuple[frozenset[str], str]:
+    """Features and precision of a way's text, as compile+channels_last:fp16. ValueError."""
+    features, _, precision = text.partition(":")
+    found = frozenset(features.split("+"))
+    if not found <= FEATURES.keys() or precision not in DTYPES:
+        known = f"{', '.join(FEATURES)}, a colon and {', '.join(DTYPES)}"
+        raise ValueError(f"no way {text!r}; it is made of {known}")
+    return found, precision
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where networks are measured: a device, a folder for files, and whether it is a rehearsal."""
-
-    device: str
-    folder: Path
-    tiny: bool
-
-
-def prepare(subject: Subject, way: Way, place: Place) -> Call:
-    """A call of the network that way, which gives the output on the device; torch's errors, EngineError."""
-    if way.features & {"engine", "onnxruntime"}:
-        return _engine_call(subject, way, place)
-    device, dtype = place.device, DTYPES[way.dtype]
-    if "plain" in way.features:
-        module, named = subject.plain(device, dtype)
-        inputs: Sequence[Tensor] = ()
-    else:
-        module, named, inputs = subject.build(device, dtype), {}, tensors_for(subject, device, dtype)
-    if "channels_last" in way.features:
+def prepare(subject: Subject, text: str, inputs: Sequence[Tensor], device: str) -> Call:
+    """A call of the network that way on inputs, which gives its first output; torch's errors, EngineError."""
+    features, precision = parse(text)
+    if "engine" in features:
+        return _engine_call(subject, precision, inputs, device)
+    module = subject.build(device, DTYPES[precision])
+    inputs = as_taken(subject, inputs, DTYPES[precision])
+    if "channels_last" in features:
         channels_last(module)
-    if "fp8" in way.features and not to_fp8(module):
-        raise EngineError("no linear layer that 8-bit products can take: bf16, widths of multiples of 16")
-    compiled = "compile" in way.features
-    if compiled:
-        module = torch.compile(module, dynamic=False, **compiler(place))
+    if "compile" in features:
+        # On a processor it only traces: compiling C++ takes minutes.
+        backend = "eager" if device == "cpu" else "inductor"
+        module = torch.compile(module, dynamic=False, backend=backend)
+    kernels = [KERNELS[name] for name in features & {"flash", "cudnn"}]
 
-    def call() -> object:
-        if compiled:
-            torch.compiler.cudagraph_mark_step_begin()  # what the last call gave may be overwritten
-        with torch.inference_mode(), way.attention:
-            made = module(*inputs, **named)
-        return first(made)
+    def call() -> Tensor:
+        with torch.inference_mode(), sdpa_kernel(kernels) if kernels else nullcontext():
+            made = module(*inputs)
+        return made if isinstance(made, Tensor) else made[0]
 
-    return _captured(call) if "graph" in way.features else call
+    return captured(call) if "graph" in features else call
 
 
-def tensors_for(subject: Subject, device: str, dtype: torch.dtype) -> list[Tensor]:
-    """The subject's inputs, the same ones every time, as this network takes them."""
-    torch.manual_seed(1)
-    inputs = inputs_of(subject.spec, subject.sizes, device)
+def as_taken(subject: Subject, inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Inputs as a network in dtype takes them."""
     cast = subject.same_dtype
     return [each.to(dtype) if cast and each.is_floating_point() else each for each in inputs]
-
-
-def compiler(place: Place) -> dict[str, str]:
-    """What torch.compile is told; in a rehearsal it traces and compiles nothing, which takes minutes."""
-    return {"backend": "eager"} if place.tiny else {"mode": "reduce-overhead"}
 
 
 def channels_last(module: nn.Module) -> None:
@@ -119,14 +75,7 @@ def channels_last(module: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
 
 
-def first(made: object) -> object:
-    """The first output, or the only one; diffusers puts it into a structure of its own."""
-    if isinstance(made, Tensor):
-        return made
-    return made[0]
-
-
-def _captured(call: Call) -> Call:
+def captured(call: Call) -> Call:
     """The call's kernels as a CUDA graph; three calls on a side stream before it, as torch asks for."""
     if not torch.cuda.is_available():
         raise EngineError("CUDA graphs need a GPU")
@@ -140,58 +89,38 @@ def _captured(call: Call) -> Call:
     with torch.cuda.graph(graph):
         made = call()
 
-    def replay() -> object:
+    def replay() -> Tensor:
         graph.replay()
         return made
 
     return replay
 
 
-def _engine_call(subject: Subject, way: Way, place: Place) -> Call:
-    inputs = [each.cpu() for each in tensors_for(subject, place.device, torch.float32)]
-    named = zip((tensor.name for tensor in subject.spec.inputs), inputs, strict=True)
-    arrays = {name: tensor.numpy() for name, tensor in named}
-    engine = (
-        _onnxruntime(subject, way, place) if "onnxruntime" in way.features else _torch(subject, way, place)
-    )
-    output = subject.spec.outputs[0].name
+class GraphEngine:
+    """An engine of a subject's network in fp16 as one CUDA graph, for what a generator gives and takes."""
 
-    def call() -> object:
-        return torch.from_numpy(engine(**arrays)[output])
-
-    return call
-
-
-def _torch(subject: Subject, way: Way, place: Place) -> Engine:
-    from engines.torch_engine import TorchEngine
-
-    module = subject.build(place.device, torch.float32)  # there, because its random numbers are others
-    return TorchEngine(subject.spec, module, place.device, way.dtype)
-
-
-def _onnxruntime(subject: Subject, way: Way, place: Place) -> Engine:
-    """Its network, exported as a large one is: traced without weights, which follow one by one."""
-    from engines.export import OPSET, Target
-    from engines.onnxruntime_engine import OnnxRuntimeEngine, why_not
-    from engines.streamed import export_streamed
-
-    reason = why_not(place.device)
-    if reason:
-        raise EngineError(reason)
-    target = Target(place.folder / "graphs" / subject.name, say)
-    graph = export_streamed(_Alone(subject, place.device), subject.spec.name, way.dtype, target, OPSET)
-    return OnnxRuntimeEngine(subject.spec, graph.path, place.device)
-
-
-class _Alone:
-    """A subject as what export asks for: a model of one component."""
-
-    sources = ()
+    path = None
 
     def __init__(self, subject: Subject, device: str) -> None:
-        self.name, self.components = subject.name, {subject.spec.name: subject.spec}
-        self._subject, self._device = subject, device
+        self.spec = subject.spec
+        shapes = [[subject.sizes.get(dim, dim) for dim in tensor.dims] for tensor in self.spec.inputs]
+        self._inputs = [torch.zeros(shape, device=device, dtype=torch.float16) for shape in shapes]
+        self._call = prepare(subject, "graph:fp16", self._inputs, device)
 
-    def build(self, component: str) -> nn.Module:
-        """Its only one."""
-        return self._subject.build(self._device, torch.float16).cpu()
+    def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """The first output by its name."""
+        for own, tensor in zip(self._inputs, self.spec.inputs, strict=True):
+            own.copy_(torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])))
+        return {self.spec.outputs[0].name: self._call().float().cpu().numpy()}
+
+    def close(self) -> None:
+        """Drop the graph."""
+        self._call = None
+
+
+def _engine_call(subject: Subject, precision: str, inputs: Sequence[Tensor], device: str) -> Call:
+    names = (tensor.name for tensor in subject.spec.inputs)
+    arrays = {name: tensor.cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
+    engine = TorchEngine(subject.spec, subject.build(device, torch.float32), device, precision)
+    output = subject.spec.outputs[0].name
+    return lambda: torch.from_numpy(engine(**arrays)[output])

@@ -1,4 +1,4 @@
-const { report, curves, videos, linked } = JSON.parse(document.getElementById("data").textContent);
+const { report, curves, videos, linked, remarks } = JSON.parse(document.getElementById("data").textContent);
 const STAGES = ["read", "condition", "denoise", "decode", "write", "other"];
 const DASHES = ["none", "8 4", "2 3", "10 3 2 3", "14 5", "5 2"];
 const colour = (i) => `var(--s${i % 6})`;
@@ -53,7 +53,7 @@ function opening() {
   const limit = known(time_threshold) ? `, within ${time_threshold} s a video` : "";
   return [el("p.over", `Vivace bench, ${report.created.replace("T", " ").replace("Z", " UTC")}`), el("h1", title),
     el("p.soft", `A run passes if each of its videos has a cosine from ${gate[0]} to ${gate[1]} with its reference (${extractors.join(", ")}) `
-      + `and holds all other checks${limit}.`),
+      + `and holds all other checks${limit}. ${remarks.join(" ")}`),
     el("div.verdicts", ...report.runs.map(verdict))];
 }
 
@@ -76,6 +76,12 @@ function worst(run, metric, pick) {
   return values.length ? pick(...values) : null;
 }
 
+/* PSNR of the video made with another seed, or by the base again, that lies nearest to its reference. */
+function nearest(run, name) {
+  const values = run.videos.map((video) => ((video.beside || {})[name] || {}).psnr).filter(known);
+  return values.length ? Math.max(...values) : null;
+}
+
 function runs() {
   const rows = report.runs.map((run) => {
     const timing = run.timing || {}, p = timing.seconds_per_video || {};
@@ -85,8 +91,10 @@ function runs() {
       number(timing.cold_start, 2), number(timing.build_seconds, 1), number(run.verdict.similarity, 4), number(worst(run, "psnr", Math.min), 1),
       number(worst(run, "temporal_error", Math.max), 2), number(timing.peak_memory_mb, 0), number(timing.gpu_memory_mb, 0)];
   });
+  const scales = Object.keys(report.settings.beside || {});
+  rows.forEach((row, i) => row.push(...scales.map((name) => number(nearest(report.runs[i], name), 1))));
   const titles = heads("run", "verdict", "#speed", "#s a video", "#p50, s", "#p90, s", "#cold start, s", "#build, s", "#similarity", "#PSNR, dB",
-    "#temporal error", "#memory, MB", "#GPU, MB");
+    "#temporal error", "#memory, MB", "#GPU, MB", ...scales.map((name) => `#PSNR of ${name}, dB`));
   const filled = titles.map((_, i) => i < 2 || rows.some((row) => row[i] !== "\u2013"));
   const kept = (row) => row.filter((_, i) => filled[i]);
   const notes = ["Similarity, PSNR and temporal error are those of the worst video."];
@@ -171,6 +179,9 @@ function content(video, details) {
   const rows = video.checks.map((check) => [words(check.name), mark(check.passes), check.value, check.limit]);
   const metrics = Object.entries(video.metrics || {}).map(([name, value]) =>
     el("div", el("dt", words(name)), el("dd", number(value, Number.isInteger(value) ? 0 : 3))));
+  const beside = Object.entries(video.beside || {}).flatMap(([name, found]) => Object.entries(found).map(([metric, value]) =>
+    el("div", el("dt", `${words(metric)}, ${name}`), el("dd", number(value, 3)))));
+  metrics.push(...beside);
   const body = el("div.body", player.element, ...strips.map((each) => strip(each, player)),
     el("h3", "Checks"), table(heads("check", "verdict", "value", "limit"), rows, "table.checks"),
     metrics.length ? el("h3", "Metrics") : null, metrics.length ? el("dl.figures", ...metrics) : null);

@@ -1,22 +1,16 @@
-"""Tests that need a GPU: they are skipped without one, and say why."""
+"""Tests that need a GPU: they are skipped without one, and say why. None needs ffmpeg."""
 
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.backends import BASE, Way
-from bench.gpu.recipes import start_way
+from bench.gpu.frames import SAMPLE, opening, start
 from engines.spec import EngineError
 from engines.torch_engine import why_not
 from generators.contract import load_generator
 from pipeline.data import first_requests
-from pipeline.request import read_opening
 from pipeline.sample import generate
-
-SAMPLE = Path(__file__).parents[2] / "data" / "sample"
-FRAMES = 16
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,26 +27,26 @@ class Stage:
 
     def __init__(self):
         self.generator = load_generator("presenter")
-        self.openings = [(*read_opening(request, self.generator, FRAMES), request.seed)
-                         for request in first_requests(SAMPLE, 2)]
+        self.clips = [opening(request, self.generator) for request in first_requests(SAMPLE, 2)]
         self.closing, self._engines = ExitStack(), {}
 
     def engines(self, way, device="cuda"):
         """Skips the test, with the backend's reason, if it cannot run here."""
         if (way, device) not in self._engines:
             try:
-                self._engines[way, device] = start_way(self.generator, Way.parse(way), device, self.closing)
+                self._engines[way, device] = start(self.generator, way, device, self.closing)
             except EngineError as refusal:
                 pytest.skip(" ".join(str(refusal).split())[:300])
         return self._engines[way, device]
 
     def frames(self, way, request=0, device="cuda"):
         """(F, H, W, 3) as float32."""
-        return generate(self.generator, self.engines(way, device), *self.openings[request]).astype(np.float32)
+        clip, engines = self.clips[request], self.engines(way, device)
+        return generate(self.generator, engines, clip.skeletons, clip.image, clip.seed).astype(np.float32)
 
     def base(self, request=0):
         """What torch makes on the processor in fp32."""
-        return self.frames(str(BASE), request, "cpu")
+        return self.frames("torch:fp32", request, "cpu")
 
 
 @pytest.fixture(scope="session")

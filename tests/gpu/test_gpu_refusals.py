@@ -5,9 +5,7 @@ import json
 
 import pytest
 
-from bench.gpu.foreign import try_foreign
-from bench.gpu.presenter import Small
-from bench.gpu.ways import Place
+from bench.gpu.networks import Small
 from engines.export import Target, export_onnx
 from engines.gpu.lane import lane_of
 from engines.spec import EngineError
@@ -75,13 +73,3 @@ def test_a_gpu_that_tensorrt_rtx_leaves_out_is_named_with_what_to_install(rtx):
     assert gpu.sm in why_not("cuda") and "pip install tensorrt" in why_not("cuda")
     with pytest.raises(EngineError, match=gpu.sm):
         resolve_targets("gpu")
-
-
-def test_what_becomes_of_foreign_engines_is_told_in_words(rtx, tmp_path):
-    rows = []
-    try_foreign(("80", "120"), Place("cuda", tmp_path, True), rows.append)
-    told = {row["way"]: row for row in rows if "way" in row}
-    for target in ("80", "120"):
-        row = told[target]
-        assert row["validity"] in ("VALID", "SUBOPTIMAL", "INVALID"), row
-        assert row["runs"] or row["run_refused"], row

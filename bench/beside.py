@@ -1,0 +1,63 @@
+"""What a distance from the base model's video means: how far another seed lies, and the base made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bench.checks import Check
+from bench.local import Local
+from pipeline.errors import InputError
+from pipeline.video import VideoReader
+
+ANOTHER_SEED, AGAIN = "another seed", "the base again"
+NEARER = 0.75  # of another seed's error of structure is the most that the same video has
+SHOWN = ("structure", "structure_block", "colour_block")
+
+
+def distance(
+    reference: Iterable[np.ndarray], other: Iterable[np.ndarray]
+) -> dict[str, float | None]:
+    """PSNR in dB, None for equal frames, and bench/local.py's measures; a longer video by its beginning.
+
+    ValueError: no frames, or of different sizes.
+    """
+    local, squared = Local(), []
+    for wanted, found in zip(reference, other, strict=False):
+        if wanted.shape != found.shape:
+            raise ValueError(f"frames of {wanted.shape} and {found.shape} cannot be compared")
+        local.update(wanted, found)
+        squared.append(float(np.square(found.astype(np.float32) - wanted, dtype=np.float64).mean()))
+    if not squared:
+        raise ValueError("there are no frames to compare")
+    mean = float(np.mean(squared))
+    figures = local.summary()
+    return {
+        "psnr": float(10 * np.log10(255**2 / mean)) if mean else None,
+        **{name: figures[name] for name in SHOWN},
+    }
+
+
+def distance_of_files(reference: Path, other: Path) -> dict[str, float | None]:
+    """The same of two video files. InputError: one cannot be read, or they are not of one size."""
+    with VideoReader(reference) as wanted, VideoReader(other) as found:
+        try:
+            return distance(wanted, found)
+        except ValueError as error:
+            raise InputError(f"{other} and {reference}: {error}") from error
+
+
+def nearer(metrics: Mapping[str, float | None], other: Mapping[str, float | None]) -> Check:
+    """Whether a candidate's lines and folds lie nearer to the base's than those of another seed.
+
+    InputError: what is called another seed is the base's own video.
+    """
+    if other["psnr"] is None:
+        raise InputError("the video of another seed equals the reference; make it with another --seed")
+    value, limit = metrics["structure"], NEARER * other["structure"]
+    said = f"{value:.4g}"
+    if value > limit:
+        said += f" (no nearer to the base than another seed, which has {other['structure']:.4g})"
+    return Check("structure beside another seed's", said, f"<= {limit:.4g}", value <= limit)
