@@ -56,7 +56,7 @@ class Row:
 
 
 HEAD = (
-    "| model | plan | branches | plain | free factors | fitted | fitted - plain, left out | fresh | predicted |\n"
+    "| model | plan | branches | plain | free factors | fitted | gain, left out | gain, fresh | predicted |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
