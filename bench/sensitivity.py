@@ -27,6 +27,10 @@ Made by `python -m bench sensitivity` on the base model's videos (rendered peopl
 camera footage. For each change: its cosine from the least to the largest video, in how many videos the cosine
 alone stays within the gate, the medians of PSNR and of the error of structure, in how many videos the checks
 catch it, and which do, most often first. Harmless changes come first: nothing may catch them.
+
+The cosine alone decides nothing about the same video: it pools features over the clip, and what it pools away
+(a mirrored or reversed clip, a box over the person, half the resolution, another seed) passes its gate in as
+many videos as the third column says. The contest asks for it; "the same video" is what all checks hold.
 """
 HEADS = ["change", "cosine", "pass by cosine alone", "PSNR, dB", "structure", "caught", "by"]
 
