@@ -179,8 +179,9 @@ class VideoReader:
     variable-rate video are neither repeated nor dropped. Rotation is applied; sound, alpha and pixel aspect
     ratio are ignored. Colours follow the file's tag; untagged video is taken as BT.601 at every size, as
     ffmpeg does, and with tag_blind all video is, as OpenCV 4 does. InputError: as `probe`, and in the
-    iteration when the data is damaged, ends early, or does not come within stall_seconds. What no reader can
-    see: damage that is valid data again (H.264 and VP9 have no checksums), and an AVI or TS file that was cut.
+    iteration when the data is damaged, ends early, or does not come within stall_seconds. What no reader
+    can see: damage that is valid data again (H.264 and VP9 have no checksums), an AVI or TS file that was
+    cut.
     notes: sentences for the user; complete after the iteration.
     """
 

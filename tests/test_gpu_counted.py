@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bench.gpu.command import expected
 from bench.gpu.counted import count, crossing, size_of
-from bench.gpu.expected import PREDICTED, expected
+from bench.gpu.expected import PREDICTED
 from bench.gpu.filled import SMALL, filled, inputs_of, normal
 from bench.gpu.frames import TIMED, one_ulp
 from bench.gpu.networks import NETWORKS

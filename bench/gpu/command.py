@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.gpu.expected import expected
+from bench.gpu.expected import BYTES, CROSSING, OPERATIONS
 from bench.gpu.run import COMMANDS, ENTRIES, ROOT, Place, Record, file_name, gpu_state, measure_entries
+from bench.gpu.table import rows
 from engines.spec import EngineError
 from engines.unknown import unknown
 from pipeline.exit_code import Exit
@@ -79,3 +80,31 @@ def _measured(what: list[str], out: Path, rehearsal: bool, until: float) -> int:
     """The status of a process that measures."""
     command = [sys.executable, "-m", "bench.gpu", *what, "--out", str(out), "--here-until", str(until)]
     return subprocess.run([*command, *["--dry-run"] * rehearsal], cwd=ROOT).returncode
+
+
+def expected(tiny: bool) -> str:
+    """A table of every network's work and floor, counted without a GPU."""
+    import torch
+
+    from bench.gpu.counted import count, crossing
+    from bench.gpu.filled import inputs_of
+    from bench.gpu.networks import NETWORKS
+    from bench.gpu.ways import as_taken
+
+    head = (
+        "network|TFLOP|of them attention|ms at 989 TFLOP/s|least GB|ms at 4.8 TB/s|GB if eager|"
+        "ms at 4.8 TB/s|MB across|ms at 25 GB/s"
+    )
+    lines = []
+    for name, make in NETWORKS.items():
+        subject = make("tiny" if tiny else "full")
+        inputs = as_taken(subject, inputs_of(subject.spec, subject.sizes, "meta"), torch.bfloat16)
+        work = count(subject.build("meta", torch.bfloat16), inputs)
+        across = crossing(subject.spec, subject.sizes)
+        cells = (
+            work.operations / 1e12, work.attention / 1e12, 1e3 * work.operations / OPERATIONS,
+            work.least_bytes / 1e9, 1e3 * work.least_bytes / BYTES,
+            work.eager_bytes / 1e9, 1e3 * work.eager_bytes / BYTES, across / 1e6, 1e3 * across / CROSSING,
+        )  # fmt: skip
+        lines.append("|".join([name, *(f"{cell:.4g}" for cell in cells)]))
+    return rows(head, lines)

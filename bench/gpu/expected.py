@@ -18,32 +18,3 @@ PREDICTED = {
     "wan-81 compiled": {"cudnn:bf16": 618, "compile+cudnn:bf16": 540},
     "mimicmotion-72 compiled": {"channels_last:fp16": 590, "compile+channels_last:fp16": 475},
 }  # fmt: skip
-
-
-def expected(tiny: bool) -> str:
-    """A table of every network's work and floor, counted without a GPU."""
-    import torch
-
-    from bench.gpu.counted import count, crossing
-    from bench.gpu.filled import inputs_of
-    from bench.gpu.networks import NETWORKS
-    from bench.gpu.table import rows
-    from bench.gpu.ways import as_taken
-
-    head = (
-        "network|TFLOP|of them attention|ms at 989 TFLOP/s|least GB|ms at 4.8 TB/s|GB if eager|"
-        "ms at 4.8 TB/s|MB across|ms at 25 GB/s"
-    )
-    lines = []
-    for name, make in NETWORKS.items():
-        subject = make("tiny" if tiny else "full")
-        inputs = as_taken(subject, inputs_of(subject.spec, subject.sizes, "meta"), torch.bfloat16)
-        work = count(subject.build("meta", torch.bfloat16), inputs)
-        across = crossing(subject.spec, subject.sizes)
-        cells = (
-            work.operations / 1e12, work.attention / 1e12, 1e3 * work.operations / OPERATIONS,
-            work.least_bytes / 1e9, 1e3 * work.least_bytes / BYTES,
-            work.eager_bytes / 1e9, 1e3 * work.eager_bytes / BYTES, across / 1e6, 1e3 * across / CROSSING,
-        )  # fmt: skip
-        lines.append("|".join([name, *(f"{cell:.4g}" for cell in cells)]))
-    return rows(head, lines)
