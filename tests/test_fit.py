@@ -48,7 +48,7 @@ class Clip:
         """The plan's result."""
         walk = Walk(plan, self.grid, self.guidance, self.noise)
         for step in range(self.grid.steps):
-            action = walk.action(step)
+            action = plan.actions[step]
             walk.advance(step, *(self.predict(walk.latents, step, action) if action != "S" else ()))
         return walk.latents
 
@@ -145,7 +145,7 @@ def test_the_full_plan_is_the_base_models_run_and_a_length_of_one_its_own_step(k
     for each in (plan, replace(plan, corrections=(), level_corrections=())):
         walk = Walk(each, clip.grid, clip.guidance, clip.noise)
         for step in range(20):
-            walk.advance(step, *(clip.predict(walk.latents, step, "F") if walk.action(step) != "S" else ()))
+            walk.advance(step, *(clip.predict(walk.latents, step, "F") if each.actions[step] != "S" else ()))
             if step < 7:
                 assert walk.latents.tobytes() == clip.base(step + 1).tobytes()
     if plan.corrections:
@@ -244,7 +244,8 @@ def test_the_fitted_plan_walks_as_it_was_fitted(actions):
     """Where leaving a clip out changes nothing: beside one that is the same."""
     clips = [Clip(0), Clip(0)]
     found = fitted(actions, clips)
-    assert len(found.plan.bounds) == len(found.plan.evaluated)
+    assert [len(each) for each in found.changes] == [len(found.plan.evaluated)] * 2
+    assert found.changes[0][0] == 0 and min(found.changes[0][1:], default=1) > 0
     for clip, end in zip(clips, found.ends, strict=True):
         assert clip.distance(found.plan) == pytest.approx(float(np.abs(end - clip.base(8)).mean()), abs=1e-5)
 
