@@ -142,7 +142,7 @@ def test_what_passes_too_narrowly_is_not_accepted(tuner):
 
 
 def test_an_earlier_plan_is_tried_first_and_spares_what_cannot_be_faster(tuner):
-    bench, plan = Bench(), StepPlan("FSCSSCSC", [[0.5] * TERMS] * 4, [1.0] * 4, overlaps=(0,))
+    bench, plan = Bench(), StepPlan("FSCSSCSC", [[0.5] * TERMS] * 4, overlaps=(0,))
     tuned = tuner(bench).tune([EXACT])
     tuner(bench)._record.unlink()
     warm = Bench()
