@@ -30,7 +30,7 @@ from bench.judge import Folders, Judge, judge_folder
 from bench.report import write_report
 from bench.rivals.entrant import load_entrant
 from bench.rivals.errors import RivalError
-from bench.sensitivity import INTRODUCTION, measure, scenes_of, table
+from bench.sensitivity import INTRODUCTION, MOST_FRAMES, Material, measure_all, table
 from bench.similarity import EXTRACTORS, ExtractorError, load_extractor
 from bench.timing import Job, RunFailed, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
@@ -175,13 +175,14 @@ def read_json(path: Path) -> dict:
 def run_sensitivity(args: argparse.Namespace) -> Exit:
     """What is caught, on the videos of a data folder."""
     judge = Judge([load_extractor(name) for name in args.extractors])
-    rows = measure(scenes_of(args.data, args.other_engine), judge, say)
-    text = table(rows, judge)
+    material = Material(args.other_engine, args.other_seed, args.harmless, args.real, args.frames)
+    groups = measure_all(args.data, material, judge, say)
+    text = table(groups, judge)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(f"{INTRODUCTION}\n{text}\n", encoding="utf-8")
     print(text)
-    wrong = [row.defect.name for row in rows if not row.as_wanted]
+    wrong = [row.defect.name for rows in groups.values() for row in rows if not row.as_wanted]
     if wrong:
         say(f"not as wanted in every video: {', '.join(wrong)}")
     return Exit.SIMILARITY if wrong else Exit.OK
@@ -227,6 +228,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     caught.add_argument("--data", type=Path, default=SAMPLE, help="its outputs/ are used (the sample)")
     caught.add_argument("--extractors", nargs="+", default=["stfn"], help="names or JSON files (stfn)")
     caught.add_argument("--other-engine", type=Path, help="the same videos made by another engine in fp32")
+    caught.add_argument("--other-seed", type=Path, help="the base model's videos of another seed")
+    caught.add_argument("--harmless", type=Path, nargs="+", default=[], help="folders that must pass")
+    caught.add_argument("--real", type=Path, help="folder of camera footage, with faces.csv if known")
+    caught.add_argument("--frames", type=int, default=MOST_FRAMES, help=f"of a clip, at most ({MOST_FRAMES})")
     caught.add_argument("--out", type=Path, help="Markdown file for the table, stdout has it too")
     caught.set_defaults(run_command=run_sensitivity)
     extractor = commands.add_parser("extractor", help="make feature extractors")

@@ -10,7 +10,9 @@ import numpy as np
 from pipeline.video import Form
 
 # Metric, the least and the most that passes, and what lies beyond. Set between harmless changes (another
-# encoder pass, another backend) and the defects of docs/sensitivity.md, which says what catches each.
+# encoder pass, another backend) and the defects of docs/sensitivity.md, which says what catches each. On 17
+# rendered and 20 camera clips crf 28 reached 0.045 of structure, 0.27 in a block and 19 levels; eight people
+# made with another seed began at 0.050, 0.39 and 24. It kept 0.79 of the detail, half the resolution 0.59.
 LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "frozen": (None, 0, "frames stand still where the reference moves"),
     "black": (None, 0, "frames are black where the reference is not"),
@@ -24,13 +26,13 @@ LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "structure": (None, 0.048, "lines and folds are not the reference's; 1 is unrelated"),
     "structure_block": (None, 0.36, "lines in one place are not the reference's"),
     "structure_run": (None, 0.6, "lines in one place are not the reference's for some frames"),
-    "structure_hands": (None, 0.22, "lines in the hands are not the reference's"),
+    "structure_hands": (None, 0.24, "lines in the hands are not the reference's"),
     "structure_face": (None, 0.22, "lines in the face are not the reference's"),
     "colour_block": (None, 30.0, "one place has another colour, in levels"),
     "colour_run": (None, 48.0, "one place has another colour for some frames, in levels"),
     "colour_hands": (None, 24.0, "a place in the hands has another colour, in levels"),
     "colour_face": (None, 20.0, "a place in the face has another colour, in levels"),
-    "detail": (0.6, None, "the finest detail is lost, as in an enlarged picture"),
+    "detail": (0.68, None, "the finest detail is lost, as in an enlarged picture"),
 }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -18,13 +18,17 @@ class Scene:
     """A clip (F, H, W, 3) uint8, and others of its shape.
 
     other_person: in the same or any motion; other_pose: the same person; other_engine: the same request made
-    by another engine in fp32, if there is one.
+    by another engine in fp32, if there is one. skeletons: frames of its skeleton video; faces: x, y, width
+    and height of the face in each frame (F, 4). made: the same video made otherwise, by what it is called.
     """
 
     frames: np.ndarray
     other_person: np.ndarray
     other_pose: np.ndarray
     other_engine: np.ndarray | None = None
+    skeletons: np.ndarray | None = None
+    faces: np.ndarray | None = None
+    made: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Kind(Enum):
@@ -39,10 +43,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Defect:
-    """A change of a clip; name says its strength."""
+    """A change of a clip, None if it cannot have it; name says its strength."""
 
     name: str
-    change: Callable[[Scene], np.ndarray]
+    change: Callable[[Scene], np.ndarray | None]
     kind: Kind
 
     @property
@@ -51,12 +55,12 @@ class Defect:
         return self.kind is Kind.HARMLESS
 
 
-def encoded_again(scene: Scene) -> np.ndarray:
-    """Written and read as the pipeline does it, at its default quality."""
+def encoded_again(scene: Scene, crf: int | None = None) -> np.ndarray:
+    """Written and read as the pipeline does it, at its default quality if no other is given."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "again.mp4"
         height, width = scene.frames.shape[1:3]
-        with VideoWriter(path, width, height, 24) as writer:
+        with VideoWriter(path, width, height, 24, crf=crf) as writer:
             for frame in scene.frames:
                 writer.write(frame)
         return read(path).frames

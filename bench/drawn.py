@@ -1,27 +1,30 @@
-"""What may be drawn over a person and every frame then shows: a box, glasses, a beard."""
+"""What changes one place of every frame: a box over the person, glasses, a beard; and what keeps all."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from bench.boxes import Boxes
+from bench.defects import Defect, Kind, Scene, encoded_again
 
+GREY = (128, 128, 128)
 FRAME = (40, 40, 46)  # of glasses, nearly black
 HAIR = (58, 40, 32)
 EYES, MOUTH = 0.16, 0.70  # of a face's height, from its top
 BUSIEST = 8  # parts a side, of which the one that moves most is the person
 
 
-def box(frames: np.ndarray, part: float, colour: tuple[int, int, int] | None = None) -> np.ndarray:
-    """A flat rectangle over what moves most, of that part of each side; None: of the place's mean colour."""
-    count, height, width, _ = frames.shape
-    high, wide = max(1, round(part * height)), max(1, round(part * width))
-    y, x = _busiest(frames)
-    top, left = (min(max(0, centre - size // 2), most - size)
-                 for centre, size, most in ((y, high, height), (x, wide, width)))  # fmt: skip
+def box(frames: np.ndarray, part: float, centres: np.ndarray) -> np.ndarray:
+    """A grey rectangle of that part of each side around x and y of every frame (F, 2)."""
+    high, wide = (max(1, round(part * size)) for size in frames.shape[1:3])
     changed = frames.copy()
-    place = changed[:, top : top + high, left : left + wide]
-    place[:] = place.mean((0, 1, 2)).round() if colour is None else colour
+    for frame, (x, y) in zip(changed, centres, strict=True):
+        sides = (y, high, frame.shape[0]), (x, wide, frame.shape[1])
+        top, left = (min(max(0, int(at) - size // 2), most - size) for at, size, most in sides)
+        frame[top : top + high, left : left + wide] = GREY
     return changed
 
 
@@ -74,8 +77,8 @@ def _ring(cv2: object, frame: np.ndarray, centre: tuple[float, float], radius: f
     cv2.circle(frame, tuple(int(16 * c) for c in centre), int(16 * radius), FRAME, thick, cv2.LINE_AA, 4)
 
 
-def _busiest(frames: np.ndarray) -> tuple[int, int]:
-    """y and x of the middle of the part of the picture that changes most from frame to frame."""
+def busiest(frames: np.ndarray) -> np.ndarray:
+    """x and y (F, 2) of the middle of the part of the picture that changes most from frame to frame."""
     import cv2
 
     change = np.zeros(frames.shape[1:3], np.float32)
@@ -83,4 +86,37 @@ def _busiest(frames: np.ndarray) -> tuple[int, int]:
         change += np.abs(now.astype(np.float32) - before).mean(2)
     parts = cv2.resize(change, (BUSIEST, BUSIEST), interpolation=cv2.INTER_AREA)
     row, column = np.unravel_index(parts.argmax(), parts.shape)
-    return tuple(int((k + 0.5) * size / BUSIEST) for k, size in zip((row, column), change.shape, strict=True))
+    height, width = change.shape
+    return np.full((len(frames), 2), ((column + 0.5) * width / BUSIEST, (row + 0.5) * height / BUSIEST))
+
+
+def _moving(part: float) -> Callable[[Scene], np.ndarray]:
+    return lambda scene: box(scene.frames, part, busiest(scene.frames))
+
+
+def _at_face(draw: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Scene], np.ndarray | None]:
+    return lambda scene: None if scene.faces is None else draw(scene.frames, scene.faces)
+
+
+def _boxed_face(part: float) -> Callable[[Scene], np.ndarray | None]:
+    return _at_face(lambda frames, faces: box(frames, part, faces[:, :2] + faces[:, 2:] / 2))
+
+
+def mirrored(scene: Scene) -> np.ndarray:
+    """Left and right in each other's place."""
+    return scene.frames[:, :, ::-1].copy()
+
+
+PLACES = (
+    *(
+        Defect(f"crf {crf}", partial(encoded_again, crf=crf), Kind.HARMLESS)
+        for crf in (18, 23, 28)
+    ),
+    Defect("grey box of 6 % over what moves most", _moving(0.06), Kind.LOOK),
+    Defect("grey box of 16 % over what moves most", _moving(0.16), Kind.LOOK),
+    Defect("grey box of 6 % over the face", _boxed_face(0.06), Kind.LOOK),
+    Defect("grey box of 16 % over the face", _boxed_face(0.16), Kind.LOOK),
+    Defect("glasses", _at_face(with_glasses), Kind.LOOK),
+    Defect("beard", _at_face(with_beard), Kind.LOOK),
+    Defect("mirrored", mirrored, Kind.LOOK),
+)

@@ -65,7 +65,8 @@ class Local:
         detail = frames.pop("detail")
         detail = detail[np.isfinite(detail)]
         found = {name: float(np.median(values)) for name, values in frames.items()}
-        found |= {f"{name}_run": _worst_run(self._frames[f"{name}_block"]) for name in ("structure", "colour")}
+        for name in ("structure", "colour"):
+            found[f"{name}_run"] = _worst_run(self._frames[f"{name}_block"])
         found["detail"] = float(np.median(detail)) if len(detail) else None
         for name in AREAS:
             values = np.median(self._areas[name], 0).tolist() if name in self._areas else (None, None)

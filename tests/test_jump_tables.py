@@ -5,11 +5,11 @@ import pytest
 
 from generators.diffusion_grids import DpmGrid
 from generators.schedule import FlowGrid
-from optimize.fit import fit_jump, fit_plan
+from optimize.fit import error, fit_plan, shrunk_rows
 from optimize.jump_tables import jump_errors, shallow_errors, weigh_kept
 from optimize.planner import Costs, Tables, predict
-from optimize.step_plan import StepPlan
-from optimize.trajectory import Gram
+from optimize.step_plan import TERMS, StepPlan
+from optimize.trajectory import Gram, inner_products
 from tests.test_fit import KINDS, PLANS, mixtures
 from tests.test_trajectory import run_of
 
@@ -70,20 +70,20 @@ def test_the_base_models_own_steps_miss_nothing():
 
 @pytest.mark.parametrize("kind", ["flow", "ddim"])
 def test_an_entry_is_what_the_fit_leaves_of_a_jump_of_left_out_clips(kind):
-    """Of one that begins on the base run's latents; levels, which tables know nothing of, count little."""
+    """Of one that begins on the base run's latents, its level fitted with the rest."""
     clips = mixtures(kind)[:3]
     grid = clips[0].grid
     full, _ = jump_errors([gram_of(clip) for clip in clips], grid)
     for k, i, j in [(5, 6, 12), (8, 11, 16), (8, 9, 20)]:
-        terms, missed = [], []
+        products = []
         for clip in clips:
             (before,), (c, u) = clip.predict(clip.base(k), k, "C"), clip.predict(clip.base(i), i, "F")
             difference = (clip.guidance - 1) * (c - u)
-            terms.append((clip.base(i), c, difference, before))
-            missed.append(clip.base(j) - grid.leap(clip.base(i), c + difference, i, j))
-        _, added = fit_jump(terms, missed, 1)
-        left = [np.mean((one - other) ** 2) for one, other in zip(missed, added, strict=True)]
-        assert full[i, k, j] == pytest.approx(np.mean(left), rel=0.2)
+            missed = clip.base(j) - grid.leap(clip.base(i), c + difference, i, j)
+            products.append(inner_products([clip.base(i), c, difference, before, missed]))
+        _, of_others = shrunk_rows(products, TERMS)
+        left = [error(own, row) for own, row in zip(products, of_others, strict=True)]
+        assert full[i, k, j] == pytest.approx(np.mean(left), rel=0.01)
 
 
 def test_corrections_never_make_an_entry_larger_than_the_plain_jumps_is():

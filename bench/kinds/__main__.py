@@ -20,15 +20,17 @@ from pipeline.script import ending, run, say
 def main() -> Exit:
     """Parse, call, print."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.kinds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench.kinds",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with videos/ and images/")
-    parser.add_argument("--work", type=Path, required=True, help="folder for base runs, kept for the next time")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of models (all)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for base runs, which are kept")
+    parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS], help="of models (all)")
     parser.add_argument("--tuning", type=int, default=3, help="videos that are fitted to (3)")
     parser.add_argument("--plans", type=int, default=8, help="of the front, beside five patterns (8)")
     parser.add_argument("--backend", default="torch", help="that runs the networks in fp32 (torch)")
-    parser.add_argument("--halved", action="store_true", help="64x96 pixels, windows of 8: a sixteenth of the work")
+    parser.add_argument("--halved", action="store_true", help="64x96 pixels, windows of 8: quicker")
     args = parser.parse_args()
     return ending("bench.kinds", lambda: table(args), {})
 

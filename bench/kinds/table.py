@@ -19,11 +19,10 @@ from generators.windows import Windows
 from optimize.fit import fit_plan
 from optimize.jump_tables import jump_errors, weigh_kept
 from optimize.planner import Costs, Tables, front, predict
-from optimize.step_plan import StepPlan
+from optimize.step_plan import StepPlan, Walk
 from optimize.trajectory import Gram
 from optimize.tuner import KEPT
 from pipeline.data import Request
-from pipeline.sample import walked
 from pipeline.tuning import Case
 
 KINDS = {"presenter": Presenter, "ddim": Ddim, "dpm": Dpm, "karras": Karras, "unipc": UniPc}
@@ -56,7 +55,7 @@ class Row:
 
 
 HEAD = (
-    "| model | plan | branches | plain | free factors | fitted | fitted - plain, left out | fresh | predicted |\n"
+    "| model | plan | branches | plain | free factors | fitted | gain, left out | gain, fresh | predicted |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
@@ -118,7 +117,10 @@ def rows_of(
         free = ends_by_free_factors(plan, cases[:tuning], grid, axis)
 
         def reached(case: Case, plan: StepPlan) -> float:
-            return decibels(walked(generator, case.predict, case.noise(), plan).latents, case.base(steps))
+            walk = Walk(plan, grid, case.guidance, case.noise(), axis)
+            for step in range(steps):
+                walk.advance(step, *case.predict(walk.latents, step, walk.action(step)))
+            return decibels(walk.latents, case.base(steps))
 
         plain = [reached(case, plan) for case in cases]
         bare = StepPlan(actions, found.plan.corrections, (), found.plan.level_corrections)
