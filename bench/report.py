@@ -139,7 +139,8 @@ def _remarks(run: dict) -> Iterator[str]:
         yield run["recipe"]["note"]
     yield from _blind(run)
     fired = run.get("guard_fired") or {}
-    yield from (f"{name}: the guard had the base model's steps run: {'; '.join(why)}" for name, why in fired.items())
+    for name, why in fired.items():
+        yield f"{name}: the guard had the base model's steps run: {'; '.join(why)}"
     yield from (f"{name} was not made: {why}" for name, why in (run.get("failed") or {}).items())
 
 

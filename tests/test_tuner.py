@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from optimize.goal import Goal, Judged
-from optimize.jump_tables import jump_errors, weigh_kept
 from optimize.guard import Guard
+from optimize.jump_tables import jump_errors, weigh_kept
 from optimize.planner import Costs, Tables, front
 from optimize.recipe import Recipe
 from optimize.step_plan import TERMS, StepPlan
