@@ -136,7 +136,7 @@ def test_a_recipe_cannot_be_changed(load):
     ('[steps]\nactions = "SF"', "steps.actions: the first step must be F"),
     ('[steps]\nactions = "FX"', "steps.actions: step 1 has the unknown action 'X'; known: F, C, H, S"),
     ('[steps]\nactions = "FS"\ncorrections = [1, 2]', "steps.corrections: must be a list of rows of"),
-    ('[steps]\nactions = "FS"\ncorrections = [[1, 0, "a", 0]]', "steps.corrections: must be a list of rows of"),
+    ('[steps]\nactions = "FS"\ncorrections = [[1, 0, "a", 0]]', "steps.corrections: must be a list of rows"),
     ('[steps]\nactions = "FC"\ncorrections = [[1, 0, 0, 0]]', "steps.corrections: must be 2 rows of 4"),
     ('[steps]\nactions = "FS"\ncorrections = [[1, 0, nan, 0]]', "steps.corrections"),
     ('[steps]\nactions = "FS"\njumps = [[1, 0, 0, 0]]', "steps.jumps: an earlier version fitted this, and "),
