@@ -138,6 +138,9 @@ def _remarks(run: dict) -> Iterator[str]:
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
     yield from _blind(run)
+    fired = run.get("guard_fired") or {}
+    for name, why in fired.items():
+        yield f"{name}: the guard had the base model's steps run: {'; '.join(why)}"
     yield from (f"{name} was not made: {why}" for name, why in (run.get("failed") or {}).items())
 
 

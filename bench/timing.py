@@ -246,6 +246,8 @@ def _describe(series: Sequence[_Series], twin: _Series, job: Job) -> list[dict]:
             "speed_ratio": round(median_ratio(base, each.seconds), 4),
             "noise_floor": floor,
             "nondeterministic": differing(each.frames),
+            "guard_fired": {name: made["guard_fired"] for name, made in each.rounds[-1].made.items()
+                            if made.get("guard_fired")},
             "failed": {name: why for outcome in each.rounds for name, why in outcome.failed.items()},
             "timing": timing,
         })  # fmt: skip

@@ -70,7 +70,9 @@ def _recipe(found: dict) -> Recipe | None:
     """From asdict() of a recipe or an entrant; None if the networks' calls do not follow from it."""
     if found.get("settings"):
         return None
-    steps = StepPlan(**found["steps"]) if found.get("steps") else None
+    steps = found.get("steps")
+    if steps:  # what else a plan has costs no call
+        steps = StepPlan(steps["actions"], overlaps=steps.get("overlaps", ()))
     engine = found["name"], found["backend"], found["precision"]
     return Recipe(*engine, overlap=found.get("overlap"), steps=steps)
 

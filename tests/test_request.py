@@ -107,7 +107,8 @@ def test_notes_on_the_inputs_are_kept(plain, request_of, tmp_path):
     request = request_of()
     Image.new("RGBA", (64, 96), (255, 0, 0, 90)).save(request.image)
     made = make(request, tmp_path / "a.mp4", plain())
-    assert made["notes"] == [f"{request.image}: is transparent in places; these were made white"]
+    assert made["notes"][0] == f"{request.image}: is transparent in places; these were made white"
+    assert made["notes"][1].startswith("the skeleton video does not look like")  # fit() leaves means of it
 
 
 def test_a_truncated_video_is_an_input_error_and_leaves_nothing(plain, request_of, tmp_path):

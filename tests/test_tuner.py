@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from optimize.goal import Goal, Judged
+from optimize.guard import Guard
 from optimize.jump_tables import jump_errors, weigh_kept
 from optimize.planner import Costs, Tables, front
 from optimize.recipe import Recipe
@@ -55,10 +56,10 @@ class Bench:
         apart = 0.02 * 2.0 ** (self.need - recipe.steps.branches)
         if recipe.steps.overlaps[self.late:] or recipe.precision in self.broken:
             apart = 0.5
-        if recipe.steps.bounds and recipe.steps.branches in self.flattered:
+        if recipe.steps.guard and recipe.steps.branches in self.flattered:
             apart = 0.5
-        plan = StepPlan(recipe.steps.actions, bounds=[1.0] * len(recipe.steps.evaluated),
-                        overlaps=recipe.steps.overlaps)
+        plan = StepPlan(recipe.steps.actions, overlaps=recipe.steps.overlaps,
+                        guard=Guard(5, [1.0] * len(recipe.steps.evaluated)))
         videos = []
         while len(videos) < 5 and not enough(videos):
             videos.append(Judged(f"v{len(videos)}", 1 - apart * (1 + 0.01 * len(videos)), 40.0))
@@ -85,7 +86,7 @@ def test_the_fastest_plan_of_the_front_that_passes_is_found(tuner, need):
     known = [plan for weight in KEPT for plan in plans(weight)]
     enough = [plan for plan in known if StepPlan(plan.actions).branches >= need]
     assert tuned.best.recipe.steps.branches == min(StepPlan(plan.actions).branches for plan in enough)
-    assert tuned.best.recipe.steps.bounds and tuned.best.accepted
+    assert tuned.best.recipe.steps.guard and tuned.best.accepted
     assert tuned.runs == len(tuned.trials) < len(known) / 2
     assert tuned.trials[-1].recipe == tuned.best.recipe, "it is run once more as it is"
 
@@ -141,7 +142,7 @@ def test_what_passes_too_narrowly_is_not_accepted(tuner):
 
 
 def test_an_earlier_plan_is_tried_first_and_spares_what_cannot_be_faster(tuner):
-    bench, plan = Bench(), StepPlan("FSCSSCSC", [[0.5] * TERMS] * 4, [1.0] * 4, overlaps=(0,))
+    bench, plan = Bench(), StepPlan("FSCSSCSC", [[0.5] * TERMS] * 4, overlaps=(0,))
     tuned = tuner(bench).tune([EXACT])
     tuner(bench)._record.unlink()
     warm = Bench()

@@ -87,7 +87,7 @@ def test_a_fitted_recipe_makes_in_a_real_run_what_was_judged(workbench, data, ti
     bench.capture(lambda text: None)
     plan = StepPlan("FS", overlaps=(0,))
     fitted, videos = bench.run(Recipe("short", steps=plan, overlap=2), lambda text: None)
-    assert [video.id for video in videos] == ["a", "b"] and len(fitted.steps.bounds) == 1
+    assert [video.id for video in videos] == ["a", "b"] and fitted.steps.guard.videos == 2
     left_out = dict(made)
     bench.run(fitted, lambda text: None)
     out = tmp_path / "out"

@@ -43,7 +43,7 @@ def test_the_peak_of_this_machine_is_a_rate():
 
 
 def test_bars_add_up_and_a_plan_lowers_the_floor(tiny):
-    steps = {"actions": "F" + "S" * (tiny.grid.steps - 1), "jumps": [], "bounds": [], "levels": []}
+    steps = {"actions": "F" + "S" * (tiny.grid.steps - 1), "corrections": [], "guard": None}
     settings = {"settings": {"steps": 3}, "rival": "fewer-steps"}
     report = {"runs": [timed("baseline"), timed("fast", steps=steps), timed("rival", **settings),
                        {"name": "judged only", "recipe": None, "timing": None, "videos": []}]}
