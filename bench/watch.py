@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from bench.similarity import Extractor, Spec
-
 BATCH = 16  # frames that a graph takes at once
 Features = tuple[np.ndarray | None, np.ndarray]  # of a clip, if there is one; of its frames
+
+
+class Spec(Protocol):
+    """What is asked of bench.similarity's settings of an extractor."""
+
+    kind: str
+    size: tuple[int, int]
+    fit: str
+    resize: str
+    pool: str | None
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the features: of a clip and of its frames, or of frames."""
+        ...
+
+
+class Extractor(Protocol):
+    """What is asked of bench.similarity's extractor."""
+
+    spec: Spec
+
+    def run(self, frames: Sequence[np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
+        """What the graph makes of fitted frames."""
+        ...
+
+    def pool(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Features of a clip from the rows of its frames."""
+        ...
 
 
 class Watch:

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from generators.contract import Constants, Generator
 from optimize.step_plan import StepPlan, Walk
 
-if TYPE_CHECKING:
-    from pipeline.sample import Predictor
-
 More = Callable[[int], None]
+
+
+class Predictor(Protocol):
+    """What a denoiser predicts for a clip by a plan; pipeline.sample has it."""
+
+    @property
+    def guidance(self) -> float | np.ndarray:
+        """As Walk takes it."""
+        ...
+
+    def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
+        """The conditional prediction, and at F and H the unconditional one too; none at S."""
+        ...
+
+    def count(self, plan: StepPlan, steps: int | None = None) -> int:
+        """How many windows the plan evaluates, in all or in its first steps."""
+        ...
 
 
 def base_plan(generator: Generator) -> StepPlan:
