@@ -31,7 +31,7 @@ def find_boxes(skeleton: np.ndarray, size: tuple[int, int]) -> Boxes:
     if skeleton.shape[:2] != (height, width):
         skeleton = cv2.resize(skeleton, (width, height), interpolation=cv2.INTER_AREA)
     red, green, blue = (skeleton[..., channel].astype(np.int16) for channel in range(3))
-    joints = (blue > 170) & (blue - np.maximum(red, green) > 60)
+    joints = (blue > 160) & (blue - np.maximum(red, green) > 55)
     for box in _blobs(joints, width):
         if max(box[2:]) >= HAND_SIZE * width:
             _fill(hands, box, width)

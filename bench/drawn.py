@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -28,11 +28,11 @@ def box(frames: np.ndarray, part: float, centres: np.ndarray) -> np.ndarray:
     return changed
 
 
-def face_places(boxes: Boxes) -> np.ndarray | None:
+def face_places(boxes: Iterable[Boxes]) -> np.ndarray | None:
     """x, y, width and height of the face in every frame (F, 4); None if a frame has none."""
     places = []
-    for mask in boxes.face:
-        rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    for each in boxes:
+        rows, columns = (np.nonzero(each.face.any(axis))[0] for axis in (1, 0))
         if not len(rows):
             return None
         places.append((columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1))

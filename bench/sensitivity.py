@@ -110,7 +110,8 @@ def scenes_of(
         person = np.resize(other, clip.shape)  # repeated where it is shorter
         rerun = read(again[name]).frames[:count] if name in again else None
         drawn = read(skeletons[name]).frames[:count] if name in skeletons else None
-        faces = None if drawn is None else face_places(find_boxes(drawn, clip.shape[2:0:-1]))
+        size = clip.shape[2:0:-1]
+        faces = None if drawn is None else face_places(find_boxes(each, size) for each in drawn)
         ways = {kind: read(paths[name]).frames[:count] for kind, paths in others.items() if name in paths}
         pose = np.roll(clip, count // 2, 0)
         scenes.append(Scene(clip, person, pose, rerun, drawn, faces, ways))
@@ -126,13 +127,17 @@ def measure(
         say(f"sensitivity: {change.name}")
         pairs = [(scene, change.change(scene)) for scene in scenes]
         comparisons = [
-            judge.compare(Clip(scene.frames, rate), Clip(frames, rate), scene.skeletons)
+            judge.compare(Clip(scene.frames, rate), Clip(frames, rate), _drawn(scene))
             for scene, frames in pairs
             if frames is not None
         ]
         if comparisons:
             rows.append(Row(change, comparisons))
     return rows
+
+
+def _drawn(scene: Scene) -> Sequence[np.ndarray]:
+    return () if scene.skeletons is None else scene.skeletons
 
 
 def changes_of(harmless: Sequence[str]) -> list[Defect]:

@@ -113,7 +113,9 @@ def test_boxes_that_lack_in_one_frame_give_no_figures(clip):
     boxes, watched = find_boxes(np.zeros((64, 48, 3), np.uint8), (WIDTH, HEIGHT)), Companions()
     for each in (boxes, None, boxes):
         watched.update(clip[0], clip[1], each)
-    assert not [name for name in watched.summary()[0] if name.endswith(("_hands", "_face"))]
+    found = watched.summary()[0]
+    assert not [name for name in found if name.startswith(("psnr_", "temporal_")) and name.endswith("_face")]
+    assert found["structure_face"] is None and found["colour_hands"] is None
     assert "psnr_face" in of(clip, clip, boxes)
 
 
