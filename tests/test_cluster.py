@@ -17,6 +17,7 @@ from pipeline.exit_code import Exit
 from pipeline.jobs import Jobs, run_here
 from pipeline.maker import Settings, start_maker
 from pipeline.run_folder import RunFolder
+from tests.clips import told
 
 pytest.importorskip("ray")
 STORE = 80 * 2**20  # bytes, for machines with little shared memory
@@ -124,8 +125,7 @@ def test_a_process_killed_over_a_video_is_replaced_and_the_video_made_again(
     lines, status, said = run(
         data, tmp_path / "out", partial(on, cluster, replace(settings, generator=f"{copy}:Dying")))
     assert status is Exit.OK and len(lines) == 8
-    notes = [note for line in lines.values() for note in line["notes"]]
-    again = [note for note in notes if not note.startswith("the skeleton video does not look like")]
+    again = [note for line in lines.values() for note in told(line["notes"])]
     assert again and all("lost; it was tried again" in note for note in again)
     assert len(again) == sum("lost; it is tried again" in text for text in said)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.exit_code import Exit
-from tests.clips import hidden_files
+from tests.clips import hidden_files, told
 from tests.fault_counts import figure, times
 from tests.misbehaving import SCRIPT, tell
 from tests.processes import heed_interrupts, processes_about, wait_for
@@ -125,7 +125,7 @@ def test_a_video_whose_encoder_is_killed_is_made_once_more(make_data, orders, tm
     (a, b), ended, _ = finish(start(data, out, "--json"))
     assert ended == status and a["status"] == "done" and hidden_files(out) == []
     if status is Exit.OK:
-        assert re.match("made at the second try, because .*SIGKILL", b["notes"][0])
+        assert re.match("made at the second try, because .*SIGKILL", told(b["notes"])[0])
     else:
         assert "SIGKILL" in b["error"]
 

@@ -66,7 +66,7 @@ def test_what_hangs_is_ended_at_one_and_a_half_times_its_estimate_with_what_it_t
 
 def test_an_entry_that_does_not_fit_into_the_time_is_left_out_by_name_and_a_shorter_one_is_not(tmp_path):
     listed = entry("long", "work", 1000), entry("short", "work", 1)
-    found, said = measured(tmp_path, *listed, until=time.time() + 100)
+    found, said = measured(tmp_path, *listed, until=time.monotonic() + 100)
     assert "its 1000 s did not fit into" in found["long"]["left_out"] and "status" not in found["long"]
     assert found["short"]["status"] == "done" and said[0].startswith("long: left out")
     found, _ = measured(tmp_path, *listed)

@@ -64,7 +64,7 @@ def run_gpu(args: argparse.Namespace, show: Callable[[str], None]) -> Exit:
             record.put(name, "status", None)
             record.put(name, "earlier", record.entries.pop(name))
     limit = sum(COMMANDS[name][1] if name in COMMANDS else ENTRIES[name].seconds + 30 for name in what)
-    until = float("inf") if args.dry_run else time.time() + (args.seconds or limit)
+    until = float("inf") if args.dry_run else time.monotonic() + (args.seconds or limit)
     while _measured(what, out, args.dry_run, until):
         at = [name for name in ENTRIES if Record(record.path).status(name) == "begun"]
         Record(record.path).write_table()

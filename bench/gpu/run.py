@@ -107,7 +107,7 @@ class Record:
 def measure_entries(
     entries: Sequence[Entry], place: Place, record: Record, until: float, say: Callable[[str], None]
 ) -> None:
-    """Measure those that have no status yet and whose estimate fits before `until` (time.time()'s seconds).
+    """Measure those that have no status yet and whose estimate fits before `until`, by time.monotonic().
 
     One that was begun has ended the process before this one, and is left at that. One that hangs ends this
     process with status 1, whatever it hangs in: an alarm of Python's would wait for a kernel to end.
@@ -118,7 +118,7 @@ def measure_entries(
             record.put(entry.name, "status", f"ended the process, or hung, at {at}")
         if record.status(entry.name):
             continue
-        left = until - time.time()
+        left = until - time.monotonic()
         if entry.seconds > left:
             record.put(entry.name, "left_out", f"its {entry.seconds} s did not fit into {left:.0f} s")
             say(f"{entry.name}: left out: {record.entries[entry.name]['left_out']}")
