@@ -117,10 +117,16 @@ def test_where_weights_are_missing_a_graph_is_not_held_against_them(tmp_path):
     assert presenter.sources and fingerprint(presenter.sources) is None
 
 
-@pytest.mark.parametrize(("precision", "graph"), [("fp16", "fp16"), ("native", "fp32"), ("bf16", "fp32")])
-def test_graphs_that_are_missing_are_named_with_the_command(tiny_file, tmp_path, precision, graph):
-    with pytest.raises(EngineError, match=f"no encode-{graph}.onnx in .*run: python export_onnx.py"):
-        pack_tiny(tiny_file, tmp_path / "a.zip", Recipe("x", backend="openvino", precision=precision))
+@pytest.mark.parametrize("precision", ["native", "bf16"])
+def test_what_may_compute_in_bfloat16_starts_from_the_fp32_graphs(tiny_file, tmp_path, precision):
+    packed = pack_tiny(tiny_file, tmp_path / "a.zip", Recipe("x", backend="openvino", precision=precision))
+    graphs = [Path(name).name for name in contents(packed.path) if name.endswith(".onnx")]
+    assert len(graphs) == 3 and all("-fp32-" in name for name in graphs)
+
+
+def test_graphs_that_are_missing_are_named_with_the_command(tiny_file, tmp_path):
+    with pytest.raises(EngineError, match="no encode-fp16.onnx in .*run: python export_onnx.py"):
+        pack_tiny(tiny_file, tmp_path / "a.zip", Recipe("x", backend="openvino", precision="fp16"))
     assert not (tmp_path / "a.zip").exists()
 
 
