@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from denoisers import GRID, KINDS, Clip, mixtures
 
 from optimize.fit import error, fit_jump, fit_plan, shrunk_rows
 from optimize.guard import change
 from optimize.step_plan import TERMS, StepPlan, Walk, combine, level_of
 from optimize.trajectory import inner_products
+from tests.denoisers import GRID, KINDS, Clip, mixtures
 
 
 def fitted(actions, clips):

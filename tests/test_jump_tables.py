@@ -10,7 +10,8 @@ from optimize.jump_tables import jump_errors, shallow_errors, weigh_kept
 from optimize.planner import Costs, Tables, predict
 from optimize.step_plan import TERMS, StepPlan
 from optimize.trajectory import Gram, inner_products
-from tests.test_fit import KINDS, PLANS, mixtures
+from tests.denoisers import KINDS, mixtures
+from tests.test_fit import PLANS
 from tests.test_trajectory import run_of
 
 GUIDANCE = 1.5

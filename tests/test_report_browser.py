@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,8 +62,9 @@ class Alike:
 
     name = "alike"
 
-    def cosine(self, reference, candidate):
-        return Cosine(0.99, list(np.linspace(0.98, 1, len(reference))))
+    def pair(self):
+        cosine = Cosine(0.99, list(np.linspace(0.98, 1, FRAMES)))
+        return SimpleNamespace(update=lambda *pair: None, summary=lambda: cosine)
 
 
 @pytest.fixture(scope="module")

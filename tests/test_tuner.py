@@ -11,7 +11,7 @@ from optimize.recipe import Recipe
 from optimize.step_plan import TERMS, StepPlan
 from optimize.trajectory import Gram
 from optimize.tuner import KEPT, Tuner, TuningError
-from tests.test_fit import GRID, GUIDANCE, Clip
+from tests.denoisers import GRID, GUIDANCE, Clip
 
 STEPS = 8
 EXACT, QUICK = Recipe("exact", "openvino", "fp32"), Recipe("quick", "openvino", "bf16")
