@@ -31,6 +31,7 @@ from pipeline.request import SkeletonChunks
 from pipeline.sample import Predictor, base_plan, evaluations, first_frames, own_latents
 from pipeline.shallow import denoiser
 from pipeline.video import VideoReader, VideoWriter
+from pipeline.walking import walked
 
 Judge = Callable[[Request, Path], Judged]
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,7 @@ PROBES = 5  # evaluations that are timed; the least time counts, the rest is oth
 class Case:
     """One request to tune on. folder: its own; it gets the base run's latents, a file for each step.
 
-    constants: of its conditioning, after prepare().
+    After prepare() constants are those of its conditioning, and predictor what the engines answer for it.
     """
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
@@ -54,7 +55,7 @@ class Case:
         self.image = generator.fit(read_image(request.image, notes=[])[None])
         with VideoReader(request.video) as reader:
             self.frames, self.fps = sum(1 for _ in reader), reader.fps
-        self._predict, self.constants = None, {}
+        self.predictor, self.constants = None, {}
 
     def prepare(
         self,
@@ -68,20 +69,20 @@ class Case:
             chunks = SkeletonChunks(reader, generator)
             self.constants = generator.condition(engines, chunks, self.image)
         engine = denoiser(engines, plan)
-        self._predict = Predictor.of_clip(generator, engine, self.constants, self.frames, tick, plan)
+        self.predictor = Predictor.of_clip(generator, engine, self.constants, self.frames, tick, plan)
 
     def predict(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """The blended conditional prediction, and at F the unconditional one."""
-        return self._predict(latents, step, action)
+        return self.predictor(latents, step, action)
 
     @property
     def guidance(self) -> float | np.ndarray:
         """What its predictions are guided with."""
-        return self._predict.guidance
+        return self.predictor.guidance
 
     def noise(self) -> np.ndarray:
         """Where every run of this request begins."""
-        return self.generator.noise(self._predict.frames, self.request.seed)
+        return self.generator.noise(self.predictor.frames, self.request.seed)
 
     def base(self, step: int) -> np.ndarray:
         """Latents of the base run before that step."""
@@ -99,11 +100,11 @@ class Case:
         for step in range(generator.grid.steps):
             np.save(self._file(step), walk.latents)
             for before in list(features):
-                self._predict.features = features[before]
+                self.predictor.features = features[before]
                 shallow[step, before] = self._guided(*self.predict(walk.latents, step, "H"))
             conditional, *unconditional = self.predict(walk.latents, step, "F")
             if gaps:
-                features[step] = self._predict.features
+                features[step] = self.predictor.features
                 features.pop(step - gaps, None)
             made = walk.latents, *self._guided(conditional, *unconditional)
             for part, array in zip(kept, made, strict=True):
@@ -229,7 +230,10 @@ class Workbench:
                 guard = fit_guard(constants, fitted.changes, generator.frame_axis, generator.per_frame)
                 recipe, ends = replace(recipe, steps=replace(fitted.plan, guard=guard)), fitted.ends
             else:
-                ends = [self._walk(case, plan, generator, progress.tick) for case in self.cases]
+                bare, tick = replace(plan, guard=None), lambda latents, made: progress.tick()
+                ends = [
+                    walked(generator, case.predictor, case.noise(), bare, tick).latents for case in self.cases
+                ]
         videos = []
         for number in list(self._order):
             case, end = self.cases[number], ends[number]
@@ -246,15 +250,6 @@ class Workbench:
             for engine in self._started[1].values():
                 engine.close()
         self._started = None
-
-    def _walk(self, case: Case, plan, generator: Generator, tick: Callable[[], None]) -> np.ndarray:
-        walk = Walk(plan, generator.grid, case.guidance, case.noise(), generator.frame_axis)
-        for step in range(generator.grid.steps):
-            action = plan.actions[step]
-            walk.advance(step, *case.predict(walk.latents, step, action))
-            if action != "S":
-                tick()
-        return walk.latents
 
     def _make(self, case: Case, recipe: Recipe, engines: dict[str, Engine], latents: np.ndarray) -> Path:
         generator, path = self.generator, self._folder / "videos" / f"{case.request.id}.mp4"

@@ -11,6 +11,7 @@ from generators.contract import Constants, Generator
 from optimize.step_plan import StepPlan, Walk
 
 More = Callable[[int], None]
+Seen = Callable[[np.ndarray, tuple[np.ndarray, ...]], None]  # latents of a step, and what is predicted there
 
 
 class Predictor(Protocol):
@@ -64,12 +65,23 @@ def guarded(
     return walk
 
 
-def walked(generator: Generator, predict: Predictor, noise: np.ndarray, plan: StepPlan) -> Walk:
-    """A walk from noise to the end of the grid, or to the step at which the plan's guard fires."""
+def walked(
+    generator: Generator,
+    predict: Predictor,
+    noise: np.ndarray,
+    plan: StepPlan,
+    seen: Seen = lambda latents, made: None,
+) -> Walk:
+    """A walk from noise to the end of the grid, or to the step at which the plan's guard fires.
+
+    seen is called at each evaluated step.
+    """
     walk = Walk(plan, generator.grid, predict.guidance, noise, generator.frame_axis)
     before, number = None, 0
     for step, action in enumerate(plan.actions):
         made = predict(walk.latents, step, action)
+        if made:
+            seen(walk.latents, made)
         if plan.guard and made:
             walk.unlike = plan.guard.changed(number, made[0], before, generator.frame_axis)
             if walk.unlike:

@@ -19,11 +19,12 @@ from engines.whole import whole
 from generators.contract import Constants, Generator
 from generators.presenter.render.clip import FPS
 from optimize.recipe import Recipe
-from optimize.step_plan import Walk
+from optimize.step_plan import StepPlan
 from pipeline.data import SEED, Request
 from pipeline.request import SkeletonChunks
 from pipeline.sample import Predictor, base_plan, first_frames, own_latents
 from pipeline.video import VideoReader, VideoWriter, read_image
+from pipeline.walking import walked
 
 Say = Callable[[str], None]
 
@@ -77,11 +78,11 @@ class Runner:
 
     def _base(self, request: Request, out: Path, saved: Path | None) -> None:
         generator, (constants, frames) = self.generator, self._conditions(request)
-        walk = _Recorded(generator, Predictor.of_clip(generator, self._denoiser, constants, frames), request)
-        walk.run()
+        predict = Predictor.of_clip(generator, self._denoiser, constants, frames)
+        latents, kept = self._recorded(request, predict, base_plan(generator))
         if saved:
-            self._save(saved, walk, constants, frames)
-        self._decode(walk.latents, frames, out / f"{request.id}.mp4")
+            self._save(saved, kept, constants, frames)
+        self._decode(latents, frames, out / f"{request.id}.mp4")
         self._say(f"{request.id}: base run with seed {request.seed}")
 
     def recipe(self, request: Request, recipe: Recipe, out: Path) -> None:
@@ -91,16 +92,15 @@ class Runner:
         plan, generator = replace(recipe.steps, guard=None), recipe.adapt(self.generator)
         constants, frames = self._conditions(request)
         predict = Predictor.of_clip(generator, self._denoiser, constants, frames, plan=plan)
-        walk = _Recorded(generator, predict, request, plan)
-        walk.run()
-        self._save(out / f"{request.id}.npz", walk, constants, frames)
-        self._decode(walk.latents, frames, out / f"{request.id}.mp4")
+        latents, kept = self._recorded(request, predict, plan)
+        self._save(out / f"{request.id}.npz", kept, constants, frames)
+        self._decode(latents, frames, out / f"{request.id}.mp4")
         self._say(f"{request.id}: run of {recipe.name}")
 
-    def _save(self, path: Path, walk: _Recorded, constants: Constants, frames: int) -> None:
+    def _save(self, path: Path, kept: dict[str, np.ndarray], constants: Constants, frames: int) -> None:
         given = {f"constant_{name}": array for name, array in constants.items()}
         with whole(path) as draft, draft.open("wb") as file:
-            np.savez(file, frames=frames, **walk.arrays, **given)
+            np.savez(file, frames=frames, **kept, **given)
 
     @property
     def _denoiser(self):
@@ -116,32 +116,17 @@ class Runner:
         own = own_latents(self.generator, latents, frames)
         write_frames(path, first_frames(self.generator.decode(self.engines, own), frames), self.generator)
 
+    def _recorded(
+        self, request: Request, predict: Predictor, plan: StepPlan
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The result; and latents before each evaluated step and what was predicted there, by name."""
+        generator, kept = self.generator, {"latents": [], "conditional": [], "unconditional": []}
 
-class _Recorded:
-    """A walk that keeps latents before each evaluated step and what was predicted there."""
+        def keep(latents: np.ndarray, made: tuple[np.ndarray, ...]) -> None:
+            for name, array in zip(kept, (latents, *made), strict=False):
+                kept[name].append(array)
 
-    def __init__(self, generator: Generator, predict: Predictor, request: Request, plan=None) -> None:
-        self._plan = plan or base_plan(generator)
         noise = generator.noise(predict.frames, request.seed)
-        self._walk = Walk(self._plan, generator.grid, predict.guidance, noise, generator.frame_axis)
-        self._predict, self._kept = predict, {"latents": [], "conditional": [], "unconditional": []}
-
-    def run(self) -> None:
-        """To the end of the grid."""
-        for step, action in enumerate(self._plan.actions):
-            made = self._predict(self._walk.latents, step, action)
-            for name, array in zip(self._kept, (self._walk.latents, *made), strict=False):
-                if made:
-                    self._kept[name].append(array)
-            self._walk.advance(step, *made)
-        self._kept["latents"].append(self._walk.latents)
-
-    @property
-    def latents(self) -> np.ndarray:
-        """The result."""
-        return self._walk.latents
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What was kept, by name."""
-        return {name: np.stack(arrays) for name, arrays in self._kept.items()}
+        latents = walked(generator, predict, noise, plan, keep).latents
+        kept["latents"].append(latents)
+        return latents, {name: np.stack(arrays) for name, arrays in kept.items()}

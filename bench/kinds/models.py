@@ -28,19 +28,6 @@ class OtherKind(Presenter):
         super().__init__()
         self.sources = (*self.sources, Path(__file__))
 
-    def flow(
-        self, engine: Engine, latents: np.ndarray, time: float, constants: Constants, conditional: bool
-    ) -> np.ndarray:
-        """The network's flow at a time from 1 (noise) to 0, of latents as flow matching scales them."""
-        keep = np.float32(conditional)
-        return engine(
-            latents=latents,
-            time=np.array([time], np.float32),
-            pose=constants["pose"] * keep,
-            reference=constants["reference"] * keep,
-            conditional=np.array([keep]),
-        )["flow"]
-
 
 class Noising(OtherKind):
     """A model of v (Salimans and Ho, 2022) whose squared shares add up to 1."""
@@ -60,7 +47,8 @@ class Noising(OtherKind):
         """v of one window: a times the noise minus s times the clean latents."""
         a, s = self.shares(step)
         x = self.unit(latents, step)
-        flow = self.flow(engine, x / np.float32(a + s), s / (a + s), constants, conditional)
+        time = np.array([s / (a + s)], np.float32)
+        flow = self.flow(engine, x / np.float32(a + s), time, constants, conditional)
         return (np.float32(a - s) * x + flow) / np.float32(a + s)
 
 
@@ -107,9 +95,3 @@ class UniPc(OtherKind):
     name = "presenter-unipc"
     grid = UniPcGrid(20, 5.0)
     guidance = 2.5
-
-    def denoise(
-        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
-    ) -> np.ndarray:
-        """The flow of one window."""
-        return self.flow(engine, latents, float(self.grid.times[step]), constants, conditional)

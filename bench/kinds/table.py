@@ -19,11 +19,12 @@ from generators.windows import Windows
 from optimize.fit import fit_plan
 from optimize.jump_tables import jump_errors, weigh_kept
 from optimize.planner import Costs, Tables, front, predict
-from optimize.step_plan import StepPlan, Walk
+from optimize.step_plan import StepPlan
 from optimize.trajectory import Gram
 from optimize.tuner import KEPT
 from pipeline.data import Request
 from pipeline.tuning import Case
+from pipeline.walking import walked
 
 KINDS = {"presenter": Presenter, "ddim": Ddim, "dpm": Dpm, "karras": Karras, "unipc": UniPc}
 COSTS = Costs(2.0, {"C": 1.0})
@@ -117,14 +118,11 @@ def rows_of(
         free = ends_by_free_factors(plan, cases[:tuning], grid, axis)
 
         def reached(case: Case, plan: StepPlan) -> float:
-            walk = Walk(plan, grid, case.guidance, case.noise(), axis)
-            for step in range(steps):
-                walk.advance(step, *case.predict(walk.latents, step, walk.action(step)))
+            walk = walked(generator, case.predictor, case.noise(), plan)
             return decibels(walk.latents, case.base(steps))
 
         plain = [reached(case, plan) for case in cases]
-        bare = StepPlan(actions, found.plan.corrections, (), found.plan.level_corrections)
-        fresh = [reached(case, bare) for case in cases[tuning:]]
+        fresh = [reached(case, found.plan) for case in cases[tuning:]]
         ends = [[decibels(end, case.base(steps)) for end, case in zip(each, cases, strict=False)]
                 for each in (free, found.ends)]  # fmt: skip
         yield Row(

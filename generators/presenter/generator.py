@@ -101,10 +101,16 @@ class Presenter:
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
         """The flow of one window; the unconditional branch sees neither pose nor reference."""
+        return self.flow(engine, latents, self.grid.times[step : step + 1], constants, conditional)
+
+    def flow(
+        self, engine: Engine, latents: np.ndarray, time: np.ndarray, constants: Constants, conditional: bool
+    ) -> np.ndarray:
+        """The network's flow at a time (1,) float32 from 1 (noise) to 0."""
         keep = np.float32(conditional)
         return engine(
             latents=latents,
-            time=self.grid.times[step : step + 1],
+            time=time,
             pose=constants["pose"] * keep,
             reference=constants["reference"] * keep,
             conditional=np.array([keep]),
