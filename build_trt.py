@@ -13,15 +13,15 @@ from __future__ import annotations
 import argparse
 
 from engines.artifact import Artifact, built_folder
+from engines.cli import above_zero, ending, run
+from engines.errors import Exit
 from engines.precision import choose_precisions
+from engines.progress import Progress
 from engines.tensorrt.build import Order, build, place_orders, plan
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from generators.contract import load_generator
-from pipeline.exit_code import Exit
-from pipeline.export import select
-from pipeline.progress import Progress
-from pipeline.script import above_zero, ending, run
+from optimize.export_all import select
 
 GIB = 1 << 30
 
@@ -30,7 +30,7 @@ def main() -> Exit:
     """Parse, call, print."""
     args = parse()
     words = "interrupted; finished engines are kept"
-    return ending("build_trt.py", lambda: build_all(args), {ValueError: Exit.USAGE}, words)
+    return ending("build_trt.py", lambda: build_all(args), words)
 
 
 def build_all(args: argparse.Namespace) -> Exit:

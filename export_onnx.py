@@ -15,26 +15,26 @@ import json
 from pathlib import Path
 
 from engines.artifact import built_folder
-from engines.export import OPSET, Target
+from engines.cli import ending, run, say
+from engines.errors import Exit
+from engines.onnx.export import OPSET, Target
 from engines.precision import choose_precisions
 from generators.contract import load_generator
 from generators.weight_files import licences
-from pipeline.exit_code import Exit
-from pipeline.export import export_all, select
-from pipeline.script import ending, run, say
+from optimize.export_all import export_all, select
 
 
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
     words = "interrupted; finished graphs are kept"
-    return ending("export_onnx.py", lambda: export(args), {OSError: Exit.USAGE}, words)
+    return ending("export_onnx.py", lambda: export(args), words)
 
 
 def export(args: argparse.Namespace) -> Exit:
     """Export what is asked for."""
     generator = load_generator(args.generator)
-    for line in licences(generator.sources):
+    for line in licences(generator.fingerprint_files):
         say(line)
     precisions = choose_precisions(args.precision, generator.components, to_run=False)
     chosen = select(precisions, args.component)

@@ -19,19 +19,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from engines.cli import ending, run, say, show
+from engines.errors import Exit
 from engines.load import BACKENDS
 from generators.weight_files import licences
-from optimize.recipe import BASELINE, Recipe, load_recipe
-from pipeline.base_colours import as_base_videos
-from pipeline.data import SEED, find_requests
-from pipeline.exit_code import Exit
-from pipeline.jobs import Jobs, run_here
-from pipeline.maker import Settings, start_maker
+from pipeline.batch.batch import Jobs, run_here
+from pipeline.batch.dataset import SEED, find_requests
+from pipeline.batch.run_folder import RunFolder
+from pipeline.parallel.window_parallel_runner import start_parallel_runner
+from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.request import Limits
-from pipeline.run_folder import RunFolder
-from pipeline.script import ending, run, say, show
-from pipeline.split_maker import start_split_maker
+from pipeline.runner import Settings, start_runner
 from pipeline.submission import build_engines_once, entry_defaults
+from pipeline.video.base_colours import as_base_videos
 
 HERE = Path(__file__).resolve().parent
 
@@ -39,7 +39,7 @@ HERE = Path(__file__).resolve().parent
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
-    return ending("infer.py", lambda: make(args), interrupted="interrupted; finished videos are kept")
+    return ending("infer.py", lambda: make(args), "interrupted; finished videos are kept")
 
 
 def make(args: argparse.Namespace) -> Exit:
@@ -54,19 +54,19 @@ def make(args: argparse.Namespace) -> Exit:
         open_jobs = partial(Jobs, pairing, folder, say=say, emit=show if args.json else None)
         devices = workers_of(args, len(pairing.requests))
         if args.ray:
-            from pipeline.cluster import run_cluster
+            from pipeline.parallel.ray_cluster import run_cluster
 
             jobs = run_cluster(settings, args.ray, args.workers, open_jobs, say)
         elif len(devices) > 1:
-            from pipeline.workers import run_workers  # a single worker starts without it
+            from pipeline.parallel.worker_pool import run_workers  # a single worker starts without it
 
             jobs = run_workers(settings, devices, args.out, open_jobs, say)
         else:
             if args.split > 1:
-                maker = start_split_maker(settings, args.devices, args.split, say)
+                maker = start_parallel_runner(settings, args.devices, args.split, say)
             else:
-                maker = start_maker(settings, say)
-            for line in licences(maker.generator.sources):
+                maker = start_runner(settings, say)
+            for line in licences(maker.generator.fingerprint_files):
                 say(line)
             jobs = open_jobs(maker.identity)
             run_here(jobs, maker)

@@ -16,13 +16,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.similarity import ExtractorError
-from bench.tuning import TuningJob, tune_folder
-from optimize.goal import Goal
-from optimize.recipe import load_recipe
-from optimize.tuner import TuningError
-from pipeline.exit_code import Exit
-from pipeline.script import ending, run, say
+from bench.quality_goal import Goal
+from engines.cli import ending, run, say
+from engines.errors import Exit
+from optimize.steps.tune import TuningJob, tune_folder
+from pipeline.recipe import load_recipe
 
 HERE = Path(__file__).resolve().parent
 
@@ -30,9 +28,8 @@ HERE = Path(__file__).resolve().parent
 def main() -> Exit:
     """Parse, call, print."""
     args, goal = parse()
-    own = {ExtractorError: Exit.ENVIRONMENT, TuningError: Exit.SIMILARITY}
     words = "interrupted; the same command goes on from here"
-    return ending("tune.py", lambda: tune(args, goal), own, words)
+    return ending("tune.py", lambda: tune(args, goal), words)
 
 
 def tune(args: argparse.Namespace, goal: Goal) -> Exit:

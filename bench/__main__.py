@@ -4,10 +4,8 @@ python -m bench --candidate out                       finished videos against DA
 python -m bench --recipes a.toml --rivals b.json      recipes and rivals side by side, timed and judged
 python -m bench compare old/report.json new/report.json    exit 5 or 6 on a regression
 python -m bench waterfall report/report.json         where the time goes, and the floor
-python -m bench sensitivity --out docs/sensitivity.md what the gate and the checks catch
 python -m bench backends                              engines on one clip, interleaved
-python -m bench extractor export|train                feature extractors
-python -m bench gpu                                   everything a GPU is to show; see its --help
+python -m bench extractor export                      a checkpoint of open_clip as feature extractor
 
 The report (index.html, report.json, report.md) goes to --out.
 """
@@ -20,41 +18,34 @@ import os
 import sys
 from pathlib import Path
 
-from bench.backends import Clip, Way
-from bench.backends import compare as compare_ways
-from bench.backends import table as table_of_ways
+from bench.baselines.entrant import load_entrant
 from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
-from bench.gpu.command import ABOUT, add_gpu, run_gpu
+from bench.engine_bench import Clip, Variant
+from bench.engine_bench import compare as compare_ways
+from bench.engine_bench import table as table_of_ways
 from bench.judge import Folders, Judge, judge_folder
 from bench.report import write_report
-from bench.rivals.entrant import load_entrant
-from bench.rivals.errors import RivalError
-from bench.sensitivity import INTRODUCTION, MOST_FRAMES, Material, measure_all, table
-from bench.similarity import EXTRACTORS, ExtractorError, load_extractor
-from bench.timing import Job, RunFailed, time_recipes
+from bench.similarity import EXTRACTORS, load_extractor
+from bench.timing import Job, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
 from bench.waterfall import bars_of, draw_waterfall
+from engines.cli import above_zero, ending, run, say
 from engines.doctor import examine
+from engines.errors import Exit, UsageError
 from generators.contract import load_generator
-from optimize.recipe import BASELINE, load_recipe
-from pipeline.data import find_requests, first_requests
-from pipeline.exit_code import Exit
+from pipeline.batch.dataset import find_requests, first_requests
+from pipeline.recipe import BASELINE, load_recipe
 from pipeline.request import read_opening
-from pipeline.script import above_zero, ending, run, say
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
-COMMANDS = ("judge", "compare", "waterfall", "sensitivity", "backends", "extractor", "gpu")
+COMMANDS = ("judge", "compare", "waterfall", "backends", "extractor")
 WAYS = [
     "torch:bf16", "torch-compile:fp32", "onnxruntime:fp32", "onnxruntime:fp16",
     "onnxruntime:fp32,denoise=int8-fp32", "openvino:fp32", "openvino:fp16", "openvino:bf16",
     "openvino:bf16,denoise=int8",
 ]  # fmt: skip
-
-
-class Misuse(ValueError):
-    """What was asked for cannot be done; the text says why."""
 
 
 def main() -> Exit:
@@ -63,8 +54,7 @@ def main() -> Exit:
     if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
         arguments.insert(0, "judge")
     args = parse(arguments)
-    own = {RunFailed: None, RivalError: Exit.USAGE, Misuse: Exit.USAGE, ExtractorError: Exit.ENVIRONMENT}
-    return ending("bench", lambda: args.run_command(args), own)
+    return ending("bench", lambda: args.run_command(args))
 
 
 def run_judge(args: argparse.Namespace) -> Exit:
@@ -107,7 +97,7 @@ def run_compare(args: argparse.Namespace) -> Exit:
     try:
         found = compare(read_json(args.old), read_json(args.new))
     except ValueError as error:
-        raise Misuse(str(error)) from error
+        raise UsageError(str(error)) from error
     print(found)
     return found.exit
 
@@ -117,9 +107,9 @@ def run_waterfall(args: argparse.Namespace) -> Exit:
     try:
         bars = bars_of(read_json(args.report), load_generator(args.generator), args.device)
     except ValueError as error:
-        raise Misuse(f"{args.report}: {error}") from error
+        raise UsageError(f"{args.report}: {error}") from error
     except (LookupError, TypeError, AttributeError) as error:
-        raise Misuse(f"{args.report} is no report.json of timed recipes") from error
+        raise UsageError(f"{args.report} is no report.json of timed recipes") from error
     draw_waterfall(bars, args.out)
     for bar in bars:
         print(f"{bar.name}: {bar.seconds:.2f} s a video, floor {bar.floor:.2f} s")
@@ -131,7 +121,7 @@ def run_backends(args: argparse.Namespace) -> Exit:
     generator = load_generator(args.generator)
     request = first_requests(args.data, 1)[0]
     clip = Clip(*read_opening(request, generator, args.frames), request.seed)
-    ways = [Way.parse(text) for text in args.ways]
+    ways = [Variant.parse(text) for text in args.ways]
     figures = compare_ways(generator, clip, ways, args.device, args.rounds, say)
     machine = examine()
     report = {
@@ -139,7 +129,7 @@ def run_backends(args: argparse.Namespace) -> Exit:
         "generator": generator.name,
         "frames": len(clip.skeletons),
         "size": list(generator.size),
-        "steps": generator.grid.steps,
+        "steps": generator.scheduler.steps,
         "guidance": generator.guidance,
         "device": args.device,
         "rounds": args.rounds,
@@ -154,46 +144,14 @@ def run_backends(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
-def run_on_gpu(args: argparse.Namespace) -> Exit:
-    """What is to be measured on a GPU."""
-    try:
-        return run_gpu(args, print)
-    except ValueError as error:
-        raise Misuse(str(error)) from error
-
-
 def read_json(path: Path) -> dict:
-    """A report's JSON; Misuse says what is wrong with the file."""
+    """A report's JSON; UsageError says what is wrong with the file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Misuse(f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise Misuse(f"{path} is no JSON: {error}") from error
-
-
-def run_sensitivity(args: argparse.Namespace) -> Exit:
-    """What is caught, on the videos of a data folder."""
-    judge = Judge([load_extractor(name) for name in args.extractors])
-    material = Material(args.other_engine, args.other_seed, args.harmless, args.real, args.frames)
-    groups = measure_all(args.data, material, judge, say)
-    text = table(groups, judge)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(f"{INTRODUCTION}\n{text}\n", encoding="utf-8")
-    print(text)
-    wrong = [row.defect.name for rows in groups.values() for row in rows if not row.as_wanted]
-    if wrong:
-        say(f"not as wanted in every video: {', '.join(wrong)}")
-    return Exit.SIMILARITY if wrong else Exit.OK
-
-
-def run_extractor_train(args: argparse.Namespace) -> Exit:
-    """Our own extractor, from nothing or from where a run stopped."""
-    from bench.stfn_training import train
-
-    print(train(args.run, args.steps, args.out))
-    return Exit.OK
+        raise UsageError(f"{path} is no JSON: {error}") from error
 
 
 def run_extractor_export(args: argparse.Namespace) -> Exit:
@@ -224,35 +182,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     fall.add_argument("--out", type=Path, default=Path("waterfall.png"), help="the picture (waterfall.png)")
     fall.set_defaults(run_command=run_waterfall)
     _add_backends(commands.add_parser("backends", help="engines on one clip, in interleaved rounds"))
-    caught = commands.add_parser("sensitivity", help="defects, and what catches them; 5 if nothing does")
-    caught.add_argument("--data", type=Path, default=SAMPLE, help="its outputs/ are used (the sample)")
-    caught.add_argument("--extractors", nargs="+", default=["stfn"], help="names or JSON files (stfn)")
-    caught.add_argument("--other-engine", type=Path, help="the same videos made by another engine in fp32")
-    caught.add_argument("--other-seed", type=Path, help="the base model's videos of another seed")
-    caught.add_argument("--harmless", type=Path, nargs="+", default=[], help="folders that must pass")
-    caught.add_argument("--real", type=Path, help="folder of camera footage, with faces.csv if known")
-    caught.add_argument("--frames", type=int, default=MOST_FRAMES, help=f"of a clip, at most ({MOST_FRAMES})")
-    caught.add_argument("--out", type=Path, help="Markdown file for the table, stdout has it too")
-    caught.set_defaults(run_command=run_sensitivity)
     extractor = commands.add_parser("extractor", help="make feature extractors")
     make = extractor.add_subparsers(required=True)
-    train = make.add_parser("train", help="stfn, on rendered clips; again: go on")
-    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
-    train.add_argument("--steps", type=int, default=1000, help="of nine clips each (1000)")
-    train.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
-    train.set_defaults(run_command=run_extractor_train)
     export = make.add_parser("export", help="from an open_clip checkpoint")
     export.add_argument("--open-clip", required=True, metavar="MODEL", help="as ViT-B-32-quickgelu")
     export.add_argument("--checkpoint", type=Path, required=True, help="the file of its weights")
     export.add_argument("--name", default="clip", help="of the extractor (clip)")
     export.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
     export.set_defaults(run_command=run_extractor_export)
-    gpu = commands.add_parser(
-        "gpu", help="on a machine with a GPU: test and measure", description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    add_gpu(gpu)
-    gpu.set_defaults(run_command=run_on_gpu)
     args = parser.parse_args(arguments)
     if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes or args.rivals):
         parser.error("give either --candidate, or --recipes and --rivals, one of them at least")

@@ -9,17 +9,15 @@ import numpy as np
 
 from bench.checks import Check
 from bench.local import Local
-from pipeline.errors import InputError
-from pipeline.video import VideoReader
+from engines.errors import InputError
+from pipeline.video.reader import VideoReader
 
 ANOTHER_SEED, AGAIN = "another seed", "the base again"
 NEARER = 0.75  # of another seed's error of structure is the most that the same video has
 SHOWN = ("structure", "structure_block", "colour_block")
 
 
-def distance(
-    reference: Iterable[np.ndarray], other: Iterable[np.ndarray]
-) -> dict[str, float | None]:
+def distance(reference: Iterable[np.ndarray], other: Iterable[np.ndarray]) -> dict[str, float | None]:
     """PSNR in dB, None for equal frames, and bench/local.py's measures; a longer video by its beginning.
 
     ValueError: no frames, or of different sizes.

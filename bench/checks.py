@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.video import Form
+from pipeline.video.reader import Form
 
 # Metric, the least and the most that passes, and what lies beyond. Set between harmless changes (another
 # encoder pass, another backend) and the defects of docs/sensitivity.md, which says what catches each. On 17

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bench.verdict import SCHEMA
-from pipeline.exit_code import Exit
+from engines.errors import Exit
 
 LEAST_FLOOR = 0.02  # relative speed that is never called a regression
 LESS_ALIKE = 0.001  # of the least cosine

@@ -14,13 +14,13 @@ import numpy as np
 from bench.beside import ANOTHER_SEED, distance_of_files, nearer
 from bench.boxes import find_boxes
 from bench.checks import Check, form_checks, metric_checks
-from bench.companions import Companions
+from bench.metrics import Companions
 from bench.score import GATE
 from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
-from pipeline.data import VIDEO_SUFFIXES
-from pipeline.errors import InputError
-from pipeline.video import Clip, Form, VideoReader, colours_of
+from engines.errors import InputError
+from pipeline.batch.dataset import VIDEO_SUFFIXES
+from pipeline.video.reader import Clip, Form, VideoReader, colours_of
 
 
 @dataclass(frozen=True)

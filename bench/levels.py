@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from optimize.goal import Goal, Judged
+from bench.quality_goal import Goal, Judged
 
 # Every video must reach them, and pass all checks of bench/checks.py, flicker among them.
 LEVELS = {

@@ -92,7 +92,7 @@ def _untrained(tower: torch.nn.Module) -> bool:
 def _export(tower: torch.nn.Module, path: Path, size: tuple[int, int]) -> None:
     import torch
 
-    from engines.export import quiet
+    from engines.onnx.export import quiet
 
     with quiet(), torch.inference_mode():
         torch.onnx.export(

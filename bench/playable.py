@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.video import VideoReader, VideoWriter
+from pipeline.video.reader import VideoReader, VideoWriter
 
 
 def playable(paths: Iterable[Path], folder: Path) -> dict[Path, Path]:

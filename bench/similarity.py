@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.watch import Features, Watch
 from engines.artifact import file_sha256
-from engines.unknown import unknown
+from engines.errors import EngineError, unknown
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -26,7 +26,7 @@ ROUNDING = 1e-5
 RESIZE = ("box", "bilinear", "bicubic")
 
 
-class ExtractorError(RuntimeError):
+class ExtractorError(EngineError):
     """An extractor cannot be had or cannot be trusted; the text says why."""
 
 

@@ -16,14 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.contest import Job, Outcome, RunFailed, Start, run_script, start_process, watching_gpu
-from bench.rivals.entrant import Entrant
-from bench.workshop import check_replaceable, keep, workshop
-from optimize.recipe import BASELINE, Recipe, RecipeError
-from pipeline.data import Request, find_requests
-from pipeline.errors import OutputError
-from pipeline.exit_code import Exit
-from pipeline.run_folder import check_writable
+from bench.baselines.entrant import Entrant
+from bench.staging import check_replaceable, keep, staging
+from bench.timed_run import Job, Outcome, RunFailed, Start, run_script, start_process, watching_gpu
+from engines.errors import Exit, OutputError
+from pipeline.batch.dataset import Request, find_requests
+from pipeline.batch.run_folder import check_writable
+from pipeline.recipe import BASELINE, Recipe, RecipeError
 
 __all__ = ["Job", "RunFailed", "time_recipes"]
 
@@ -76,7 +75,7 @@ def time_recipes(
     for recipe in recipes:
         check_replaceable(job.out / recipe.name)
     try:
-        with workshop(job.out) as folder:
+        with staging(job.out) as folder:
             series, twin = _measure(recipes, job, folder, say, start)
             runs = _describe(series, twin, job)
             for each in series:

@@ -12,7 +12,7 @@ from bench.judge import reasons, similarity
 from bench.score import GATE, score
 from bench.timing import LEAST_REPEAT
 from engines.doctor import examine
-from pipeline.exit_code import Exit
+from engines.errors import Exit
 
 SCHEMA = 1
 MACHINE = ("system", "python", "processor", "cores", "cpus", "load_average", "packages")

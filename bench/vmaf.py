@@ -10,7 +10,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from pipeline.ffmpeg import EXACT, Ffmpeg, strict_input
+from pipeline.video.ffmpeg import EXACT, Ffmpeg, strict_input
 
 SMALLEST = 32  # pixels a side; at 16 the filter crashes (ffmpeg 9.0.2)
 SECONDS_A_FRAME = 2.0  # at most; 1080p takes a tenth of one on a slow core

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.floor import calls, floor_seconds, operations, peak
+from bench.roofline import calls, floor_seconds, operations, peak
 from engines.load import native_precision
 from engines.precision import NATIVE, choose_precisions
 from generators.contract import Generator
-from optimize.recipe import Recipe
-from optimize.step_plan import StepPlan
+from pipeline.recipe import Recipe
+from pipeline.step_plan import StepPlan
 
 STAGES = ("start", "read", "condition", "denoise", "decode", "write", "other")
 COLOURS = ("#57606a", "#54aeff", "#4ac26b", "#0969da", "#8250df", "#d4a72c", "#d0d7de")

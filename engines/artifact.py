@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from engines.spec import Engine, EngineError
-from engines.whole import DRAFT
+from engines.errors import EngineError
+from engines.files import DRAFT
+from engines.spec import Engine
 
 BUILT = Path(__file__).parent / "built"
 Field = str | int | float | bool | None | list | Mapping
@@ -99,11 +100,11 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
     stem = f"{label.component}-{label.precision}-{key(built_from)}"
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    workshop = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder))
+    staging = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder))
     try:
-        draft = Draft(workshop / f"{stem}{label.suffix}")
+        draft = Draft(staging / f"{stem}{label.suffix}")
         yield draft
-        files = sorted(path for path in workshop.iterdir())
+        files = sorted(path for path in staging.iterdir())
         manifest = {
             "component": label.component,
             "precision": label.precision,
@@ -113,7 +114,7 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
             "facts": draft.facts,
             "built_at": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         }
-        manifest_path = workshop / f"{draft.path.name}.json"
+        manifest_path = staging / f"{draft.path.name}.json"
         manifest_path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         for path in [*files, manifest_path]:
             _sync(path)
@@ -124,7 +125,7 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
             _sync(folder)
         draft.artifact = Artifact(folder / draft.path.name, _plain(manifest))
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str) -> Artifact:

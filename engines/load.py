@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from engines.errors import EngineError
 from engines.precision import NATIVE
-from engines.spec import Engine, EngineError, Model
+from engines.spec import Engine, Model
 
 # Each backend is a file with why_not(device), and a function that starts one component's engine.
 BACKENDS = {
-    "tensorrt": ("engines.tensorrt.engine", "start"),
-    "openvino": ("engines.openvino_engine", "start"),
-    "onnxruntime": ("engines.onnxruntime_engine", "start"),
-    "onnxruntime-tensorrt": ("engines.onnxruntime_engine", "start_tensorrt"),
-    "torch": ("engines.torch_engine", "start"),
-    "torch-compile": ("engines.torch_engine", "start_compiled"),
+    "tensorrt": ("engines.backends.tensorrt_backend", "start"),
+    "openvino": ("engines.backends.openvino_backend", "start"),
+    "onnxruntime": ("engines.backends.onnxruntime_backend", "start"),
+    "onnxruntime-tensorrt": ("engines.backends.onnxruntime_backend", "start_tensorrt"),
+    "torch": ("engines.backends.torch_backend", "start"),
+    "torch-compile": ("engines.backends.torch_backend", "start_compiled"),
 }
 AUTOMATIC = ("tensorrt", "openvino", "onnxruntime", "torch")
 
@@ -34,9 +35,7 @@ class Choice:
     folder: Path
 
 
-def start_engines(
-    model: Model, choice: Choice, say: Callable[[str], None]
-) -> tuple[str, dict[str, Engine]]:
+def start_engines(model: Model, choice: Choice, say: Callable[[str], None]) -> tuple[str, dict[str, Engine]]:
     """The backend's name and an engine per component; EngineError if it cannot run or lacks a built file.
 
     "auto" takes the first backend that runs here and has everything, and says which and why not the others.

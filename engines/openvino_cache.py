@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.artifact import Artifact
-from engines.whole import whole
+from engines.files import atomic_write
 
 if TYPE_CHECKING:
     import openvino
@@ -75,5 +75,5 @@ def _read(place: Path) -> bytes | None:
 
 def _write(place: Path, blob: bytes) -> None:
     """Its digest and itself, whole or not at all; OpenVINO may crash on a file that is cut short."""
-    with whole(place) as draft:
+    with atomic_write(place) as draft:
         draft.write_bytes(hashlib.sha256(blob).digest() + blob)

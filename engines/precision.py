@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engines.unknown import unknown
+from engines.errors import UsageError, unknown
 
 PRECISIONS = {
     "fp32": "as the base model",
@@ -17,7 +17,7 @@ PRECISIONS = {
 NATIVE = "native"  # bf16 where the backend says that this machine computes in it, else fp32; has no artifact
 
 
-class PrecisionError(ValueError):
+class PrecisionError(UsageError):
     """The precisions asked for are not known, or not for these components."""
 
 

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from engines.errors import EngineError
+
 if TYPE_CHECKING:
     import torch
-
-
-class EngineError(RuntimeError):
-    """An engine cannot run on this machine; the text says what is missing and what to do."""
 
 
 def failure(text: str) -> EngineError | MemoryError:
@@ -33,18 +31,16 @@ class Cadence(str, Enum):
 
 
 @dataclass(frozen=True)
-class Range:
-    """The sizes a named dim may take: least, the one to optimise for, most."""
+class DimRange:
+    """The sizes that a named dim may take; opt is the one to optimise for, as in TensorRT's profiles."""
 
-    least: int
-    best: int
-    most: int
+    min: int
+    opt: int
+    max: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.least <= self.best <= self.most:
-            raise ValueError(
-                f"a range needs 0 < least <= best <= most, got {self.least}, {self.best}, {self.most}"
-            )
+        if not 0 < self.min <= self.opt <= self.max:
+            raise ValueError(f"a range needs 0 < min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class ComponentSpec:
     cadence: Cadence
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    ranges: Mapping[str, DimRange] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         named = {dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, str)}
@@ -85,7 +81,7 @@ class ComponentSpec:
         return {
             "inputs": {tensor.name: [list(tensor.dims), tensor.dtype] for tensor in self.inputs},
             "outputs": {tensor.name: [list(tensor.dims), tensor.dtype] for tensor in self.outputs},
-            "ranges": {name: [r.least, r.best, r.most] for name, r in self.ranges.items()},
+            "ranges": {name: [r.min, r.opt, r.max] for name, r in self.ranges.items()},
         }
 
     def check(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -110,9 +106,9 @@ class ComponentSpec:
                 )
             return
         limits = self.ranges[dim]
-        if not limits.least <= size <= limits.most:
+        if not limits.min <= size <= limits.max:
             raise ValueError(
-                f"{self.name}: {dim} of {tensor.name} must lie in {limits.least}..{limits.most}, got {size}"
+                f"{self.name}: {dim} of {tensor.name} must lie in {limits.min}..{limits.max}, got {size}"
             )
         if sizes.setdefault(dim, size) != size:
             raise ValueError(f"{self.name}: {dim} is {sizes[dim]} in one input and {size} in {tensor.name}")
@@ -123,7 +119,7 @@ class Model(Protocol):
 
     name: str
     components: Mapping[str, ComponentSpec]
-    sources: Sequence[Path]  # weights, and the code of the networks
+    fingerprint_files: Sequence[Path]  # weights, and the code of the networks
 
     def build(self, component: str) -> torch.nn.Module:
         """The component as a torch module with loaded weights."""

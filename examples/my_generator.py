@@ -2,17 +2,17 @@
 
 Copy this file, put your model in, and run what every other generator gets: checks, export, engines, recipes.
 
-  python -m generators check path/to/your_copy.py:MyGenerator
+  python -m pipeline check path/to/your_copy.py:MyGenerator
   python infer.py --generator path/to/your_copy.py:MyGenerator
 
 The folder here is baseline/ (random weights: the picture means nothing). What to change, for what:
 
   make_network              your networks, filled from your checkpoint; pixel conventions belong inside them
-  sources                   the files these are made from, weights too: when one changes, engines are stale
+  fingerprint_files         the files these are made from, weights too: when one changes, engines are stale
   components                each network's inputs and outputs: names, shapes, dtypes; how often it runs
   size, fit                 the output's width and height, and how inputs are cropped or padded to it
   condition, per_frame      what the denoiser sees beside latents; per_frame names what has a value a frame
-  grid, guidance, windows   the published sampling: steps and shift, guidance scale, window and overlap
+  scheduler, guidance, windows   the published sampling: steps and shift, guidance scale, window and overlap
   noise, denoise, decode    the initial noise (draw order matters for parity), a prediction, latents to pixels
 """
 
@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.spec import Cadence, ComponentSpec, Range, TensorSpec
-from generators.fit import cover
+from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from generators.noise import torch_normal
-from generators.schedule import FlowGrid
-from generators.windows import Windows
+from generators.resize import cover
+from generators.samplers import FlowMatchEuler
+from generators.windows import OverlapWindows
 
 CODE, WEIGHTS = (Path(__file__).parent / "baseline" / name for name in ("model.py", "weights.safetensors"))
 
@@ -58,10 +58,10 @@ def make_network(component: str):
 class MyGenerator:
     """Answers generators/contract.py in full: what each member means is said there."""
     name, size, chunk, frame_axis = "my_generator", (64, 96), 8, 2
-    grid, guidance, windows = FlowGrid(steps=4, shift=3.0), 2.0, Windows(length=16, overlap=4)
-    per_frame, sources = frozenset({"pose"}), (Path(__file__), CODE, WEIGHTS)
+    scheduler, guidance, windows = FlowMatchEuler(4, shift=3.0), 2.0, OverlapWindows(16, overlap=4)
+    per_frame, fingerprint_files = frozenset({"pose"}), (Path(__file__), CODE, WEIGHTS)
     pixels, latents = TensorSpec("pixels", ("n", 96, 64, 3), "uint8"), TensorSpec("latents", ("n", 4, 12, 8))
-    window, n, b = ("b", 4, 16, 12, 8), {"n": Range(1, 8, 8)}, {"b": Range(1, 1, 2)}
+    window, n, b = ("b", 4, 16, 12, 8), {"n": DimRange(1, 8, 8)}, {"b": DimRange(1, 1, 2)}
     seen = (TensorSpec("latents", window), TensorSpec("time", ("b",)), TensorSpec("pose", window),
             TensorSpec("reference", ("b", 4, 12, 8)))
     components = {"encode": ComponentSpec("encode", Cadence.CHUNK, (pixels,), (latents,), n),
@@ -88,9 +88,9 @@ class MyGenerator:
 
     def denoise(self, engine, latents: np.ndarray, step: int, constants, conditional: bool) -> np.ndarray:
         """The flow of one window; the unconditional branch sees zeros."""
-        keep = np.float32(conditional)
-        return engine(latents=latents, time=self.grid.times[step:step + 1], pose=constants["pose"] * keep,
-                      reference=constants["reference"] * keep)["flow"]
+        keep, time = np.float32(conditional), self.scheduler.times[step:step + 1]
+        pose, reference = (constants[name] * keep for name in ("pose", "reference"))
+        return engine(latents=latents, time=time, pose=pose, reference=reference)["flow"]
 
     def decode(self, engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Pixels (n, 96, 64, 3) uint8, a chunk at a time."""

@@ -5,9 +5,6 @@ python -m finish highlights --index INDEX.jsonl --videos DIR --out PREDICTIONS.j
 python -m finish check PREDICTIONS.jsonl --index INDEX.jsonl --videos DIR
 python -m finish score PREDICTIONS.jsonl TRUTH.jsonl          100 is perfect
 python -m finish cut PREDICTIONS.jsonl --videos DIR --out cuts    mp4 with sound
-python -m finish export --precision fp16,int8                 the cover network's graphs, checked
-python -m finish train --run runs/cover                       the cover network from nothing; again: resume
-python -m finish evaluate --out runs/finish                   all figures, on held-out rendered videos
 """
 
 from __future__ import annotations
@@ -21,31 +18,26 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.similarity import ExtractorError, load_extractor
-from engines.artifact import built_folder
-from engines.export import Target
-from engines.precision import PRECISIONS, choose_precisions
+from bench.similarity import load_extractor
+from engines.cli import above_zero, ending, run, say
+from engines.errors import Exit, FolderError, InputError
+from engines.progress import Progress
 from finish.cover import FRAMES, choose_cover, videos_of
 from finish.cut import cut
 from finish.highlights import predict
 from finish.predictions import Frames, check_predictions, read_index
 from finish.saliency import Detector
 from finish.score import score_file
-from finish.scorer import WEIGHTS, Cover, Scorer, export_cover, own_scorer, start_scorer
+from finish.scorer import Scorer, own_scorer, start_scorer
 from finish.signals import Eyes
 from finish.whole_file import write_whole
-from pipeline.errors import InputError, OutputError
-from pipeline.exit_code import Exit
-from pipeline.progress import Progress
-from pipeline.script import above_zero, ending, run, say
-from pipeline.video import probe
+from pipeline.video.reader import probe
 
 
 def main() -> Exit:
     """Parse, call, print."""
     args = parse(sys.argv[1:])
-    own = {ExtractorError: Exit.ENVIRONMENT, OSError: Exit.USAGE}
-    return ending("finish", lambda: args.run_command(args), own)
+    return ending("finish", lambda: args.run_command(args))
 
 
 def run_cover(args: argparse.Namespace) -> Exit:
@@ -76,7 +68,7 @@ def run_highlights(args: argparse.Namespace) -> Exit:
     """Predictions for the videos of an index."""
     entries = read_index(args.index)
     if args.out.is_dir() or not args.out.parent.is_dir():  # known before hours of work, not after
-        raise OutputError(f"{args.out}: cannot be written; expected a file in a folder that exists")
+        raise FolderError(f"{args.out}: cannot be written; expected a file in a folder that exists")
     eyes = Eyes(_scorer(args), load_extractor("stfn"), Detector(args.detector) if args.detector else None)
     files = {entry.file for entry in entries.values()}
     with Progress("highlights", len(files)) as progress:
@@ -121,44 +113,6 @@ def run_cut(args: argparse.Namespace) -> Exit:
         except InputError as error:
             failed.append(error)
     return _ended(failed, len(chosen))
-
-
-def run_export(args: argparse.Namespace) -> Exit:
-    """Graphs, and with --target TensorRT engines."""
-    precisions = [choose_precisions(each, ["score"])["score"] for each in args.precision.split(",")]
-    target = Target(args.out or built_folder(Cover.name), say, args.force)
-    made = export_cover(precisions, target)
-    if args.target:
-        from engines.tensorrt.build import build, place_orders
-        from engines.tensorrt.network import Settings
-        from engines.tensorrt.targets import resolve_targets
-
-        targets = resolve_targets(args.target)
-        for precision in precisions:
-            orders = place_orders(Cover(), {"score": precision}, target.folder, targets, Settings())
-            made += [build(order, lambda share: None) for order in orders]
-    for artifact in made:
-        about = {"file": str(artifact.path), **artifact.manifest["facts"]}
-        print(json.dumps(about) if args.json else artifact.path)
-    return Exit.OK
-
-
-def run_train(args: argparse.Namespace) -> Exit:
-    """The cover network's weights."""
-    from finish.training import train
-    from generators.presenter.train import Plan
-
-    plan = Plan(args.steps, args.rate, warm_up=50, save_every=100)
-    print(train(args.run, plan, args.out, start=args.start))
-    return Exit.OK
-
-
-def run_evaluate(args: argparse.Namespace) -> Exit:
-    """Figures as JSON on stdout and in --out, beside the pictures of docs/finish.md."""
-    from finish.evaluate import evaluate
-
-    print(json.dumps(evaluate(args.out, args.videos, args.clips, say), indent=1))
-    return Exit.OK
 
 
 def _scorer(args: argparse.Namespace) -> Scorer:
@@ -210,25 +164,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     cuts.add_argument("--videos", type=Path, required=True, help="folder of the videos")
     cuts.add_argument("--out", type=Path, required=True, help="folder for the cut-downs")
     cuts.set_defaults(run_command=run_cut)
-    export = commands.add_parser("export", help="the cover network as ONNX graphs and TensorRT engines")
-    export.add_argument("--precision", default="fp32", help=f"several of {', '.join(PRECISIONS)} (fp32)")
-    export.add_argument("--out", type=Path, help="folder (engines/built/cover)")
-    export.add_argument("--target", help="TensorRT engines too: gpu, or compute capabilities as 80,89")
-    export.add_argument("--force", action="store_true", help="build again what is there already")
-    export.set_defaults(run_command=run_export)
-    train = commands.add_parser("train", help="the cover network; again: go on")
-    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
-    train.add_argument("--steps", type=int, default=2000, help="of forty pictures each (2000)")
-    train.add_argument("--rate", type=float, default=3e-3, help="of learning, at first (0.003)")
-    train.add_argument("--start", type=Path, help="weights to begin from")
-    train.add_argument("--out", type=Path, default=WEIGHTS, help="file for the weights (the bundled one)")
-    train.set_defaults(run_command=run_train)
-    judge = commands.add_parser("evaluate", help="figures and pictures on held-out rendered videos")
-    judge.add_argument("--out", type=Path, required=True, help="folder")
-    judge.add_argument("--videos", type=int, default=50, help="for covers (50)")
-    judge.add_argument("--clips", type=int, default=30, help="for highlights, a minute each (30)")
-    judge.set_defaults(run_command=run_evaluate)
-    for command in (cover, check, score, cuts, export):
+    for command in (cover, check, score, cuts):
         command.add_argument("--json", action="store_true", help="JSON on stdout")
     args = parser.parse_args(arguments)
     for name, value in vars(args).items():

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.errors import InputError
 from finish.sampling import sample
 from finish.scorer import BATCH, Scorer
-from pipeline.data import VIDEO_SUFFIXES
-from pipeline.errors import InputError
+from pipeline.batch.dataset import VIDEO_SUFFIXES
 
 FRAMES = 64  # looked at in a video, unless the time ends before
 Numbered = tuple[int, np.ndarray]
@@ -77,5 +77,3 @@ def ahead(items: Iterable) -> Iterator:
 def _batches(items: Iterator[Numbered]) -> Iterator[list[Numbered]]:
     while batch := list(islice(items, BATCH)):
         yield batch
-
-

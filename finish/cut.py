@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.errors import InputError
 from finish.predictions import Frames, faults
 from finish.sound import add_sound, has_sound
-from pipeline.errors import InputError
-from pipeline.video import VideoReader, VideoWriter
+from pipeline.video.reader import VideoReader, VideoWriter
 
 
 def cut(video: Path, predictions: Sequence[Mapping], ratio: tuple[float, float], out: Path) -> int:

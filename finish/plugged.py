@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engines.onnxruntime_engine import OnnxRuntimeEngine, why_not
-from engines.spec import Cadence, ComponentSpec, Engine, EngineError, Range, TensorSpec
-from pipeline.errors import check_file
+from engines.backends.onnxruntime_backend import OnnxRuntimeEngine, why_not
+from engines.errors import EngineError, check_file
+from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
 
-ANY = Range(1, 224, 8192)  # the file fixes height and width
+ANY = DimRange(1, 224, 8192)  # the file fixes height and width
 
 
 Outputs = Mapping[str, tuple[int | str, ...]]
@@ -25,7 +25,7 @@ def plugged(path: Path, choices: Sequence[Outputs], batch: int) -> tuple[Engine,
     if reason := why_not("cpu"):
         raise EngineError(reason)
     pixels = TensorSpec("pixels", ("n", "h", "w", 3), "uint8")
-    sizes = {"n": Range(1, batch, batch), "h": ANY, "w": ANY}
+    sizes = {"n": DimRange(1, batch, batch), "h": ANY, "w": ANY}
     refusals: dict[str, None] = {}
     for outputs in choices:
         given = tuple(TensorSpec(name, dims) for name, dims in outputs.items())

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import InputError, check_file
+from engines.errors import InputError, check_file
 
 EDGE = 1e-6  # pixels that rounding may put a box outside of the picture
 

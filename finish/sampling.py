@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.ffmpeg import Ffmpeg, rgb_output, strict_input
-from pipeline.video import STALL_SECONDS, VideoInfo, VideoReader
+from engines.errors import InputError
+from pipeline.video.ffmpeg import Ffmpeg, rgb_output, strict_input
+from pipeline.video.reader import STALL_SECONDS, VideoInfo, VideoReader
 
 WALKED = 900  # frames: decoding so many in a row is faster than finding each of some dozens
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from engines.errors import InputError
 from finish.predictions import Frames, problems, ratio_of, read_lines
-from pipeline.errors import InputError
 
 Box = Sequence[float]
 

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.artifact import Artifact, built_folder
-from engines.export import Target, export_onnx
+from engines.artifact import built_folder
+from engines.errors import EngineError
 from engines.load import Choice, start_engines
-from engines.spec import Cadence, ComponentSpec, Engine, EngineError, Range, TensorSpec
+from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
 from finish.fit import SIDE, fitted
 from finish.plugged import plugged
-from optimize.precision import Calibration, convert
 
 if TYPE_CHECKING:
     import torch
 
 BATCH = 8
 WEIGHTS = Path(__file__).parent / "weights" / "cover.safetensors"
-BUDGET = 0.003  # of the score, for all layers in 8 bits together: frames of one video differ by little
-CALIBRATION = (1_900_000, 16)  # the first picture that ranges of 8 bits are measured on, and how many
 
 
 class Cover:
@@ -32,14 +29,14 @@ class Cover:
     name = "cover"
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
-        self.sources = (weights, Path(__file__).with_name("network.py"))
+        self.fingerprint_files = (weights, Path(__file__).with_name("network.py"))
         self.components = {
             "score": ComponentSpec(
                 "score",
                 Cadence.CHUNK,
                 (TensorSpec("pixels", ("n", SIDE, SIDE, 3), "uint8"),),
                 (TensorSpec("score", ("n",)),),
-                {"n": Range(1, BATCH, BATCH)},
+                {"n": DimRange(1, BATCH, BATCH)},
             )
         }
 
@@ -48,7 +45,9 @@ class Cover:
         from finish.network import CoverNet, CoverSize, folded
         from generators.presenter.load import load_network
 
-        return load_network(self.sources[0], lambda size: folded(CoverNet(CoverSize(**size))), "finish")
+        return load_network(
+            self.fingerprint_files[0], lambda size: folded(CoverNet(CoverSize(**size))), "lab.finish"
+        )
 
 
 class Scorer:
@@ -70,29 +69,10 @@ def start_scorer(backend: str, precision: str, device: str, say: Callable[[str],
     try:
         return Scorer(start_engines(model, choice, say)[1]["score"])
     except EngineError as error:  # it names the script for generators
-        command = f"run: python -m finish export --precision {precision} (TensorRT: --target gpu)"
+        command = f"run: python -m lab.finish export --precision {precision} (TensorRT: --target gpu)"
         raise EngineError(re.sub("run: python .*", command, str(error))) from error
 
 
 def own_scorer(path: Path) -> Scorer:
     """A scorer from an ONNX file: pixels (n, H, W, 3) uint8 to score (n,) float32; else EngineError."""
     return Scorer(*plugged(path, [{"score": ("n",)}], BATCH))
-
-
-def export_cover(precisions: Sequence[str], target: Target) -> list[Artifact]:
-    """The network's graph in each of those precisions, calibrated on rendered pictures. EngineError."""
-    from finish.pictures import VERSIONS, graded
-
-    model, (first, pictures) = Cover(), CALIBRATION
-    batches = pictures * VERSIONS // BATCH
-
-    def record() -> list[dict[str, np.ndarray]]:
-        pixels = graded(range(first, first + pictures), 0).pixels
-        return [{"pixels": pixels[i::batches]} for i in range(batches)]
-
-    graph = export_onnx(model, "score", target)
-    calibration = Calibration({"pictures": list(CALIBRATION)}, record, probes=batches, budget=BUDGET)
-    return [
-        graph if each == "fp32" else convert(graph, model.components["score"], each, calibration, target)
-        for each in precisions
-    ]

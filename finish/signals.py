@@ -16,7 +16,7 @@ from finish.fit import fitted
 from finish.saliency import WIDTH, Detector, Motion, weigh
 from finish.scorer import BATCH, Scorer
 from finish.sound import loudness
-from pipeline.video import VideoReader
+from pipeline.video.reader import VideoReader
 
 TICKS = 6  # a second that pictures are looked at
 GRADED = 3  # ticks between pictures that are scored

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.whole import whole
-from pipeline.errors import InputError, OutputError
-from pipeline.ffmpeg import Ffmpeg, strict_input
-from pipeline.video import STALL_SECONDS
+from engines.errors import InputError, OutputError
+from engines.files import atomic_write
+from pipeline.video.ffmpeg import Ffmpeg, strict_input
+from pipeline.video.reader import STALL_SECONDS
 
 RATE = 8000  # samples a second that loudness is measured on
 QUIETEST = -60.0  # decibels below full scale; what is less is silence
@@ -79,7 +79,7 @@ def add_samples(silent: Path, samples: np.ndarray, rate: int, out: Path) -> None
 def _join(inputs: list[str], out: Path) -> None:
     """The pictures of the first input with the filters' [sound]."""
     coded = ["-c:v", "copy", "-c:a", "aac", "-b:a", "128k", "-movflags", "+faststart", "-map_metadata", "-1"]
-    with whole(out) as draft:
+    with atomic_write(out) as draft:
         mapped = ["-map", "0:v:0", "-map", "[sound]", *coded, f"file:{draft}"]
         child = Ffmpeg([*inputs, *mapped], 10 * STALL_SECONDS)
         try:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from engines.errors import UsageError
 from engines.spec import ComponentSpec, Engine
-from generators.schedule import Grid
-from generators.windows import Carry, WindowRule
+from generators.samplers import Scheduler
+from generators.windows import ContinuationWindows, WindowRule
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ Engines = Mapping[str, Engine]
 Constants = Mapping[str, np.ndarray]
 
 
-class GeneratorError(ValueError):
+class GeneratorError(UsageError):
     """The generator asked for cannot be used; the text says why and what to do."""
 
 
@@ -47,10 +48,10 @@ class Generator(Protocol):
 
     name: str
     components: Mapping[str, ComponentSpec]
-    sources: Sequence[Path]  # files that decide what build gives: weights and the networks' code
-    grid: Grid
+    fingerprint_files: Sequence[Path]  # files that decide what build gives: weights and the networks' code
+    scheduler: Scheduler
     guidance: float | tuple[float, float]  # of all frames, or of the first and the last, evenly between
-    windows: WindowRule | Carry
+    windows: WindowRule | ContinuationWindows
     frame_axis: int
     size: tuple[int, int]  # width, height of the output
     chunk: int  # frames encoded or decoded at a time; less after memory ran out, with the same result
@@ -89,7 +90,7 @@ class Generator(Protocol):
         ...
 
 
-class OffersShallow(Generator, Protocol):
+class OffersDeepCache(Generator, Protocol):
     """A generator with the components FULL and SHALLOW, for the action H of step plans."""
 
     def denoise_full(
@@ -144,7 +145,7 @@ def load_generator(name: str) -> Generator:
     return generator
 
 
-def offers_shallow(generator: Generator) -> bool:
+def offers_deep_cache(generator: Generator) -> bool:
     """Whether step plans of this generator may have the action H."""
     return {FULL, SHALLOW} <= set(generator.components)
 

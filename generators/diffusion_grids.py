@@ -87,7 +87,7 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
-class DdimGrid(Diffusion):
+class DdimScheduler(Diffusion):
     """DDIM without noise (eta 0): the clean latents and the noise that are predicted, mixed anew.
 
     to_one: the last step leads to clean latents, else to the first trained step (diffusers'
@@ -96,7 +96,7 @@ class DdimGrid(Diffusion):
 
     to_one: bool = True
 
-    def solver(self) -> DdimGrid:
+    def solver(self) -> DdimScheduler:
         """Itself: a step needs nothing of those before."""
         return self
 
@@ -119,7 +119,7 @@ class DdimGrid(Diffusion):
 
 
 @dataclass(frozen=True)
-class DpmGrid(Diffusion):
+class DpmSolverMultistep(Diffusion):
     """DPM-Solver++ of second order over two steps (2M, midpoint); of first at the first step and the last."""
 
     @property
@@ -139,7 +139,7 @@ class DpmGrid(Diffusion):
 class DpmSolver:
     """One request's way: it knows the clean latents predicted last, and at which step that was."""
 
-    def __init__(self, grid: DpmGrid) -> None:
+    def __init__(self, grid: DpmSolverMultistep) -> None:
         self._grid, self._before = grid, None
         with np.errstate(divide="ignore"):
             self._lambdas = 0.5 * (np.log(grid.kept) - np.log(1 - grid.kept))

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-from engines.unknown import unknown
+from engines.errors import unknown
 from generators.contract import GeneratorError
 
 if sys.version_info >= (3, 11):

@@ -13,8 +13,8 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class UniPcGrid:
-    """Steps from noise to clean latents; shift as FlowGrid has it."""
+class UniPcMultistep:
+    """Steps from noise to clean latents; shift as FlowMatchEuler has it."""
 
     steps: int
     shift: float = 1.0

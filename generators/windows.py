@@ -25,7 +25,7 @@ class WindowRule(Protocol):
         """How many latent frames a clip has, those which are decoded. ValueError: no frames."""
         ...
 
-    def sources(self, frames: int) -> np.ndarray:
+    def condition_indices(self, frames: int) -> np.ndarray:
         """For each latent frame that is sampled, the one of the clip whose conditions it sees, (S,) integers.
 
         The clip's own come first. What is sampled beyond them fills windows, and is dropped in the end. How
@@ -33,7 +33,7 @@ class WindowRule(Protocol):
         """
         ...
 
-    def places(self, frames: int) -> list[np.ndarray]:
+    def window_indices(self, frames: int) -> list[np.ndarray]:
         """Each window's places among the latent frames that are sampled; at most `length` of them."""
         ...
 
@@ -47,7 +47,7 @@ class WindowRule(Protocol):
 
 
 @dataclass(frozen=True)
-class Windows:
+class OverlapWindows:
     """The blend rule: full windows of `length` latent frames that share `overlap` with the next one.
 
     The last window is moved back to stay full, so that every evaluation sees one shape. A clip shorter than
@@ -74,19 +74,19 @@ class Windows:
         """One for the first frame, then one for each group."""
         return grouped(frames, self.group)
 
-    def sources(self, frames: int) -> np.ndarray:
+    def condition_indices(self, frames: int) -> np.ndarray:
         """Each latent frame sees its own conditions; a clip shorter than a window is filled with the last."""
         own = self.latent_frames(frames)
         return np.minimum(np.arange(self.padded(own)), own - 1)
 
-    def places(self, frames: int) -> list[np.ndarray]:
+    def window_indices(self, frames: int) -> list[np.ndarray]:
         """Each window's (length,) places among the latent frames that are sampled."""
         starts = self.starts(self.padded(self.latent_frames(frames)))
         return [np.arange(start, start + self.length) for start in starts]
 
     def count(self, frames: int) -> int:
         """How many windows a clip of that many frames is sampled in."""
-        return len(self.places(frames))
+        return len(self.window_indices(frames))
 
     def padded(self, latent_frames: int) -> int:
         """How many latent frames to sample for a clip of that many: at least one window."""
@@ -95,9 +95,7 @@ class Windows:
     def starts(self, latent_frames: int) -> list[int]:
         """First latent frames of the windows over a clip of at least `length`."""
         if latent_frames < self.length:
-            raise ValueError(
-                f"{latent_frames} frames do not fill a window of {self.length}; pad them first"
-            )
+            raise ValueError(f"{latent_frames} frames do not fill a window of {self.length}; pad them first")
         stride = self.length - self.overlap
         last = latent_frames - self.length
         regular = list(range(0, last + 1, stride))
@@ -111,7 +109,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Anchored:
+class ReferenceWindows:
     """MimicMotion's rule: frame 0 of the latents is the reference, and in every window, the clip behind it.
 
     length: latent frames of a window, the reference among them. Runs of the others begin length - overlap
@@ -141,14 +139,14 @@ class Anchored:
         """One for each frame, and the reference."""
         return 1 + grouped(frames, 1)
 
-    def sources(self, frames: int) -> np.ndarray:
+    def condition_indices(self, frames: int) -> np.ndarray:
         """Each latent frame sees its own conditions; a clip shorter than a window is filled with the last."""
         own = self.latent_frames(frames)
         return np.minimum(np.arange(own if self.even else max(own, self.length)), own - 1)
 
-    def places(self, frames: int) -> list[np.ndarray]:
+    def window_indices(self, frames: int) -> list[np.ndarray]:
         """Each window's places among the latent frames that are sampled: 0, then a run."""
-        clip = len(self.sources(frames)) - 1
+        clip = len(self.condition_indices(frames)) - 1
         shared, run = self.overlap - 1, self.length - 1
         if self.even:
             count = max(1, -(-(clip - shared) // (run - shared)))
@@ -162,7 +160,7 @@ class Anchored:
 
     def count(self, frames: int) -> int:
         """How many windows a clip of that many frames is sampled in."""
-        return len(self.places(frames))
+        return len(self.window_indices(frames))
 
     def weights(self, length: int) -> np.ndarray:
         """(length,) float32: a triangle, least at both ends."""
@@ -171,7 +169,7 @@ class Anchored:
 
 
 @dataclass(frozen=True)
-class Carry:
+class ContinuationWindows:
     """The other rule: each window is sampled to its end before the next, which goes on from its last frames.
 
     length: latent frames that a window samples, among them `extra` that stand for no frames of the video.
@@ -196,13 +194,13 @@ class Carry:
         """All that its windows sample."""
         return self.length * self.count(frames)
 
-    def sources(self, frames: int) -> np.ndarray:
+    def condition_indices(self, frames: int) -> np.ndarray:
         """Nothing is shared and nothing dropped: a window's conditions come from Generator.carry."""
         return np.arange(self.latent_frames(frames))
 
-    def places(self, frames: int) -> list[np.ndarray]:
+    def window_indices(self, frames: int) -> list[np.ndarray]:
         """One window after the other."""
-        return np.split(self.sources(frames), self.count(frames))
+        return np.split(self.condition_indices(frames), self.count(frames))
 
     def count(self, frames: int) -> int:
         """How many windows a clip of that many frames is sampled in."""
@@ -214,9 +212,9 @@ class Carry:
         return np.ones(length, np.float32)
 
 
-def overlapping(windows: WindowRule | Carry, overlap: int) -> WindowRule:
+def overlapping(windows: WindowRule | ContinuationWindows, overlap: int) -> WindowRule:
     """The rule with another overlap; ValueError if it cannot have that."""
-    if isinstance(windows, Carry):
+    if isinstance(windows, ContinuationWindows):
         raise ValueError("the windows of this generator follow on one another; leave it out")
     return replace(windows, overlap=overlap)
 
@@ -224,7 +222,7 @@ def overlapping(windows: WindowRule | Carry, overlap: int) -> WindowRule:
 class Blend:
     """Weighted mean of window predictions over a clip, along one axis."""
 
-    def __init__(self, windows: WindowRule | Carry, like: np.ndarray, axis: int) -> None:
+    def __init__(self, windows: WindowRule | ContinuationWindows, like: np.ndarray, axis: int) -> None:
         self._windows, self._axis = windows, axis
         self._sum = np.zeros_like(like)
         shape = [1] * like.ndim
@@ -251,7 +249,7 @@ def grouped(frames: int, group: int) -> int:
     return 1 + -(-(frames - 1) // group)
 
 
-def cut(ndim: int, axis: int, start: int, length: int) -> tuple[slice, ...]:
+def frame_slice(ndim: int, axis: int, start: int, length: int) -> tuple[slice, ...]:
     """An index for `length` frames from `start` along one axis."""
     index = [slice(None)] * ndim
     index[axis] = slice(start, start + length)

@@ -6,11 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from engines.cli import ending, run
+from engines.errors import Exit
 from generators.contract import Generator, load_generator
-from optimize.recipe import BASELINE, Recipe, load_recipe
-from pipeline.exit_code import Exit
-from pipeline.sample import base_plan
-from pipeline.script import ending, run
+from pipeline.recipe import BASELINE, Recipe, load_recipe
+from pipeline.sampler import base_plan
 
 
 def main() -> Exit:

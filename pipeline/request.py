@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import file_sha256
+from engines.progress import Progress
 from generators.contract import Engines, Generator
-from optimize.recipe import BASELINE, Recipe
-from optimize.step_plan import LESS_EXACT, Walk
-from pipeline.data import Request
-from pipeline.ladder import Frugal
+from pipeline.batch.dataset import Request
 from pipeline.memory import peak_memory_mb
-from pipeline.picture import read_image
-from pipeline.progress import Progress
-from pipeline.sample import evaluations, pieces
-from pipeline.skeleton_look import SkeletonLook
-from pipeline.video import VideoReader, VideoWriter
+from pipeline.oom_retry import OomRetry
+from pipeline.recipe import BASELINE, Recipe
+from pipeline.sampler import Sampler, evaluations
+from pipeline.sampler_state import LESS_EXACT, SamplerState
+from pipeline.video.image import read_image
+from pipeline.video.reader import VideoReader, VideoWriter
+from pipeline.video.skeleton_check import SkeletonLook
+from pipeline.window_denoiser import OpenDenoiser
 
 StartProgress = Callable[[int], Progress]
 
@@ -76,11 +77,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Options:
-    """How a video is made. lossless: the file keeps every RGB value, see VideoWriter."""
+    """How a video is made.
+
+    lossless: the file keeps every RGB value, see VideoWriter. open_denoiser: what evaluates windows; None: as
+    the recipe has it.
+    """
 
     recipe: Recipe = BASELINE
     lossless: bool = False
     limits: Limits = Limits()
+    open_denoiser: OpenDenoiser | None = None
 
 
 def make_video(
@@ -100,19 +106,19 @@ def make_video(
     be used, OutputError if the video cannot be written, MemoryError, FloatingPointError: not finite numbers.
     """
     seconds, started = Seconds(), time.perf_counter()
-    generator, recipe = Frugal(generator), options.recipe
+    generator, recipe = OomRetry(generator), options.recipe
     with seconds("read"):
         source = Source(request, generator, options.limits)
     with source:
         sampling = Sampling(source, generator, engines, seconds)
-    pixels = sampling.pixels(request.seed, recipe, start_progress)
+    pixels = sampling.pixels(request.seed, options, start_progress)
     how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": options.lossless}
     writer = VideoWriter(output, *generator.size, source.fps, **how)
     content = write(pixels, writer, seconds)
     return {
         "fps": str(source.fps),
         **sampling.facts,
-        "chunks": generator.rungs,
+        "chunks": generator.chunk_by_stage,
         "frames_sha256": content,
         "output_sha256": file_sha256(output),
         "video_sha256": file_sha256(request.video),
@@ -180,7 +186,7 @@ class Sampling:
         for name, array in self._constants.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise FloatingPointError(f"{name}, which the denoiser needs, is not finite: {LESS_EXACT}")
-        self._walks: list[Walk] = []
+        self._states: list[SamplerState] = []
         self._more, self._recipe = 0, BASELINE
 
     @property
@@ -189,7 +195,7 @@ class Sampling:
         return {
             "frames": self._frames,
             "size": list(self._generator.size),
-            "actions": " ".join(walk.taken for walk in self._walks),
+            "actions": " ".join(state.taken for state in self._states),
             "guard_fired": self._unlike,
         }
 
@@ -198,7 +204,7 @@ class Sampling:
         """Sentences for the user; complete after the pixels."""
         if not self._unlike:
             return []
-        where = f" in {len(self._unlike)} of its {len(self._walks)} windows" if len(self._walks) > 1 else ""
+        where = f" in {len(self._unlike)} of its {len(self._states)} windows" if len(self._states) > 1 else ""
         videos = self._recipe.steps.guard.videos
         return [
             f"is unlike the {videos} videos that recipe {self._recipe.name} was tuned on{where}: "
@@ -207,21 +213,23 @@ class Sampling:
 
     @property
     def _unlike(self) -> list[str]:
-        return [walk.unlike for walk in self._walks if walk.unlike]
+        return [state.unlike for state in self._states if state.unlike]
 
-    def pixels(self, seed: int, recipe: Recipe, start_progress: StartProgress) -> Iterator[np.ndarray]:
+    def pixels(self, seed: int, options: Options, start_progress: StartProgress) -> Iterator[np.ndarray]:
         """Finished pixels (n, H, W, 3) uint8, in chunks. StepPlanError."""
-        generator, frames, plan, self._recipe = self._generator, self._frames, recipe.steps, recipe
+        generator, frames, self._recipe = self._generator, self._frames, options.recipe
+        plan, open_denoiser = options.recipe.steps, options.open_denoiser or options.recipe.open_denoiser
         with start_progress(evaluations(generator, frames, plan)) as progress:
 
             def more(count: int) -> None:
                 self._more += count
                 progress.grow(count)
 
-            made = pieces(generator, self._engines, self._constants, frames, seed, plan, progress.tick, more)
-            for piece in self._seconds.of_each(made, "denoise"):
-                self._walks.append(piece.walk)
-                yield from self._seconds.of_each(piece.pixels, "decode")
+            sampler = Sampler(generator, self._engines, plan, open_denoiser, progress.tick, more)
+            segments = sampler.segments(self._constants, frames, seed)
+            for segment in self._seconds.of_each(segments, "denoise"):
+                self._states.append(segment.state)
+                yield from self._seconds.of_each(segment.pixels, "decode")
 
 
 def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -> str:

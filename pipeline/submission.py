@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from engines.errors import EngineError
 from engines.load import Choice, precisions_on
-from engines.spec import EngineError, Model
+from engines.spec import Model
 
 FILE = "submission.json"
 LOCK = ".building"
@@ -43,7 +44,7 @@ def build_engines_once(
     """
     if choice.backend != "tensorrt":
         return
-    from engines.tensorrt.engine import lacking
+    from engines.backends.tensorrt_backend import lacking
 
     with _alone(choice.folder):
         precisions = precisions_on(choice.backend, choice)

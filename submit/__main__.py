@@ -19,18 +19,17 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bench.contest import start_process
 from bench.judge import Folders, Judge, judge_folder, reasons, similarity
-from bench.similarity import ExtractorError, load_extractor
-from optimize.recipe import load_recipe
-from pipeline.base_colours import OUTPUTS, as_base_videos
-from pipeline.data import find_requests, first_requests
-from pipeline.exit_code import Exit
-from pipeline.script import above_zero, ending, run, say
+from bench.similarity import load_extractor
+from bench.timed_run import start_process
+from engines.cli import above_zero, ending, run, say
+from engines.errors import Exit
+from pipeline.batch.dataset import find_requests, first_requests
+from pipeline.recipe import load_recipe
+from pipeline.video.base_colours import OUTPUTS, as_base_videos
 from submit.archive import MB
 from submit.check import check_archive, exit_status, told
 from submit.checks import FAIL, NOT_EVALUATED
-from submit.errors import SubmitError
 from submit.pack import pack
 from submit.profile import load_profile
 from submit.trial import Question, Verdict
@@ -39,8 +38,7 @@ from submit.trial import Question, Verdict
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
-    own = {SubmitError: None, ExtractorError: Exit.ENVIRONMENT, OSError: Exit.EXHAUSTED}
-    return ending("submit", lambda: args.run_command(args), own)
+    return ending("submit", lambda: args.run_command(args))
 
 
 def run_pack(args: argparse.Namespace) -> Exit:

@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from engines.artifact import file_sha256
-from engines.whole import whole
-from pipeline.errors import InputError
+from engines.errors import InputError
+from engines.files import atomic_write
 from submit.errors import SubmitError
 
 STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
@@ -35,7 +35,7 @@ def write_archive(path: Path, files: Mapping[str, Path | bytes]) -> str:
 
     Names are sorted, times and modes the same for all, and nothing of the machine goes in.
     """
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         with zipfile.ZipFile(draft, "w") as archive:
             for name in sorted(files):
                 entry = zipfile.ZipInfo(name, STAMP)

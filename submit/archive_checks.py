@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipeline.data import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from pipeline.run_folder import MANIFEST as RUN_MANIFEST
+from pipeline.batch.dataset import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
 from pipeline.submission import FILE as MANIFEST
 from submit.archive import MB, MODE, STAMP, UNIX, damaged, unsafe
 from submit.checks import Note, Submission, check, too_large

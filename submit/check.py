@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from pipeline.exit_code import Exit
+from engines.errors import Exit
 from submit import archive_checks, content_checks, trial_checks
 from submit.checks import FAIL, PASS, Check, Result, Submission, evaluate
 from submit.profile import Profile

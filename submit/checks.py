@@ -10,11 +10,9 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+from engines.errors import EngineError, Exit, InputError
 from engines.precision import choose_precisions
-from engines.spec import EngineError
-from optimize.recipe import Recipe, RecipeError, load_recipe
-from pipeline.errors import InputError
-from pipeline.exit_code import Exit
+from pipeline.recipe import Recipe, RecipeError, load_recipe
 from submit.archive import MB, read_entries, unpack, unsafe
 from submit.errors import SubmitError
 from submit.manifest import Manifest, read_manifest

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from engines.artifact import Artifact, Label, differences, file_sha256, find
-from engines.spec import EngineError
-from pipeline.exit_code import Exit
+from engines.errors import EngineError, Exit
 from pipeline.submission import FILE as MANIFEST
 from submit.archive_checks import PACK
 from submit.checks import Note, Submission, check

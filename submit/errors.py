@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.exit_code import Exit
+from engines.errors import Exit, VivaceError
 
 
-class SubmitError(RuntimeError):
-    """The text says what is wrong and what to do; status is how a script should end."""
+class SubmitError(VivaceError):
+    """The text says what is wrong and what to do; exit is how a script ends."""
 
-    def __init__(self, text: str, status: Exit = Exit.USAGE) -> None:
+    def __init__(self, text: str, exit: Exit = Exit.USAGE) -> None:
         super().__init__(text)
-        self.status = status
+        self.exit = exit

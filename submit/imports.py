@@ -14,7 +14,7 @@ from engines.load import BACKENDS
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
 # What modules of ours import by names that are put together when they run.
-BY_NAME = {"engines/tensorrt/engine.py": ("tensorrt", "cuda")}
+BY_NAME = {"engines/backends/tensorrt_backend.py": ("tensorrt", "cuda")}
 # Packages that are installed under another name than they are imported by.
 DISTRIBUTIONS = {
     "PIL": "pillow", "cv2": "opencv-python-headless", "cuda": "cuda-python", "onnx_ir": "onnxscript",

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.errors import InputError
 from generators.contract import BUNDLED
-from pipeline.errors import InputError
 from pipeline.submission import FILE
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.artifact import Artifact, Label, find
-from engines.onnx_artifact import find_onnx
-from engines.openvino_engine import ARTIFACT
+from engines.backends.openvino_backend import ARTIFACT
+from engines.errors import EngineError, Exit
+from engines.onnx.artifact import find_onnx
 from engines.precision import NATIVE
-from engines.spec import EngineError, Model
+from engines.spec import Model
 from engines.tensorrt.artifact import SUFFIX
-from pipeline.exit_code import Exit
 from submit.errors import SubmitError
 from submit.profile import Profile
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from engines.artifact import built_folder, file_sha256
 from engines.precision import choose_precisions
 from generators.contract import BUNDLED, Generator, load_generator
-from optimize.recipe import Recipe
+from pipeline.recipe import Recipe
 from pipeline.submission import FILE as MANIFEST
 from submit.archive import write_archive
 from submit.errors import SubmitError
@@ -101,7 +101,7 @@ def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[st
             archived = f"{GENERATOR}/{place.name}"
             found[archived] = place
         name = f"{archived}:{attribute}"
-    for source in map(Path.resolve, generator.sources) if weights else ():
+    for source in map(Path.resolve, generator.fingerprint_files) if weights else ():
         if source.is_relative_to(ROOT):
             found[source.relative_to(ROOT).as_posix()] = source
         elif place and source.is_relative_to(place.parent):

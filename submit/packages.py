@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.artifact import file_sha256
-from pipeline.exit_code import Exit
+from engines.errors import Exit
 from submit.errors import SubmitError
 from submit.imports import distribution
 from submit.profile import HERE, Profile
@@ -120,8 +120,8 @@ def resolve(
 
 def download(pins: Sequence[Pin], profile: Profile, folder: Path) -> list[Pin]:
     """Fetch the wheel of every pin into folder; the pins with hashes. SubmitError."""
-    with tempfile.TemporaryDirectory() as workshop:
-        names = Path(workshop) / "pins.txt"
+    with tempfile.TemporaryDirectory() as staging:
+        names = Path(staging) / "pins.txt"
         names.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in pins))
         _pip(["download", "--no-deps", "--dest", str(folder), "-r", str(names)], profile)
     hashes: dict[str, list[str]] = {}
@@ -132,8 +132,8 @@ def download(pins: Sequence[Pin], profile: Profile, folder: Path) -> list[Pin]:
 
 def installs_offline(requirements: Path, wheels: Path, profile: Profile) -> str | None:
     """None if a wheelhouse has all that the requirements need on that machine, else what pip says."""
-    with tempfile.TemporaryDirectory() as workshop:
-        where = ["--no-index", "--find-links", str(wheels), "--require-hashes", "--target", workshop]
+    with tempfile.TemporaryDirectory() as staging:
+        where = ["--no-index", "--find-links", str(wheels), "--require-hashes", "--target", staging]
         try:
             _pip(["install", "--dry-run", *where, "-r", str(requirements)], profile)
         except SubmitError as error:
@@ -149,10 +149,10 @@ def only_what_is_given() -> dict[str, str]:
 
 def _ask_pip(wanted: Sequence[str], profile: Profile, constraints: Sequence[str]) -> dict[str, dict]:
     """Metadata of what pip would install, by package."""
-    with tempfile.TemporaryDirectory() as workshop:
-        report, fixed = Path(workshop) / "report.json", Path(workshop) / "constraints.txt"
+    with tempfile.TemporaryDirectory() as staging:
+        report, fixed = Path(staging) / "report.json", Path(staging) / "constraints.txt"
         fixed.write_text("".join(f"{each}\n" for each in constraints))
-        where = ["--target", workshop, "--report", str(report), "-c", str(fixed)]
+        where = ["--target", staging, "--report", str(report), "-c", str(fixed)]
         _pip(["install", "--dry-run", "--ignore-installed", *where, *wanted], profile)
         found = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {canonical(each["metadata"]["name"]): each["metadata"] for each in found}

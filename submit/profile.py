@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from engines.unknown import unknown
+from engines.errors import unknown
 from submit.errors import SubmitError
 
 if sys.version_info >= (3, 11):

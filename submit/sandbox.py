@@ -18,7 +18,7 @@ from submit.packages import only_what_is_given
 
 NAME = "提交 检查"  # in every path of the trial: a space, and letters that are not ASCII
 # Runs in the child instead of its own sitecustomize, where the system permits no network namespaces.
-GUARD = '''
+GUARD = """
 import socket
 
 
@@ -27,7 +27,7 @@ def refuse(*arguments, **options):
 
 
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
-'''
+"""
 TIMED_OUT = 124  # coreutils' timeout
 
 

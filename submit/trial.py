@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.run_folder import MANIFEST as RUN_MANIFEST
+from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
 from submit.archive import unpack, unpack_with_unzip
 from submit.checks import NotEvaluated, Submission
 from submit.pack import ENTRY

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.base_colours import OUTPUTS
-from pipeline.exit_code import Exit
-from pipeline.run_folder import MANIFEST as RUN_MANIFEST
-from pipeline.video import Form, read
+from engines.errors import Exit
+from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
+from pipeline.video.base_colours import OUTPUTS
+from pipeline.video.reader import Form, read
 from submit.checks import Note, NotEvaluated, check
 from submit.pack import ENTRY
 from submit.sandbox import TIMED_OUT, snapshot

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data import find_requests, first_requests
-from pipeline.picture import read_image
-from pipeline.video import Form, VideoWriter, read
+from pipeline.batch.dataset import find_requests, first_requests
+from pipeline.video.image import read_image
+from pipeline.video.reader import Form, VideoWriter, read
 
 ODD_FPS = Fraction(24000, 1001)
 ODD_NAME, ODD_PERSON = "视频 ü 1", "人 物"

@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 
-from pipeline import ffmpeg
-from pipeline.video import VideoWriter
+from pipeline.video import ffmpeg
+from pipeline.video.reader import VideoWriter
 
 FLOOD = "import sys; sys.stderr.write('x' * 262144); sys.stderr.flush(); sys.stdin.buffer.read(); sys.exit(3)"
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generators.schedule import FlowGrid
-from generators.windows import Windows
-from pipeline.ffmpeg import ffmpeg_exe
-from pipeline.video import VideoWriter
+from generators.samplers import FlowMatchEuler
+from generators.windows import OverlapWindows
+from pipeline.video.ffmpeg import ffmpeg_exe
+from pipeline.video.reader import VideoWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -59,7 +59,7 @@ TINY = '''
 from pathlib import Path
 
 from generators.presenter.generator import Presenter
-from generators.schedule import FlowGrid
+from generators.samplers import FlowMatchEuler
 
 
 class Tiny(Presenter):
@@ -67,7 +67,7 @@ class Tiny(Presenter):
 
     name = "tiny"
     size = (32, 48)
-    grid = FlowGrid(2, 3.0)
+    scheduler = FlowMatchEuler(2, 3.0)
 
     def __init__(self) -> None:
         super().__init__(Path(__file__).parent)
@@ -101,7 +101,7 @@ def tiny(tiny_file):
 @pytest.fixture(scope="session")
 def tiny_engines(tiny):
     """A torch engine per component of the tiny presenter."""
-    from engines.torch_engine import TorchEngine
+    from engines.backends.torch_backend import TorchEngine
 
     return {name: TorchEngine(spec, tiny.build(name)) for name, spec in tiny.components.items()}
 
@@ -109,7 +109,7 @@ def tiny_engines(tiny):
 @pytest.fixture(scope="session")
 def tiny_built(tiny, tmp_path_factory):
     """A folder for VIVACE_BUILT with the tiny presenter's graphs in fp32."""
-    from engines.export import Target, export_onnx
+    from engines.onnx.export import Target, export_onnx
 
     folder = tmp_path_factory.mktemp("built")
     for component in tiny.components:
@@ -125,12 +125,12 @@ class Plain:
 
     name, size, chunk, frame_axis = "plain", (64, 96), 8, 1
     components: dict = {}
-    per_frame, sources = frozenset({"pose"}), ()
+    per_frame, fingerprint_files = frozenset({"pose"}), ()
 
-    windows = Windows(16, 4)
+    windows = OverlapWindows(16, 4)
 
     def __init__(self, steps: int = 3, guidance: float = 2.0) -> None:
-        self.grid, self.guidance = FlowGrid(steps, 2.0), guidance
+        self.scheduler, self.guidance = FlowMatchEuler(steps, 2.0), guidance
         self.calls: list[SimpleNamespace] = []
         self.flow = lambda conditional, latents, pose: latents - pose
 

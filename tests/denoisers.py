@@ -4,62 +4,68 @@ from functools import cache
 
 import numpy as np
 
-from generators.diffusion_grids import DdimGrid, DpmGrid
-from generators.schedule import FlowGrid, KarrasGrid
-from generators.unipc import UniPcGrid
-from optimize.step_plan import StepPlan, Walk
+from generators.diffusion_grids import DdimScheduler, DpmSolverMultistep
+from generators.samplers import FlowMatchEuler, KarrasEuler
+from generators.unipc import UniPcMultistep
+from pipeline.sampler import denoise_loop
+from pipeline.step_plan import StepPlan
 
 GUIDANCE = 1.5
-GRID = FlowGrid(8, 3.0)
+GRID = FlowMatchEuler(8, 3.0)
 SHAPE = (1, 2, 50, 2, 2)
 
 
 class Clip:
     """Two channels of 2x2 latents whose flow bends with time, and with what the clip is of."""
 
-    grid, guidance = GRID, GUIDANCE
+    scheduler, guidance = GRID, GUIDANCE
 
     def __init__(self, seed, frames=50):
         rng = np.random.default_rng(seed)
         self.noise, self.clean = rng.standard_normal((2, 1, 2, frames, 2, 2)).astype(np.float32)
         self.asked, self._base = [], None
 
+    @property
+    def denoise(self):
+        return self
+
+    def __call__(self, latents, step, action):
+        return () if action == "S" else self.predict(latents, step, action)
+
     def predict(self, latents, step, action):
         self.asked.append((step, action))
-        t = float(self.grid.times[step])
+        t = float(self.scheduler.times[step])
         conditional = np.tanh(latents - self.clean) * (1 + t) + (0 if t else latents * 0 + 2)
         return (conditional, conditional - 0.3 * np.cos(3 * t) - 0.1 * latents)[:2 if action == "F" else 1]
 
+    def run(self, plan):
+        return denoise_loop(self, self.scheduler, self.noise, plan)
+
     def base(self, step):
         if self._base is None:
-            walk = Walk(StepPlan("F" * self.grid.steps), self.grid, self.guidance, self.noise)
-            self._base = [self.noise]
-            for each in range(self.grid.steps):
-                walk.advance(each, *self.predict(walk.latents, each, "F"))
-                self._base.append(walk.latents)
+            plan = StepPlan("F" * self.scheduler.steps)
+            self._base = [self.noise, *(state.latents for state in self.run(plan))]
         return self._base[step]
 
     def end(self, plan):
         """The plan's result."""
-        walk = Walk(plan, self.grid, self.guidance, self.noise)
-        for step in range(self.grid.steps):
-            action = plan.actions[step]
-            walk.advance(step, *(self.predict(walk.latents, step, action) if action != "S" else ()))
-        return walk.latents
+        *_, state = self.run(plan)
+        return state.latents
 
     def distance(self, plan):
         """Of the plan's result from the base run's."""
-        return float(np.abs(self.end(plan) - self.base(self.grid.steps)).mean())
+        return float(np.abs(self.end(plan) - self.base(self.scheduler.steps)).mean())
 
     def decibels(self, end):
         """Of a result, relative to the base run's."""
-        wanted = self.base(self.grid.steps)
+        wanted = self.base(self.scheduler.steps)
         return -10 * np.log10(np.mean((end - wanted) ** 2) / np.mean(wanted**2))
 
 
-KINDS = {"flow": FlowGrid(20, 3.0), "ddim": DdimGrid(20, "v", "trailing", betas="linear", zero_snr=True),
-         "dpm": DpmGrid(20, "v", "trailing", betas="linear", zero_snr=True), "unipc": UniPcGrid(20, 5.0),
-         "karras": KarrasGrid(20, half=False)}
+NOISING = {"betas": "linear", "zero_snr": True}
+KINDS = {"flow": FlowMatchEuler(20, 3.0), "ddim": DdimScheduler(20, "v", "trailing", **NOISING),
+         "dpm": DpmSolverMultistep(20, "v", "trailing", **NOISING), "unipc": UniPcMultistep(20, 5.0),
+         "karras": KarrasEuler(20, half=False)}
 
 
 class Mixture(Clip):
@@ -73,14 +79,14 @@ class Mixture(Clip):
     def __init__(self, kind, seed):
         rng = np.random.default_rng(seed)
         super().__init__(seed)
-        self.kind, self.grid = kind, KINDS[kind]
+        self.kind, self.scheduler = kind, KINDS[kind]
         points = np.random.default_rng(99).standard_normal((4, 8)).astype(np.float32).T * 0.6
         self.points = points.reshape(1, 8, 1, 1, 1, 4)
         self.moved = self.smooth(rng.standard_normal((1, 8, 3, 8, 6)).astype(np.float32))
         self.likely = self.smooth(rng.standard_normal((4, 3, 8, 6)).astype(np.float32)) * 8
         self.noise = rng.standard_normal((1, 8, 3, 8, 6)).astype(np.float32)
         if kind == "karras":
-            self.noise = self.grid.begin(self.noise)
+            self.noise = self.scheduler.begin(self.noise)
 
     @staticmethod
     def smooth(array):
@@ -89,11 +95,11 @@ class Mixture(Clip):
     def shares(self, step):
         """Of signal and noise, and the size of latents that these make up."""
         if self.kind == "karras":
-            return 1.0, float(self.grid.sigmas[step])
-        if hasattr(self.grid, "kept"):
-            kept = float(self.grid.kept[step])
+            return 1.0, float(self.scheduler.sigmas[step])
+        if hasattr(self.scheduler, "kept"):
+            kept = float(self.scheduler.kept[step])
             return kept**0.5, (1 - kept) ** 0.5
-        noise = float(self.grid.times[step] if self.kind == "flow" else self.grid.sigmas[step])
+        noise = float(self.scheduler.times[step] if self.kind == "flow" else self.scheduler.sigmas[step])
         return 1 - noise, noise
 
     def clean_of(self, latents, step, conditional):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from engines.gpu.device import Buffer, Gpu
+from engines.cuda.driver import Buffer, Gpu
 
 
 class Faults:

@@ -7,18 +7,18 @@ from enum import Enum, IntEnum
 
 import numpy as np
 import pytest
-from fake_driver import FakeDriver
 
 from engines.artifact import Artifact
-from engines.gpu.lane import Lane
-from engines.spec import Cadence, ComponentSpec, Range, TensorSpec
+from engines.backends.tensorrt_backend import TensorRTEngine
+from engines.cuda.context import GpuContext
+from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.engine import TensorRTEngine
 from engines.tensorrt.shapes import shapes_of
+from tests.fake_driver import FakeDriver
 
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n", 3)), TensorSpec("b", ("n",), "uint8")),
                      (TensorSpec("sum", ("n", 3)), TensorSpec("twice", ("n",), "uint8")),
-                     {"n": Range(1, 2, 8)})
+                     {"n": DimRange(1, 2, 8)})
 
 
 def mix(a, b):
@@ -202,21 +202,21 @@ class FakeContext:
         return memory[: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
 
 
-class Maker:
+class VideoRunner:
     """Starts engines on a fake GPU; each has .driver, .trt, .lane and .file, and the last's stay here."""
 
     def __init__(self, folder):
         self.file = folder / "mix-fp16-00000000.engine"
         self.file.write_bytes(b"plan" * 32)
 
-    def __call__(self, lane=None, rtx=False, faults=None, fixed=False, error=MemoryError, **attributes):
-        self.driver = lane.driver if lane else FakeDriver(faults, error=error)
+    def __call__(self, context=None, rtx=False, faults=None, fixed=False, error=MemoryError, **attributes):
+        self.driver = context.driver if context else FakeDriver(faults, error=error)
         self.trt = FakeTensorRT(self.driver, SPEC, mix, rtx)
         vars(self.trt).update(attributes)
         artifact = Artifact(self.file, {"built_from": {"shapes": shapes_of(SPEC, fixed)}})
-        lane = lane or Lane(self.driver)
-        engine = TensorRTEngine(SPEC, artifact, TensorRT(self.trt), lane)
-        engine.driver, engine.trt, engine.lane, engine.file = self.driver, self.trt, lane, self.file
+        context = context or GpuContext(self.driver)
+        engine = TensorRTEngine(SPEC, artifact, TensorRT(self.trt), context)
+        engine.driver, engine.trt, engine.context, engine.file = self.driver, self.trt, context, self.file
         return engine
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engines import load
-from engines.spec import EngineError
+from engines.errors import EngineError
 from tests.conftest import Plain
 from tests.processes import children_of
 

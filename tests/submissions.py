@@ -6,7 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from optimize.recipe import Recipe
+from pipeline.recipe import Recipe
 from submit.archive import MODE, STAMP, UNIX, write_archive
 from submit.pack import pack
 from submit.profile import load_profile

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import build_trt
-import generators.__main__ as generators_main
 import infer
-from engines.torch_engine import TorchEngine
+import pipeline.__main__ as generators_main
+from bench.frame_metrics import psnr
+from engines.backends.torch_backend import TorchEngine
 from generators.contract import load_generator
-from generators.distance import psnr
-from optimize.recipe import Recipe
-from pipeline.sample import generate
-from pipeline.video import read
+from pipeline.recipe import Recipe
+from pipeline.sampler import generate
+from pipeline.video.reader import read
 from submit.pack import pack
 from submit.profile import load_profile
 

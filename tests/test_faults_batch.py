@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.exit_code import Exit
+from engines.errors import Exit
 from tests.clips import hidden_files, told
 from tests.fault_counts import figure, times
 from tests.misbehaving import SCRIPT, tell

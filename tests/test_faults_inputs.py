@@ -15,15 +15,14 @@ import pytest
 
 import infer as script
 from engines.artifact import Label, find, writing
-from pipeline import ffmpeg
-from pipeline.data import Request
-from pipeline.errors import InputError
-from pipeline.exit_code import Exit
-from pipeline.maker import Maker
-from pipeline.video import VideoReader, read_image
+from engines.errors import Exit, InputError
+from pipeline.batch.dataset import Request
+from pipeline.runner import VideoRunner
+from pipeline.video import ffmpeg
+from pipeline.video.reader import VideoReader, read_image
 from tests.clips import make, run
 from tests.fault_counts import figure, times
-from tests.test_ladder import silent
+from tests.pipeline.test_ladder import silent
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG = 30.0  # seconds
@@ -89,7 +88,7 @@ def test_videos_of_any_form_become_videos_and_one_without_frames_a_reason(plain,
     for path in [*paths, *(tmp_path / f"{name}.mp4" for name in ("turned", "loud", "none"))]:
         (out := tmp_path / "out").mkdir(exist_ok=True)
         request = Request(path.stem, path, image, 1)
-        line, _ = Maker(generator, generator.engines())(request, out, silent)
+        line, _ = VideoRunner(generator, generator.engines())(request, out, silent)
         counts[path.stem] = line.get("frames") or line["error"]
     reason = counts.pop("none")
     assert "has no video stream" in reason
@@ -111,7 +110,7 @@ def test_long_and_strange_names_are_kept(make_data, plain, tmp_path, name):
     (data / "videos" / "a.mp4").rename(video), (data / "images" / "a.png").rename(image)
     generator = plain()
     (out := tmp_path / "out").mkdir()
-    line, reason = Maker(generator, generator.engines())(Request(name, video, image, 1), out, silent)
+    line, reason = VideoRunner(generator, generator.engines())(Request(name, video, image, 1), out, silent)
     assert reason is Exit.OK and [path.name for path in out.iterdir()] == [f"{name}.mp4"], line
 
 
@@ -164,9 +163,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from generators.contract import load_generator
-from optimize.recipe import BASELINE
-from pipeline.data import Request
-from pipeline.maker import Settings, start_maker
+from pipeline.recipe import BASELINE
+from pipeline.batch.dataset import Request
+from pipeline.runner import Settings, start_maker
 out, video, image, count = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 maker = start_maker(Settings(sys.argv[5]), print)
 for number in range(count):

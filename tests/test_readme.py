@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.frame_metrics import psnr
 from bench.report import markdown
-from generators.distance import psnr
-from pipeline.video import read
+from pipeline.video.reader import read
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -166,9 +166,9 @@ def test_commands_are_found_in_blocks_and_in_inline_code():
 
 
 def test_only_commands_of_ours_are_asked_for_help():
-    lines = ["python -m venv x", ".venv/bin/python infer.py --seed 1", "python3 -m generators.presenter show"]
+    lines = ["python -m venv x", ".venv/bin/python infer.py --seed 1", "python3 -m lab.presenter show"]
     page = "\n".join(["```bash", *lines, "```"])
-    assert list(own_python(page)) == [["infer.py", "--seed", "1"], ["-m", "generators.presenter", "show"]]
+    assert list(own_python(page)) == [["infer.py", "--seed", "1"], ["-m", "lab.presenter", "show"]]
 
 
 def test_a_wrong_command_is_noticed():

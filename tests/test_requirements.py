@@ -15,7 +15,7 @@ NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tens
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "finish", "examples"}
 OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.txt says how to have them
-            "cache-dit", "optuna",  # bench/rivals/requirements.txt
+            "cache-dit", "optuna",  # bench/baselines/requirements.txt
             "ray"}  # requirements-cluster.txt
 GPU_ONLY = {"pycuda", "cuda-python", "tensorrt", "onnxruntime-gpu"}
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from generators.clip.size import ClipSize
 from generators.clip.vision import ClipVision
 from generators.wan import load
-from generators.wan.sizes import AnimateSize, TransformerSize, VaeSize
+from generators.wan.config import AnimateSize, TransformerSize, VaeSize
 from generators.wan.vae import autoencoder
 
 TOKENS, TEXT = 512, 16  # of the prompt, as diffusers has it built in; width of its embedding

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TypeVar
 
-from engines.spec import EngineError
+from engines.errors import EngineError
 
 Answer = TypeVar("Answer")
 FLAVOURS = ("tensorrt", "tensorrt_rtx")

@@ -6,9 +6,10 @@ import platform
 from pathlib import Path
 
 from engines.artifact import Artifact, Field, Label, StaleArtifact, find, fingerprint
-from engines.gpu.device import Gpu
-from engines.onnx_artifact import find_onnx
-from engines.spec import EngineError, Model
+from engines.cuda.driver import Gpu
+from engines.errors import EngineError
+from engines.onnx.artifact import find_onnx
+from engines.spec import Model
 from engines.tensorrt.api import TensorRT
 
 SUFFIX = ".engine"
@@ -46,7 +47,7 @@ def find_engine(
         "targets": target_of(api, gpu),
         "os": system(),
     }
-    weights = fingerprint(model.sources)
+    weights = fingerprint(model.fingerprint_files)
     if weights:
         expected["weights"] = weights
     label = Label(component, precision, SUFFIX)

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from engines.artifact import Artifact, Field, Label, writing
-from engines.onnx_artifact import find_onnx
-from engines.spec import ComponentSpec, EngineError, Model
+from engines.errors import EngineError
+from engines.onnx.artifact import find_onnx
+from engines.spec import ComponentSpec, Model
 from engines.tensorrt.artifact import SUFFIX, system, toolchain
 from engines.tensorrt.build_progress import Report, interruptible, progress_monitor
 from engines.tensorrt.network import Network, Settings

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from engines.onnx_artifact import check_agreement
-from engines.spec import ComponentSpec, EngineError
+from engines.errors import EngineError, UsageError
+from engines.onnx.artifact import check_agreement
+from engines.spec import ComponentSpec
 from engines.tensorrt.api import TensorRT
 from engines.tensorrt.shapes import Shapes, check_shapes
 
@@ -29,9 +30,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.level <= 5:
-            raise ValueError(f"the builder level is 0 to 5, got {self.level}")
+            raise UsageError(f"the builder level is 0 to 5, got {self.level}")
         if self.memory is not None and self.memory <= 0:
-            raise ValueError(f"the memory limit must be above 0, got {self.memory}")
+            raise UsageError(f"the memory limit must be above 0, got {self.memory}")
 
 
 class Network:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from engines.spec import EngineError
+from engines.errors import EngineError
+from engines.files import atomic_write
 from engines.tensorrt.api import TensorRT
 from engines.tensorrt.cache_file import read_cache
-from engines.whole import whole
 
 RUNTIME_CACHE = ".runtime-cache"
 
@@ -45,7 +45,7 @@ class RtxContext:
         """Write what was compiled since the start; a read-only folder costs the next start time, no more."""
         data = bytes(self._api.checked(self._cache.serialize(), "the runtime cache gives no bytes"))
         if data != self._kept:
-            with suppress(OSError), whole(self._path) as draft:
+            with suppress(OSError), atomic_write(self._path) as draft:
                 draft.write_bytes(data)
             self._kept = data
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engines.spec import ComponentSpec, EngineError, Range
+from engines.errors import EngineError
+from engines.spec import ComponentSpec, DimRange
 
 Shapes = dict[str, list[list[int]]]  # least, best and most sizes by input
 
@@ -11,9 +12,11 @@ def shapes_of(spec: ComponentSpec, fixed: bool) -> Shapes:
     """What the spec allows; fixed: the best sizes only, which is faster and takes no other input."""
     shapes: Shapes = {}
     for tensor in spec.inputs:
-        limits = [spec.ranges[dim] if isinstance(dim, str) else Range(dim, dim, dim) for dim in tensor.dims]
-        best = [limit.best for limit in limits]
-        least, most = [limit.least for limit in limits], [limit.most for limit in limits]
+        limits = [
+            spec.ranges[dim] if isinstance(dim, str) else DimRange(dim, dim, dim) for dim in tensor.dims
+        ]
+        best = [limit.opt for limit in limits]
+        least, most = [limit.min for limit in limits], [limit.max for limit in limits]
         shapes[tensor.name] = [best, best, best] if fixed else [least, best, most]
     return shapes
 

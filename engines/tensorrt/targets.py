@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.gpu.device import Gpu, open_driver
-from engines.spec import EngineError
+from engines.cuda.driver import Gpu, open_driver
+from engines.errors import EngineError, UsageError
 from engines.tensorrt.api import INSTALL, TensorRT, installed, load
 from engines.tensorrt.artifact import ANY_GPU, target_of
 
@@ -31,13 +31,13 @@ class Targets:
 def resolve_targets(text: str) -> Targets:
     """The targets of a command line: "gpu", or compute capabilities as "80,86,89,120".
 
-    ValueError if it is neither; EngineError if there is no GPU, no TensorRT, or it has no such target.
+    UsageError if it is neither; EngineError if there is no GPU, no TensorRT, or it has no such target.
     """
     if text == HERE:
         return _here()
     capabilities = text.split(",")
     if not all(each.isdecimal() and len(each) in (2, 3) for each in capabilities):
-        raise ValueError(f"--target takes gpu, or compute capabilities as 80,86,89,120; got {text!r}")
+        raise UsageError(f"--target takes gpu, or compute capabilities as 80,86,89,120; got {text!r}")
     api = load("tensorrt_rtx")
     if api is None:
         raise EngineError("only TensorRT-RTX builds for GPUs elsewhere; run: pip install tensorrt-rtx")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from engines.gpu.device import Gpu
+from engines.cuda.driver import Gpu
+from engines.files import atomic_write
 from engines.tensorrt.api import TensorRT
 from engines.tensorrt.cache_file import locked, read_cache
-from engines.whole import whole
 
 
 class TimingCache:
@@ -30,7 +30,7 @@ class TimingCache:
             theirs = self._config.create_timing_cache(read_cache(self.path))
             if theirs is not None:
                 self._cache.combine(theirs, ignore_mismatch=False)
-            with whole(self.path) as draft:
+            with atomic_write(self.path) as draft:
                 draft.write_bytes(bytes(self._cache.serialize()))
 
 

@@ -1,7 +1,7 @@
 """Write a folder in MimicMotion's layout with random weights, to try everything on without real ones.
 
-  python -m generators.mimicmotion random-weights --out FOLDER                of the full size, 4.5 GB
-  python -m generators.mimicmotion random-weights --out FOLDER --size tiny    for tests
+python -m generators.mimicmotion random-weights --out FOLDER                of the full size, 4.5 GB
+python -m generators.mimicmotion random-weights --out FOLDER --size tiny    for tests
 """
 
 from __future__ import annotations

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.spec import Cadence, ComponentSpec, Engine, EngineError, Range, TensorSpec
+from engines.errors import EngineError
+from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
 from generators.contract import FULL, SHALLOW, Constants, Engines
 from generators.mimicmotion.files import Folder
-from generators.mimicmotion.picture import cover, fill_up, halved_levels
+from generators.mimicmotion.preprocess import cover, fill_up, halved_levels
 from generators.noise import CudaNormal, torch_normal
-from generators.schedule import KarrasGrid
-from generators.windows import Anchored
+from generators.samplers import KarrasEuler
+from generators.windows import ReferenceWindows
 
 if TYPE_CHECKING:
     import torch
 
-CHANNELS, DOWN, MULTIPLE = 4, 8, 64
-CODE = ("unet.py", "layers.py", "vae.py", "pose_net.py", "describe.py")
+CHANNELS, VAE_STRIDE_HW, MULTIPLE = 4, 8, 64
+CODE = ("unet.py", "layers.py", "vae.py", "pose_net.py", "image_embedding.py")
 
 
 class MimicMotion:
@@ -41,11 +42,11 @@ class MimicMotion:
         settings = self._folder.settings
         code = Path(__file__)
         clip = code.parents[1] / "clip" / "vision.py"
-        self.sources = (*self._folder.files, *(code.with_name(name) for name in CODE), clip)
-        self.grid = KarrasGrid(settings.steps, half=settings.half)
+        self.fingerprint_files = (*self._folder.files, *(code.with_name(name) for name in CODE), clip)
+        self.scheduler = KarrasEuler(settings.steps, half=settings.half)
         first, last = settings.first_guidance, settings.last_guidance
         self.guidance = first if first == last else (first, last)
-        self.windows = Anchored(settings.tile, settings.overlap, settings.even_windows)
+        self.windows = ReferenceWindows(settings.tile, settings.overlap, settings.even_windows)
         self.size, self.chunk = (settings.width, settings.height), settings.chunk
         self._padded = tuple(-(-side // MULTIPLE) * MULTIPLE for side in self.size)
         self.components = {spec.name: spec for spec in self._specs()}
@@ -53,9 +54,9 @@ class MimicMotion:
     def _specs(self) -> Iterator[ComponentSpec]:
         folder, settings = self._folder, self._folder.settings
         width, height = self._padded
-        h, w = height // DOWN, width // DOWN
+        h, w = height // VAE_STRIDE_HW, width // VAE_STRIDE_HW
         window, rows = ("b", "f", CHANNELS, h, w), TensorSpec("rows", ("s", folder.embedded))
-        chunk = {"n": Range(1, self.chunk, self.chunk)}
+        chunk = {"n": DimRange(1, self.chunk, self.chunk)}
         picture = TensorSpec("pixels", (1, height, width, 3), "uint8")
         pixels, latents = TensorSpec("pixels", ("n", height, width, 3), "uint8"), (CHANNELS, h, w)
         attended = TensorSpec("attended", (2, folder.attended))
@@ -63,7 +64,7 @@ class MimicMotion:
         yield ComponentSpec("describe", Cadence.REQUEST, (picture,), (attended,))
         features = TensorSpec("features", ("n", folder.channels, h, w))
         yield ComponentSpec("pose", Cadence.CHUNK, (pixels,), (features,), chunk)
-        steps = {"s": Range(1, settings.steps, settings.steps)}
+        steps = {"s": DimRange(1, settings.steps, settings.steps)}
         yield ComponentSpec("embed", Cadence.REQUEST, (TensorSpec("time", ("s",)),), (rows,), steps)
         seen = (
             TensorSpec("latents", window),
@@ -73,7 +74,7 @@ class MimicMotion:
             TensorSpec("embedding", ("b", folder.embedded)),
             TensorSpec("attended", ("b", folder.attended)),
         )
-        ranges = {"b": Range(1, 1, 2), "f": Range(2, settings.tile, settings.tile)}
+        ranges = {"b": DimRange(1, 1, 2), "f": DimRange(2, settings.tile, settings.tile)}
         v, features = TensorSpec("v", window), TensorSpec("features", ("b", "f", folder.channels, h, w))
         yield ComponentSpec("denoise", Cadence.STEP, seen, (v,), ranges)
         if settings.shallow:
@@ -98,12 +99,12 @@ class MimicMotion:
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
         """image (1, 4, h, w), attended (2, M), embedding (steps, N), pose (1, 1 + F, C, h, w)."""
-        image = halved_levels(self.grid.half)[fill_up(image, *self._padded, "edge")]
+        image = halved_levels(self.scheduler.half)[fill_up(image, *self._padded, "edge")]
         pose = [engines["pose"](pixels=self._skeletons(chunk))["features"] for chunk in chunks]
         return {
             "image": engines["encode"](pixels=image)["latents"],
             "attended": engines["describe"](pixels=image)["attended"],
-            "embedding": engines["embed"](time=self.grid.times[:-1])["rows"],
+            "embedding": engines["embed"](time=self.scheduler.times[:-1])["rows"],
             "pose": np.concatenate([pose[0][:1], *pose])[None],
         }
 
@@ -114,14 +115,14 @@ class MimicMotion:
         """
         width, height = self._padded
         picture = (1, 3, height, width)
-        shape = (1, self.windows.length, CHANNELS, height // DOWN, width // DOWN)
+        shape = (1, self.windows.length, CHANNELS, height // VAE_STRIDE_HW, width // VAE_STRIDE_HW)
         if self._folder.settings.gpu:
             draw = CudaNormal(seed, self._folder.settings.gpu)
             draw(picture)
             period = draw(shape)
         else:
             period = torch_normal(shape, seed, skip=int(np.prod(picture)))
-        return self.grid.begin(period[:, np.arange(frames) % self.windows.length])
+        return self.scheduler.begin(period[:, np.arange(frames) % self.windows.length])
 
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
@@ -153,7 +154,7 @@ class MimicMotion:
     ) -> dict[str, np.ndarray]:
         row = slice(int(conditional), int(conditional) + 1)
         return {
-            "latents": self.grid.scaled(latents, step),
+            "latents": self.scheduler.scaled(latents, step),
             "image": constants["image"],
             "pose": constants["pose"],
             "conditional": np.array([conditional], np.float32),

@@ -37,9 +37,7 @@ def residual(
     return x + share * _pictures(h, x.shape[2:])
 
 
-def transform(
-    block: TransformerSpatioTemporalModel, x: Tensor, attended: Tensor, places: Tensor
-) -> Tensor:
+def transform(block: TransformerSpatioTemporalModel, x: Tensor, attended: Tensor, places: Tensor) -> Tensor:
     """Attention within each frame, then along the frames, blended.
 
     attended (B, 2 * C): what attention to the one token of the picture gives, for all of its queries alike,

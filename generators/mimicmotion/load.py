@@ -9,8 +9,8 @@ from torch import nn
 from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.vision import ClipVision
 from generators.contract import FULL, SHALLOW, GeneratorError
-from generators.mimicmotion.describe import Describe
 from generators.mimicmotion.files import IMAGE_ENCODER, VAE, Folder
+from generators.mimicmotion.image_embedding import Describe
 from generators.mimicmotion.pose_net import PoseNet
 from generators.mimicmotion.unet import Attend, Denoise, Embed, Shallow
 from generators.mimicmotion.vae import Decode, Encode, Pose

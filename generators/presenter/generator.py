@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.spec import Cadence, ComponentSpec, Engine, Range, TensorSpec
+from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
 from generators.contract import Constants, Engines
-from generators.fit import cover
 from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
-from generators.schedule import FlowGrid
-from generators.windows import Windows
+from generators.resize import cover
+from generators.samplers import FlowMatchEuler
+from generators.windows import OverlapWindows
 
 if TYPE_CHECKING:
     import torch
 
 WEIGHTS = Path(__file__).parent / "weights"
-CHANNELS, DOWN = 16, 8
+CHANNELS, VAE_STRIDE_HW = 16, 8
 
 
 class Presenter:
@@ -31,9 +31,9 @@ class Presenter:
     """
 
     name = "presenter"
-    grid = FlowGrid(steps=25, shift=3.0)
+    scheduler = FlowMatchEuler(steps=25, shift=3.0)
     guidance = 1.5
-    windows = Windows(length=16, overlap=4)
+    windows = OverlapWindows(length=16, overlap=4)
     frame_axis = 2
     size = (128, 192)
     chunk = 8
@@ -43,11 +43,11 @@ class Presenter:
         self.weights = weights
         # Named, not looked for: where weights are missing, as in a submission, that must show.
         files = weights / AUTOENCODER_FILE, weights / DENOISER_FILE
-        self.sources = (*files, Path(__file__).with_name("model.py"))
+        self.fingerprint_files = (*files, Path(__file__).with_name("model.py"))
         width, height = self.size
-        h, w, window = height // DOWN, width // DOWN, self.windows.length
-        frames = {"n": Range(1, self.chunk, self.chunk)}
-        batch = {"b": Range(1, 1, 2)}
+        h, w, window = height // VAE_STRIDE_HW, width // VAE_STRIDE_HW, self.windows.length
+        frames = {"n": DimRange(1, self.chunk, self.chunk)}
+        batch = {"b": DimRange(1, 1, 2)}
         pixels = TensorSpec("pixels", ("n", height, width, 3), "uint8")
         latents = TensorSpec("latents", ("n", CHANNELS, h, w))
         windowed = ("b", CHANNELS, window, h, w)
@@ -91,7 +91,7 @@ class Presenter:
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
         """(1, 16, F, h, w) normal numbers of NumPy's Philox, drawn frame by frame."""
-        h, w = self.size[1] // DOWN, self.size[0] // DOWN
+        h, w = self.size[1] // VAE_STRIDE_HW, self.size[0] // VAE_STRIDE_HW
         draws = np.random.Generator(np.random.Philox(seed)).standard_normal(
             (frames, CHANNELS, h, w), np.float32
         )
@@ -101,7 +101,7 @@ class Presenter:
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
         """The flow of one window; the unconditional branch sees neither pose nor reference."""
-        return self.flow(engine, latents, self.grid.times[step : step + 1], constants, conditional)
+        return self.flow(engine, latents, self.scheduler.times[step : step + 1], constants, conditional)
 
     def flow(
         self, engine: Engine, latents: np.ndarray, time: np.ndarray, constants: Constants, conditional: bool

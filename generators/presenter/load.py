@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from engines.whole import whole
+from engines.files import atomic_write
 from generators.contract import GeneratorError
 from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
 from generators.presenter.model import Autoencoder, AutoencoderSize, Decode, Denoise, DenoiserSize, Encode
@@ -36,7 +36,7 @@ def load_denoiser(path: Path) -> Denoise:
 
 
 def load_network(
-    path: Path, make: Callable[[dict[str, int]], torch.nn.Module], trained_by: str = "generators.presenter"
+    path: Path, make: Callable[[dict[str, int]], torch.nn.Module], trained_by: str = "lab.presenter"
 ) -> torch.nn.Module:
     """A network as save_weights wrote it, for inference; make: from its size. Else GeneratorError."""
     if not path.is_file():
@@ -49,7 +49,7 @@ def save_weights(network: torch.nn.Module, path: Path) -> Path:
     """Write fp16 safetensors, whole or not at all; network.size is a dataclass of whole numbers."""
     tensors = network.state_dict().items()
     halves = {name: tensor.detach().half().contiguous().cpu() for name, tensor in tensors}
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         save_file(halves, draft, {key: str(value) for key, value in asdict(network.size).items()})
     return path
 

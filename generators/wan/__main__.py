@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from engines.cli import ending, run
+from engines.errors import Exit
 from generators.wan.files import Files
-from pipeline.exit_code import Exit
-from pipeline.script import ending, run
 
 
 def main() -> Exit:

@@ -11,11 +11,11 @@ import numpy as np
 from engines.spec import ComponentSpec, TensorSpec
 from generators.contract import Constants, Engines
 from generators.noise import torch_normal
+from generators.wan.config import VAE_STRIDE_T, AnimateSize
+from generators.wan.frame_groups import groups, mirrored
 from generators.wan.generator import Wan, known
-from generators.wan.groups import groups, mirrored
 from generators.wan.settings import Settings
-from generators.wan.sizes import GROUP, AnimateSize
-from generators.windows import Carry
+from generators.windows import ContinuationWindows
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ class AnimateSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep % GROUP != 1 or not 0 < self.keep < self.frames:
+        if self.keep % VAE_STRIDE_T != 1 or not 0 < self.keep < self.frames:
             raise ValueError(f"keep: must be 1, 5, 9 ... and less than frames, is {self.keep}")
 
 
@@ -53,15 +53,15 @@ class Animate(Wan):
     truncate = False
     per_frame = frozenset()
 
-    def _windows(self) -> Carry:
-        return Carry(self.settings.length + 1, self.settings.keep, GROUP, extra=1)
+    def _windows(self) -> ContinuationWindows:
+        return ContinuationWindows(self.settings.length + 1, self.settings.keep, VAE_STRIDE_T, extra=1)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
         """pose (1, 16, F of all windows, h, w), reference (1, 20, 1, h, w), image_keys and image_values."""
         reference = self.encode(engines, known([image]))
-        mask = np.ones((1, GROUP, *reference.shape[2:]), np.float32)
+        mask = np.ones((1, VAE_STRIDE_T, *reference.shape[2:]), np.float32)
         clips = mirrored(chunks, self.settings.frames, self.settings.keep)
         pose = np.concatenate([self.encode(engines, known(groups([clip]))) for clip in clips], 2)
         return {"pose": pose, "reference": np.concatenate([mask, reference], 1), **self.look(engines, image)}
@@ -73,7 +73,7 @@ class Animate(Wan):
         length = self.settings.length
         given = [*known(groups([tail]))] if tail is not None else [(np.zeros_like(self._blank()), 0.0)]
         latents = self.encode(engines, [*given, *self.nothing(length - len(given))])
-        mask = np.zeros((1, GROUP, *latents.shape[2:]), np.float32)
+        mask = np.zeros((1, VAE_STRIDE_T, *latents.shape[2:]), np.float32)
         if tail is not None:
             mask[:, :, : len(given)] = 1
         begin = np.concatenate([constants["reference"], np.concatenate([mask, latents], 1)], 2)
@@ -102,6 +102,6 @@ class Animate(Wan):
         return (self._denoise(length + 1, pose, begin),)
 
     def _denoiser(self, network: torch.nn.Module, prompts: torch.Tensor) -> torch.nn.Module:
-        from generators.wan import denoise
+        from generators.wan import transformer
 
-        return denoise.Animate(network, prompts, self.settings.frames)
+        return transformer.Animate(network, prompts, self.settings.frames)

@@ -1,14 +1,14 @@
 """Where the parts of a Wan checkpoint lie in its folder; nothing here imports torch.
 
-  diffusers' layout                       original layout
-  transformer/  (config.json, weights)    config.json, diffusion_pytorch_model*.safetensors
-  vae/                                    Wan2.1_VAE.pth
-  image_encoder/                          models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth
+diffusers' layout                       original layout
+transformer/  (config.json, weights)    config.json, diffusion_pytorch_model*.safetensors
+vae/                                    Wan2.1_VAE.pth
+image_encoder/                          models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth
 
-  prompt.safetensors    `prompt` (tokens, 4096): UMT5's embedding of the fixed prompt, zeros after its length;
-                        `negative`, as long, where there is guidance. python -m generators.wan writes it
-  adapter.safetensors or UniAnimate*.ckpt    UniAnimate's adapter and pose networks
-  vivace.toml           size and sampling, see generators/wan/generator.py
+prompt.safetensors    `prompt` (tokens, 4096): UMT5's embedding of the fixed prompt, zeros after its length;
+                      `negative`, as long, where there is guidance. python -m generators.wan writes it
+adapter.safetensors or UniAnimate*.ckpt    UniAnimate's adapter and pose networks
+vivace.toml           size and sampling, see generators/wan/generator.py
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ import numpy as np
 
 from engines.spec import ComponentSpec, TensorSpec
 from generators.contract import Engines
+from generators.wan.config import VAE_STRIDE_T
+from generators.wan.frame_groups import groups
 from generators.wan.generator import Wan, known
-from generators.wan.groups import groups
 from generators.wan.settings import BlendSettings
-from generators.wan.sizes import GROUP
-from generators.windows import Windows
+from generators.windows import OverlapWindows
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class FunControl(Wan):
     network_maker, denoiser = "fun_control_network", "FunControl"
     channels = 48
 
-    def _windows(self) -> Windows:
-        return Windows(self.settings.length, self.settings.overlap, GROUP)
+    def _windows(self) -> OverlapWindows:
+        return OverlapWindows(self.settings.length, self.settings.overlap, VAE_STRIDE_T)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray

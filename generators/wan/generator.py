@@ -30,26 +30,26 @@ import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
 from generators.contract import Constants, Engines, GeneratorError
-from generators.fit import stretch
 from generators.noise import torch_normal
+from generators.resize import stretch
 from generators.settings import read_settings
-from generators.wan.files import Files
-from generators.wan.settings import Settings
-from generators.wan.sizes import (
-    DOWN,
-    GROUP,
+from generators.wan.config import (
     PATCH,
+    VAE_STRIDE_HW,
+    VAE_STRIDE_T,
     TransformerSize,
     clip_size,
     transformer_size,
     vae_size,
 )
-from generators.windows import Carry, WindowRule
+from generators.wan.files import Files
+from generators.wan.settings import Settings
+from generators.windows import ContinuationWindows, WindowRule
 
 if TYPE_CHECKING:
     import torch
 
-CODE = ("vae.py", "denoise.py", "look.py", "load.py", "../clip/vision.py")
+CODE = ("vae.py", "transformer.py", "conditioning.py", "load.py", "../clip/vision.py")
 IN, OUT = "cache", "next"  # of a causal network's state, before a group and after it
 
 
@@ -64,11 +64,11 @@ class Wan(ABC):
     Size: type[TransformerSize] = TransformerSize
     channels: int  # that the transformer takes, in latents' 16s and masks
     network_maker: str  # in generators/wan/load.py
-    denoiser: str  # in generators/wan/denoise.py
+    denoiser: str  # in generators/wan/transformer.py
     adapted = False  # weights come from a base model and an adapter
     truncate = True  # pixels between two levels become the lower one
     per_frame = frozenset({"pose"})
-    frame_axis, chunk = 2, GROUP
+    frame_axis, chunk = 2, VAE_STRIDE_T
 
     def __init__(self, folder: Path) -> None:
         self.settings = read_settings(folder, self.Settings)
@@ -86,16 +86,16 @@ class Wan(ABC):
                 f"{self.vae.z_dim}"
             )
         settings = self.settings
-        self.size, self.grid = (settings.width, settings.height), settings.grid()
+        self.size, self.scheduler = (settings.width, settings.height), settings.scheduler()
         self.guidance, self.guided = settings.guidance, settings.guidance != 1.0
         self.windows = self._windows()
-        self.latent_size = settings.height // DOWN, settings.width // DOWN
+        self.latent_size = settings.height // VAE_STRIDE_HW, settings.width // VAE_STRIDE_HW
         # vivace.toml decides what is in the graphs only by shapes, which manifests have too, and by guidance.
-        self.sources = (*self.files.weights(self.adapted), *(here / name for name in CODE))
+        self.fingerprint_files = (*self.files.weights(self.adapted), *(here / name for name in CODE))
         self.components = {spec.name: spec for spec in (*self._vae(), self._look(), *self._own())}
 
     @abstractmethod
-    def _windows(self) -> WindowRule | Carry:
+    def _windows(self) -> WindowRule | ContinuationWindows:
         """The rule for clips longer than a window."""
 
     @abstractmethod
@@ -110,17 +110,17 @@ class Wan(ABC):
 
     def build(self, component: str) -> torch.nn.Module:
         """The component with its weights: the transformer's in the file's dtype, others in fp32."""
-        from generators.wan import load, look, vae
+        from generators.wan import conditioning, load, vae
 
         (height, width), files = self.latent_size, self.files
         if component.startswith("encode"):
-            caches = self.vae.encoder_caches(height * DOWN, width * DOWN)
+            caches = self.vae.encoder_caches(height * VAE_STRIDE_HW, width * VAE_STRIDE_HW)
             return vae.Encode(load.load_vae(self.vae, files), caches).eval()
         if component.startswith("decode"):
             caches = self.vae.decoder_caches(height, width)
             return vae.Decode(load.load_vae(self.vae, files), caches, self.truncate).eval()
         if component == "look":
-            return look.Look(load.load_clip(self.clip, files), self._loaded()).eval()
+            return conditioning.Look(load.load_clip(self.clip, files), self._loaded()).eval()
         prompts = load.load_prompts(files, self.guided)
         if prompts.shape[2] != self.network.text_dim:
             raise GeneratorError(
@@ -136,9 +136,9 @@ class Wan(ABC):
         return load.load_network(getattr(load, self.network_maker), self.network, self.files, self.adapted)
 
     def _denoiser(self, network: torch.nn.Module, prompts: torch.Tensor) -> torch.nn.Module:
-        from generators.wan import denoise
+        from generators.wan import transformer
 
-        return getattr(denoise, self.denoiser)(network, prompts)
+        return getattr(transformer, self.denoiser)(network, prompts)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Stretched to the output's size."""
@@ -153,7 +153,7 @@ class Wan(ABC):
     ) -> np.ndarray:
         """The flow of one window; without guidance there is no other branch."""
         branch = {"branch": np.array([conditional], np.float32)} if self.guided else {}
-        time = self.grid.times[step : step + 1]
+        time = self.scheduler.times[step : step + 1]
         return engine(latents=latents, time=time, **constants, **branch)["flow"]
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
@@ -182,7 +182,7 @@ class Wan(ABC):
 
     def nothing(self, groups: int) -> Iterator[tuple[np.ndarray, float]]:
         """Groups of four frames that are neither black nor white, for encode()."""
-        blank = np.zeros((GROUP, self.size[1], self.size[0], 3), np.uint8)
+        blank = np.zeros((VAE_STRIDE_T, self.size[1], self.size[0], 3), np.uint8)
         return ((blank, 0.0) for _ in range(groups))
 
     def _vae(self) -> Iterator[ComponentSpec]:
@@ -199,7 +199,7 @@ class Wan(ABC):
             )
             for place, frames, cadence, given in (
                 ("first", 1, Cadence.REQUEST, ()),
-                ("next", GROUP, Cadence.CHUNK, before),
+                ("next", VAE_STRIDE_T, Cadence.CHUNK, before),
             ):
                 pixels = TensorSpec("pixels", (frames, h, w, 3), "uint8")
                 ends = (pixels, TensorSpec("keep", (frames,))), (latents,)

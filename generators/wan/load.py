@@ -19,10 +19,10 @@ from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.size import ClipSize
 from generators.clip.vision import ClipVision, from_open_clip
 from generators.contract import GeneratorError
-from generators.wan.denoise import transformer
+from generators.wan.conditioning import pose_embedding, reference_pose_embedding
+from generators.wan.config import PATCH, TransformerSize, VaeSize
 from generators.wan.files import Files
-from generators.wan.look import pose_embedding, reference_pose_embedding
-from generators.wan.sizes import PATCH, TransformerSize, VaeSize
+from generators.wan.transformer import transformer
 from generators.wan.vae import autoencoder
 
 Tensors = dict[str, Tensor]

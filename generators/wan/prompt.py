@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-from engines.whole import whole
+from engines.files import atomic_write
 from generators.contract import GeneratorError
 
 TOKENS = 512  # that Wan's networks are trained with
@@ -33,7 +33,7 @@ def write_prompts(encoder: Path, prompt: str, negative: str | None, path: Path) 
         with torch.inference_mode():
             embedded = network(given.input_ids, given.attention_mask).last_hidden_state[0]
         found[name] = (embedded.float() * given.attention_mask[0, :, None]).contiguous()
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         save_file(found, draft)
     return path
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.unknown import unknown
-from generators.schedule import FlowGrid, Grid
-from generators.unipc import UniPcGrid
-from generators.wan.sizes import DOWN, GROUP, PATCH
-from generators.windows import Windows
+from engines.errors import unknown
+from generators.samplers import FlowMatchEuler, Scheduler
+from generators.unipc import UniPcMultistep
+from generators.wan.config import PATCH, VAE_STRIDE_HW, VAE_STRIDE_T
+from generators.windows import OverlapWindows
 
-SIDE = DOWN * PATCH
+SIDE = VAE_STRIDE_HW * PATCH
 SAMPLERS = ("flow", "flow-diffusers", "unipc")
 
 
@@ -36,25 +36,25 @@ class Settings:
             if value < SIDE or value % SIDE:
                 near = max(1, round(value / SIDE)) * SIDE
                 raise ValueError(f"{name}: must be a multiple of {SIDE}, is {value}; the nearest is {near}")
-        if self.frames < 1 + GROUP or self.frames % GROUP != 1:
-            near = max(1, round((self.frames - 1) / GROUP)) * GROUP + 1
-            wanted = f"1 more than a multiple of {GROUP}"
+        if self.frames < 1 + VAE_STRIDE_T or self.frames % VAE_STRIDE_T != 1:
+            near = max(1, round((self.frames - 1) / VAE_STRIDE_T)) * VAE_STRIDE_T + 1
+            wanted = f"1 more than a multiple of {VAE_STRIDE_T}"
             raise ValueError(f"frames: must be {wanted}, is {self.frames}; the nearest is {near}")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler: {unknown('sampler', self.sampler, SAMPLERS)}")
-        self.grid()
+        self.scheduler()
 
     @property
     def length(self) -> int:
         """Latent frames of a window's frames."""
-        return 1 + (self.frames - 1) // GROUP
+        return 1 + (self.frames - 1) // VAE_STRIDE_T
 
-    def grid(self) -> Grid:
+    def scheduler(self) -> Scheduler:
         """The sampling grid."""
         if self.sampler == "unipc":
-            return UniPcGrid(self.steps, self.shift)
+            return UniPcMultistep(self.steps, self.shift)
         last = self.shift * 1e-3 / (1 + (self.shift - 1) * 1e-3) if self.sampler == "flow-diffusers" else 0.0
-        return FlowGrid(self.steps, self.shift, last)
+        return FlowMatchEuler(self.steps, self.shift, last)
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,4 @@ class BlendSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Windows(self.length, self.overlap, GROUP)
+        OverlapWindows(self.length, self.overlap, VAE_STRIDE_T)

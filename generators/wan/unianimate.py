@@ -11,11 +11,11 @@ import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, TensorSpec
 from generators.contract import Engines
+from generators.wan.config import VAE_STRIDE_T
+from generators.wan.frame_groups import groups
 from generators.wan.generator import Wan, known
-from generators.wan.groups import groups
 from generators.wan.settings import BlendSettings
-from generators.wan.sizes import GROUP
-from generators.windows import Windows
+from generators.windows import OverlapWindows
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class UniAnimateSettings(BlendSettings):
 
 
 @dataclass(frozen=True)
-class PrivateStarts(Windows):
+class PrivateStarts(OverlapWindows):
     """Every window begins with the given picture, so the later ones have first frames of their own.
 
     These see the conditions of the frames whose place they take, which the window before shows.
@@ -44,15 +44,15 @@ class PrivateStarts(Windows):
 
     private: int = HALO
 
-    def sources(self, frames: int) -> np.ndarray:
+    def condition_indices(self, frames: int) -> np.ndarray:
         """The clip's own, then each later window's private ones."""
-        own = super().sources(frames)
-        return np.concatenate([own, *(place[: self.private] for place in super().places(frames)[1:])])
+        own = super().condition_indices(frames)
+        return np.concatenate([own, *(place[: self.private] for place in super().window_indices(frames)[1:])])
 
-    def places(self, frames: int) -> list[np.ndarray]:
+    def window_indices(self, frames: int) -> list[np.ndarray]:
         """Each window's (length,) places among the latent frames that are sampled."""
-        first, *later = super().places(frames)
-        end, mine = len(super().sources(frames)), np.arange(self.private)
+        first, *later = super().window_indices(frames)
+        end, mine = len(super().condition_indices(frames)), np.arange(self.private)
         return [first] + [
             np.concatenate([end + number * self.private + mine, place[self.private :]])
             for number, place in enumerate(later)
@@ -71,8 +71,8 @@ class UniAnimate(Wan):
     channels = 36
     adapted = True
 
-    def _windows(self) -> Windows:
-        return PrivateStarts(self.settings.length, self.settings.overlap, GROUP)
+    def _windows(self) -> OverlapWindows:
+        return PrivateStarts(self.settings.length, self.settings.overlap, VAE_STRIDE_T)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
@@ -82,7 +82,7 @@ class UniAnimate(Wan):
         fours = _fours(groups(chunks, length))
         start = next(fours)
         first = self.encode(engines, [*known([image]), *self.nothing(length - 1)])
-        mask = np.zeros((1, GROUP, *first.shape[2:]), np.float32)
+        mask = np.zeros((1, VAE_STRIDE_T, *first.shape[2:]), np.float32)
         mask[:, :, 0] = 1
         posed = engines["reference_pose"](pixels=start[:1])["features"]
         pose = np.concatenate(list(self._tokens(engines, start, fours)), 2)
@@ -115,7 +115,7 @@ class UniAnimate(Wan):
         frames, (width, height) = self.settings.length, self.size
         extra = self.channels - self.vae.z_dim
         seen = TensorSpec("pixels", (1, height, width, 3), "uint8")
-        all_seen = TensorSpec("pixels", (GROUP * frames, height, width, 3), "uint8")
+        all_seen = TensorSpec("pixels", (VAE_STRIDE_T * frames, height, width, 3), "uint8")
         tokens = (1, self.network.dim, frames, *self.token_size)
         added = TensorSpec("features", (1, extra, 1, *self.latent_size))
         first = TensorSpec("first", (1, extra, frames, *self.latent_size))
@@ -127,7 +127,7 @@ class UniAnimate(Wan):
 
     def build(self, component: str) -> torch.nn.Module:
         """The component with the weights of base model and adapter."""
-        from generators.wan.look import PoseTokens, ReferencePose
+        from generators.wan.conditioning import PoseTokens, ReferencePose
 
         if component == "pose":
             return PoseTokens(self._loaded().dwpose_embedding).eval()
@@ -139,4 +139,4 @@ class UniAnimate(Wan):
 def _fours(groups: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Groups of four: the first frame stands for the three that are missing before it."""
     for group in groups:
-        yield group if len(group) == GROUP else np.repeat(group, GROUP, 0)
+        yield group if len(group) == VAE_STRIDE_T else np.repeat(group, VAE_STRIDE_T, 0)

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.wan.sizes import VaeSize
+from generators.wan.config import VaeSize
 
 Shapes = Sequence[tuple[int, int, int, int]]
 

@@ -5,12 +5,12 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from bench.gpu.frames import SAMPLE, opening, start
-from engines.spec import EngineError
-from engines.torch_engine import why_not
+from engines.backends.torch_backend import why_not
+from engines.errors import EngineError
 from generators.contract import load_generator
-from pipeline.data import first_requests
-from pipeline.sample import generate
+from lab.gpu.frames import SAMPLE, opening, start
+from pipeline.batch.dataset import first_requests
+from pipeline.sampler import generate
 
 
 @pytest.fixture(scope="session", autouse=True)

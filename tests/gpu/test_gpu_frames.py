@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from engines.parity import draw
-from engines.torch_engine import TorchEngine
-from generators.distance import psnr, temporal_error
+from bench.frame_metrics import psnr, temporal_error
+from engines.backends.torch_backend import TorchEngine
+from engines.onnx.parity import draw
 
 pytestmark = pytest.mark.gpu
 
@@ -65,9 +65,9 @@ def test_another_shape_and_the_first_again_give_what_torch_gives(stage, way, lev
 
 
 def test_a_tensorrt_engine_captures_a_graph_anew_for_another_shape(stage, tmp_path):
-    from engines.export import Target, export_onnx
+    from engines.backends.tensorrt_backend import start, why_not
+    from engines.onnx.export import Target, export_onnx
     from engines.tensorrt.build import build, place_orders
-    from engines.tensorrt.engine import start, why_not
     from engines.tensorrt.network import Settings
     from engines.tensorrt.targets import resolve_targets
 

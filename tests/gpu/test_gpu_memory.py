@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from engines.gpu.device import DRIVERS, open_driver
-from engines.gpu.lane import Lane, Slot
-from engines.spec import Cadence, ComponentSpec, EngineError, TensorSpec
-from engines.torch_engine import TorchEngine
+from engines.backends.torch_backend import TorchEngine
+from engines.cuda.context import GpuContext, IOBuffer
+from engines.cuda.driver import DRIVERS, open_driver
+from engines.errors import EngineError
+from engines.spec import Cadence, ComponentSpec, TensorSpec
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
@@ -21,82 +22,82 @@ SPEC = ComponentSpec("grow", Cadence.STEP, (TensorSpec("x", (1,)),), (TensorSpec
 
 
 @pytest.fixture(params=DRIVERS)
-def lane(request):
+def context(request):
     """A lane through each package that is installed."""
     try:
         driver = open_driver("cuda", request.param)
     except EngineError as refusal:
         pytest.skip(" ".join(str(refusal).split())[:300])
-    lane = Lane(driver)
-    lane.open()
-    yield lane
-    lane.close()
+    context = GpuContext(driver)
+    context.open()
+    yield context
+    context.close()
 
 
-def slot_of(lane, size):
-    slot = Slot(lane.driver)
+def slot_of(context, size):
+    slot = IOBuffer(context.driver)
     slot.fit((size,), "float32")
     return slot
 
 
-def test_what_goes_in_comes_out(lane):
-    with lane:
-        slot = slot_of(lane, 1000)
+def test_what_goes_in_comes_out(context):
+    with context:
+        slot = slot_of(context, 1000)
         slot.array[:] = np.arange(1000)
-        slot.copy_in(lane.stream)
-        lane.driver.synchronize(lane.stream)
+        slot.copy_in(context.stream)
+        context.driver.synchronize(context.stream)
         slot.array[:] = 0
-        slot.copy_out(lane.stream)
-        lane.driver.synchronize(lane.stream)
+        slot.copy_out(context.stream)
+        context.driver.synchronize(context.stream)
         np.testing.assert_array_equal(slot.array, np.arange(1000))
         slot.free()
 
 
-def test_a_graph_moves_what_memory_holds_when_it_is_launched_and_is_captured_anew_for_another_size(lane):
-    with lane:
-        slot = slot_of(lane, 256)
+def test_a_graph_moves_what_memory_holds_when_it_is_launched_and_is_captured_anew_for_another_size(context):
+    with context:
+        slot = slot_of(context, 256)
         for size in (256, 1 << 20):
-            lane.driver.synchronize(lane.stream)
+            context.driver.synchronize(context.stream)
             slot.fit((size,), "float32")
             slot.array[:] = 1
-            slot.copy_in(lane.stream)  # plain first, as before every capture
-            lane.driver.begin_capture(lane.stream)
-            slot.copy_in(lane.stream)
-            graph = lane.driver.end_capture(lane.stream)
+            slot.copy_in(context.stream)  # plain first, as before every capture
+            context.driver.begin_capture(context.stream)
+            slot.copy_in(context.stream)
+            graph = context.driver.end_capture(context.stream)
             assert graph, "copies of pinned memory can be captured"
             for value in (5, 7):
                 slot.array[:] = value
-                lane.driver.launch(graph, lane.stream)
-                lane.driver.synchronize(lane.stream)
+                context.driver.launch(graph, context.stream)
+                context.driver.synchronize(context.stream)
                 slot.array[:] = 0
-                slot.copy_out(lane.stream)
-                lane.driver.synchronize(lane.stream)
+                slot.copy_out(context.stream)
+                context.driver.synchronize(context.stream)
                 assert (slot.array == value).all()
-            lane.driver.free_graph(graph)
+            context.driver.free_graph(graph)
         slot.free()
 
 
-def test_events_measure_time_on_the_gpu(lane):
-    with lane:
-        slot, events = slot_of(lane, 1 << 22), [lane.driver.create_event() for _ in range(2)]
-        lane.driver.record(events[0], lane.stream)
-        slot.copy_in(lane.stream)
-        lane.driver.record(events[1], lane.stream)
-        lane.driver.synchronize(lane.stream)
-        assert 0 < lane.driver.milliseconds(*events) < 1000
+def test_events_measure_time_on_the_gpu(context):
+    with context:
+        slot, events = slot_of(context, 1 << 22), [context.driver.create_event() for _ in range(2)]
+        context.driver.record(events[0], context.stream)
+        slot.copy_in(context.stream)
+        context.driver.record(events[1], context.stream)
+        context.driver.synchronize(context.stream)
+        assert 0 < context.driver.milliseconds(*events) < 1000
         for event in events:
-            lane.driver.destroy_event(event)
+            context.driver.destroy_event(event)
         slot.free()
 
 
-def test_too_much_is_a_memory_error_after_which_there_is_as_much_as_before(lane):
-    with pytest.raises(MemoryError), lane:
-        lane.driver.allocate(TOO_MUCH)
-    with lane:
-        free = lane.driver.free_memory()
-        buffer = lane.driver.allocate(1 << 20)
-        lane.driver.free(buffer)
-        assert free - lane.driver.free_memory() <= 64 << 20  # a package may keep some for the next
+def test_too_much_is_a_memory_error_after_which_there_is_as_much_as_before(context):
+    with pytest.raises(MemoryError), context:
+        context.driver.allocate(TOO_MUCH)
+    with context:
+        free = context.driver.free_memory()
+        buffer = context.driver.allocate(1 << 20)
+        context.driver.free(buffer)
+        assert free - context.driver.free_memory() <= 64 << 20  # a package may keep some for the next
 
 
 class Grow(torch.nn.Module):

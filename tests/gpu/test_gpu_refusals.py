@@ -5,16 +5,16 @@ import json
 
 import pytest
 
-from bench.gpu.networks import Small
-from engines.export import Target, export_onnx
-from engines.gpu.lane import lane_of
-from engines.spec import EngineError
+from engines.backends.tensorrt_backend import why_not
+from engines.cuda.context import context_of
+from engines.errors import EngineError
+from engines.onnx.export import Target, export_onnx
 from engines.tensorrt.api import load
 from engines.tensorrt.artifact import find_engine
 from engines.tensorrt.build import build, place_orders
-from engines.tensorrt.engine import why_not
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets, runs_on
+from lab.gpu.networks import Small
 
 pytestmark = pytest.mark.gpu
 
@@ -32,7 +32,7 @@ def rtx():
 def other(rtx, tmp_path_factory):
     """A small generator, its folder with an engine for an architecture not here, and that one's name."""
     folder = tmp_path_factory.mktemp("other")
-    small, here = Small(folder / "small"), lane_of("cuda").driver.gpu.sm
+    small, here = Small(folder / "small"), context_of("cuda").driver.gpu.sm
     target = next(number for number in ("120", "89") if f"sm_{number}" != here)
     export_onnx(small, "decode", Target(folder, lambda text: None))
     (order,) = place_orders(small, {"decode": "fp32"}, folder, resolve_targets(target),
@@ -43,7 +43,7 @@ def other(rtx, tmp_path_factory):
 
 def test_an_engine_for_another_architecture_is_refused_with_both_names(rtx, other):
     small, folder, target = other
-    gpu = lane_of("cuda").driver.gpu
+    gpu = context_of("cuda").driver.gpu
     with pytest.raises(EngineError) as refusal:
         find_engine(folder, small, "decode", "fp32", (rtx, gpu))
     assert target in str(refusal.value) and gpu.sm in str(refusal.value)
@@ -58,7 +58,7 @@ def test_an_engine_of_another_tensorrt_is_refused_by_its_version(rtx, other):
     changed["built_from"]["toolchain"]["version"] = "0.9"
     manifest.write_text(json.dumps(changed))
     capability = int(target[3:-1]), int(target[-1])
-    gpu = dataclasses.replace(lane_of("cuda").driver.gpu, capability=capability)
+    gpu = dataclasses.replace(context_of("cuda").driver.gpu, capability=capability)
     try:
         with pytest.raises(EngineError, match="0.9"):
             find_engine(folder, small, "decode", "fp32", (rtx, gpu))
@@ -67,7 +67,7 @@ def test_an_engine_of_another_tensorrt_is_refused_by_its_version(rtx, other):
 
 
 def test_a_gpu_that_tensorrt_rtx_leaves_out_is_named_with_what_to_install(rtx):
-    gpu = lane_of("cuda").driver.gpu
+    gpu = context_of("cuda").driver.gpu
     if runs_on(rtx, gpu) or load("tensorrt"):
         pytest.skip(f"a TensorRT for {gpu.sm} is installed")
     assert gpu.sm in why_not("cuda") and "pip install tensorrt" in why_not("cuda")

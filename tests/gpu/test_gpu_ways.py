@@ -2,12 +2,12 @@
 
 import pytest
 
-from bench.gpu.ceilings import measure_machine, noise_error
-from bench.gpu.filled import inputs_of
-from bench.gpu.measure import distance
-from bench.gpu.networks import NETWORKS
-from bench.gpu.run import Place, gpu_state
-from bench.gpu.ways import prepare
+from lab.gpu.ceilings import measure_machine, noise_error
+from lab.gpu.filled import inputs_of
+from lab.gpu.measure import distance
+from lab.gpu.networks import NETWORKS
+from lab.gpu.run import Place, gpu_state
+from lab.gpu.ways import prepare
 
 pytestmark = pytest.mark.gpu
 

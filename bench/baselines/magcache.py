@@ -1,0 +1,37 @@
+"""MagCache of diffusers: skips while the error that is known from base runs adds up to little.
+
+Ma et al., 2025. The ratios are those of base runs (see calibration.py). diffusers takes one list for both
+branches, so they are means over both.
+"""
+
+from __future__ import annotations
+
+from bench.baselines.calibration import Calibration
+from bench.baselines.hooked import Hooked, from_diffusers
+from bench.baselines.rival import Knobs, Rival
+from generators.contract import Generator
+
+THRESHOLDS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2, 0.24, 0.3, 0.4, 0.6, 0.8, 1.2)
+
+
+def knobs(generator: Generator) -> Knobs:
+    """skips: at most in a row, the first few; threshold: of the accumulated error."""
+    return {"skips": (1, 2, 3, 4, 6), "threshold": (-1.0, *THRESHOLDS)}
+
+
+def wrap(generator: Generator, skips: int, threshold: float, calibration: Calibration) -> Generator:
+    """The generator with diffusers' hooks. The paper's retention of a fifth of the steps is kept."""
+    config = from_diffusers("MagCacheConfig")(
+        threshold=threshold,
+        max_skip_steps=int(skips),
+        retention_ratio=0.2,
+        num_inference_steps=generator.scheduler.steps,
+        mag_ratios=list(calibration.ratios),
+    )
+    return Hooked(generator, lambda transformer: transformer.enable_cache(config))
+
+
+RIVAL = Rival(
+    "magcache", "diffusers' MagCacheConfig, after arXiv 2506.09045; Apache-2.0", knobs, wrap,
+    inside=True, calibrated=True,
+)  # fmt: skip

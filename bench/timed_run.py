@@ -1,0 +1,199 @@
+"""One run of infer.py as the contest times it: a fresh process, its imports and engine loading included."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.baselines.entrant import Entrant
+from engines.errors import Exit, VivaceError
+from pipeline.recipe import Recipe
+
+SCRIPT = Path(__file__).resolve().parent.parent / "infer.py"
+LOG = "infer.log"
+LAST_LINES = 12  # of the log, in an error
+GRACE = 20.0  # seconds for a run that is stopped to remove its half-written video
+GPU_EVERY = 0.25  # seconds between samples of a GPU's memory
+
+
+class RunFailed(VivaceError):
+    """infer.py did not make the videos; the text has the last lines it said, exit is how it ended."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.exit = Exit(status) if status in list(Exit) and status else Exit.BUG
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is timed: the requests of data, made by a generator on a device; out gets a folder a recipe.
+
+    lossless: videos keep every pixel, as the reference should too: else encoding it once hides small changes.
+    """
+
+    data: Path
+    out: Path
+    generator: str = "presenter"
+    device: str = "cpu"
+    rounds: int = 3
+    lossless: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be 1 or more, got {self.rounds}")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit status, wall seconds from start to end, what it printed."""
+
+    status: int
+    seconds: float
+    stdout: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that made videos: the script's wall seconds, and the manifest line of each video."""
+
+    seconds: float
+    lines: list[dict]
+
+    @property
+    def made(self) -> dict[str, dict]:
+        """Lines of the finished videos, by id."""
+        return {line["id"]: line for line in self.lines if line["status"] == "done"}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why the others are missing, by id."""
+        return {line["id"]: line["error"] for line in self.lines if line["status"] != "done"}
+
+
+Start = Callable[[list[str], Path], Ended]
+
+
+def run_script(recipe: Recipe | Entrant, job: Job, data: Path, folder: Path, start: Start) -> Outcome:
+    """Make the videos of data in a folder that is new or emptied; RunFailed if there is none in the end.
+
+    Single bad requests are no failure of the run. What infer.py says goes to the folder's infer.log.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if isinstance(recipe, Entrant):
+        script, own = recipe.arguments(), []
+    else:
+        settings = folder / f"{recipe.name}.toml"
+        settings.write_text(recipe.to_toml(), encoding="utf-8")
+        script, own = [str(SCRIPT)], ["--recipe", str(settings)]
+    command = [
+        sys.executable, *script, "--data", str(data), "--out", str(folder), "--json",
+        "--generator", job.generator, "--device", job.device, *own,
+        *(["--lossless"] if job.lossless else []),
+    ]  # fmt: skip
+    ended = start(command, folder / LOG)
+    if ended.status in (Exit.OK, Exit.SOME_FAILED):
+        outcome = Outcome(ended.seconds, _manifest_lines(recipe, ended.stdout))
+        if outcome.made:
+            return outcome
+    said = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    last = "\n".join(f"  {line}" for line in said[-LAST_LINES:])
+    raise RunFailed(f"{recipe.name}: infer.py {_ending(ended.status)}:\n{last}", ended.status)
+
+
+def start_process(command: list[str], log: Path) -> Ended:
+    """Run a command to its end, its stderr in the log: a full pipe would hang it.
+
+    Whatever interrupts the waiting, Ctrl-C too, ends the process first.
+    """
+    # What is no text in a file name is printed as \udcff, which is valid JSON.
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace"}
+    # A rival is run as a module of ours, from whatever folder this was started in.
+    paths = [str(SCRIPT.parent), os.environ.get("PYTHONPATH")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    with log.open("wb") as messages:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages, env=environment
+        )
+        try:
+            stdout, _ = process.communicate()
+            seconds = time.perf_counter() - began
+        finally:
+            _end(process)
+    return Ended(process.returncode, seconds, stdout.decode("utf-8", "replace"))
+
+
+@contextmanager
+def watching_gpu(device: str) -> Iterator[list[int]]:
+    """Samples of a GPU's memory in use, in MiB, while the block runs; the first is from before it.
+
+    There are none without nvidia-smi, or on another device than cuda. All processes on that GPU count; it is
+    the one with this number for nvidia-smi. Sampling costs time, so it does not go with what is timed.
+    """
+    samples: list[int] = []
+    tool = shutil.which("nvidia-smi") if device.startswith("cuda") else None
+    if tool is None:
+        yield samples
+        return
+    query = [tool, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    query.append(f"--id={device.partition(':')[2] or '0'}")
+    done = threading.Event()
+
+    def sample() -> None:
+        answer = subprocess.run(query, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        samples.extend(int(word) for word in answer.stdout.split() if word.isdecimal())  # or "[N/A]"
+
+    def keep_sampling() -> None:
+        while not done.wait(GPU_EVERY):
+            sample()
+
+    sample()
+    watcher = threading.Thread(target=keep_sampling, daemon=True)
+    watcher.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _manifest_lines(recipe: Recipe | Entrant, printed: str) -> list[dict]:
+    lines = []
+    for text in printed.splitlines():
+        with suppress(ValueError):
+            lines.append(json.loads(text))
+            if isinstance(lines[-1], dict):
+                continue
+        reason = f"{text[:80]!r} is among the manifest lines that infer.py prints; does the generator print?"
+        raise RunFailed(f"{recipe.name}: {reason}", Exit.BUG)
+    return lines
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Stop the process if it still runs, kindly first, and close its pipe."""
+    try:
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"ended with status {status}" if status else "made no video"

@@ -1,0 +1,1 @@
+"""What runs one network: a file for each backend."""

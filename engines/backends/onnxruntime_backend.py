@@ -1,0 +1,165 @@
+"""ONNX Runtime: a component's ONNX graph on the processor, on CUDA, or through its TensorRT provider."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+
+from engines.errors import EngineError
+from engines.onnx.artifact import check_agreement, find_onnx
+from engines.spec import ComponentSpec, Model, failure
+from engines.threads import allowed_threads
+
+# Kernels for bfloat16 are missing on the processor (ORT 1.31), those for 8-bit floats everywhere.
+PRECISIONS = {
+    "cpu": ("fp32", "fp16", "int8", "int8-fp32"),
+    "cuda": ("fp32", "fp16", "bf16", "int8", "int8-fp32"),
+}
+
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+def why_not(device: str) -> str | None:
+    """None if ONNX Runtime runs on that device here, else what is missing and what to do."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return "onnxruntime is not installed; run: pip install onnxruntime (or, for CUDA, onnxruntime-gpu)"
+    if device == "cpu":
+        return None
+    if not device.startswith("cuda"):
+        return f"onnxruntime runs on cpu and cuda, not on {device}"
+    if CUDA not in onnxruntime.get_available_providers():
+        return "this onnxruntime was built for processors; run: pip install -r requirements-gpu.txt"
+    return None
+
+
+def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OnnxRuntimeEngine:
+    """The component's ONNX artifact on ONNX Runtime. EngineError if it cannot be had or run."""
+    path = _find(model, component, precision, device, folder)
+    return OnnxRuntimeEngine(model.components[component], path, device)
+
+
+def start_tensorrt(
+    model: Model, component: str, precision: str, device: str, folder: Path
+) -> OnnxRuntimeEngine:
+    """The same through the TensorRT provider, which builds at the first call and keeps the engine."""
+    if device == "cpu":
+        raise EngineError("onnxruntime's TensorRT provider needs a GPU; give --device cuda")
+    path = _find(model, component, precision, device, folder)
+    return OnnxRuntimeEngine(model.components[component], path, device, tensorrt_cache=folder / "onnxruntime")
+
+
+class OnnxRuntimeEngine:
+    """Runs one ONNX file; inputs and outputs go by the spec's names.
+
+    device: cpu, cuda or cuda:<index>. tensorrt_cache: where the TensorRT provider, used if this is given,
+    keeps its engines. EngineError if the file is no ONNX graph, if the device refuses it, or if its names or
+    dtypes are not the spec's.
+    """
+
+    def __init__(
+        self, spec: ComponentSpec, path: Path, device: str = "cpu", tensorrt_cache: Path | None = None
+    ) -> None:
+        import onnxruntime
+
+        self.spec, self.path, self.device = spec, path, device
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors, which are raised as well
+        options.intra_op_num_threads = allowed_threads()
+        providers = _providers(device, tensorrt_cache)
+        if device != "cpu":
+            _load_libraries()
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except _errors() as error:
+            raise failure(f"onnxruntime cannot load {path}: {_first_line(error)}") from error
+        wanted = providers[0][0]
+        if self._session.get_providers()[0] != wanted:  # it falls back without a word
+            raise EngineError(f"onnxruntime could not start {wanted}: no driver, or no libraries?")
+        check_agreement(spec, path, _dtypes(self._session.get_inputs()), _dtypes(self._session.get_outputs()))
+
+    def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        if self._session is None:
+            raise ValueError(f"{self.spec.name}: this engine is closed; build another")
+        self.spec.check(arrays)
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        names = [tensor.name for tensor in self.spec.outputs]
+        try:
+            outputs = self._run(names, arrays) if self.device == "cpu" else self._run_bound(names, arrays)
+        except _errors() as error:
+            raise failure(f"{self.spec.name}: {_first_line(error)}") from error
+        return dict(zip(names, outputs, strict=True))
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._session = None
+
+    def _run(self, names: list[str], arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return self._session.run(names, arrays)
+
+    def _run_bound(self, names: list[str], arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """With outputs left on the device until all are there: one wait instead of one for each."""
+        binding = self._session.io_binding()
+        for name, array in arrays.items():
+            binding.bind_cpu_input(name, array)
+        for name in names:
+            binding.bind_output(name, "cuda", int(_index(self.device)))
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+
+def _load_libraries() -> None:
+    """CUDA's and cuDNN's from their wheels, where the loader looks only if torch was imported first."""
+    import onnxruntime
+
+    with redirect_stdout(sys.stderr):  # it prints what it does not find, among manifest lines
+        onnxruntime.preload_dlls()
+
+
+def _providers(device: str, tensorrt_cache: Path | None) -> list[tuple[str, dict[str, str]]]:
+    """Execution providers and their options, the wanted one first."""
+    cpu = ("CPUExecutionProvider", {})
+    if device == "cpu":
+        return [cpu]
+    # TF32 would make fp32 another precision than the base model's; trying all algorithms costs the start.
+    fp32 = {"device_id": _index(device), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    if tensorrt_cache is None:
+        return [(CUDA, fp32), cpu]
+    # The graph's own dtypes are kept: fp16 and 8 bits are in the ONNX file, as for TensorRT itself.
+    cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tensorrt_cache)}
+    return [(TENSORRT, {"device_id": _index(device), **cache}), (CUDA, fp32), cpu]
+
+
+def _index(device: str) -> str:
+    return device.partition(":")[2] or "0"
+
+
+def _find(model: Model, component: str, precision: str, device: str, folder: Path) -> Path:
+    kind = device.split(":")[0]
+    if precision not in PRECISIONS[kind]:
+        raise EngineError(f"onnxruntime on {kind} has no {precision}; choose {', '.join(PRECISIONS[kind])}")
+    return find_onnx(folder, model, component, precision).path
+
+
+def _dtypes(nodes: list) -> dict[str, str]:
+    """NumPy's dtype names for ONNX Runtime's "tensor(float)"."""
+    kinds = {node.name: node.type.removeprefix("tensor(").removesuffix(")") for node in nodes}
+    return {name: {"float": "float32", "double": "float64"}.get(kind, kind) for name, kind in kinds.items()}
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: a dozen types without a base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    kinds = (kind for kind in vars(state).values() if isinstance(kind, type))
+    return tuple(kind for kind in kinds if issubclass(kind, Exception))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,136 @@
+"""OpenVINO: a component's ONNX graph on the processor, in fp32, in bfloat16 where it has it, or in 8 bits."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.artifact import Artifact
+from engines.errors import EngineError
+from engines.onnx.artifact import check_agreement, find_onnx
+from engines.openvino_cache import load_or_compile
+from engines.spec import ComponentSpec, Model, TensorSpec, failure
+from engines.threads import allowed_threads
+
+if TYPE_CHECKING:
+    import openvino
+
+# Which ONNX artifact a precision starts from, and what the graph's float parts are computed in. OpenVINO
+# would choose bfloat16 for fp32 graphs by itself on processors with AMX, so it is always told.
+ARTIFACT = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8-fp32", "int8-fp32": "int8-fp32"}
+COMPUTE = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "bf16", "int8-fp32": "f32"}
+
+
+def why_not(device: str) -> str | None:
+    """None if OpenVINO runs on that device here, else what is missing and what to do."""
+    try:
+        _openvino()
+    except ImportError:
+        return "openvino is not installed; run: pip install openvino"
+    return None if device == "cpu" else f"openvino runs here on cpu, not on {device}"
+
+
+def has_bf16(device: str) -> bool:
+    """Whether this processor computes in bfloat16 (AMX or AVX512-BF16); others would only imitate it."""
+    return why_not(device) is None and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OpenVinoEngine:
+    """The component's ONNX artifact on OpenVINO. EngineError if it cannot be had or run."""
+    if precision not in ARTIFACT:
+        raise EngineError(f"openvino on cpu has no {precision}; choose {', '.join(ARTIFACT)}")
+    artifact = find_onnx(folder, model, component, ARTIFACT[precision])
+    return OpenVinoEngine(model.components[component], artifact.path, precision, artifact)
+
+
+class OpenVinoEngine:
+    """Runs one ONNX file; inputs and outputs go by the spec's names.
+
+    precision: one of ARTIFACT. artifact: the file's, to keep the compiled graph beside it for the next start.
+    EngineError if the file is no ONNX graph, if the processor lacks the precision, or if its names or dtypes
+    are not the spec's.
+    """
+
+    def __init__(
+        self, spec: ComponentSpec, path: Path, precision: str = "fp32", artifact: Artifact | None = None
+    ) -> None:
+        self.spec, self.path, self.precision = spec, path, precision
+        core = _core()
+        compute = COMPUTE[precision]
+        if compute == "bf16" and not has_bf16("cpu"):
+            raise EngineError(
+                f"this processor has no bfloat16, which openvino's {precision} needs; try fp32, or native, "
+                "which is bf16 where there is one"
+            )
+        settings = {"INFERENCE_PRECISION_HINT": compute}
+        if threads := allowed_threads():  # bound to cores, every process's would go to the same ones
+            settings |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
+        try:
+            if artifact:
+                compiled = load_or_compile(core, artifact, settings)
+            else:
+                compiled = core.compile_model(core.read_model(path), "CPU", settings)
+        except RuntimeError as error:
+            raise failure(f"openvino cannot load {path}: {_reason(error)}") from error
+        inputs, outputs = _dtypes(compiled.inputs, spec.inputs), _dtypes(compiled.outputs, spec.outputs)
+        check_agreement(spec, path, inputs, outputs)
+        self._request = compiled.create_infer_request()
+
+    def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        if self._request is None:
+            raise ValueError(f"{self.spec.name}: this engine is closed; build another")
+        self.spec.check(arrays)
+        try:
+            self._request.infer({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        except RuntimeError as error:
+            raise failure(f"{self.spec.name}: {_reason(error)}") from error
+        # Copied, because the next call writes into the same memory.
+        names = [tensor.name for tensor in self.spec.outputs]
+        return {name: self._request.get_tensor(name).data.copy() for name in names}
+
+    def close(self) -> None:
+        """Drop the compiled graph."""
+        self._request = None
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    """The process's one Core, never freed.
+
+    A Core lends its thread a stack for signal handlers. Of two that are freed in the order they were made,
+    the second puts the first one's stack back, which is unmapped by then, and the next signal ends the
+    process with a segmentation fault (2026.4, on a processor with AMX).
+    """
+    return _openvino().Core()
+
+
+def _openvino() -> ModuleType:
+    """The package without its converter, which takes two thirds of the time that importing it takes.
+
+    Imported, the converter also writes to HOME and sends Intel word of it, or tries to (2026.4).
+    """
+    sys.modules.setdefault("openvino.tools.ovc", None)  # as if it were not installed
+    import openvino
+
+    return openvino
+
+
+def _dtypes(ports: list, tensors: Sequence[TensorSpec]) -> dict[str, str]:
+    """By the spec's names where a port has one; compiling adds those of tensors that it did away with."""
+    expected = {tensor.name for tensor in tensors}
+    return {
+        min(port.names & expected, default=port.any_name): np.dtype(port.element_type.to_dtype()).name
+        for port in ports
+    }
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of OpenVINO's many, which says what was wrong."""
+    return [line for line in str(error).splitlines() if line.strip()][-1].strip()

@@ -1,0 +1,120 @@
+"""The reference backend: a component as its torch module, eager or compiled, on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.errors import EngineError
+from engines.spec import ComponentSpec, Model
+
+if TYPE_CHECKING:
+    import torch
+
+CPU_ALLOCATOR = "DefaultCPUAllocator"  # names itself in a plain RuntimeError
+# What a module computes in. Half precisions go through autocast, which leaves what would overflow in fp32.
+COMPUTE = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
+
+
+def why_not(device: str) -> str | None:
+    """None if torch can compute on that device here, else what is missing and what to do."""
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed; run: pip install -r requirements.txt"
+    try:
+        torch.zeros(1, device=device).cpu()  # the way back fails on "meta", which has no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
+        return f"torch cannot use --device {device}: {str(error).splitlines()[0]}"
+    return None
+
+
+def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
+    """The component as its torch module; folder, where other backends look for built files, is not used."""
+    with _memory_errors(component):
+        return TorchEngine(model.components[component], model.build(component), device, precision)
+
+
+def start_compiled(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
+    """The same through torch.compile, which takes its time at the first call of each shape."""
+    import torch
+
+    with _memory_errors(component):
+        module = torch.compile(model.build(component).eval(), dynamic=False)
+        return TorchEngine(model.components[component], module, device, precision)
+
+
+@contextmanager
+def _memory_errors(component: str) -> Iterator[None]:
+    """Turn torch's two ways to say that memory ran out into MemoryError."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).splitlines()[0] if str(error) else ""
+        if not (isinstance(error, torch.OutOfMemoryError) or CPU_ALLOCATOR in text):
+            raise
+        raise MemoryError(f"{component}: {text}") from error
+
+
+class TorchEngine:
+    """Runs a torch module whose positional inputs and outputs follow the spec's order, its weights in fp32.
+
+    precision: one of COMPUTE, else EngineError.
+    """
+
+    path = None  # nothing is built
+
+    def __init__(
+        self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
+        if precision not in COMPUTE:
+            raise EngineError(f"torch has no {precision} here; choose {', '.join(COMPUTE)}")
+        self.spec, self.device, self.precision = spec, device, precision
+        _exact_convolutions(precision)
+        with _memory_errors(spec.name):
+            self._module = module.eval().float().to(device)
+
+    def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        import torch
+
+        if self._module is None:
+            raise ValueError(f"{self.spec.name}: this engine is closed; build another")
+        self.spec.check(arrays)
+        with _memory_errors(self.spec.name), torch.inference_mode(), self._precision():
+            inputs = [
+                torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])).to(self.device)
+                for tensor in self.spec.inputs
+            ]
+            outputs = self._module(*inputs)
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            return {
+                tensor.name: output.to("cpu", getattr(torch, tensor.dtype)).contiguous().numpy()
+                for tensor, output in zip(self.spec.outputs, outputs, strict=True)
+            }
+
+    def close(self) -> None:
+        """Drop the module."""
+        self._module = None
+
+    def _precision(self):
+        import torch
+
+        compute = COMPUTE[self.precision]
+        if compute is None:
+            return nullcontext()
+        return torch.autocast(self.device.split(":")[0], getattr(torch, compute))
+
+
+def _exact_convolutions(precision: str) -> None:
+    """In fp32, convolutions in fp32: on a GPU torch lets them round to ten bits (TF32) unless it is told."""
+    import torch
+
+    if precision == "fp32":
+        torch.backends.cudnn.allow_tf32 = False

@@ -1,0 +1,128 @@
+"""A GPU through cuda-python's driver bindings: thin, torch-free, and wheels for every platform."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from engines.cuda.driver import Buffer, Gpu
+from engines.cuda.graphs import CudaGraphs
+from engines.errors import EngineError
+
+
+@functools.cache
+def open_driver(index: int) -> CudaPythonDriver:
+    """The GPU of that index; ImportError without cuda-python, EngineError without a driver or GPU."""
+    from cuda.bindings import driver as cuda
+
+    try:
+        _value(cuda, cuda.cuInit(0))
+    except RuntimeError as error:  # cuda-python's own for a missing library
+        raise EngineError(f"no NVIDIA driver: {error}") from error
+    return CudaPythonDriver(_value(cuda, cuda.cuDeviceGet(index)))
+
+
+class CudaPythonDriver(CudaGraphs):
+    """Driver of engines/cuda/driver.py; the primary context stays retained until the process ends."""
+
+    def __init__(self, device: object) -> None:
+        from cuda.bindings import driver as cuda
+
+        super().__init__()
+        self._bindings = cuda
+        self._context = self._do(cuda.cuDevicePrimaryCtxRetain(device))
+        kinds = cuda.CUdevice_attribute
+        major = self._do(
+            cuda.cuDeviceGetAttribute(kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
+        )
+        minor = self._do(
+            cuda.cuDeviceGetAttribute(kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
+        )
+        name = self._do(cuda.cuDeviceGetName(256, device)).split(b"\0")[0].decode()
+        self.gpu = Gpu(name, (major, minor), self._do(cuda.cuDriverGetVersion()))
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The context pushed on this thread."""
+        self._do(self._bindings.cuCtxPushCurrent(self._context))
+        try:
+            yield
+        finally:
+            self._do(self._bindings.cuCtxPopCurrent())
+
+    def free_memory(self) -> int:
+        """Bytes on the GPU that nobody has taken."""
+        return self._do(self._bindings.cuMemGetInfo())[0]
+
+    def allocate(self, size: int) -> Buffer:
+        """Memory on the GPU."""
+        return Buffer(int(self._do(self._bindings.cuMemAlloc(size))), size)
+
+    def free(self, buffer: Buffer) -> None:
+        """Give it back."""
+        self._do(self._bindings.cuMemFree(buffer.address))
+
+    def pin(self, size: int) -> np.ndarray:
+        """Page-locked memory (size,) uint8."""
+        address = int(self._do(self._bindings.cuMemHostAlloc(size, 0)))
+        return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
+
+    def unpin(self, array: np.ndarray) -> None:
+        """Give it back."""
+        self._do(self._bindings.cuMemFreeHost(array.ctypes.data))
+
+    def create_stream(self) -> int:
+        """The handle of a new stream."""
+        flag = self._bindings.CUstream_flags.CU_STREAM_NON_BLOCKING
+        return int(self._do(self._bindings.cuStreamCreate(flag)))
+
+    def destroy_stream(self, stream: int) -> None:
+        """Give it back."""
+        self._do(self._bindings.cuStreamDestroy(stream))
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until all of the stream's work is done."""
+        self._do(self._bindings.cuStreamSynchronize(stream))
+
+    def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
+        """Queue a copy to the GPU."""
+        copy = self._bindings.cuMemcpyHtoDAsync
+        self._do(copy(buffer.address, array.ctypes.data, array.nbytes, stream))
+
+    def copy_out(self, array: np.ndarray, buffer: Buffer, stream: int) -> None:
+        """Queue a copy from the GPU."""
+        copy = self._bindings.cuMemcpyDtoHAsync
+        self._do(copy(array.ctypes.data, buffer.address, array.nbytes, stream))
+
+    def create_event(self) -> object:
+        """An event that can be timed."""
+        return self._do(self._bindings.cuEventCreate(0))
+
+    def destroy_event(self, event: object) -> None:
+        """Give it back."""
+        self._do(self._bindings.cuEventDestroy(event))
+
+    def record(self, event: object, stream: int) -> None:
+        """Queue the event."""
+        self._do(self._bindings.cuEventRecord(event, stream))
+
+    def milliseconds(self, start: object, end: object) -> float:
+        """Time on the GPU between two events."""
+        return self._do(self._bindings.cuEventElapsedTime(start, end))
+
+    def _do(self, answer: tuple) -> object:
+        return _value(self._bindings, answer)
+
+
+def _value(cuda: object, answer: tuple) -> object:
+    """What a call gave beside its code: nothing, one value or a tuple of them."""
+    code, *values = answer
+    if code == cuda.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+        raise MemoryError("cuda-python: CUDA_ERROR_OUT_OF_MEMORY")
+    if code != cuda.CUresult.CUDA_SUCCESS:
+        raise EngineError(f"cuda-python: {code.name}")
+    return values[0] if len(values) == 1 else tuple(values)

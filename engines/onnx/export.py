@@ -1,0 +1,264 @@
+"""From a component's torch module to an ONNX graph that is known to compute the same."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.artifact import Artifact, Field, Label, find, fingerprint, writing
+from engines.errors import EngineError
+from engines.onnx.parity import Parity, draw, extreme_sizes
+from engines.spec import ComponentSpec, Engine, Model, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir
+    import torch
+
+OPSET = 20  # what TensorRT from 10.0, TensorRT-RTX and ONNX Runtime all read; the exporter's own default too
+EXTERNAL_ABOVE = 1 << 30  # bytes of weights; one protobuf file holds 2 GiB at most
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
+NETWORKS = ("diffusers",)  # where a generator's layers may come from; not everyone's do
+
+
+class ExportError(EngineError):
+    """A component cannot be written as ONNX; the text says which, and the exporter's own reason."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where artifacts go and how progress is told; force builds again what is there already."""
+
+    folder: Path
+    say: Callable[[str], None]
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """How a module is made to compute the same with less work before it is traced.
+
+    apply(module, example inputs): another module and a sentence on each change, or the same one and none; it
+    leaves the one it is given as it was. sources: the files that decide what comes out.
+    """
+
+    apply: Callable[[torch.nn.Module, Sequence[torch.Tensor]], tuple[torch.nn.Module, list[str]]]
+    fingerprint_files: tuple[Path, ...]
+
+
+def export_onnx(
+    model: Model, component: str, target: Target, opset: int = OPSET, rewriting: Rewriting | None = None
+) -> Artifact:
+    """The component's fp32 graph, checked against torch; the one already in the folder if it still fits.
+
+    It is held against torch on random inputs at the smallest and the largest sizes of its spec: mistakes of
+    the exporter with symbolic sizes show only at a batch of two. Torch computes the module as it was before
+    rewriting, so this proves the rewrites too. ExportError, ParityError; EngineError if a package is missing;
+    OSError if the disk is full. All leave nothing behind.
+    """
+    spec, started = model.components[component], time.perf_counter()
+    built_from = identity(model, component, "fp32", opset, TOOLS)
+    built_from["rewrites"] = fingerprint(rewriting.fingerprint_files) if rewriting else None
+    label = Label(component, "fp32", ".onnx")
+    present = None if target.force else kept(target, label, built_from)
+    if present:
+        return present
+    module = model.build(component).eval().float()  # weights may be stored in half precision
+    inputs = example_inputs(spec)
+    rewritten, changes = rewriting.apply(module, inputs) if rewriting else (module, [])
+    for change in changes:
+        target.say(f"{label}: rewritten: {change}")
+    with writing(target.folder, label, built_from) as draft:
+        save_graph(_trace(spec, rewritten, inputs, opset), draft.path)
+        seconds = time.perf_counter() - started
+        check_graph(spec, draft.path)
+        parity = _compare(spec, module, draft.path)
+        draft.facts.update(
+            parity=parity.require("fp32"),
+            against="torch, random inputs at the smallest and largest sizes",
+            rewrites=changes,
+            seconds=round(seconds, 1),
+            bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
+        )
+    target.say(f"{label}: {parity} ({seconds:.1f} s)")
+    return draft.artifact
+
+
+def identity(
+    model: Model, component: str, precision: str, opset: int, tools: tuple[str, ...]
+) -> dict[str, Field]:
+    """What an ONNX artifact is built from, for its manifest; EngineError if a tool is not installed."""
+    return {
+        "generator": model.name,
+        "component": component,
+        "precision": precision,
+        "opset": opset,
+        "spec": model.components[component].described(),
+        "weights": fingerprint(model.fingerprint_files),
+        "recipe": {},
+        "toolchain": toolchain(tools),
+    }
+
+
+def toolchain(tools: tuple[str, ...]) -> dict[str, str]:
+    """Versions of the tools, and of the libraries networks come from; EngineError names a missing tool."""
+    versions = {}
+    for name in (*tools, *NETWORKS):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError as error:
+            if name in tools:
+                raise EngineError(f"{name} is not installed; run: pip install -r requirements.txt") from error
+    return versions
+
+
+def kept(target: Target, label: Label, expected: dict[str, Field]) -> Artifact | None:
+    """The artifact that is in the folder already, intact and built from the same; None means build it."""
+    try:
+        artifact = find(target.folder, label, expected, "")
+    except EngineError:
+        return None
+    target.say(f"{label}: kept {artifact.path.name}, built from the same before")
+    return artifact
+
+
+def check_graph(spec: ComponentSpec, path: Path) -> None:
+    """ExportError unless ONNX's checker, with shape inference, accepts the file."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{spec.name}: the ONNX checker refuses the graph: {error}") from error
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph in one file, or with its weights beside it where they would not fit."""
+    import onnx
+
+    if sum(len(weight.raw_data) for weight in model.graph.initializer) <= EXTERNAL_ABOVE:
+        onnx.save_model(model, path)
+        return
+    copy = onnx.ModelProto()  # writing takes the weights out
+    copy.CopyFrom(model)
+    onnx.save_model(copy, path, save_as_external_data=True, location=f"{path.name}.data")
+
+
+def _trace(
+    spec: ComponentSpec, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], opset: int
+) -> onnx.ModelProto:
+    program = traced(spec, module, inputs, opset)
+    strip(program.model)
+    return program.model_proto
+
+
+def traced(
+    spec: ComponentSpec,
+    module: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    opset: int,
+    optimize: bool = True,
+) -> torch.onnx.ONNXProgram:
+    """What torch's exporter makes of a module. ExportError repeats its reason."""
+    import torch
+
+    dims = {
+        name: torch.export.Dim(name, min=limits.min, max=limits.max)
+        for name, limits in spec.ranges.items()
+        if limits.min < limits.max
+    }
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                module,
+                inputs,
+                dynamo=True,
+                opset_version=opset,
+                input_names=[tensor.name for tensor in spec.inputs],
+                output_names=[tensor.name for tensor in spec.outputs],
+                # None, not a tuple of nothing: that would not fit a module that takes any number of inputs.
+                dynamic_shapes=tuple(_dynamic(tensor, dims) for tensor in spec.inputs) if dims else None,
+                optimize=optimize,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip()
+        raise ExportError(f"{spec.name}: torch cannot export it at opset {opset}: {reason}") from error
+    if program.model.opset_imports[""] != opset:  # it falls back without a word
+        raise ExportError(f"{spec.name}: this torch has no opset {opset}; the default is {OPSET}")
+    return program
+
+
+def example_inputs(spec: ComponentSpec) -> tuple[torch.Tensor, ...]:
+    """Inputs to trace with, at least two where a size is free: the exporter would take a 1 for a constant."""
+    import torch
+
+    sizes = {name: max(limits.opt, min(2, limits.max)) for name, limits in spec.ranges.items()}
+    return tuple(torch.from_numpy(array) for array in draw(spec, sizes, seed=0).values())
+
+
+def _dynamic(tensor: TensorSpec, dims: dict[str, torch.export.Dim]) -> dict[int, torch.export.Dim]:
+    return {axis: dims[dim] for axis, dim in enumerate(tensor.dims) if dim in dims}
+
+
+def strip(model: onnx_ir.Model) -> None:
+    """Name nodes after the module they come from, then take out stack traces, paths and other notes."""
+    graph, used = model.graph, {}
+    for node in graph:
+        name = _module_path(node)
+        used[name] = used.get(name, -1) + 1
+        node.name = f"{name}_{used[name]}" if used[name] else name
+        _forget(node)
+        for value in node.outputs:
+            _forget(value)
+    for noted in (model, graph, *graph.inputs, *graph.initializers.values(), *model.functions.values()):
+        _forget(noted)
+
+
+def _module_path(node: onnx_ir.Node) -> str:
+    """Like transformer.blocks.0.ffn/MatMul; what the optimiser made belongs to no module."""
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+    names = [name.strip("'") for name in scopes.strip("[]").split(", ")][:-1]  # the last is the operation
+    inside = names[-1] if names and not names[-1].startswith("_") else ""
+    return f"{inside}/{node.op_type}" if inside else node.op_type
+
+
+def _forget(noted: object) -> None:
+    noted.metadata_props.clear()
+    noted.doc_string = None
+
+
+def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path) -> Parity:
+    from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
+    from engines.backends.torch_backend import TorchEngine
+
+    reference: Engine = TorchEngine(spec, module)
+    engine: Engine = OnnxRuntimeEngine(spec, path)
+    parity = Parity(spec)
+    for seed, sizes in enumerate(extreme_sizes(spec), start=1):
+        inputs = draw(spec, sizes, seed)
+        parity.add(reference(**inputs), engine(**inputs))
+    return parity
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's notes on packages that are not used here and on its own deprecations."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

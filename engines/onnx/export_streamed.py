@@ -1,0 +1,279 @@
+"""Large networks as ONNX graphs: traced without their weights, which are then written one by one.
+
+The peak of memory is that of the trace, some hundred MB, plus the largest weight: it does not grow with the
+network if the module's weights are mapped files. Nothing is rewritten or measured on the way.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import mmap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.artifact import Artifact, Label, fingerprint, writing
+from engines.errors import EngineError
+from engines.mapped import give_back
+from engines.onnx.export import (
+    TOOLS,
+    Target,
+    check_graph,
+    example_inputs,
+    identity,
+    kept,
+    quiet,
+    strip,
+    traced,
+)
+from engines.onnx.parity import Parity, draw
+from engines.spec import ComponentSpec, Model
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
+SMALL = 8192  # numbers; smaller weights may be folded into constants, as the exporter does
+LARGE = 2 << 30  # bytes of a generator's files, above which its networks come here
+# What a processor is asked for: bytes of weights in fp32, in which it holds every graph, and 1e12 operations.
+MOST_BYTES, MOST_WORK = 8 << 30, 20.0
+
+
+@dataclass(frozen=True)
+class Quantising:
+    """How a traced graph gets 8-bit layers: apply(graph, its module, inputs to measure on) says what it did.
+
+    fingerprint_files: the files that decide what comes out.
+    """
+
+    apply: Callable[[ir.Model, torch.nn.Module, Mapping], str]
+    fingerprint_files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What an initializer will hold: a tensor in another dtype, its dims in another order."""
+
+    tensor: torch.Tensor
+    dtype: torch.dtype
+    order: tuple[int, ...]
+
+    @property
+    def shape(self) -> list[int]:
+        """The dims as the initializer has them."""
+        return [self.tensor.shape[axis] for axis in self.order]
+
+    def read(self) -> torch.Tensor:
+        """A copy of the numbers; the pages of the file they came from are given back."""
+        import torch
+
+        copied = self.tensor.to(self.dtype, copy=True).permute(self.order).contiguous()
+        give_back(self.tensor)
+        if self.dtype == torch.float16 and not bool(torch.isfinite(copied).all()):
+            raise EngineError("a weight is too large for fp16, or not finite; export in bf16 or fp32")
+        return copied
+
+
+def is_large(model: Model) -> bool:
+    """Whether a model's files are too large for the ways that hold a graph in memory, several times over."""
+    return sum(path.stat().st_size for path in model.fingerprint_files if path.is_file()) > LARGE
+
+
+def export_streamed(
+    model: Model,
+    component: str,
+    precision: str,
+    target: Target,
+    opset: int,
+    quantising: Quantising | None = None,
+) -> Artifact:
+    """The component's graph in fp32, fp16, bf16 or int8 as torch computes it in that; one that fits is kept.
+
+    Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising: what makes int8 of fp16. Held
+    against torch in fp32 at the smallest sizes of its spec, where a processor can do that. EngineError for
+    another precision or a weight that fp16 cannot hold; ExportError, ParityError; OSError. All leave nothing
+    behind.
+    """
+    if precision not in DTYPES or (precision == "int8" and quantising is None):
+        raise EngineError(f"{component} is of a large model; choose {', '.join(DTYPES)}, not {precision}")
+    spec, started = model.components[component], time.perf_counter()
+    label = Label(component, precision, ".onnx")
+    built_from = identity(model, component, precision, opset, TOOLS)
+    built_from["recipe"] = {"streamed": DTYPES[precision]}
+    if precision == "int8":
+        built_from["recipe"]["int8"] = fingerprint(quantising.fingerprint_files)
+    present = None if target.force else kept(target, label, built_from)
+    if present:
+        return present
+    module = model.build(component).eval()
+    inputs = draw(spec, {name: limits.min for name, limits in spec.ranges.items()}, seed=1)
+    graph, work = trace_bare(spec, module, DTYPES[precision], opset)
+    too_much = _too_much(module, work)
+    target.say(f"{label}: traced in {time.perf_counter() - started:.0f} s, {work:.3g} TFLOP a call")
+    if precision == "int8":
+        if too_much:
+            raise EngineError(f"{component} cannot be calibrated on a processor: {too_much}")
+        target.say(f"{label}: {quantising.apply(graph, module, inputs)}")
+    with writing(target.folder, label, built_from) as draft:
+        save(graph, draft.path)
+        seconds = time.perf_counter() - started
+        check_graph(spec, draft.path)
+        parity = None if too_much else _compare(spec, module, draft.path, inputs)
+        against = f"nothing: {too_much}" if too_much else "torch in fp32, random inputs at the smallest sizes"
+        draft.facts.update(
+            parity=parity.require(precision) if parity else None,
+            against=against,
+            tflop=round(work, 4),
+            seconds=round(seconds, 1),
+            bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
+        )
+    target.say(f"{label}: {parity or f'compared with {against}'} ({seconds:.1f} s)")
+    return draft.artifact
+
+
+def trace_bare(
+    spec: ComponentSpec, module: torch.nn.Module, dtype: str, opset: int
+) -> tuple[ir.Model, float]:
+    """The graph of a module as it computes in a dtype, and 1e12 operations of a call of the smallest sizes.
+
+    Large weights are read when the graph is saved.
+    """
+    import torch
+
+    twin, held = bare_twin(module, getattr(torch, dtype))
+    program = traced(spec, twin, example_inputs(spec), opset, optimize=False)
+    weights = {}
+    for name, value in program.model.graph.initializers.items():
+        raw = value.const_value.raw  # whatever the exporter calls it: a tied weight has several names
+        if isinstance(raw, torch.Tensor) and raw.data_ptr() in held:
+            weights[name] = held[raw.data_ptr()]
+            value.const_value = None  # so that nothing computes with what the twin holds: noise
+    with quiet():
+        program.optimize()
+    graph = program.model
+    del program
+    gc.collect()  # torch's own graphs are circles
+    strip(graph)
+    attach(graph, weights)
+    return graph, _work(spec, twin)
+
+
+def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[int, Weight]]:
+    """A copy that computes in dtype and whose large weights hold noise; by address, what they should hold.
+
+    The exporter demands memory of a processor; untouched, it costs none. It is mapped, as an allocator
+    would write beside it, and a page may be 2 MiB.
+    """
+    import torch
+
+    memo, weights = {}, {}
+    halves = torch.float16, torch.bfloat16  # of a buffer: it was made of weights as they are stored
+    for name, tensor, parameter in _tensors(module):
+        computed = parameter or tensor.dtype in halves
+        to = _dtype_in(module, name, tensor, dtype) if computed else tensor.dtype
+        if tensor.numel() <= SMALL:
+            new = tensor.detach().to(to, copy=True)
+        else:
+            untouched = mmap.mmap(-1, tensor.numel() * to.itemsize)
+            new = torch.frombuffer(untouched, dtype=to).view(tensor.shape)
+            weights[new.data_ptr()] = Weight(tensor.detach(), to, tuple(range(tensor.ndim)))
+        memo[id(tensor)] = torch.nn.Parameter(new, requires_grad=False) if parameter else new
+    return copy.deepcopy(module, memo), weights
+
+
+def attach(model: ir.Model, weights: Mapping[str, Weight]) -> None:
+    """Give initializers their weights, and those that are only transposed the order of that."""
+    import onnx_ir as ir
+
+    graph = model.graph
+    for name, weight in weights.items():
+        value = graph.initializers.get(name)
+        if value is None:  # nothing uses it
+            continue
+        for node in [use.node for use in value.uses() if use.node.op_type == "Transpose"]:
+            order = node.attributes["perm"].as_ints()
+            turned = replace(weight, order=tuple(weight.order[axis] for axis in order))
+            new = _initializer(f"{name}/transposed_{'_'.join(map(str, order))}", turned)
+            if new.name not in graph.initializers:
+                graph.register_initializer(new)
+            ir.convenience.replace_all_uses_with(node.outputs[0], graph.initializers[new.name])
+            graph.remove(node, safe=True)
+        if value.uses():
+            value.const_value = _initializer(name, weight).const_value
+        else:
+            del graph.initializers[name]
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a graph, and its weights beside it one after the other."""
+    import onnx_ir as ir
+
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=SMALL)
+
+
+def _initializer(name: str, weight: Weight) -> ir.Value:
+    import onnx_ir as ir
+    from onnx_ir import tensor_adapters
+
+    kind, shape = tensor_adapters.from_torch_dtype(weight.dtype), ir.Shape(weight.shape)
+    lazy = ir.LazyTensor(
+        lambda: tensor_adapters.TorchTensor(weight.read(), name=name), dtype=kind, shape=shape, name=name
+    )
+    return ir.Value(name=name, shape=shape, type=ir.TensorType(kind), const_value=lazy)
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
+    """Name, tensor, and whether it is a parameter; buffers outside the state are among them."""
+    yield from ((name, parameter, True) for name, parameter in module.named_parameters())
+    yield from ((name, buffer, False) for name, buffer in module.named_buffers())
+
+
+def _dtype_in(module: torch.nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
+    """The dtype asked for; float32 where a class around the parameter says so; its own if it is no float."""
+    import torch
+
+    parts = name.split(".")
+    for depth in range(len(parts)):
+        around = module.get_submodule(".".join(parts[:depth]))
+        if not set(getattr(around, "_keep_in_fp32_modules", None) or ()).isdisjoint(parts[depth:]):
+            return torch.float32
+    return dtype if tensor.is_floating_point() else tensor.dtype
+
+
+def _work(spec: ComponentSpec, twin: torch.nn.Module) -> float:
+    """1e12 operations of a call at the smallest sizes; nothing is computed."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    sizes = {name: limits.min for name, limits in spec.ranges.items()}
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, FlopCounterMode(display=False) as counter:
+        inputs = draw(spec, sizes, seed=0).values()
+        twin(*(fake.from_tensor(torch.from_numpy(array)) for array in inputs))
+    return counter.get_total_flops() / 1e12
+
+
+def _too_much(module: torch.nn.Module, work: float) -> str:
+    """Why a processor shall not run a module; nothing if it may."""
+    size = 4 * sum(tensor.numel() for _, tensor, _ in _tensors(module))
+    if size > MOST_BYTES:
+        return f"its weights are {size / 1e9:.0f} GB in fp32; try a shallower one"
+    if work > MOST_WORK:
+        return f"a call is {work:.0f} TFLOP; try smaller sizes"
+    return ""
+
+
+def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path, inputs: Mapping) -> Parity:
+    from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
+    from engines.backends.torch_backend import TorchEngine
+
+    reference = TorchEngine(spec, copy.deepcopy(module).float())
+    expected = reference(**inputs)
+    reference.close()
+    parity = Parity(spec)
+    parity.add(expected, OnnxRuntimeEngine(spec, path)(**inputs))
+    return parity

@@ -1,0 +1,154 @@
+"""Sampling grids: the times at which the base model evaluates its denoiser, and how it moves between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+
+class Solver(Protocol):
+    """Moves the latents of one request along a grid; it may keep what it needs of the steps before.
+
+    One that can go over several steps at once, as on a coarser grid, has leap(latents, prediction, step, to)
+    beside advance, which then is its leap to the next step. Where steps are skipped it is asked to leap;
+    another one advances step by step, with the same prediction. It must not hold on to latents that it gave
+    if others come back: they may have been corrected.
+    """
+
+    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
+        """Latents at step + 1 from those at step and the guided prediction there."""
+        ...
+
+
+class Scheduler(Protocol):
+    """What the sampling loop asks of a grid; times mean what the generator's own denoise makes of them.
+
+    One whose latents are not of about unit variance at every time may have gains, as KarrasEuler has.
+    """
+
+    steps: int
+
+    @property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32: where the denoiser is evaluated, and the end."""
+        ...
+
+    def solver(self) -> Solver:
+        """A solver for a new request."""
+        ...
+
+
+def leap(solver: Solver, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
+    """Latents at a later step by one prediction: at once if the solver can, else step by step."""
+    if hasattr(solver, "leap"):
+        return solver.leap(latents, prediction, step, to)
+    for each in range(step, to):
+        latents = solver.advance(latents, prediction, each)
+    return latents
+
+
+@dataclass(frozen=True)
+class FlowMatchEuler:
+    """Flow matching by Euler steps from noise (time 1) to clean (time 0), as Wan samples.
+
+    shift > 1 spends more of the steps near the noise: t = shift * u / (1 + (shift - 1) * u) for even u.
+    last: u of the last step, if the published grid does not go on evenly to 0 there.
+    """
+
+    steps: int
+    shift: float = 1.0
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.shift <= 0:
+            raise ValueError(f"a grid needs steps >= 1 and shift > 0, got {self.steps} and {self.shift}")
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32, falling from 1 to 0; the denoiser is evaluated at all but the last."""
+        u = np.linspace(1.0, 0.0, self.steps + 1)
+        if self.last:
+            u[:-1] = np.linspace(1.0, self.last, self.steps)
+        return (self.shift * u / (1 + (self.shift - 1) * u)).astype(np.float32)
+
+    def solver(self) -> FlowMatchEuler:
+        """Itself: a step needs nothing of those before."""
+        return self
+
+    def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
+        """Latents at times[step + 1] from latents at times[step] and the flow (noise minus clean) there."""
+        return self.leap(latents, flow, step, step + 1)
+
+    def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Latents at a later step at once."""
+        return latents + (self.times[to] - self.times[step]) * flow
+
+
+@dataclass(frozen=True)
+class KarrasEuler:
+    """Euler steps on the sigmas of Karras et al. (2022) for a model that predicts v: Stable Video Diffusion.
+
+    Latents at a step are clean ones plus sigma times noise. half: the base model keeps times and latents in
+    half precision between steps, so at the first sigma of 700 latents are rounded to halves.
+    """
+
+    steps: int
+    least: float = 0.002
+    most: float = 700.0
+    rho: float = 7.0
+    half: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.least < self.most:
+            raise ValueError(
+                f"a grid needs steps >= 1 and 0 < least < most, got {self.steps}, {self.least}, {self.most}"
+            )
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """(steps + 1,) float32, from most to least, then 0."""
+        most, least = self.most ** (1 / self.rho), self.least ** (1 / self.rho)
+        sigmas = (most + np.linspace(0, 1, self.steps) * (least - most)) ** self.rho
+        return np.append(sigmas, 0).astype(np.float32)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32: a quarter of the sigmas' logarithms, as the network sees them."""
+        return np.append(self.stored(np.float32(0.25) * np.log(self.sigmas[:-1])), np.float32(-np.inf))
+
+    @property
+    def gains(self) -> np.ndarray:
+        """(steps + 1,): what a squared error of 1 in the latents of a step comes to at the end, about.
+
+        Of latents of unit variance, about which no more is known: their paths go as sqrt(1 + sigma^2).
+        """
+        return 1 / (1 + self.sigmas.astype(np.float64) ** 2)
+
+    def begin(self, noise: np.ndarray) -> np.ndarray:
+        """Latents to begin with, from unit noise."""
+        return self.stored(self.stored(noise) * np.sqrt(self.sigmas[0] ** 2 + 1))
+
+    def scaled(self, latents: np.ndarray, step: int) -> np.ndarray:
+        """Latents of that step at unit variance, as the network sees them."""
+        return self.stored(latents / np.sqrt(self.sigmas[step] ** 2 + 1))
+
+    def solver(self) -> KarrasEuler:
+        """Itself: a step needs nothing of those before."""
+        return self
+
+    def advance(self, latents: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
+        """Latents at step + 1 from those at step and the guided v there."""
+        return self.leap(latents, v, step, step + 1)
+
+    def leap(self, latents: np.ndarray, v: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Latents at a later step at once."""
+        sigma, following = self.sigmas[step], self.sigmas[to]
+        clean = v * (-sigma / np.sqrt(sigma**2 + 1)) + latents / (sigma**2 + 1)
+        return self.stored(latents + (latents - clean) / sigma * (following - sigma))
+
+    def stored(self, array: np.ndarray) -> np.ndarray:
+        """float32 of the array as the base model keeps it."""
+        return array.astype(np.float16 if self.half else np.float32).astype(np.float32)

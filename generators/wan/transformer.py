@@ -1,0 +1,229 @@
+"""The transformer as a graph that computes a step and nothing that is the same at every step.
+
+What cross-attention reads of the prompt is put in when the network is made, what it reads of the picture
+comes from outside (see look.py). The three conditioners differ in how a pose reaches the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engines.mapped import give_back
+from generators.wan.config import PATCH, TransformerSize
+
+Pair = tuple[Tensor, Tensor]
+
+
+def transformer(size: TransformerSize) -> WanTransformer3DModel:
+    """The network that all conditioners share, without weights of its own."""
+    return WanTransformer3DModel(
+        patch_size=(1, PATCH, PATCH),
+        num_attention_heads=size.num_attention_heads,
+        attention_head_dim=size.attention_head_dim,
+        in_channels=size.in_channels,
+        out_channels=size.out_channels,
+        text_dim=size.text_dim,
+        freq_dim=size.freq_dim,
+        ffn_dim=size.ffn_dim,
+        num_layers=size.num_layers,
+        cross_attn_norm=True,
+        eps=size.eps,
+        image_dim=size.image_dim,
+        added_kv_proj_dim=size.dim,
+    )
+
+
+class Denoise(nn.Module):
+    """The flow (noise minus clean) of one window, for one branch; what comes in is a subclass's matter.
+
+    prompts: (branches, tokens, text_dim) text embeddings, the prompt's last; before it, where there is
+    guidance, the negative one's.
+    """
+
+    _keep_in_fp32_modules = WanTransformer3DModel._keep_in_fp32_modules
+
+    def __init__(self, network: WanTransformer3DModel, prompts: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        embedder = network.condition_embedder
+        with torch.no_grad():
+            text = embedder.text_embedder(prompts.to(embedder.text_embedder.linear_1.weight.dtype))
+            for block in network.blocks:
+                layers = block.attn2.to_k, block.attn2.to_v
+                block.attn2 = CrossAttention(block.attn2, text)
+                for layer in layers:
+                    give_back(layer.weight)  # used for the last time; the file stays mapped
+        del embedder.text_embedder, embedder.image_embedder
+
+    def run(
+        self, tokens: Tensor, grid: tuple[int, int, int], time: Tensor, branch: Tensor | None, images: Pair
+    ) -> Tensor:
+        """What the blocks make of tokens (1, n, dim), modulated by time (1,) in [0, 1].
+
+        grid: n tokens along time, height and width. branch (1,): 1 for the prompt, 0 for the negative one,
+        None where there is only one. images: keys and values of the picture, (layers, tokens, dim).
+        """
+        network, embedder = self.network, self.network.condition_embedder
+        waves = embedder.timesteps_proj(time * 1000.0).to(embedder.time_embedder.linear_1.weight.dtype)
+        embedded = embedder.time_embedder(waves).to(embedder.time_proj.weight.dtype)
+        modulation = embedder.time_proj(embedder.act_fn(embedded)).unflatten(1, (6, -1))
+        frames, height, width = grid
+        rotary = network.rope(tokens.new_empty(1, 1, frames, height * PATCH, width * PATCH))
+        for number, block in enumerate(network.blocks):
+            context = branch, images[0][number : number + 1], images[1][number : number + 1]
+            tokens = block(tokens, context, modulation, rotary)
+            tokens = self.between(number, tokens)
+        shift, scale = (network.scale_shift_table + embedded.unsqueeze(1)).chunk(2, 1)
+        tokens = (network.norm_out(tokens.float()) * (1 + scale) + shift).to(self._dtype)
+        return network.proj_out(tokens)
+
+    def between(self, number: int, tokens: Tensor) -> Tensor:
+        """What happens after block `number`; here nothing."""
+        return tokens
+
+    def embed(self, *parts: Tensor) -> Tensor:
+        """Tokens (1, dim, frames, h / 2, w / 2) of latents put together by channel."""
+        return self.network.patch_embedding(torch.cat(parts, 1).to(self._dtype))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.network.patch_embedding.weight.dtype
+
+
+class CrossAttention(nn.Module):
+    """Attention to the prompt, whose keys and values are constants, and to the picture, whose are inputs."""
+
+    def __init__(self, attention: nn.Module, text: Tensor) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        self.to_q, self.norm_q, self.to_out = attention.to_q, attention.norm_q, attention.to_out
+        self.register_buffer("key", attention.norm_k(attention.to_k(text)))
+        self.register_buffer("value", attention.to_v(text))
+
+    def forward(self, tokens: Tensor, context: tuple[Tensor | None, Tensor, Tensor], *_: None) -> Tensor:
+        """The sum of both, for every token."""
+        branch, image_key, image_value = context
+        query = self._heads(self.norm_q(self.to_q(tokens)))
+        text = (self._of(each, branch).to(query.dtype) for each in (self.key, self.value))
+        image = image_key.to(query.dtype), image_value.to(query.dtype)
+        attend = F.scaled_dot_product_attention
+        read, seen = (attend(query, *map(self._heads, each)) for each in (text, image))
+        return self.to_out[0]((read + seen).transpose(1, 2).flatten(2))
+
+    def _of(self, both: Tensor, branch: Tensor | None) -> Tensor:
+        """Of two prompts the one that branch names; exact, because it is 0 or 1."""
+        if branch is None:
+            return both
+        share = branch.view(1, 1, 1).to(both.dtype)
+        return both[1:] * share + both[:1] * (1 - share)
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class FunControl(Denoise):
+    """Pose latents beside the noisy ones by channel; the picture's latents as a first frame of tokens.
+
+    ref_conv makes tokens of the picture. The third part of the channels, for a first frame that is given, is
+    zero.
+    """
+
+    def forward(
+        self,
+        latents: Tensor,
+        time: Tensor,
+        pose: Tensor,
+        reference: Tensor,
+        image_keys: Tensor,
+        image_values: Tensor,
+        branch: Tensor | None = None,
+    ) -> Tensor:
+        """latents, pose (1, 16, F, h, w); reference (1, 16, h, w)."""
+        tokens = self.embed(latents, pose, torch.zeros_like(latents))
+        first = self.network.ref_conv(reference.to(tokens.dtype)).unsqueeze(2)
+        tokens = torch.cat([first, tokens], 2)
+        grid = tuple(tokens.shape[2:])
+        found = self.run(flat(tokens), grid, time, branch, (image_keys, image_values))
+        return unpatched(found, grid)[:, :, 1:].float()
+
+
+class UniAnimate(Denoise):
+    """Pose tokens added to the others, in the conditional branch; the picture as a given first frame."""
+
+    def forward(
+        self,
+        latents: Tensor,
+        time: Tensor,
+        pose: Tensor,
+        first: Tensor,
+        image_keys: Tensor,
+        image_values: Tensor,
+        branch: Tensor | None = None,
+    ) -> Tensor:
+        """latents (1, 16, F, h, w); pose (1, dim, F, h / 2, w / 2) tokens; first (1, 20, F, h, w)."""
+        tokens = self.embed(latents, first)
+        pose = pose.to(tokens.dtype)
+        tokens = tokens + (pose if branch is None else pose * branch.view(1, 1, 1, 1, 1).to(tokens.dtype))
+        grid = tuple(tokens.shape[2:])
+        found = self.run(flat(tokens), grid, time, branch, (image_keys, image_values))
+        return unpatched(found, grid).float()
+
+
+class Animate(Denoise):
+    """Pose latents as tokens added to all frames but the first, which is the picture.
+
+    The face branch sees no face, but the black picture that the model's own unconditional branch sees: its
+    features (1, F + 1, 5, dim) are constants too. frames: of the video in a window.
+    """
+
+    def __init__(self, network: nn.Module, prompts: Tensor, frames: int) -> None:
+        super().__init__(network, prompts)
+        self._every = network.config.inject_face_latents_blocks
+        with torch.no_grad():
+            size = network.motion_encoder.size
+            dtype = network.motion_encoder.conv_in.weight.dtype
+            motion = network.motion_encoder(torch.full((1, 3, size, size), -1.0, dtype=dtype))
+            face = network.face_encoder(motion.expand(frames, -1).unsqueeze(0))
+        self.register_buffer("face", torch.cat([torch.zeros_like(face[:, :1]), face], 1))
+        del network.motion_encoder, network.face_encoder
+
+    def forward(
+        self,
+        latents: Tensor,
+        time: Tensor,
+        pose: Tensor,
+        begin: Tensor,
+        image_keys: Tensor,
+        image_values: Tensor,
+        branch: Tensor | None = None,
+    ) -> Tensor:
+        """latents (1, 16, F + 1, h, w); pose (1, 16, F, h, w); begin (1, 20, F + 1, h, w)."""
+        tokens = self.embed(latents, begin)
+        posed = self.network.pose_patch_embedding(pose.to(tokens.dtype))
+        tokens = torch.cat([tokens[:, :, :1], tokens[:, :, 1:] + posed], 2)
+        grid = tuple(tokens.shape[2:])
+        found = self.run(flat(tokens), grid, time, branch, (image_keys, image_values))
+        return unpatched(found, grid).float()
+
+    def between(self, number: int, tokens: Tensor) -> Tensor:
+        """After every fifth block the face is injected."""
+        if number % self._every:
+            return tokens
+        return tokens + self.network.face_adapter[number // self._every](tokens, self.face)
+
+
+def flat(tokens: Tensor) -> Tensor:
+    """Tokens (1, dim, f, h, w) in a row, (1, f h w, dim)."""
+    return tokens.flatten(2).transpose(1, 2).contiguous()
+
+
+def unpatched(found: Tensor, grid: Sequence[int]) -> Tensor:
+    """Latents (1, channels, f, 2 h, 2 w) of what the last layer gives for each token, (1, n, 4 channels)."""
+    frames, height, width = grid
+    found = found.reshape(1, frames, height, width, PATCH, PATCH, -1)
+    return found.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)

@@ -1,0 +1,1 @@
+"""How weights and evidence were made; nothing imports it, and no submission holds it."""

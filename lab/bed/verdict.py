@@ -1,0 +1,109 @@
+"""What a recipe does on the test bed without its guard, and what the guard says of each sample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.judge import Judge
+from bench.quality_goal import Goal, Judged
+from engines.artifact import key
+from generators.contract import Generator
+from optimize.steps.tune import judging
+from pipeline.batch.dataset import Request, find_requests
+from pipeline.guard import Guard
+from pipeline.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample: what is unlike about it, why the recipe's run is below its level, why the guard fires.
+
+    below: of the run without the guard; None: there is no base run to judge by. Empty: it passes.
+    """
+
+    id: str
+    part: str
+    kind: str
+    below: list[str] | None
+    fired: str | None
+    similarity: float | None = None
+    psnr: float | None = None
+
+
+def folder_of(part: Path, recipe: Recipe) -> Path:
+    """Where runs of a recipe are kept; another plan has another folder, whatever its guard."""
+    settings = {name: value for name, value in recipe.settings().items() if name != "guard"}
+    return part / "runs" / f"{recipe.name}-{key(settings)}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What rows are made with: the judge, and the generator whose guard is asked."""
+
+    judge: Judge
+    generator: Generator
+
+
+def rows(bench: Bench, part: Path, recipe: Recipe, goal: Goal) -> Iterator[Row]:
+    """A row for each sample of a part that the recipe has been run on."""
+    kinds, runs = json.loads((part / "kinds.json").read_text()), folder_of(part, recipe)
+    for request in find_requests(part).requests:
+        name = f"{request.id}.mp4"
+        if not (runs / name).exists():
+            continue
+        with np.load(runs / f"{request.id}.npz") as run:
+            fired = said(recipe.steps.guard, run, bench.generator)
+        below, found = None, None
+        if (part / "outputs" / name).exists():
+            found = _judged(bench.judge, request, part, runs)
+            below = goal.why_not([found])
+        figures = (found.similarity, found.psnr) if found else ()
+        yield Row(request.id, part.name, kinds[request.id], below, fired, *figures)
+
+
+def said(guard: Guard | None, run: np.lib.npyio.NpzFile, generator: Generator) -> str | None:
+    """Why the guard would have fired in a recorded run, see runs.Runner."""
+    if guard is None:
+        return None
+    axis, prefix = generator.frame_axis, "constant_"
+    constants = {name.removeprefix(prefix): run[name] for name in run.files if name.startswith(prefix)}
+    unlike, made = guard.unlike(constants, axis, generator.per_frame), run["conditional"]
+    for number in range(1, len(made)):
+        unlike = unlike or guard.changed(number, made[number], made[number - 1], axis)
+    return unlike
+
+
+def _judged(judge: Judge, request: Request, part: Path, runs: Path) -> Judged:
+    """From a file beside the run, if it was judged before."""
+    saved = runs / f"{request.id}.json"
+    if saved.exists():
+        found = json.loads(saved.read_text())
+        return Judged(**{**found, "failed": tuple(found["failed"])})
+    reference = part / "outputs" / f"{request.id}.mp4"
+    found = judging(judge, {request.id: reference})(request, runs / f"{request.id}.mp4")
+    saved.write_text(json.dumps(asdict(found)))
+    return found
+
+
+def table(found: list[Row]) -> Iterator[str]:
+    """Markdown: by part and kind how many samples are below the level, and on how many the guard fires."""
+    yield "| part | kind | samples | judged | below its level | of these unflagged | guard fires |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    groups = dict.fromkeys([(row.part, row.kind) for row in found])
+    for part, kind in [*groups, *dict.fromkeys((part, "all") for part, _ in groups)]:
+        own = [row for row in found if row.part == part and kind in (row.kind, "all")]
+        judged = [row for row in own if row.below is not None]
+        below = [row for row in judged if row.below]
+        unflagged, fired = (sum(map(bool, each)) for each in
+                            ([not row.fired for row in below], [row.fired for row in own]))  # fmt: skip
+        yield f"| {part} | {kind} | {len(own)} | {len(judged)} | {len(below)} | {unflagged} | {fired} |"
+    for row in found:
+        if row.below and not row.fired:
+            yield f"\nunflagged: {'; '.join(row.below)}"
+        if row.fired and row.part == "like":
+            yield f"\nfalse alarm: {row.id}: {row.fired}"

@@ -1,0 +1,1 @@
+"""The bundled cover scorer: its pictures, its training, its evaluation."""

@@ -1,0 +1,126 @@
+"""Ways to run a network on a GPU, by their text: features joined by "+", a colon, what it computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
+
+from engines.backends.torch_backend import TorchEngine
+from engines.errors import EngineError
+from lab.gpu.ceilings import KERNELS
+from lab.gpu.networks import Subject
+
+FEATURES = {
+    "eager": "as it is, one kernel after another, weights in that precision",
+    "compile": "torch.compile as infer.py's backend torch-compile has it",
+    "graph": "the eager kernels, replayed as one CUDA graph",
+    "channels_last": "convolutions with channels innermost",
+    "engine": "the torch engine that infer.py uses: weights in fp32, arrays come from the host and go back",
+    "flash": "the flash kernel for attention",
+    "cudnn": "cuDNN's kernel for attention",
+}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Call = Callable[[], Tensor]
+
+
+def parse(text: str) -> tuple[frozenset[str], str]:
+    """Features and precision of a way's text, as compile+channels_last:fp16. ValueError."""
+    features, _, precision = text.partition(":")
+    found = frozenset(features.split("+"))
+    if not found <= FEATURES.keys() or precision not in DTYPES:
+        known = f"{', '.join(FEATURES)}, a colon and {', '.join(DTYPES)}"
+        raise ValueError(f"no way {text!r}; it is made of {known}")
+    return found, precision
+
+
+def prepare(subject: Subject, text: str, inputs: Sequence[Tensor], device: str) -> Call:
+    """A call of the network that way on inputs, which gives its first output; torch's errors, EngineError."""
+    features, precision = parse(text)
+    if "engine" in features:
+        return _engine_call(subject, precision, inputs, device)
+    module = subject.build(device, DTYPES[precision])
+    inputs = as_taken(subject, inputs, DTYPES[precision])
+    if "channels_last" in features:
+        channels_last(module)
+    if "compile" in features:
+        # On a processor it only traces: compiling C++ takes minutes.
+        backend = "eager" if device == "cpu" else "inductor"
+        module = torch.compile(module, dynamic=False, backend=backend)
+    kernels = [KERNELS[name] for name in features & {"flash", "cudnn"}]
+
+    def call() -> Tensor:
+        with torch.inference_mode(), sdpa_kernel(kernels) if kernels else nullcontext():
+            made = module(*inputs)
+        return made if isinstance(made, Tensor) else made[0]
+
+    return captured(call) if "graph" in features else call
+
+
+def as_taken(subject: Subject, inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Inputs as a network in dtype takes them."""
+    cast = subject.same_dtype
+    return [each.to(dtype) if cast and each.is_floating_point() else each for each in inputs]
+
+
+def channels_last(module: nn.Module) -> None:
+    """Kernels of convolutions with channels innermost; what they are applied to follows."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+
+
+def captured(call: Call) -> Call:
+    """The call's kernels as a CUDA graph; three calls on a side stream before it, as torch asks for."""
+    if not torch.cuda.is_available():
+        raise EngineError("CUDA graphs need a GPU")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = call()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return made
+
+    return replay
+
+
+class GraphEngine:
+    """An engine of a subject's network in fp16 as one CUDA graph, for what a generator gives and takes."""
+
+    path = None
+
+    def __init__(self, subject: Subject, device: str) -> None:
+        self.spec = subject.spec
+        shapes = [[subject.sizes.get(dim, dim) for dim in tensor.dims] for tensor in self.spec.inputs]
+        self._inputs = [torch.zeros(shape, device=device, dtype=torch.float16) for shape in shapes]
+        self._call = prepare(subject, "graph:fp16", self._inputs, device)
+
+    def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """The first output by its name."""
+        for own, tensor in zip(self._inputs, self.spec.inputs, strict=True):
+            own.copy_(torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])))
+        return {self.spec.outputs[0].name: self._call().float().cpu().numpy()}
+
+    def close(self) -> None:
+        """Drop the graph."""
+        self._call = None
+
+
+def _engine_call(subject: Subject, precision: str, inputs: Sequence[Tensor], device: str) -> Call:
+    names = (tensor.name for tensor in subject.spec.inputs)
+    arrays = {name: tensor.cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
+    engine = TorchEngine(subject.spec, subject.build(device, torch.float32), device, precision)
+    output = subject.spec.outputs[0].name
+    return lambda: torch.from_numpy(engine(**arrays)[output])

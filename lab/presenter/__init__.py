@@ -1,0 +1,1 @@
+"""The bundled presenter: its rendered people and its training."""

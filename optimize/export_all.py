@@ -1,0 +1,79 @@
+"""Components of a generator as checked ONNX graphs, each in the precision chosen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from engines.artifact import Artifact
+from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
+from engines.errors import unknown
+from engines.onnx.export import OPSET, Target, export_onnx
+from engines.onnx.export_streamed import export_streamed, is_large
+from engines.precision import PrecisionError
+from generators.contract import Generator
+from optimize.calibration import CLIPS, Inputs, describe, record
+from optimize.exact_rewrites import EXACT
+from optimize.precision.convert import Calibration, convert
+from optimize.precision.quantize_streamed import BLOCKS
+from pipeline.batch.dataset import Request, first_requests
+
+
+def select(precisions: Mapping[str, str], components: str | None) -> dict[str, str]:
+    """Those of the precisions whose component is in a comma list; all without one. Else PrecisionError."""
+    names = list(precisions) if components is None else [name.strip() for name in components.split(",")]
+    for name in names:
+        if name not in precisions:
+            raise PrecisionError(unknown("component", name, precisions))
+    return {name: precisions[name] for name in names}
+
+
+def export_all(
+    generator: Generator, precisions: Mapping[str, str], data: Path, target: Target, opset: int = OPSET
+) -> list[Artifact]:
+    """An artifact for each component that precisions names, in its order, rewritten where that is exact.
+
+    For other precisions than fp32 all components are exported in fp32 first, and requests of the data folder
+    run on them for calibration; large models are not, see engines/onnx/export_streamed.py. EngineError,
+    InputError;
+    OSError if the disk is full.
+    """
+    if is_large(generator):
+        return [
+            export_streamed(generator, name, precision, target, opset, BLOCKS)
+            for name, precision in precisions.items()
+        ]
+    if all(precision == "fp32" for precision in precisions.values()):
+        return [export_onnx(generator, name, target, opset, EXACT) for name in precisions]
+    requests = first_requests(data, CLIPS)  # before the work that would be in vain
+    graphs = {name: export_onnx(generator, name, target, opset, EXACT) for name in generator.components}
+    runs = _Runs(generator, graphs, requests, target)
+    return [
+        graphs[name]
+        if precision == "fp32"
+        else convert(graphs[name], generator.components[name], precision, runs.calibration(name), target)
+        for name, precision in precisions.items()
+    ]
+
+
+class _Runs:
+    """Runs of requests on the fp32 graphs; made when the first component needs its inputs."""
+
+    def __init__(
+        self, generator: Generator, graphs: Mapping[str, Artifact], requests: list[Request], target: Target
+    ) -> None:
+        self._generator, self._graphs = generator, graphs
+        self._requests, self._target = requests, target
+
+    def calibration(self, component: str) -> Calibration:
+        graphs = {name: graph.content for name, graph in self._graphs.items()}
+        source = {"requests": describe(self._requests), "graphs": graphs}
+        return Calibration(source, lambda: self._recorded[component])
+
+    @cached_property
+    def _recorded(self) -> Mapping[str, Sequence[Inputs]]:
+        self._target.say(f"recording {', '.join(request.id for request in self._requests)} over all steps")
+        components = self._generator.components
+        engines = {name: OnnxRuntimeEngine(components[name], g.path) for name, g in self._graphs.items()}
+        return record(self._generator, engines, self._requests)

@@ -1,0 +1,1 @@
+"""Graphs in lower precision, and what that costs."""

@@ -1,0 +1,229 @@
+"""The road from a component's fp32 graph to one in another precision, checked on recorded inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.artifact import Artifact, Draft, Field, Label, writing
+from engines.errors import EngineError
+from engines.onnx.export import Target, check_graph, kept, save_graph, toolchain
+from engines.onnx.parity import Parity
+from engines.spec import ComponentSpec
+from optimize.precision.half import SAFE, find_islands, rehearsal, to_half
+from optimize.precision.layer_sensitivity import (
+    FAR_ABOVE,
+    NOTICED,
+    beyond,
+    far_above_the_rest,
+    measure_sensitivity,
+)
+from optimize.precision.layers import find_layers, largest, outer_layers
+from optimize.precision.ort_run import run_graph
+from optimize.precision.quantize import KINDS, quantize
+from optimize.precision.ranges import measure_ranges
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+TOOLS = ("onnx", "onnxruntime", "ml_dtypes")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What a precision is made of: how layers are quantised, if at all, and what the rest computes in."""
+
+    layers: str | None  # int8 or fp8
+    rest: str | None  # float16, bfloat16; None leaves fp32
+
+    @property
+    def safe(self) -> float | None:
+        """The largest magnitude that the rest may meet."""
+        return SAFE if self.rest == "float16" else None
+
+    @property
+    def literal(self) -> bool:
+        """Whether a processor can only rehearse it: no kernels for half precision or for 8-bit floats."""
+        return self.rest is not None or self.layers == "fp8"
+
+
+SCHEMES = {
+    "fp16": Scheme(None, "float16"),
+    "bf16": Scheme(None, "bfloat16"),
+    "int8": Scheme("int8", "float16"),
+    "int8-fp32": Scheme("int8", None),
+    "fp8": Scheme("fp8", "float16"),
+}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Inputs that a component met in real runs: what they were recorded from, and how to have them.
+
+    probes: how many, spread evenly, each layer alone is measured on; checks: how many the result is held
+    against the fp32 graph on. budget: what the errors of layers in 8 bits may come to together, in parts of
+    the output; for outputs that are compared with each other, as scores are. None: a layer is left in fp32
+    only if its error alone is far above the rest.
+    """
+
+    source: Mapping[str, Field]
+    record: Callable[[], Sequence[Mapping[str, np.ndarray]]]
+    probes: int = 2
+    checks: int = 6
+    budget: float | None = None
+
+
+@dataclass
+class _Converted:
+    model: ModelProto
+    fp32_layers: dict[str, str] = field(default_factory=dict)
+    kept_layers: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    quantised: list[str] = field(default_factory=list)
+
+
+def convert(
+    source: Artifact, spec: ComponentSpec, precision: str, calibration: Calibration, target: Target
+) -> Artifact:
+    """The component's graph in a precision of SCHEMES, from its fp32 artifact; one that fits is kept.
+
+    Half precision keeps islands in fp32 where measured numbers could overflow. 8 bits leave out the first and
+    the last layers, and those whose error is too large (Calibration). ParityError if the outcome is outside
+    its tolerance; EngineError if there is nothing to quantise. Both leave nothing behind.
+    """
+    scheme, label = SCHEMES[precision], Label(spec.name, precision, ".onnx")
+    _require_opset(source, precision)
+    expected = _identity(source, precision, scheme, calibration)
+    present = None if target.force else kept(target, label, expected)
+    if present:
+        return present
+    inputs, started = calibration.record(), time.perf_counter()
+    alone = f", then each layer alone on {calibration.probes}" if scheme.layers else ""
+    target.say(f"{label}: measuring on {len(inputs)} recorded inputs{alone}")
+    made = _convert(source, spec, scheme, inputs, calibration)
+    for line in _table(made):
+        target.say(f"{label}: {line}")
+    recipe = {**expected["recipe"], "islands": made.fp32_layers, "kept_layers": made.kept_layers}
+    with writing(target.folder, label, {**expected, "recipe": recipe}) as draft:
+        save_graph(made.model, draft.path)
+        check_graph(spec, draft.path)
+        parity = _compare(source, draft, spec, scheme, spread(inputs, calibration.checks))
+        seconds = time.perf_counter() - started
+        _note(draft, made, parity.require(precision), scheme, seconds)
+    target.say(f"{label}: {parity} ({seconds:.0f} s)")
+    return draft.artifact
+
+
+def spread(inputs: Sequence, count: int) -> list:
+    """That many of the inputs, from the first to the last at even distances; all if there are fewer."""
+    places = np.linspace(0, len(inputs) - 1, min(count, len(inputs))).round().astype(int)
+    return [inputs[place] for place in places]
+
+
+def _require_opset(source: Artifact, precision: str) -> None:
+    """EngineError where ONNX could not express it: scales in half precision came with opset 19."""
+    opset = source.manifest["built_from"]["opset"]
+    if opset < 19 and SCHEMES[precision].layers:
+        raise EngineError(f"{precision} needs opset 19 or newer, this is {opset}; leave --opset out")
+
+
+def _identity(source: Artifact, precision: str, scheme: Scheme, calibration: Calibration) -> dict[str, Field]:
+    recipe = {
+        "layers": scheme.layers,
+        "rest": scheme.rest,
+        "safe": scheme.safe,
+        "far_above": [FAR_ABOVE, NOTICED],
+        "budget": calibration.budget,
+        "probes": calibration.probes,
+    }
+    return {
+        **source.manifest["built_from"],
+        "precision": precision,
+        "recipe": recipe,
+        "onnx": source.content,
+        "calibration": dict(calibration.source),
+        "toolchain": toolchain(TOOLS),
+    }
+
+
+def _convert(
+    source: Artifact, spec: ComponentSpec, scheme: Scheme, inputs: Sequence[Mapping], calibration: Calibration
+) -> _Converted:
+    import onnx
+
+    made = _Converted(onnx.load(source.path))
+    ranges = measure_ranges(source.path, inputs)
+    if scheme.layers:
+        probes = spread(inputs, calibration.probes)
+        _quantise(made, scheme, ranges, probes, calibration.budget)
+        if not made.quantised:
+            why = f"no inner layer to quantise in {scheme.layers}"
+            raise EngineError(f"{spec.name} has {why}; give it fp16 instead")
+    if scheme.rest:
+        made.fp32_layers = find_islands(made.model, ranges, scheme.safe)
+        made.model = to_half(made.model, scheme.rest, made.fp32_layers)
+    return made
+
+
+def _quantise(
+    made: _Converted, scheme: Scheme, ranges: Mapping, probes: Sequence[Mapping], budget: float | None
+) -> None:
+    model, kind = made.model, scheme.layers
+    layers = find_layers(model.graph, KINDS[kind])
+    if scheme.safe:
+        reached = {layer.name: largest(layer, ranges) for layer in layers}
+        far = {name: f"reaches {most:.3g}" for name, most in reached.items() if most > scheme.safe}
+        made.kept_layers |= far
+    outer = outer_layers(model.graph) & {layer.name for layer in layers}
+    made.kept_layers |= dict.fromkeys(sorted(outer), "first or last layer")
+    rest = [layer.name for layer in layers if layer.name not in made.kept_layers]
+    if not rest:
+        return
+
+    def quantised(names: list[str]) -> ModelProto:
+        return quantize(model, ranges, names, kind)
+
+    made.errors = measure_sensitivity(model, rest, quantised, probes, literal=kind == "fp8")
+    too_large = far_above_the_rest(made.errors) if budget is None else beyond(budget, made.errors)
+    made.kept_layers |= too_large
+    made.quantised = [name for name in rest if name not in made.kept_layers]
+    made.model = quantised(made.quantised)
+
+
+def _compare(
+    source: Artifact, draft: Draft, spec: ComponentSpec, scheme: Scheme, inputs: Sequence[Mapping]
+) -> Parity:
+    import onnx
+
+    parity, model = Parity(spec), onnx.load(draft.path)
+    model = rehearsal(model) if scheme.rest else model
+    reference = run_graph(onnx.load(source.path), inputs)
+    for wanted, found in zip(reference, run_graph(model, inputs, scheme.literal), strict=True):
+        parity.add(wanted, found)
+    return parity
+
+
+def _note(draft: Draft, made: _Converted, parity: Mapping, scheme: Scheme, seconds: float) -> None:
+    draft.facts.update(
+        parity=parity,
+        against="the fp32 graph, recorded inputs"
+        + (", each result rounded as in this precision: fp32 sums, as on a GPU" if scheme.literal else ""),
+        quantised_layers=len(made.quantised),
+        sensitivity=made.errors,
+        seconds=round(seconds, 1),
+        bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
+    )
+
+
+def _table(made: _Converted) -> Iterator[str]:
+    """What was left out and why, and the most sensitive layers that were not, for people."""
+    yield from (f"fp32: {name} ({why})" for name, why in made.fp32_layers.items())
+    yield from (f"kept: {name} ({why})" for name, why in made.kept_layers.items())
+    worst = sorted(made.quantised, key=lambda name: -made.errors[name])[:3]
+    if worst:
+        most = ", ".join(f"{name} {made.errors[name]:.2g}" for name in worst)
+        yield f"{len(made.quantised)} layers in 8 bits; the most sensitive: {most}"

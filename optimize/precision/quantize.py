@@ -1,0 +1,93 @@
+"""Layers in 8 bits: quantise and dequantise nodes before their inputs and weights, symmetric."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimize.precision.layers import LAYERS
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+# What TensorRT reads: all zero points 0, biases left alone, nothing between a layer and what is fused to it.
+OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": list(LAYERS),
+}
+# Convolutions have no 8-bit float kernels in TensorRT. Its scales for these are one a tensor.
+KINDS = {"int8": LAYERS, "fp8": ("MatMul", "Gemm")}
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+INT8_MOST, FP8_MOST = 127.0, 448.0
+
+
+def quantize(
+    model: ModelProto, ranges: Mapping[str, tuple[float, float]], layers: Collection[str], kind: str
+) -> ModelProto:
+    """A copy in which the named layers compute on 8-bit integers ("int8") or floats ("fp8", E4M3).
+
+    ranges: what each tensor was measured to hold. Integer weights have a scale for each output channel.
+    """
+    from onnx import ModelProto
+    from onnxruntime.quantization import QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    found = {name: (np.float32(least), np.float32(most)) for name, (least, most) in ranges.items()}
+    quantizer = QDQQuantizer(
+        copy,
+        per_channel=kind == "int8",
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, found),
+        nodes_to_quantize=list(layers),
+        nodes_to_exclude=[],
+        op_types_to_quantize=list(LAYERS),
+        extra_options=OPTIONS,
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    quantised = quantizer.model.model
+    _spare(quantised, layers)
+    return quantised if kind == "int8" else _to_fp8(quantised, model)
+
+
+def _spare(quantised: ModelProto, layers: Collection[str]) -> None:
+    """Give norms, sums and whatever else reads a layer's input the numbers as they were."""
+    made = {node.output[0]: node for node in quantised.graph.node}
+    for node in quantised.graph.node:
+        if node.op_type in PAIR or node.name in layers:
+            continue
+        for place, name in enumerate(node.input):
+            eight = made.get(name)
+            if eight is not None and eight.op_type == PAIR[1] and eight.input[0] in made:
+                node.input[place] = made[eight.input[0]].input[0]
+
+
+def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
+    """The same nodes with E4M3 numbers: scales shrink by the ratio of the largest, weights are redone."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    e4m3 = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
+    weights = {weight.name: weight for weight in quantised.graph.initializer}
+    originals = {weight.name: weight for weight in model.graph.initializer}
+    nodes = [n for n in quantised.graph.node if n.op_type in PAIR]
+    for name in {node.input[1] for node in nodes}:
+        scale = numpy_helper.to_array(weights[name]) * np.float32(INT8_MOST / FP8_MOST)
+        weights[name].CopyFrom(numpy_helper.from_array(scale, name))
+    for name in {node.input[2] for node in nodes}:
+        zeros = np.zeros(tuple(weights[name].dims), e4m3)
+        weights[name].CopyFrom(numpy_helper.from_array(zeros, name))
+    for node in nodes:
+        original = originals.get(node.input[0].removesuffix("_quantized"))
+        if node.op_type == PAIR[1] and original is not None:
+            scale = numpy_helper.to_array(weights[node.input[1]])
+            numbers = np.clip(numpy_helper.to_array(original) / scale, -FP8_MOST, FP8_MOST)
+            weights[node.input[0]].CopyFrom(numpy_helper.from_array(numbers.astype(e4m3), node.input[0]))
+    return quantised

@@ -1,0 +1,1 @@
+"""The tuner: which steps of the sampler may be skipped."""

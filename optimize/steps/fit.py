@@ -1,0 +1,175 @@
+"""Fit a step plan's corrections to base runs, on the latents that the plan itself leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from generators.samplers import Scheduler
+from optimize.steps.trajectory import fit, inner_products
+from pipeline.guard import change
+from pipeline.sampler import ClipDenoiser, denoise_loop
+from pipeline.sampler_state import channels_beside, combine, level_of
+from pipeline.step_plan import TERMS, StepPlan
+
+Row = tuple[float, ...]
+Terms = Sequence[np.ndarray | None]
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the least-squares correction that are tried, beside nothing
+
+
+class BaseRun(Protocol):
+    """A clip whose base run is known. denoise: predicts for it."""
+
+    denoise: ClipDenoiser
+
+    def base(self, step: int) -> np.ndarray:
+        """Latents of the base run before that step; before step 0 the noise, after the last the result."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A plan as it is to be run, and what each clip came to by rows fitted to the others.
+
+    ends: its latents. changes: at each evaluated step that of the prediction since the one before, see guard.
+    """
+
+    plan: StepPlan
+    ends: list[np.ndarray]
+    changes: list[list[float]]
+
+
+def fit_plan(
+    plan: StepPlan,
+    clips: Sequence[BaseRun],
+    scheduler: Scheduler,
+    tick: Callable[[], None] = lambda: None,
+    frame_axis: int = 2,
+) -> Fitted:
+    """The plan, with corrections if every clip ends nearer to its base run by them.
+
+    All clips walk side by side, once by the plain plan and once corrected. A clip itself walks by rows that
+    were fitted to the others (leave one out): it meets what a clip will that nothing was fitted to, where its
+    own rows would flatter it. tick is called after each clip's evaluated step.
+    """
+    bare = StepPlan(plan.actions, overlaps=plan.overlaps)
+    plain = _run_side_by_side(bare, clips, scheduler, tick, frame_axis, False)
+    if not bare.cheaper:
+        return plain
+    corrected = _run_side_by_side(bare, clips, scheduler, tick, frame_axis, True)
+    goals = [clip.base(len(plan.actions)) for clip in clips]
+    both = [_missed(each.ends, goals) for each in (corrected, plain)]
+    return corrected if all(one <= other for one, other in zip(*both, strict=True)) else plain
+
+
+def _run_side_by_side(
+    plan: StepPlan,
+    clips: Sequence[BaseRun],
+    scheduler: Scheduler,
+    tick: Callable[[], None],
+    frame_axis: int,
+    correct: bool,
+) -> Fitted:
+    latents = clips[0].base(0)
+    channel_axis = channels_beside(frame_axis, latents.ndim)
+    nothing = (0.0,) * TERMS, (0.0,) * (TERMS + latents.shape[channel_axis])
+    rows, changes, goals = [], [[] for _ in clips], dict(plan.jumps)
+    loops = [denoise_loop(clip.denoise, scheduler, clip.base(0), plan, frame_axis) for clip in clips]
+    for states in zip(*loops, strict=True):
+        step = states[0].step
+        if step not in goals:
+            continue
+        for state, seen in zip(states, changes, strict=True):
+            before = state.terms[3]
+            seen.append(0.0 if before is None else change(state.terms[1], before, frame_axis))
+            tick()
+        rows.append(nothing)
+        if correct and plan.skips(step, goals[step]):
+            missed = [clip.base(goals[step]) - each.latents for clip, each in zip(clips, states, strict=True)]
+            *rows[-1:], added = fit_jump([state.terms for state in states], missed, channel_axis)
+            for state, each in zip(states, added, strict=True):
+                state.latents = state.latents + each
+    corrections, levels = zip(*rows, strict=True) if correct else ((), ())
+    fitted = replace(plan, corrections=corrections, level_corrections=levels)
+    return Fitted(fitted, [state.latents for state in states], changes)
+
+
+def fit_jump(
+    terms: Sequence[Terms], missed: Sequence[np.ndarray], channel_axis: int
+) -> tuple[tuple[Row, Row], list[np.ndarray]]:
+    """Rows of corrections and of their levels, and what rows fitted to the others add to each clip.
+
+    terms: of each clip, arrays shaped like what the plain jump has missed of its goal. Levels have a row of
+    their own where it brings clips nearer that it was not fitted to; elsewhere they go as the rest.
+    """
+    bare = [[None if term is None else term - level_of(term) for term in own] for own in terms]
+    row, of_others = shrunk_rows(
+        [_products(own, each - level_of(each)) for own, each in zip(bare, missed, strict=True)], TERMS
+    )
+    levels = [_level_basis(own, each, channel_axis) for own, each in zip(terms, missed, strict=True)]
+    products = [inner_products(each) for each in levels]
+    length = len(products[0]) - 1
+    as_rest = [each + (0.0,) * (length - TERMS) for each in of_others]
+    level, levels_of_others = shrunk_rows(products, length)
+    if _left(products, levels_of_others) >= _left(products, as_rest):
+        level, levels_of_others = row + (0.0,) * (length - TERMS), as_rest
+    added = [
+        combine(own_row, own, own_level, channel_axis)
+        for own_row, own, own_level in zip(of_others, terms, levels_of_others, strict=True)
+    ]
+    return (row, level), added
+
+
+def shrunk_rows(products: Sequence[np.ndarray], length: int) -> tuple[Row, list[Row]]:
+    """The share of the least-squares row that serves left-out clips best, and for each clip the others' row.
+
+    products: of each clip, of the terms and then of what is to be made of them; terms that are 0 get 0. The
+    share is the one by which the clips' relative errors are least in all, of those that make none of them
+    larger, each by the row of the others; 0 if there is none, or a clip is alone: nothing says then what
+    others need.
+    """
+    total = sum(products)
+    full = _row(total, length)
+    others = [_row(total - own, length) for own in products] if len(products) > 1 else [0 * full]
+    best, least = 0.0, float(len(products))
+    for share in SHARES:
+        left = [error(own, share * row) / own[-1, -1] if own[-1, -1] > 0 else np.inf
+                for own, row in zip(products, others, strict=True)]  # fmt: skip
+        if max(left) <= 1 and sum(left) < least:
+            best, least = share, sum(left)
+    return tuple(map(float, best * full)), [tuple(map(float, best * row)) for row in others]
+
+
+def _row(products: np.ndarray, length: int) -> np.ndarray:
+    return fit(products, length, range(length))[0]
+
+
+def error(products: np.ndarray, row: Sequence[float]) -> float:
+    """Mean square of what a row leaves of the last of the arrays that the products are of."""
+    weights = np.append(-np.asarray(row), 1.0)
+    return float(weights @ products @ weights)
+
+
+def _left(products: Sequence[np.ndarray], rows: Sequence[Row]) -> float:
+    return sum(error(own, row) / max(own[-1, -1], 1e-30) for own, row in zip(products, rows, strict=True))
+
+
+def _products(terms: Terms, missed: np.ndarray) -> np.ndarray:
+    return inner_products([*(np.zeros_like(missed) if term is None else term for term in terms), missed])
+
+
+def _level_basis(terms: Terms, missed: np.ndarray, channel_axis: int) -> list[np.ndarray]:
+    """Levels of the terms, a one for each channel, and the level that is missed."""
+    level = level_of(missed)
+    channels = level.shape[channel_axis]
+    places = np.arange(channels).reshape([-1 if a == channel_axis else 1 for a in range(level.ndim)])
+    ones = [np.broadcast_to(places == channel, level.shape) for channel in range(channels)]
+    return [*(np.zeros_like(level) if term is None else level_of(term) for term in terms), *ones, level]
+
+
+def _missed(ends: Sequence[np.ndarray], goals: Sequence[np.ndarray]) -> list[float]:
+    """Mean square error of an element, by clip."""
+    return [float(np.mean(np.square(end - goal))) for end, goal in zip(ends, goals, strict=True)]

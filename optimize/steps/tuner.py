@@ -1,0 +1,247 @@
+"""Find the fastest recipe that keeps to a goal: a planner proposes, real runs on the tuning videos decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bench.quality_goal import Goal, Judged
+from engines.errors import Exit, VivaceError
+from generators.samplers import Scheduler
+from optimize.steps.jump_tables import jump_errors, shallow_errors, weigh_kept
+from optimize.steps.planner import Costs, Plan, Tables, front, seconds_of
+from optimize.steps.trajectory import Gram
+from pipeline.recipe import Recipe, parse_recipe
+from pipeline.step_plan import StepPlan
+
+Say = Callable[[str], None]
+# What a kept difference adds to a jump's error, see jump_tables.weigh_kept. With 8, predicted errors of
+# twelve plans correlated by 0.95 with the PSNR of real runs, with 0 by 0.55; the others give second opinions.
+KEPT = (8.0, 2.0, 32.0)
+PATIENCE = 3  # plans of a front that fail before it is left
+
+
+class TuningError(VivaceError):
+    """No recipe can be had; the text says what was tried and what to do."""
+
+    exit = Exit.SIMILARITY
+
+
+class Bench(Protocol):
+    """What runs things for the tuner: optimize.steps.workbench has it."""
+
+    scheduler: Scheduler  # the base model's
+
+    def capture(self, say: Say) -> list[Gram]:
+        """Inner products of the base runs, of each video."""
+        ...
+
+    def costs(self, recipe: Recipe, say: Say) -> Costs:
+        """Seconds of an evaluated step of a window with the recipe's engines; of H too if capture has it."""
+        ...
+
+    def windows(self, recipe: Recipe) -> float:
+        """How many windows the recipe has in all tuning videos, the mean over its evaluations."""
+        ...
+
+    def run(
+        self, recipe: Recipe, say: Say, enough: Callable[[Sequence[Judged]], bool]
+    ) -> tuple[Recipe, list[Judged]]:
+        """The recipe with fitted corrections, and its videos judged: each as by rows fitted to the others.
+
+        A recipe that is fitted is run as it is. Videos behind which enough() is true are left out.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One real run: the recipe as it ran, fitted, the videos, and whether they were accepted.
+
+    seconds: predicted, of the denoiser on all tuning videos. margin: as Goal.margin, None if a video fails.
+    """
+
+    recipe: Recipe
+    seconds: float
+    videos: list[Judged]
+    accepted: bool
+    margin: float | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The fastest accepted trial, all trials in their order, and the number of real runs they took."""
+
+    best: Trial
+    trials: list[Trial]
+    runs: int
+
+
+class Tuner:
+    """One search. record: a file for this goal that gets a line for every trial and for what engines take.
+
+    Neither is run or timed again, so that the same search finds the same recipe, however busy the machine is.
+    The first video that fails ends a trial.
+    """
+
+    def __init__(self, bench: Bench, goal: Goal, record: Path, say: Say) -> None:
+        self.goal, self.trials, self.runs = goal, [], 0
+        self._bench, self._record, self._say = bench, record, say
+        self._known, self._timed = _read_record(record)
+
+    def tune(self, recipes: Sequence[Recipe], overlaps: Sequence[int] = ()) -> Tuned:
+        """Search plans for each of the recipes, which differ in engine and precision, then smaller overlaps.
+
+        The recipes are taken from the fastest on. One that has a step plan, as of an earlier search, is tried
+        with that first: what cannot be faster need not be run. What is best at last is run once more, as it
+        will be run by others, with its corrections as they are. TuningError: nothing is accepted, or fails
+        then.
+        """
+        grams, scheduler = self._bench.capture(self._say), self._bench.scheduler
+        full, cheap = jump_errors(grams, scheduler)
+        errors = {"C": cheap, **({"H": shallow_errors(grams, scheduler)} if grams[0].shallow else {})}
+        gains = getattr(scheduler, "gains", np.ones(scheduler.steps + 1))
+        tables = [
+            Tables(full, {name: weigh_kept(full, each, weight) for name, each in errors.items()},
+                   gains) for weight in KEPT
+        ]  # fmt: skip
+        earlier = {replace(recipe, steps=None): recipe.steps for recipe in recipes}
+        costs = {recipe: self._costs(recipe) for recipe in earlier}
+        for recipe in sorted(earlier, key=lambda each: costs[each].full):
+            windows = self._bench.windows(recipe)
+            if earlier[recipe]:
+                self._try_earlier(recipe, earlier[recipe], costs[recipe])
+            fronts = [[replace(plan, seconds=plan.seconds * windows) for plan in front(each, costs[recipe])]
+                      for each in tables]  # fmt: skip
+            first = self._faster(recipe, fronts[0])
+            self._say(f"{recipe.name}: {len(first)} plans would be the fastest yet")
+            self._bisect(recipe, first)
+            for plans in fronts:
+                self._go_on(recipe, plans)
+        for overlap in sorted(overlaps) if self.best else ():
+            self._try_overlap(overlap)
+        return Tuned(self._confirmed(), self.trials, self.runs)
+
+    def _costs(self, recipe: Recipe) -> Costs:
+        asked = recipe.to_toml()
+        if asked not in self._timed:
+            self._timed[asked] = self._bench.costs(recipe, self._say)
+            self._write({"timed": asked, "costs": asdict(self._timed[asked])})
+        return self._timed[asked]
+
+    @property
+    def best(self) -> Trial | None:
+        """The fastest accepted trial so far."""
+        accepted = [trial for trial in self.trials if trial.accepted]
+        return min(accepted, key=lambda trial: trial.seconds, default=None)
+
+    def _faster(self, recipe: Recipe, plans: Sequence[Plan]) -> list[Plan]:
+        """Those that would be the fastest accepted one, and were not tried with this recipe."""
+        tried = {each.recipe.steps.actions for each in self.trials if each.recipe.name == recipe.name}
+        limit = self.best.seconds if self.best else np.inf
+        return [plan for plan in plans if plan.seconds < limit and plan.actions not in tried]
+
+    def _bisect(self, recipe: Recipe, plans: Sequence[Plan]) -> None:
+        """Find the first of a front that is accepted, as if all behind it were too."""
+        low, high = -1, len(plans)  # plans[low] fails, plans[high] is accepted, or not known to be
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._try(recipe, plans[middle]).accepted:
+                high = middle
+            else:
+                low = middle
+
+    def _go_on(self, recipe: Recipe, plans: Sequence[Plan]) -> None:
+        """Try the next faster plans of a front; what is predicted of two alike may be the other way round."""
+        failures = 0
+        while failures < PATIENCE and (faster := self._faster(recipe, plans)):
+            failures += not self._try(recipe, faster[-1]).accepted
+
+    def _try(self, recipe: Recipe, plan: Plan) -> Trial:
+        return self.trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
+
+    def _try_earlier(self, recipe: Recipe, steps: StepPlan, costs: Costs) -> None:
+        """Corrections and guard are fitted again; they may be of other videos or weights."""
+        known = replace(recipe, steps=StepPlan(steps.actions, overlaps=steps.overlaps))
+        self.trial(known, seconds_of(steps.actions, costs) * self._bench.windows(known))
+
+    def _try_overlap(self, overlap: int) -> None:
+        """Find up to which evaluated step windows may overlap that little, as if all after it may not."""
+        best = self.best
+        actions = best.recipe.steps.actions
+        low, high = len(best.recipe.steps.overlaps), len(best.recipe.steps.evaluated) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fewer = (*best.recipe.steps.overlaps, *[overlap] * middle)[:middle]
+            recipe = replace(best.recipe, steps=StepPlan(actions, overlaps=fewer))
+            share = self._bench.windows(recipe) / self._bench.windows(best.recipe)
+            if share < 1 and self.trial(recipe, best.seconds * share).accepted:
+                low = middle
+            else:
+                high = middle
+
+    def _confirmed(self) -> Trial:
+        """The fastest accepted trial whose recipe passes as it is."""
+        while best := self.best:
+            trial = self.trial(best.recipe, best.seconds)
+            if not trial.reasons:
+                return best
+            failed = replace(best, accepted=False, reasons=trial.reasons)
+            self.trials = [failed if each is best else each for each in self.trials]
+        reasons = self.trials[-1].reasons
+        raise TuningError("\n".join(["no recipe keeps to the goal; the last one failed by:", *reasons]))
+
+    def trial(self, recipe: Recipe, seconds: float) -> Trial:
+        """Run a recipe on the tuning videos, or look it up in the record; seconds: predicted."""
+        asked = recipe.to_toml()
+        if asked not in self._known:
+            self._known[asked] = fitted, videos = self._bench.run(recipe, self._say, self._fails)
+            self.runs += 1
+            judged = [asdict(video) for video in videos]
+            self._write({"asked": asked, "name": fitted.name, "recipe": fitted.to_toml(), "videos": judged})
+        fitted, videos = self._known[asked]
+        reasons = tuple(self.goal.why_not(videos))
+        margin = None if reasons else self.goal.margin(videos)
+        accepted = margin is not None and margin >= 0
+        self.trials.append(Trial(fitted, seconds, videos, accepted, margin, reasons))
+        self._say(_line(self.trials[-1], len(self.trials)))
+        return self.trials[-1]
+
+    def _fails(self, videos: Sequence[Judged]) -> bool:
+        return bool(self.goal.why_not(videos))
+
+    def _write(self, line: dict[str, object]) -> None:
+        with self._record.open("a", encoding="utf-8") as record:
+            record.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _line(trial: Trial, number: int) -> str:
+    """What is said of a trial."""
+    least = min((v.similarity for v in trial.videos if v.similarity is not None), default=float("nan"))
+    psnr, actions = min(video.psnr for video in trial.videos), trial.recipe.steps.actions
+    said = "accepted" if trial.accepted else trial.reasons[0] if trial.reasons else "passes, but too narrowly"
+    return (f"trial {number}: {trial.recipe.name} {actions}: {trial.seconds:.2f} s, "
+            f"similarity {least:.4f}, PSNR {psnr:.1f} dB: {said}")  # fmt: skip
+
+
+def _read_record(path: Path) -> tuple[dict[str, tuple[Recipe, list[Judged]]], dict[str, Costs]]:
+    """Finished runs, and what engines took, by the recipe; a line that was cut off is left out."""
+    known, timed = {}, {}
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+                if "timed" in line:
+                    timed[line["timed"]] = Costs(**line["costs"])
+                    continue
+                videos = [Judged(**{**each, "failed": tuple(each["failed"])}) for each in line["videos"]]
+                known[line["asked"]] = parse_recipe(line["recipe"], line["name"]), videos
+            except (ValueError, LookupError, TypeError):
+                continue
+    return known, timed

@@ -1,0 +1,68 @@
+"""Whether a generator keeps the contract, what is wrong if not, and how to mend it.
+
+python -m pipeline check NAME|path.py:Class [--export] [--json]
+
+One window is run on made-up inputs, networks as torch modules on the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from engines.cli import run, say
+from engines.errors import Exit
+from generators.contract import GeneratorError, load_generator
+from generators.weight_files import licences
+from pipeline.component_check import Finding
+
+
+def main() -> Exit:
+    """Parse, check, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=["check"])
+    parser.add_argument("generator", help="as --generator elsewhere: presenter, or path/to/file.py:Class")
+    parser.add_argument("--export", action="store_true", help="export every component to ONNX, too")
+    parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
+    args = parser.parse_args()
+    found = check(args.generator, args.export)
+    wrong = sum(map(len, found.values()))
+    if args.json:
+        checks = {name: [asdict(finding) for finding in findings] for name, findings in found.items()}
+        print(json.dumps({"generator": args.generator, "ok": not wrong, "checks": checks}, indent=1))
+        return Exit.USAGE if wrong else Exit.OK
+    for name, findings in found.items():
+        print(f"{'WRONG' if findings else 'ok':6}{name}")
+        for finding in findings:
+            print(f"      {finding}".replace("\n", "\n      "))
+    print(f"{args.generator}: {f'{wrong} to mend' if wrong else 'keeps the contract'}")
+    return Exit.USAGE if wrong else Exit.OK
+
+
+def check(name: str, export: bool) -> dict[str, list[Finding]]:
+    """Findings by what was checked; of a generator that cannot be loaded, why."""
+    before = "torch" in sys.modules
+    try:
+        generator = load_generator(name)
+    except GeneratorError as error:
+        return {"load": [Finding("load", str(error), "python infer.py takes the same name")]}
+    late = []
+    if "torch" in sys.modules and not before:
+        mend = "import it inside build() and what that calls; other engines never need it"
+        late = [Finding("load", "loading the file imports torch, seconds that every run pays for", mend)]
+    for line in licences(generator.fingerprint_files):
+        say(line)
+    from pipeline.check_generator import check_generator
+
+    with tempfile.TemporaryDirectory() as folder:
+        return {"load": late, **check_generator(generator, Path(folder) if export else None)}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""A folder of requests: pairing, batch, run folder."""

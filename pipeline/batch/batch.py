@@ -1,0 +1,182 @@
+"""Many requests in a run's folder: which are finished already, what came of the others, how it all ended.
+
+A finished video is kept while its inputs, the settings it was made with and its file are what they were.
+Other inputs or settings are refused, so that a folder's videos always belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from engines.artifact import differences, file_sha256
+from engines.errors import EngineError, Exit, FolderError, check_file
+from engines.progress import Progress
+from pipeline.batch.dataset import Pairing, Request
+from pipeline.batch.run_folder import RunFolder
+from pipeline.runner import VideoRunner
+
+MOST_SHOWN = 8  # differences, in a refusal
+LABELS = ("recipe",)  # a recipe's name: what is in it counts
+SHOWN_DIGITS = 16  # of a hash
+
+
+class Jobs:
+    """The requests of a run.
+
+    identity: Maker's, which must be that of every finished video in the folder, and of all that is to be
+    made. todo: requests that are not finished. lines: what is known of each video so far, those kept with
+    "kept": true. emit: is given every such line at once. FolderError: the folder was made otherwise.
+    """
+
+    def __init__(
+        self,
+        pairing: Pairing,
+        folder: RunFolder,
+        identity: Mapping[str, object],
+        say: Callable[[str], None],
+        emit: Callable[[dict], None] | None = None,
+    ) -> None:
+        self.out, self.identity = folder.path, identity
+        self._folder, self._say, self._emit = folder, say, emit
+        self._numbers = {request.id: number for number, request in enumerate(pairing.requests, 1)}
+        self.lines: list[dict] = []
+        self._reasons: set[Exit] = set()
+        finished = {name: line for name, line in folder.lines.items() if line["status"] == "done"}
+        _check_same(pairing.requests, finished, folder, identity)
+        for name, reason in pairing.unpaired.items():
+            self.ended({"id": name, "status": "failed", "error": reason}, Exit.INPUT)
+        self.todo = [request for request in pairing.requests if not self._keep(finished.get(request.id))]
+        kept = len(pairing.requests) - len(self.todo)
+        if kept:
+            say(f"{kept} of {len(pairing.requests)} videos were finished before and are kept")
+
+    @property
+    def status(self) -> Exit:
+        """SOME_FAILED if some were made and some not; if none was, the reason they share, or SOME_FAILED."""
+        return next(iter(self._reasons)) if len(self._reasons) == 1 else Exit.SOME_FAILED
+
+    def label(self, name: str) -> str:
+        """What to call a request in messages, from its id."""
+        return f"[{self._numbers[name]}/{len(self._numbers)}] {name}"
+
+    def taken(self, line: dict, worker: str) -> dict:
+        """The line of a video that another process has made, with its file at its place here. DiskError."""
+        output = {"output": str(self._folder.take(Path(line["output"])))} if line["status"] == "done" else {}
+        return {**line, **output, "worker": worker}
+
+    def ended(self, line: dict, reason: Exit) -> None:
+        """Record what came of a video, and say so. DiskError."""
+        if line["status"] == "failed":
+            self._say(f"{line['id']}: failed: {line['error']}")
+        else:
+            label = self.label(line["id"])
+            self._say(f"{label}: {line['output']} ({line['frames']} frames, {line['total_seconds']:.1f} s)")
+            for note in line["notes"]:
+                self._say(f"{label}: note: {note}")
+        self._add(self._folder.record(line), reason)
+
+    def check(self, identity: Mapping[str, object], name: str) -> None:
+        """EngineError if a worker of that name would make other videos than the first: files differ there."""
+        found = differences(_plain(identity), _plain(self.identity), built="first started")
+        if found:
+            raise EngineError(f"{name} would make other videos: {'; '.join(found)}")
+
+    def lost(self, request: Request, why: str, reason: Exit) -> None:
+        """Record a video that whatever made it could not report on. DiskError."""
+        line = {**request.described(), **self.identity, "status": "failed", "error": why}
+        self.ended(line, reason)
+
+    def conclude(self) -> Exit:
+        """Say what came of all videos; the status of the whole."""
+        if len(self.lines) > 1:
+            for text in table(self.lines):
+                self._say(text)
+        done = sum(line["status"] == "done" for line in self.lines)
+        self._say(f"{done} of {len(self.lines)} videos are in {self.out}")
+        return self.status
+
+    def _keep(self, line: dict | None) -> bool:
+        """Whether a finished video's file is what it was; then its line counts."""
+        path = self.out / f"{line['id']}.mp4" if line else None
+        if path is None or not path.is_file() or file_sha256(path) != line["output_sha256"]:
+            if line:
+                self._say(f"{line['id']}: was finished, but {path} is not that video any more; made again")
+            return False
+        self._add({**line, "kept": True}, Exit.OK)
+        return True
+
+    def _add(self, line: dict, reason: Exit) -> None:
+        self.lines.append(line)
+        self._reasons.add(reason)
+        if self._emit:
+            self._emit(line)
+
+
+def table(lines: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """What came of videos: number, frames and seconds by who made them, then the ids of those that failed."""
+    makers: dict[str, list[Mapping[str, object]]] = {}
+    failed = []
+    for line in lines:
+        if line["status"] == "done":
+            maker = "kept" if line.get("kept") else line.get("worker", "made")
+            makers.setdefault(maker, []).append(line)
+        else:
+            failed.append(line["id"])
+    if makers:
+        yield f"{'':20}{'videos':>8}{'frames':>8}{'seconds':>10}"
+    for maker, made in sorted(makers.items()):
+        frames, seconds = (sum(line[key] for line in made) for key in ("frames", "total_seconds"))
+        yield f"{maker:20}{len(made):8}{frames:8}{seconds:10.1f}"
+    if failed:
+        more = f" and {len(failed) - MOST_SHOWN} more" if len(failed) > MOST_SHOWN else ""
+        yield f"failed: {', '.join(failed[:MOST_SHOWN])}{more}; the manifest says why"
+
+
+def run_here(jobs: Jobs, maker: VideoRunner) -> None:
+    """Make what is to do in this process, one video after the other. DiskError."""
+    for request in jobs.todo:
+        jobs.ended(*maker(request, jobs.out, partial(Progress, jobs.label(request.id))))
+
+
+def _check_same(
+    requests: list[Request], finished: Mapping[str, dict], folder: RunFolder, identity: Mapping[str, object]
+) -> None:
+    """FolderError with what differs between finished videos and what would be made now."""
+    expected, found = _plain(identity), []
+    for line in finished.values():
+        was = _plain(line)
+        found += [text for text in differences(expected, was, built="made") if text not in found]
+    for request in requests:
+        if request.id in finished:
+            found += (f"{request.id}: {text}" for text in _changed_inputs(request, finished[request.id]))
+    if found:
+        more = [f"and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
+        raise FolderError(
+            "\n  ".join([f"{folder.path} holds videos that were made otherwise:", *found[:MOST_SHOWN], *more])
+            + "\nchoose another --out, or make them all anew with --restart"
+        )
+
+
+def _changed_inputs(request: Request, line: Mapping[str, object]) -> Iterator[str]:
+    check_file(request.video, "video"), check_file(request.image, "picture")
+    now = {
+        "seed": request.seed,
+        "video_sha256": file_sha256(request.video),
+        "image_sha256": file_sha256(request.image),
+    }
+    yield from differences(_plain(now), _plain(line), built="made")
+
+
+def _plain(line: Mapping[str, object]) -> dict[str, object]:
+    """What counts of a line's fields, in a form to compare and to show."""
+    fields = {name: value for name, value in line.items() if name not in LABELS}
+    for name, value in fields.items():
+        if name.endswith("_sha256"):
+            fields[name] = str(value)[:SHOWN_DIGITS]
+    if "device" in fields:  # another GPU of the same machine will do
+        fields["device"] = fields["device"].partition(":")[0]
+    if "built" in fields:
+        fields["built"] = {component: each["file"] for component, each in fields["built"].items()}
+    return fields

@@ -1,0 +1,154 @@
+"""The folder of a run: its manifest, which outlives a kill at any byte, and its lock.
+
+Lines are appended and synced one by one. Of a line that was cut short nothing is believed, and the folder's
+lock is the system's own, so that no process that died holds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import TextIO
+
+from engines.errors import DiskError, FolderError
+from pipeline.video.writer import remove_unfinished
+
+MANIFEST = "manifest.jsonl"
+LOCK = ".lock"  # is there while a run is, or was killed
+MADE = ".made"  # a folder for videos of other processes until this one has taken them
+
+
+class RunFolder:
+    """A folder of videos that this process alone writes to; a context manager.
+
+    lines: the last manifest line of each id. restart: forget what the manifest says; videos stay until others
+    take their names. FolderError: it cannot be written to, another run holds it, or its manifest is none.
+    """
+
+    def __init__(self, path: Path, restart: bool = False) -> None:
+        self.path, self.lines = path, {}
+        self._restart, self._stack = restart, ExitStack()
+
+    def __enter__(self) -> RunFolder:
+        check_writable(self.path)
+        with self._stack:
+            self._lock()
+            self._clean()
+            self._stack.callback(self._clean)
+            self._open()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def record(self, line: dict) -> dict:
+        """Append a line for a video, with the time of day; it is on the disk on return. DiskError."""
+        line = {**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        # A file name that is no text has bytes that UTF-8 cannot hold; as \udcff they still make valid JSON.
+        left = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        try:
+            while left:
+                left = left[os.write(self._manifest, left) :]
+            os.fsync(self._manifest)
+        except OSError as error:
+            where = self.path / MANIFEST
+            raise DiskError(f"{where}: cannot be written ({error.strerror}); make room, run again") from error
+        self.lines[line["id"]] = line
+        return line
+
+    def take(self, made: Path) -> Path:
+        """Give a video from MADE its place here, to be recorded next; DiskError.
+
+        So that at most one video is here and not in the manifest, however many processes are killed.
+        """
+        try:
+            return made.rename(self.path / made.name)
+        except OSError as error:
+            raise DiskError(f"{made}: cannot be moved ({error.strerror}); run again") from error
+
+    def _clean(self) -> None:
+        remove_unfinished(self.path)
+        rmtree(self.path / MADE, ignore_errors=True)
+
+    def _open(self) -> None:
+        path = self.path / MANIFEST
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if self._restart else 0)
+            self._manifest = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise FolderError(f"{path}: cannot be opened ({error.strerror}); choose another --out") from error
+        self._stack.callback(os.close, self._manifest)
+        whole = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):  # else it was cut short, and is the last
+                    found = _parsed(line, f"{path}, line {number}")
+                    self.lines[found["id"]], whole = found, whole + len(line)
+        if os.fstat(self._manifest).st_size > whole:
+            os.ftruncate(self._manifest, whole)
+
+    def _lock(self) -> None:
+        path = self.path / LOCK
+        try:
+            while (lock := _locked(path)) is None:
+                continue
+        except BlockingIOError as error:
+            raise FolderError(
+                f"{self.path}: is in use by {_holder(path)}; wait for its end, or choose another --out"
+            ) from error
+        except OSError as error:
+            why = f"{error.strerror}; does its file system have locks?"
+            raise FolderError(f"{self.path}: cannot be locked ({why}) Choose another --out.") from error
+        self._stack.enter_context(lock)
+        self._stack.callback(path.unlink, missing_ok=True)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+
+
+def _locked(path: Path) -> TextIO | None:
+    """The lock's file, emptied and held until it is closed; None if its last holder has just removed it."""
+    with ExitStack() as stack:
+        lock = stack.enter_context(path.open("a"))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())):
+            return None
+        lock.truncate(0)
+        stack.pop_all()
+        return lock
+
+
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text().strip() or "another process"
+    return "another process"
+
+
+def _parsed(line: bytes, where: str) -> dict:
+    """A manifest line; FolderError if it is none."""
+    try:
+        found = json.loads(line)
+        found["id"], found["status"]
+    except (ValueError, TypeError, KeyError) as error:
+        reason = f"{where}: is no line of a manifest ({error!r}); --restart begins a new one"
+        raise FolderError(reason) from error
+    return found
+
+
+def check_writable(out: Path) -> None:
+    """Make the output folder and prove that files can be made in it, before costly work; else FolderError."""
+    probe = out / f".writable-{os.getpid()}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FolderError(
+            f"cannot write to the output folder {out}: {error.strerror}; choose another --out"
+        ) from error

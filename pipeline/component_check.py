@@ -1,0 +1,162 @@
+"""Whether a component's torch module does what its spec says: shapes, dtypes, the same answer every time."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.onnx.parity import draw, extreme_sizes
+from engines.spec import ComponentSpec
+
+if TYPE_CHECKING:
+    import torch
+
+# What code that is not ours may raise; a check says it instead of ending with it.
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+
+
+STATELESS = (
+    "make what is kept an input and an output of the component: "
+    "branches, windows and requests take turns on one engine"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: where, what, and how to mend it."""
+
+    where: str
+    wrong: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.wrong}\n  mend: {self.mend}"
+
+
+def raised(error: BaseException) -> str:
+    """What was raised, and by which line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+
+
+def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
+    """What is wrong with a module, run on random inputs at the smallest and the largest sizes of its spec."""
+    empty = [name for name, weight in module.named_parameters() if weight.is_meta]
+    if empty:
+        wrong = f"{len(empty)} weights hold no numbers, {empty[0]} first"
+        return [Finding(spec.name, wrong, "fill the network from its checkpoint before build returns it")]
+    run = _Run(spec, module.eval())
+    try:
+        for number, sizes in enumerate(extreme_sizes(spec)):
+            found = list(_at(run, sizes, seed=number + 1))
+            if found:
+                return found
+    except BROKEN as error:
+        wrong = f"it cannot take what its spec says: {raised(error)}"
+        return [Finding(spec.name, wrong, f"bring {_names(spec)} of the spec and forward() into agreement")]
+    return []
+
+
+class _Run:
+    """Calls a module as an engine would, without casting what comes out."""
+
+    def __init__(self, spec: ComponentSpec, module: torch.nn.Module) -> None:
+        self.spec, self._module = spec, module
+
+    def __call__(self, inputs: Mapping[str, np.ndarray], seed: int | None = None) -> Sequence[torch.Tensor]:
+        import torch
+
+        if seed is not None:
+            torch.manual_seed(seed)
+        with torch.inference_mode():
+            arguments = [torch.from_numpy(inputs[tensor.name].copy()) for tensor in self.spec.inputs]
+            outputs = self._module(*arguments)
+        self.changed = [
+            tensor.name
+            for tensor, argument in zip(self.spec.inputs, arguments, strict=True)
+            if not np.array_equal(argument.numpy(), inputs[tensor.name])
+        ]
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _at(run: _Run, sizes: Mapping[str, int], seed: int) -> Iterator[Finding]:
+    spec = run.spec
+    inputs, others = draw(spec, sizes, seed), draw(spec, sizes, seed + 100)
+    first = run(inputs)
+    if run.changed:
+        wrong = f"it writes into its input {run.changed[0]}, which the sampling loop goes on using"
+        yield Finding(spec.name, wrong, "compute into a new tensor, as x = x * 2 in place of x.mul_(2)")
+    wrong = list(_outputs(spec, first, sizes))
+    yield from wrong
+    if not wrong:
+        yield from _determinism(run, inputs, others, first)
+
+
+def _outputs(
+    spec: ComponentSpec, outputs: Sequence[torch.Tensor], sizes: Mapping[str, int]
+) -> Iterator[Finding]:
+    wanted = [tensor.name for tensor in spec.outputs]
+    if len(outputs) != len(wanted):
+        wrong = f"it gives {len(outputs)} outputs, the spec says {len(wanted)}: {', '.join(wanted)}"
+        yield Finding(spec.name, wrong, "return a tuple of exactly the spec's outputs, in its order")
+        return
+    for tensor, output in zip(spec.outputs, outputs, strict=True):
+        where, dtype = f"{spec.name}.{tensor.name}", str(output.dtype).removeprefix("torch.")
+        shape, found = tuple(sizes.get(dim, dim) for dim in tensor.dims), tuple(output.shape)
+        if found != shape:
+            mend = "change the output's dims in components, or what forward() returns"
+            yield Finding(where, f"its shape is {found}, the spec says {shape} for {tensor}", mend)
+        if dtype != tensor.dtype:
+            mend = f"end forward() with .to(torch.{tensor.dtype}), or change the dtype in components"
+            if dtype == "float64":
+                mend += "; a float64 table or NumPy number inside makes all that follows float64, and slow"
+            yield Finding(where, f"it is {dtype}, the spec says {tensor.dtype}", mend)
+        if output.is_floating_point() and not bool(output.isfinite().all()):
+            mend = "look for a division by zero or an overflow; all inputs here were within -6 and 6"
+            yield Finding(where, "it holds numbers that are not finite", mend)
+
+
+def _determinism(
+    run: _Run, inputs: Mapping, others: Mapping, first: Sequence[torch.Tensor]
+) -> Iterator[Finding]:
+    again = run(inputs)
+    if not same(first, again):
+        if same(run(inputs, seed=5), run(inputs, seed=5)):
+            wrong, mend = "it draws random numbers inside", "make the noise an input of the component"
+        else:
+            wrong, mend = "its answer changes from call to call: it keeps a hidden state", STATELESS
+        yield Finding(run.spec.name, wrong, mend)
+        return
+    run(others)
+    if not same(first, run(inputs)):
+        wrong = "its answer depends on what it was given before: it keeps a hidden state"
+        yield Finding(run.spec.name, wrong, STATELESS)
+
+
+def same(first: Sequence, second: Sequence) -> bool:
+    """Whether outputs are equal up to the order in which a processor adds."""
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(first, second, strict=True)]
+    return all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-5 * float(np.abs(a).max(initial=0)))
+        for a, b in pairs
+    )
+
+
+def _names(spec: ComponentSpec) -> str:
+    return ", ".join(tensor.name for tensor in spec.inputs)

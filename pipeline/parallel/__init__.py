@@ -1,0 +1,1 @@
+"""Many processes, devices or machines for one run."""

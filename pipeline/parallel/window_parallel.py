@@ -1,0 +1,178 @@
+"""Split the evaluations of one video over processes, each with an engine of its own.
+
+Within a step, windows and branches of guidance do not depend on each other. Constants are sent once a clip,
+then latents go out and predictions come back once a step. This process evaluates a share too and blends all
+in the order of an unsplit run, so engines that compute alike give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from engines.errors import EngineError
+from engines.spec import Engine
+from generators.contract import Constants, Engines, Generator, GeneratorError
+from pipeline.parallel.shared_memory import Channel
+from pipeline.window_denoiser import SerialDenoiser, WindowBranch
+
+START_SECONDS = 1800.0  # for a worker to load its engine
+STALL_SECONDS = 600.0  # beyond what this process took for its own share; a first call may compile a graph
+Start = Callable[[], tuple[Generator, Engine]]  # can be pickled: new processes call it
+
+
+class WindowWorkers:
+    """Processes that share windows and branches with this one, of generators that keep nothing of them.
+
+    workers: for each process to start, what gives its generator and its engine of `denoise`. A worker that is
+    lost is named through say, and its share is evaluated here from then on. EngineError: a worker cannot
+    start.
+    """
+
+    def __init__(
+        self, workers: Sequence[Start], say: Callable[[str], None], stall_seconds: float = STALL_SECONDS
+    ) -> None:
+        self._say, self._stall_seconds = say, stall_seconds
+        with contextlib.ExitStack() as closing:  # whatever stops one, those before it are ended
+            self._workers = [Worker(number, how) for number, how in enumerate(workers, 2)]
+            for worker in self._workers:
+                closing.callback(worker.end)
+            for worker in self._workers:
+                worker.wait_until_ready()
+            closing.pop_all()
+
+    def open(
+        self, generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
+    ) -> ParallelDenoiser:
+        """Begin a clip, which ends the one before; generator and engines are this process's."""
+        for worker in self._workers:
+            worker.send(list(constants), [*constants.values(), condition_indices])
+        for worker in list(self._workers):
+            self._answer(worker)
+        return ParallelDenoiser(SerialDenoiser(generator, engines, constants, condition_indices), self)
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+
+    def evaluate(
+        self, own: SerialDenoiser, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
+    ) -> list[np.ndarray]:
+        """The predictions in order, a share of them from each process; own: this one's."""
+        asked = self._workers[: max(len(wanted) - 1, 0)]
+        count = 1 + len(asked)
+        shares = [wanted[number::count] for number in range(count)]
+        for worker, share in zip(asked, shares[1:], strict=True):
+            worker.send((step, action, share), [latents])
+        predictions: list[np.ndarray] = [None] * len(wanted)
+        predictions[::count] = own(latents, step, action, shares[0])
+        for number, worker in enumerate(asked, 1):
+            answer = self._answer(worker)
+            if answer is None:
+                answer = own(latents, step, action, shares[number])
+            predictions[number::count] = answer
+        return predictions
+
+    def _answer(self, worker: Worker) -> list[np.ndarray] | None:
+        """What the worker sends, to be used before its next order; None: it is lost, and is asked no more."""
+        try:
+            return worker.receive(self._stall_seconds)[1]
+        except WorkerLost as lost:
+            self._say(f"{lost}; its share is evaluated in this process from now on")
+            self._workers.remove(worker)
+            return None
+
+
+class ParallelDenoiser:
+    """Evaluates a clip's windows and branches in several processes at once."""
+
+    def __init__(self, own: SerialDenoiser, workers: WindowWorkers) -> None:
+        self._own, self._workers = own, workers
+
+    def __call__(
+        self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
+    ) -> Iterator[np.ndarray]:
+        """Give the predictions, as WindowDenoiser does."""
+        return iter(self._workers.evaluate(self._own, latents, step, action, wanted))
+
+
+class WorkerLost(RuntimeError):
+    """A process ended or stopped answering; the text says which and how."""
+
+
+class Worker:
+    """One process with an engine; number: which of the split's, from 2 on, for messages."""
+
+    def __init__(self, number: int, how: Start) -> None:
+        """Start it; it opens its engine while the caller does other things."""
+        spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        self._number = number
+        ours, theirs = spawn.Pipe()
+        self._channel = Channel(ours)
+        self._process = spawn.Process(target=_serve, args=(theirs, how), daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is the pipe's end
+
+    def wait_until_ready(self) -> None:
+        """Return when its engine is there; else EngineError."""
+        try:
+            refusal, _ = self.receive(START_SECONDS)
+        except WorkerLost as lost:
+            raise EngineError(f"{lost} while it started; what it said is above") from lost
+        if refusal:
+            raise EngineError(f"split worker {self._number}: {refusal}")
+
+    def send(self, order: object, arrays: Sequence[np.ndarray]) -> None:
+        """Give it an order; a lost worker shows in what it answers."""
+        with contextlib.suppress(OSError):
+            self._channel.send(order, arrays)
+
+    def receive(self, seconds: float) -> tuple[object, list[np.ndarray]]:
+        """Its next answer, within so many seconds. WorkerLost: there is none; the process has been ended."""
+        how = f"did not answer for {seconds:g} s"
+        try:
+            if self._channel.connection.poll(seconds):
+                return self._channel.receive()
+        except (EOFError, OSError):
+            self._process.join(1)  # its pipe closes a moment before it ends
+            code = self._process.exitcode
+            how = f"ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with {code}"
+        self.end()
+        raise WorkerLost(f"split worker {self._number} {how}")
+
+    def end(self) -> None:
+        """End the process; harmless when it has ended."""
+        self._channel.connection.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(pipe: Connection, how: Start) -> None:
+    """A worker's life: say that it is ready or why not, then answer orders until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    channel = Channel(pipe)
+    try:
+        generator, engine = how()
+    except (EngineError, GeneratorError) as error:
+        channel.send(str(error), [])
+        return
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone
+        channel.send("", [])
+        denoise = None
+        while True:
+            order, arrays = channel.receive()
+            if isinstance(order, list):
+                # Copies, for the next order's arrays take their place.
+                *constants, indices = (array.copy() for array in arrays)
+                named = dict(zip(order, constants, strict=True))
+                denoise = SerialDenoiser(generator, {"denoise": engine}, named, indices)
+                channel.send(None, [])
+            else:
+                channel.send(None, list(denoise(arrays[0], *order)))

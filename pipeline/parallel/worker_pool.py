@@ -1,0 +1,220 @@
+"""Several processes on one machine that make videos, each with its own engines and its share of the cores.
+
+They are plain subprocesses that talk over a pipe, not a pool of multiprocessing: each is a session of its
+own, so that its ffmpeg ends with it whatever happens; its cores are set before NumPy, torch or an engine
+count them; and one that dies is seen at once, replaced, and its video tried once more.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from engines.errors import EngineError, Exit
+from engines.progress import Progress
+from pipeline.batch.batch import Jobs
+from pipeline.batch.dataset import Request
+from pipeline.parallel.cpu_affinity import shares_of_cores
+from pipeline.parallel.worker import Broken, Counted, Ended, Refused, Started
+from pipeline.runner import Settings
+from pipeline.video.mp4_boxes import frames_in_header
+
+ROOT = Path(__file__).resolve().parents[2]
+# The cores first: libraries count them when they are imported.
+PROGRAM = """
+import sys
+sys.path[0] = {root!r}
+from pipeline.parallel.cpu_affinity import keep_to
+keep_to({cores})
+from pipeline.parallel.worker import serve
+serve({descriptor}, {parent})
+"""
+TRIES = 2  # of a video whose worker dies
+GRACE = 4.0  # seconds for a worker that is stopped to remove its half-written video
+
+OpenJobs = Callable[[Mapping[str, object]], Jobs]
+
+
+def run_workers(
+    settings: Settings, devices: Sequence[str], out: Path, open_jobs: OpenJobs, say: Callable[[str], None]
+) -> Jobs:
+    """Make what is to do with a worker for each entry of devices; the jobs when all have ended.
+
+    open_jobs: gives the jobs for the identity of the first worker that has started. Longest videos come
+    first. EngineError, and what else starting engines raises, if no worker can start; DiskError; whatever
+    open_jobs raises. However this ends, no process of it is left.
+    """
+    pool = _Pool(settings, out, open_jobs, say)
+    try:
+        shares = shares_of_cores(len(devices))
+        for number, (device, cores) in enumerate(zip(devices, shares, strict=True)):
+            pool.start(Worker(number, replace(settings, device=device), out, cores))
+        pool.work()
+        return pool.jobs
+    finally:
+        pool.stop()
+
+
+def longest_first(requests: Sequence[Request]) -> list[Request]:
+    """By the frames that the videos' headers name; by the files' sizes if one names none."""
+    frames = {request.id: frames_in_header(request.video) for request in requests}
+    if None in frames.values():
+        frames = {request.id: request.video.stat().st_size for request in requests}
+    return sorted(requests, key=lambda request: frames[request.id], reverse=True)
+
+
+class Worker:
+    """A process that makes videos for this one. name: for people; request: the video that it is at."""
+
+    def __init__(self, number: int, settings: Settings, out: Path, cores: list[int]) -> None:
+        self.number, self.settings, self.cores = number, settings, cores
+        self.name = f"worker {number + 1} on {settings.device}"
+        self.request: Request | None = None
+        self.ready, self.why = False, ""
+        self._bar: Progress | None = None
+        self.connection, theirs = Pipe()
+        with theirs:
+            about = {"cores": cores, "root": str(ROOT), "descriptor": theirs.fileno(), "parent": os.getpid()}
+            # What a generator prints must not get among the manifest lines on stdout.
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM.format(**about)], stdin=subprocess.DEVNULL, stdout=2,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
+        self._send((settings, out))
+
+    def give(self, request: Request | None) -> None:
+        """A video to make; None: there are no more."""
+        self.request = request
+        self._send(request)
+
+    def show(self, label: str, counted: Counted) -> None:
+        """How far its video is."""
+        if self._bar is None:
+            self._bar = Progress(label, counted.total, position=self.number).__enter__()
+        self._bar.grow(counted.total - self._bar.total)
+        self._bar.reach(counted.count)
+
+    def hide(self) -> None:
+        """Its video has ended."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.__exit__()
+
+    def end(self, seconds: float) -> tuple[str, Exit]:
+        """How it ended, or was ended after some seconds, in words and as a status; its ffmpeg is gone too."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        status = self.process.wait()
+        self.connection.close()
+        self.hide()
+        if self.why:
+            return self.why, Exit.ENVIRONMENT
+        if status < 0:  # SIGKILL is what a system sends when memory is short
+            reason = Exit.EXHAUSTED if status == -signal.SIGKILL else Exit.BUG
+            return f"was ended by {signal.Signals(-status).name}", reason
+        return f"ended with status {status}", Exit.BUG
+
+    def _send(self, message: object) -> None:
+        with suppress(OSError):  # that it has died is found out when its answer is waited for
+            self.connection.send(message)
+
+
+class _Pool:
+    """The workers that live, and the requests that nobody is at yet."""
+
+    def __init__(
+        self, settings: Settings, out: Path, open_jobs: OpenJobs, say: Callable[[str], None]
+    ) -> None:
+        self._settings, self._out, self._open_jobs, self._say = settings, out, open_jobs, say
+        self._workers: list[Worker] = []
+        self._queue: deque[Request] = deque()
+        self._deaths: defaultdict[str, list[str]] = defaultdict(list)
+        self.jobs: Jobs | None = None
+
+    def start(self, worker: Worker) -> None:
+        """Listen to one more."""
+        self._workers.append(worker)
+
+    def work(self) -> None:
+        """Until all workers have ended."""
+        while self._workers:
+            ready = wait([worker.connection for worker in self._workers])
+            for worker in [each for each in self._workers if each.connection in ready]:
+                try:
+                    message = worker.connection.recv()
+                except (EOFError, OSError):
+                    self._gone(worker)
+                else:
+                    self._heard(worker, message)
+
+    def stop(self) -> None:
+        """End those that live: kindly first."""
+        for worker in self._workers:
+            worker.process.terminate()
+        until = time.monotonic() + GRACE
+        for worker in self._workers:
+            worker.end(max(0.0, until - time.monotonic()))
+
+    def _heard(self, worker: Worker, message: object) -> None:
+        match message:
+            case Started():
+                self._opened(worker, message)
+                worker.ready = True
+                worker.give(self._queue.popleft() if self._queue else None)
+            case Refused():
+                if self.jobs is None:
+                    raise message.error
+                worker.why = f"cannot start ({message.error})"
+            case Counted():
+                worker.show(self.jobs.label(worker.request.id), message)
+            case Broken():
+                worker.why = f"failed ({message.why})"
+            case Ended():
+                worker.hide()
+                line = self.jobs.taken(message.line, worker.name)
+                if message.reason is Exit.OK:
+                    line["notes"] = [*line["notes"], *self._deaths[line["id"]]]
+                self.jobs.ended(line, message.reason)
+                worker.give(self._queue.popleft() if self._queue else None)
+
+    def _opened(self, worker: Worker, message: Started) -> None:
+        if self.jobs is None:
+            for text in message.said:
+                self._say(text)
+            self.jobs = self._open_jobs(message.identity)
+            self._queue.extend(longest_first(self.jobs.todo))
+        else:
+            self.jobs.check(message.identity, worker.name)
+
+    def _gone(self, worker: Worker) -> None:
+        """It ended: nothing is left to do for it, it cannot start, or its video has to be made by another."""
+        self._workers.remove(worker)
+        (why, reason), request = worker.end(GRACE), worker.request
+        if request is None and worker.ready:
+            return
+        if request is None:
+            if not self._workers:
+                raise EngineError(f"{worker.name} {why} before it could make a video")
+            self._say(f"{worker.name} {why}; going on without it")
+            return
+        deaths = self._deaths[request.id]
+        deaths.append(f"{worker.name} {why} while it made this video")
+        if len(deaths) == TRIES:
+            self.jobs.lost(request, "; ".join(deaths), reason)
+        else:
+            self._say(f"{self.jobs.label(request.id)}: {deaths[0]}; it is tried once more")
+            self._queue.appendleft(request)
+        if self._queue:
+            self.start(Worker(worker.number, worker.settings, self._out, worker.cores))

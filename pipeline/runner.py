@@ -1,0 +1,121 @@
+"""What makes one video after another and gives a manifest line for each: in this process, or in any other.
+
+Settings say how, in plain values that can be sent; the engines start where the videos are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.artifact import built_files, built_folder, fingerprint
+from engines.errors import Exit, InputError, OutputError, ProgramKilled, exit_of
+from engines.load import Choice, precisions_on, start_engines
+from engines.precision import choose_precisions
+from generators.contract import Engines, Generator, load_generator
+from pipeline.batch.dataset import Request
+from pipeline.recipe import BASELINE, Recipe
+from pipeline.request import Limits, Options, StartProgress, make_video
+from pipeline.video.writer import check_place
+
+# What a video fails by, and the next one is made. The rest ends the run.
+VIDEO_FAILURES = (InputError, OutputError, MemoryError, FloatingPointError)
+TRIES = 2  # of a video whose ffmpeg somebody killed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How videos are made. generator: as load_generator takes it. lossless: files keep every RGB value."""
+
+    generator: str
+    recipe: Recipe = BASELINE
+    device: str = "cpu"
+    lossless: bool = False
+    limits: Limits = Limits()
+
+    @property
+    def options(self) -> Options:
+        """Those of each video."""
+        return Options(self.recipe, self.lossless, self.limits)
+
+    def load(self) -> Generator:
+        """The generator with the recipe's windows. GeneratorError, RecipeError."""
+        return self.recipe.adapt(load_generator(self.generator))
+
+    def choice(self, generator: Generator) -> Choice:
+        """Which engines it runs on. PrecisionError."""
+        precisions = choose_precisions(self.recipe.precision, generator.components)
+        return Choice(self.recipe.backend, precisions, self.device, built_folder(generator.name))
+
+
+class VideoRunner:
+    """Makes videos, one at a time.
+
+    generator: as recipe.adapt() has it. ran_with: what else the videos depend on, for their lines. identity:
+    all that decides how a video looks, beside its inputs, by manifest field.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        engines: Engines,
+        options: Options = Options(),
+        ran_with: Mapping[str, object] | None = None,
+    ) -> None:
+        self.generator, self.engines, self.options = generator, engines, options
+        recipe = options.recipe
+        settings = json.dumps(recipe.settings(), sort_keys=True)
+        self.identity = {
+            "generator": generator.name,
+            "generator_sha256": fingerprint(_files_of(generator)),
+            "recipe": recipe.name,
+            "recipe_sha256": hashlib.sha256(settings.encode()).hexdigest(),
+            "lossless": options.lossless,
+            **(ran_with or {}),
+        }
+
+    def __call__(
+        self, request: Request, out: Path, start_progress: StartProgress, aside: str = ""
+    ) -> tuple[dict[str, object], Exit]:
+        """Make OUT/<id>.mp4: its manifest line, and why it failed or OK. Bugs and EngineError go through.
+
+        aside: a folder in OUT where the video stays until somebody takes it from there; errors name OUT.
+        """
+        folder, name = out / aside, f"{request.id}.mp4"
+        output = folder / name
+        line, notes = {**request.described(), **self.identity}, []
+        while True:
+            try:
+                check_place(out / name)
+                made = make_video(request, output, self.generator, self.engines, start_progress, self.options)
+            except VIDEO_FAILURES as error:
+                text = (str(error) or type(error).__name__).replace(str(folder), str(out))
+                if isinstance(error, ProgramKilled) and len(notes) + 1 < TRIES:
+                    notes.append(f"made at the second try, because {text}")
+                    continue
+                return {**line, "status": "failed", "error": text}, exit_of(error)
+            made["notes"] += notes
+            return {**line, "status": "done", "output": str(output), **made}, Exit.OK
+
+
+def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
+    """Load the generator and start its engines. EngineError, and what Settings' functions raise."""
+    generator = settings.load()
+    choice = settings.choice(generator)
+    backend, engines = start_engines(generator, choice, say)
+    ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}
+    ran_with["built"] = built_files(engines)
+    return VideoRunner(generator, engines, settings.options, ran_with)
+
+
+def _files_of(generator: Generator) -> set[Path]:
+    """Files that decide what a generator does, those of its classes too; a submission may lack weights."""
+    names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
+    modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return {
+        path for path in (*generator.fingerprint_files, *map(Path, filter(None, modules))) if path.is_file()
+    }

@@ -1,0 +1,157 @@
+"""A step plan: at which steps of the base model's grid the denoiser is evaluated, and what else is done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from engines.errors import UsageError
+from generators.windows import ContinuationWindows, WindowRule, overlapping
+from pipeline.guard import Guard
+
+ROWS = ("corrections", "level_corrections")
+BRANCHES = {"F": 2, "C": 1, "H": 2, "S": 0}  # evaluated by an action
+TERMS = 4  # of a correction: latents, conditional prediction, guided difference, prediction before
+
+
+class StepPlanError(UsageError):
+    """A step plan cannot be used; the text says what is wrong with it and what would be right."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What each step of the base grid does; the plan of all F is the base model's run.
+
+    actions: a letter a step. F evaluates both branches of guidance; C the conditional one only, with the
+    difference of the branches as the last F left it; H both branches by a shallow engine, from features that
+    the last F kept, of generators that offer it; S evaluates nothing. The first is F.
+    From an evaluated step the plan jumps to the next one, or to the end: the solver leaps by the guided
+    prediction. From an F to the very next step that is the base model's own step.
+    corrections: a row for each evaluated step, of what is added where its jump has ended, as factors of the
+    latents that it began with, the conditional prediction, guidance minus one times the difference of the
+    branches, and the conditional prediction of the evaluated step before (0 for the first). Zeros from an F
+    to the very next step, where nothing is left out. The tuner fits them to base runs. Empty: nothing added.
+    level_corrections: beside each row of corrections, the same for the level of a frame's channel, its mean
+    over height and width: four factors of the terms' levels, then what is added in each channel. Predictions
+    out of noise have errors of their level that are alike in all videos, and show as a tint. Empty: as the
+    rest.
+    overlaps: frames that neighbouring windows share, for the first evaluated steps; the later ones have the
+    generator's own. Early predictions say where things are, and windows agree on that; the last draw them.
+    guard: which clips are not made by this plan but by the base model's own; None: none.
+    StepPlanError: an unknown letter, a plan that does not begin with F, rows that do not fit the actions.
+    """
+
+    actions: str
+    corrections: tuple[tuple[float, ...], ...] = ()
+    level_corrections: tuple[tuple[float, ...], ...] = ()
+    overlaps: tuple[int, ...] = ()
+    guard: Guard | None = None
+
+    def __post_init__(self) -> None:
+        for name in ROWS:
+            object.__setattr__(self, name, tuple(tuple(map(float, row)) for row in getattr(self, name)))
+        object.__setattr__(self, "overlaps", tuple(self.overlaps))
+        for place, action in enumerate(self.actions):
+            if action not in BRANCHES:
+                known = f"known: {', '.join(BRANCHES)}"
+                raise StepPlanError(f"actions: step {place} has the unknown action {action!r}; {known}")
+        if not self.actions.startswith("F"):
+            raise StepPlanError("actions: the first step must be F: nothing was evaluated before it")
+        evaluated = len(self.evaluated)
+        self._check_rows()
+        if self.guard and len(self.guard.changes) != evaluated:
+            raise StepPlanError(f"guard.changes: must be {evaluated} numbers, one for each evaluated step")
+        if len(self.overlaps) > evaluated or any(type(o) is not int or o < 0 for o in self.overlaps):
+            raise StepPlanError(
+                f"overlaps: must be numbers of frames, 0 or more, for at most the {evaluated} evaluated steps"
+            )
+        numbers = [each for row in self.corrections + self.level_corrections for each in row]
+        if not all(math.isfinite(number) for number in numbers):
+            raise StepPlanError("corrections: must be finite numbers; tune again")
+
+    def _check_rows(self) -> None:
+        evaluated, rows, levels = len(self.evaluated), self.corrections, self.level_corrections
+        if rows and [len(row) for row in rows] != [TERMS] * evaluated:
+            raise StepPlanError(
+                f"corrections: must be {evaluated} rows of {TERMS}, one for each evaluated step"
+            )
+        if levels and (
+            len(levels) != len(rows) or len({len(row) for row in levels}) > 1 or len(levels[0]) <= TERMS
+        ):
+            raise StepPlanError(
+                f"level_corrections: must be a row for each of corrections, of {TERMS} factors and a number "
+                "a channel"
+            )
+        for number, (step, to) in enumerate(self.jumps if rows else ()):
+            if not self.skips(step, to) and any((*rows[number], *(levels[number] if levels else ()))):
+                raise StepPlanError(
+                    f"corrections: step {step} leaves nothing out, its row must be zeros; tune again"
+                )
+
+    @property
+    def evaluated(self) -> list[int]:
+        """The steps that are not S, in order."""
+        return [step for step, action in enumerate(self.actions) if action != "S"]
+
+    @property
+    def jumps(self) -> list[tuple[int, int]]:
+        """From each evaluated step to the next one, or to the end."""
+        return list(zip(self.evaluated, [*self.evaluated[1:], len(self.actions)], strict=True))
+
+    def skips(self, step: int, to: int) -> bool:
+        """Whether a jump leaves out what the base model would evaluate: steps, or a branch in full."""
+        return to > step + 1 or self.actions[step] != "F"
+
+    @property
+    def cheaper(self) -> bool:
+        """Whether any jump leaves something out."""
+        return any(self.skips(*jump) for jump in self.jumps)
+
+    @property
+    def branches(self) -> int:
+        """How many branches are evaluated in all, for each window; shallow ones count as others."""
+        return sum(BRANCHES[action] for action in self.actions)
+
+    def windows(self, step: int, own: WindowRule | ContinuationWindows) -> WindowRule | ContinuationWindows:
+        """A step's windows; own: the generator's, which later steps have. ValueError: none overlap so."""
+        planned = dict(zip(self.evaluated, self.overlaps, strict=False))
+        if self.actions[step] == "H":  # features are those of windows
+            step = self.actions.rindex("F", 0, step)
+        return overlapping(own, planned[step]) if step in planned else own
+
+    @property
+    def deep_cache(self) -> bool:
+        """Whether it has the action H."""
+        return "H" in self.actions
+
+    def calls(
+        self,
+        guidance: float | tuple[float, float],
+        own: WindowRule | ContinuationWindows,
+        frames: int,
+        actions: str = "".join(BRANCHES),
+    ) -> int:
+        """How often the denoiser is evaluated for a clip: a branch of a window at a step is one.
+
+        At guidance 1 the unconditional branch cancels. actions: at which only.
+        """
+        return sum(
+            self.windows(step, own).count(frames) * (1 if guidance == 1.0 else BRANCHES[self.actions[step]])
+            for step in self.evaluated
+            if self.actions[step] in actions
+        )
+
+    def check_steps(self, steps: int) -> None:
+        """StepPlanError if the plan is for a grid of another length."""
+        if len(self.actions) != steps:
+            raise StepPlanError(
+                f"actions: {len(self.actions)} letters for a grid of {steps} steps; tune for this generator"
+            )
+
+    def check_channels(self, channels: int) -> None:
+        """StepPlanError if the levels are for latents of another number of channels."""
+        known = len(self.level_corrections[0]) - TERMS if self.level_corrections else channels
+        if known != channels:
+            raise StepPlanError(
+                f"level_corrections: are for {known} channels, not {channels}; tune for this generator"
+            )

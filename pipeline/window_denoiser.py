@@ -1,0 +1,126 @@
+"""Evaluate windows and branches of one clip: one after the other, or with features of an earlier step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from engines.errors import EngineError
+from generators.contract import FULL, SHALLOW, Constants, Engines, Generator, OffersDeepCache
+from pipeline.step_plan import StepPlan
+
+
+class WindowBranch(NamedTuple):
+    """What is asked of a denoiser at a step: one window in one branch of guidance.
+
+    window: its number within the clip. indices: of its latent frames.
+    """
+
+    window: int
+    indices: np.ndarray
+    conditional: bool
+
+
+class WindowDenoiser(Protocol):
+    """What evaluates a clip's windows; made for one clip, and forgotten with it."""
+
+    def __call__(
+        self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
+    ) -> Iterator[np.ndarray]:
+        """Give the predictions that are wanted, in order; latents: of the whole clip before that step."""
+        ...
+
+
+# Of a clip's constants, and for each of its latent frames the index of the conditions it sees.
+OpenDenoiser = Callable[[Generator, Engines, Constants, np.ndarray], WindowDenoiser]
+
+
+class SerialDenoiser:
+    """Evaluates one window and branch after the other, on one engine."""
+
+    def __init__(
+        self, generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
+    ) -> None:
+        self._generator, self._engine = generator, engines["denoise"]
+        self._constants, self._condition_indices = constants, condition_indices
+        self._cut: tuple[bytes, dict[str, np.ndarray]] | None = None  # both branches see the same
+
+    def __call__(
+        self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
+    ) -> Iterator[np.ndarray]:
+        """Give the predictions, as WindowDenoiser does. EngineError: H, which this cannot do."""
+        if action == "H":
+            raise EngineError(
+                f"step {step}: the action H runs on engines of {FULL} and {SHALLOW}, in one process; "
+                "here is one of denoise"
+            )
+        for branch in wanted:
+            window = latents.take(branch.indices, self._generator.frame_axis)
+            yield self.evaluate(branch, window, step, self._window_constants(branch.indices))
+
+    def evaluate(
+        self, branch: WindowBranch, window: np.ndarray, step: int, constants: Constants
+    ) -> np.ndarray:
+        """Predict one branch of a window, whose latents and constants are cut out already."""
+        return self._generator.denoise(self._engine, window, step, constants, branch.conditional)
+
+    def _window_constants(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The constants of one window; beyond their last frame that is repeated."""
+        generator, seen = self._generator, self._condition_indices[indices]
+        if self._cut is not None and self._cut[0] == indices.tobytes():
+            return self._cut[1]
+        self._cut = None  # a window's constants may be large: one at a time
+        axis = generator.frame_axis
+        cut = {
+            name: array.take(np.minimum(seen, array.shape[axis] - 1), axis)
+            if name in generator.per_frame
+            else array
+            for name, array in self._constants.items()
+        }
+        self._cut = indices.tobytes(), cut
+        return cut
+
+
+Features = Mapping[tuple[int, bool], np.ndarray]  # by a window's number and whether the branch is conditional
+
+
+class DeepCacheDenoiser(SerialDenoiser):
+    """Keeps deep features at full steps, and at H evaluates the shallow layers alone with them.
+
+    features: of the last full step of each window and branch.
+    """
+
+    def __init__(
+        self,
+        generator: OffersDeepCache,
+        engines: Engines,
+        constants: Constants,
+        condition_indices: np.ndarray,
+    ) -> None:
+        super().__init__(generator, {"denoise": engines[FULL]}, constants, condition_indices)
+        self._shallow = engines[SHALLOW]
+        self.features: Features = {}
+
+    def __call__(
+        self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
+    ) -> Iterator[np.ndarray]:
+        """Give the predictions; at H by what the last F kept of that window and branch."""
+        generator = self._generator
+        for branch in wanted:
+            window = latents.take(branch.indices, generator.frame_axis)
+            given = window, step, self._window_constants(branch.indices), branch.conditional
+            key = branch.window, branch.conditional
+            if action == "H":
+                yield generator.denoise_shallow(self._shallow, *given, self.features[key])
+                continue
+            prediction, features = generator.denoise_full(self._engine, *given)
+            if action == "F":
+                self.features = {**self.features, key: features}
+            yield prediction
+
+
+def denoiser_for(plan: StepPlan | None) -> OpenDenoiser:
+    """The form of evaluation that a plan's actions need."""
+    return DeepCacheDenoiser if plan and plan.deep_cache else SerialDenoiser

@@ -1,0 +1,118 @@
+"""bench backends: interleaved rounds, figures against the base, and ways that cannot run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bench import engine_bench as backends
+from bench.engine_bench import BASE, Clip, Variant, compare, table
+from engines.errors import EngineError
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIP = Clip(np.zeros((20, 96, 64, 3), np.uint8), np.zeros((96, 64, 3), np.uint8), 7)
+
+
+@pytest.fixture
+def runs(monkeypatch, plain):
+    """compare() on NumPy engines whose flow is the backend's offset everywhere, from latents of zero."""
+    offsets = {"torch": 0.0, "openvino": 0.25}
+    order, closed = [], []
+
+    def start(generator, choice, say):
+        if choice.backend not in offsets:
+            raise EngineError(f"{choice.backend} is not installed; run: pip install {choice.backend}\nmore")
+        functions = generator.engines()
+
+        def engine(name, own):
+            def run(**arrays):
+                if name == "encode" and len(arrays["pixels"]) == 1:  # the picture: once a run
+                    order.append(choice.backend)
+                outputs = own(**arrays)
+                if name == "denoise":
+                    return {"flow": np.full_like(arrays["latents"], offsets[choice.backend])}
+                return outputs
+            run.close = lambda: closed.append(f"{choice.backend} {name}")
+            return run
+
+        return choice.backend, {name: engine(name, own) for name, own in functions.items()}
+
+    monkeypatch.setattr(backends, "start_engines", start)
+
+    def run(ways, rounds=3):
+        generator = plain()
+        generator.noise = lambda frames, seed: np.zeros((1, frames, 12, 8), np.float32)
+        return compare(generator, CLIP, ways, "cpu", rounds, lambda text: None)
+
+    return SimpleNamespace(run=run, order=order, closed=closed, offsets=offsets)
+
+
+def test_a_way_is_read_from_its_text_and_is_fp32_unless_it_says_so():
+    assert Variant.parse("openvino") == Variant("openvino", "fp32")
+    way = Variant.parse("onnxruntime:fp32,denoise=int8-fp32")
+    assert way == Variant("onnxruntime", "fp32,denoise=int8-fp32")
+    assert str(way) == "onnxruntime:fp32,denoise=int8-fp32"
+
+
+def test_rounds_interleave_the_ways_and_begin_with_the_base(runs):
+    runs.run([Variant("openvino", "fp32"), BASE])
+    assert runs.order == ["torch", "openvino"] * 4  # a warm-up and three rounds
+
+
+def test_figures_are_ratios_to_the_base_and_distances_from_its_frames(runs):
+    figures = runs.run([Variant("openvino", "fp32")])
+    base, other = figures["torch:fp32"], figures["openvino:fp32"]
+    assert base["speedup"] == 1.0 and base["psnr_to_base"] is None and base["temporal_error"] == 0
+    assert len(other["seconds"]) == 3 and other["speedup"] > 0
+    # A flow of 0.25 all the way moves latents by -0.25: pixels from 127 to 95, in every frame.
+    assert other["psnr_to_base"] == round(20 * np.log10(255 / 32), 2) and other["temporal_error"] == 0
+
+
+def test_a_way_that_cannot_run_has_its_reason_and_the_others_still_run(runs):
+    figures = runs.run([Variant("tensorrt", "fp16"), Variant("openvino", "fp32")], rounds=1)
+    assert figures["tensorrt:fp16"] == {"refused": "tensorrt is not installed; run: pip install tensorrt"}
+    assert "speedup" in figures["openvino:fp32"]
+    assert "| tensorrt:fp16 | tensorrt is not installed; run: pip install tensorrt |" in table(figures)
+
+
+def test_without_the_base_there_is_nothing_to_compare_with(runs):
+    del runs.offsets["torch"]
+    with pytest.raises(EngineError, match="the base, torch:fp32, cannot run: torch is not installed"):
+        runs.run([Variant("openvino", "fp32")])
+
+
+def test_every_engine_is_closed(runs):
+    runs.run([Variant("openvino", "fp32")], rounds=1)
+    names = ("encode", "denoise", "decode")
+    assert sorted(runs.closed) == sorted(f"{b} {n}" for b in ("torch", "openvino") for n in names)
+
+
+def bench(*arguments):
+    command = [sys.executable, "-m", "bench", "backends", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_command_prints_a_table_and_writes_a_report(tiny_file, make_data, tmp_path):
+    report = tmp_path / "results" / "report.json"
+    result = bench("--generator", f"{tiny_file}:Tiny", "--data", make_data({"a": 4}), "--frames", 3,
+                   "--ways", "openvino:fp32", "--rounds", 1, "--report", report)
+    assert result.returncode == 0, result.stderr
+    assert "| torch:fp32 | 1.00 | the base | 0.000 |" in result.stdout
+    assert "no encode-fp32.onnx" in result.stdout  # nothing was exported
+    written = json.loads(report.read_text())
+    assert written["frames"] == 3 and written["machine"]["cores"] > 0 and set(written["ways"]) == {
+        "torch:fp32", "openvino:fp32"}
+
+
+@pytest.mark.parametrize(("arguments", "status", "text"), [
+    (["--data", "nowhere"], 3, "data folder nowhere does not exist"),
+    (["--ways", "torch:fp17"], 2, "unknown precision 'fp17'"),
+    (["--generator", "nobody"], 2, "no generator 'nobody'"),
+])
+def test_bad_input_stops_with_its_status(arguments, status, text):
+    result = bench(*arguments)
+    assert result.returncode == status and text in result.stderr

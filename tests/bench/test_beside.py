@@ -1,0 +1,103 @@
+"""The scale: how far another seed lies from the base, and who lies nearer."""
+
+import numpy as np
+import pytest
+
+from bench import similarity
+from bench.beside import AGAIN, ANOTHER_SEED, distance, nearer
+from bench.judge import Folders, Judge, judge_folder, reasons
+from bench.report import markdown
+from bench.similarity import load_extractor
+from bench.verdict import Question, make_report, run_entry
+from engines.errors import InputError
+from lab.presenter.evaluate import held_out
+from tests.clips import write
+from tests.extractors import write_extractor
+
+
+@pytest.fixture(scope="module")
+def base():
+    """8 rendered frames."""
+    return held_out(3, 8).truth
+
+
+@pytest.fixture(scope="module")
+def other():
+    """The same motion and person, with the mouth, eyes and lights drawn anew."""
+    item = held_out(3, 8)
+    return item.clip.frames(item.t, detail_seed=99)
+
+
+@pytest.fixture
+def folders(tmp_path, base, other):
+    for name, frames in {"reference": base, "candidate": base, "seed": other, "again": base}.items():
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "a.mp4", frames, **({"lossless": True} if name != "candidate" else {}))
+    return tmp_path
+
+
+def judged(folders, candidate="candidate", **beside):
+    names = {"seed": ANOTHER_SEED, "again": AGAIN}
+    scales = {names[key]: folders / value for key, value in beside.items()}
+    asked = Folders(folders / "reference", folders / candidate, {}, scales)
+    return judge_folder(Judge([load_extractor("grid")]), asked, lambda text: None), scales
+
+
+@pytest.fixture(autouse=True)
+def grid(tmp_path, monkeypatch):
+    monkeypatch.setattr(similarity, "EXTRACTORS", tmp_path / "extractors")
+    write_extractor(tmp_path / "extractors")
+
+
+def test_the_distance_of_equal_frames_is_nothing_and_of_others_in_db(base):
+    same = distance(base, base)
+    assert same.pop("psnr") is None and same == pytest.approx(dict.fromkeys(same, 0), abs=1e-6)
+    away = distance(base // 2, base // 2 + 3)
+    assert away["psnr"] == pytest.approx(10 * np.log10(255**2 / 9)) and away["structure"] < 1e-4
+    with pytest.raises(ValueError, match="no frames"):
+        distance(base[:0], base)
+    with pytest.raises(ValueError, match="cannot be compared"):
+        distance(base, base[:, 1:])
+
+
+def test_a_run_as_far_as_another_seed_is_not_the_same_video(base, other):
+    scale = distance(base, other)
+    assert not nearer(scale, scale).passes and "no nearer" in nearer(scale, scale).value
+    assert nearer({"structure": 0.5 * scale["structure"]}, scale).passes
+    with pytest.raises(InputError, match="make it with another --seed"):
+        nearer(scale, distance(base, base))
+
+
+def test_another_seed_and_the_base_again_stand_beside_a_run(folders):
+    comparisons, scales = judged(folders, seed="seed", again="again")
+    (video,) = comparisons
+    assert video["passes"] and video["checks"][-1]["name"] == "structure beside another seed's"
+    assert video["beside"][AGAIN]["psnr"] is None
+    assert video["beside"][ANOTHER_SEED]["psnr"] < video["metrics"]["psnr"]
+    question = Question(folders, folders / "reference", ["grid"], beside=scales)
+    text = markdown(make_report([run_entry("one", folders, comparisons, question)], question))
+    assert "| PSNR of another seed, dB | PSNR of the base again, dB |" in text.splitlines()[0]
+    assert "scale is unknown" not in text and "decides nothing" in text
+
+
+def test_another_seed_as_candidate_is_not_the_same_video(folders):
+    comparisons, _ = judged(folders, candidate="seed", seed="seed")
+    assert not comparisons[0]["passes"]
+    assert "no nearer to the base than another seed" in reasons(comparisons)[-1]
+
+
+def test_without_another_seed_the_report_says_that_the_scale_is_unknown(folders):
+    comparisons, _ = judged(folders)
+    question = Question(folders, folders / "reference", ["grid"])
+    assert "beside another seed" not in str(comparisons) and comparisons[0]["passes"]
+    text = markdown(make_report([run_entry("one", folders, comparisons, question)], question))
+    assert "How far another sample lies is unknown" in text
+
+
+def test_a_scale_that_lacks_a_video_or_has_another_size_is_an_input_error(folders, base):
+    (folders / "seed" / "a.mp4").rename(folders / "seed" / "b.mp4")
+    with pytest.raises(InputError, match="another seed, lacks a"):
+        judged(folders, seed="seed")
+    write(folders / "seed" / "a.mp4", base[:, 2:], lossless=True)
+    with pytest.raises(InputError, match="cannot be compared"):
+        judged(folders, seed="seed")

@@ -1,0 +1,229 @@
+"""A large model's graph is traced without its weights: the same graph, and memory does not grow with it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from safetensors.torch import save_file
+
+import export_onnx
+from engines.artifact import built_folder
+from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
+from engines.errors import EngineError
+from engines.onnx import export_streamed as streamed
+from engines.onnx.export import OPSET, ExportError, Target
+from engines.onnx.export import export_onnx as export_whole
+from engines.onnx.export_streamed import bare_twin, export_streamed
+from engines.onnx.parity import draw
+from engines.spec import Cadence, ComponentSpec, TensorSpec
+from generators.checkpoint import weightless
+from generators.contract import load_generator
+from generators.wan.config import TransformerSize
+from generators.wan.load import fun_control_network
+from optimize.precision.quantize_streamed import BLOCKS
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_fun_control(folder, heads, layers, zeros=False):
+    """A checkpoint of Wan2.1-Fun-Control, in bf16 as published, narrow and shallow, for 32x32 pixels."""
+    size = TransformerSize(heads, 64, 48, 16, 16, 256, 256 * heads, layers)
+    with weightless():
+        shapes = {name: tensor.shape for name, tensor in fun_control_network(size).state_dict().items()}
+    torch.manual_seed(0)
+    part = folder / "transformer"
+    part.mkdir(parents=True)
+    draw = torch.zeros if zeros else torch.randn
+    save_file({name: (draw(shape) / shape[-1] ** 0.5).bfloat16() for name, shape in shapes.items()},
+              part / "model.safetensors")
+    (part / "config.json").write_text(json.dumps(asdict(size)))
+    save_file({"prompt": torch.randn(4, 16), "negative": torch.randn(4, 16)}, folder / "prompt.safetensors")
+    (folder / "vivace.toml").write_text("width = 32\nheight = 32\nframes = 5\noverlap = 1\n")
+    return f"wan-fun-control={folder}"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_generator(write_fun_control(tmp_path_factory.mktemp("wan") / "w", heads=2, layers=2))
+
+
+def export(model, folder, precision, component="denoise", **options):
+    return export_streamed(model, component, precision, Target(folder, lambda text: None), OPSET, BLOCKS,
+                           **options)
+
+
+def weights_of(path):
+    return {each.name: each for each in onnx.load(path, load_external_data=False).graph.initializer}
+
+
+def test_it_computes_what_the_graph_exported_whole_does(model, tmp_path):
+    spec = model.components["denoise"]
+    inputs = draw(spec, {}, seed=3)
+    flows = [OnnxRuntimeEngine(spec, path)(**inputs)["flow"] for path in (
+        export(model, tmp_path / "streamed", "fp32").path,
+        export_whole(Whole(model), "denoise", Target(tmp_path / "whole", lambda text: None)).path)]
+    np.testing.assert_allclose(*flows, atol=1e-5 * float(np.abs(flows[0]).max()))
+
+
+class Whole:
+    """The model with its networks in fp32, as the exporter for small ones needs them."""
+
+    def __init__(self, model):
+        self.name, self.components, self.fingerprint_files, self._model = "whole", model.components, (), model
+
+    def build(self, component):
+        return self._model.build(component).float()
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", TensorProto.FLOAT16), ("fp32", TensorProto.FLOAT)])
+def test_weights_lie_beside_the_graph_in_the_precision_but_for_those_that_stay_in_fp32(
+    model, tmp_path, precision, kind
+):
+    artifact = export(model, tmp_path, precision)
+    weights = weights_of(artifact.path)
+    large = [each for each in weights.values() if np.prod(each.dims) > streamed.SMALL]
+    assert large and all(each.data_location == TensorProto.EXTERNAL for each in large)
+    assert {e.data_type for n, e in weights.items() if "ffn" in n and "weight" in n} == {kind}
+    assert {e.data_type for n, e in weights.items() if "time_embedder" in n} == {TensorProto.FLOAT}
+    assert set(artifact.manifest["files"]) == {artifact.path.name, f"{artifact.path.name}.data"}
+    assert artifact.manifest["facts"]["parity"]["flow"]["cosine"] > 0.9999
+
+
+def test_what_was_built_from_the_same_is_kept(model, tmp_path):
+    first, told = export(model, tmp_path, "fp16"), []
+    again = export_streamed(model, "denoise", "fp16", Target(tmp_path, told.append), OPSET)
+    assert again.path == first.path and "kept" in told[0]
+    assert export(model, tmp_path, "fp32").path != first.path
+
+
+def test_eight_bits_are_in_the_blocks_only_and_near_torch(model, tmp_path):
+    artifact = export(model, tmp_path, "int8")
+    eight = [n for n, e in weights_of(artifact.path).items() if e.data_type == TensorProto.INT8 and e.dims]
+    assert len([name for name in eight if name.endswith("int8")]) == 2 * 8  # q k v o, q o, and two of ffn
+    assert all("network.blocks." in name for name in eight)
+    assert artifact.manifest["facts"]["parity"]["flow"]["cosine"] > 0.99
+
+
+def test_tensorrt_builds_it_in_fp16_and_int8(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIVACE_BUILT", str(tmp_path))
+    for precision in ("fp16", "int8"):
+        export(model, built_folder(model.name), precision)
+        command = [sys.executable, "build_trt.py", "--component", "denoise", "--precision", precision,
+                   "--target", "89", "--generator", f"{model.name}={model.files.folder}"]
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert answer.returncode == 0 and f"denoise-{precision}" in answer.stdout, answer.stderr
+
+
+def test_a_large_generator_is_exported_this_way_by_the_script(model, tmp_path, monkeypatch, run_main):
+    monkeypatch.setattr(streamed, "LARGE", 1 << 20)
+    answer = run_main(export_onnx, "--generator", f"{model.name}={model.files.folder}", "--component",
+                      "denoise", "--precision", "fp16", "--out", tmp_path, "--json")
+    assert answer.status == 0 and json.loads(answer.out)["against"].startswith("torch in fp32"), answer.err
+    refused = run_main(export_onnx, "--generator", f"{model.name}={model.files.folder}", "--component",
+                       "denoise", "--precision", "fp8", "--out", tmp_path)
+    assert refused.status == 4 and "large model; choose fp32, fp16, bf16, int8, not fp8" in refused.err
+
+
+@pytest.mark.parametrize(("limit", "why"), [
+    ("MOST_WORK", "a call is 0 TFLOP"), ("MOST_BYTES", "are 0 GB in fp32")])
+def test_what_a_processor_cannot_compute_is_exported_and_said_to_be_not_compared(
+    model, tmp_path, monkeypatch, limit, why
+):
+    monkeypatch.setattr(streamed, limit, 0)
+    facts = export(model, tmp_path, "fp16").manifest["facts"]
+    assert facts["parity"] is None and facts["against"].startswith("nothing: ") and why in facts["against"]
+    with pytest.raises(EngineError, match=f"denoise cannot be calibrated on a processor: .*{why}"):
+        export(model, tmp_path, "int8")
+
+
+class Tied(torch.nn.Module):
+    """One weight used as it is, transposed, and by another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.rand(128, 128))
+        self.again = self.table
+
+    def forward(self, x):
+        x = x.to(self.table.dtype)
+        return (x @ self.table + x @ self.again.T).float()
+
+
+class Small:
+    """A model of one component."""
+
+    name, fingerprint_files = "small", ()
+    tensor = TensorSpec("x", (2, 128))
+    components = {"denoise": ComponentSpec("denoise", Cadence.STEP, (tensor,), (TensorSpec("y", (2, 128)),))}
+
+    def __init__(self, module):
+        self.build = lambda component: module
+
+
+def test_a_weight_that_is_used_in_several_ways_is_right_in_each(tmp_path):
+    facts = export(Small(Tied()), tmp_path, "fp32").manifest["facts"]
+    assert facts["parity"]["y"]["cosine"] > 0.999999
+    assert facts["tflop"] == round(2 * 2 * 2 * 128 * 128 / 1e12, 4)
+
+
+def test_a_weight_that_fp16_cannot_hold_is_refused_and_nothing_is_left(tmp_path):
+    module = Tied()
+    module.table.data *= 1e6
+    with pytest.raises(EngineError, match="too large for fp16, or not finite; export in bf16 or fp32"):
+        export(Small(module), tmp_path, "fp16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_cannot_be_traced_is_an_export_error(tmp_path):
+    class Branch(Tied):
+        def forward(self, x):
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(ExportError, match="denoise: torch cannot export it"):
+        export(Small(Branch()), tmp_path, "fp32")
+
+
+def test_a_twin_holds_small_weights_and_no_large_ones():
+    module = torch.nn.Sequential(torch.nn.Linear(128, 128), torch.nn.LayerNorm(128))
+    twin, weights = bare_twin(module, torch.float16)
+    assert list(weights) == [twin[0].weight.data_ptr()]
+    assert torch.equal(weights[twin[0].weight.data_ptr()].read(), module[0].weight.half())
+    assert torch.equal(twin[0].bias, module[0].bias.half())
+    assert twin[0].weight.dtype == torch.float16 and module[0].weight.dtype == torch.float32
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from engines.onnx import export_streamed as streamed
+from engines.onnx.export import OPSET, Target
+from generators.contract import load_generator
+
+streamed.MOST_WORK = 0  # nothing is compared, which takes memory
+streamed.export_streamed(load_generator(sys.argv[1]), "denoise", "fp16",
+                         Target(Path(sys.argv[2]), lambda text: None), OPSET)
+status = Path("/proc/self/status").read_text().splitlines()
+print(int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; pages are given back there")
+def test_peak_memory_is_flat_in_the_number_of_blocks(tmp_path):
+    peaks, sizes = {}, {}  # MiB; getrusage would tell this process's own peak, which a child inherits
+    for layers in (2, 8):
+        name = write_fun_control(tmp_path / str(layers), heads=18, layers=layers, zeros=True)
+        command = [sys.executable, "-c", PEAK, name, str(tmp_path / f"out{layers}")]
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stderr
+        peaks[layers] = int(answer.stdout.splitlines()[-1])
+        sizes[layers] = (tmp_path / str(layers) / "transformer" / "model.safetensors").stat().st_size >> 20
+    assert sizes[8] - sizes[2] > 250
+    # What grows is the traced graph, 7 MiB a block of 46; weights held in memory would add theirs.
+    assert peaks[8] - peaks[2] < 0.4 * (sizes[8] - sizes[2]), peaks

@@ -1,0 +1,226 @@
+"""The TensorRT engine on a fake GPU: outputs, graphs, buffers, refusals, and what is RTX's own."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engines.artifact import Label, fingerprint, writing
+from engines.backends import tensorrt_backend as tensorrt_engine
+from engines.backends.tensorrt_backend import streaming_budget, why_not
+from engines.cuda.context import GpuContext
+from engines.cuda.driver import Gpu
+from engines.errors import EngineError
+from engines.tensorrt.api import TensorRT
+from engines.tensorrt.artifact import system, target_of, toolchain
+from engines.tensorrt.shapes import shapes_of
+from tests.fake_driver import FakeDriver
+from tests.fake_tensorrt import SPEC, FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function that starts an engine on a fake GPU."""
+    return VideoRunner(tmp_path)
+
+
+def test_outputs_are_the_networks_by_name_for_every_size_of_the_spec(make):
+    engine = make()
+    for n in (2, 1, 8, 8, 8, 2, 2, 2):
+        check(engine, n, seed=n)
+
+
+def test_outputs_stay_as_they_are_when_the_engine_runs_again(make):
+    engine = make()
+    first = engine(**inputs(2, seed=1))
+    kept = {name: array.copy() for name, array in first.items()}
+    check(engine, 2, seed=2)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(first[name], array)
+
+
+def test_the_first_call_runs_plain_the_second_is_captured_and_later_ones_only_launch(make):
+    engine = make()
+    work = [[call for call in calls_of(engine, 2, seed) if call in ("execute", "begin_capture", "launch")]
+            for seed in range(4)]
+    assert work == [["execute"], ["begin_capture", "execute", "launch"], ["launch"], ["launch"]]
+
+
+def test_a_later_call_of_the_same_shape_allocates_nothing_and_tells_tensorrt_nothing(make):
+    engine = make()
+    check(engine, 8)
+    again = {"allocate", "pin", "free", "set_input_shape", "set_tensor_address", "infer_shapes"}
+    assert again.isdisjoint([*calls_of(engine, 8, 1), *calls_of(engine, 8, 2)])
+
+
+def test_a_smaller_call_uses_the_memory_that_is_there(make):
+    engine = make()
+    check(engine, 8)
+    assert {"allocate", "pin", "free"}.isdisjoint([*calls_of(engine, 2), *calls_of(engine, 8)])
+
+
+def test_a_changed_shape_drops_the_graph_and_a_new_one_is_captured(make):
+    engine = make()
+    for n in (2, 2, 8):
+        calls = calls_of(engine, n)
+    assert "free_graph" in calls and "launch" not in calls and "execute" in calls
+    assert "begin_capture" in calls_of(engine, 8)
+
+
+def test_memory_that_grew_is_bound_anew(make):
+    engine = make()
+    for n in (2, 2):
+        check(engine, n)
+    old = dict(engine.trt.contexts[0].addresses)
+    calls = calls_of(engine, 8)
+    assert calls.count("set_tensor_address") == 4
+    assert not set(old.values()) & set(engine.trt.contexts[0].addresses.values())
+    assert not set(old.values()) & set(engine.driver.alive)
+
+
+def test_a_graph_that_cannot_be_captured_leaves_runs_plain_and_is_not_tried_again(make):
+    engine = make(capturable=False)
+    work = [[call for call in calls_of(engine, 2, seed) if call in ("execute", "begin_capture", "launch")]
+            for seed in range(3)]
+    assert work == [["execute"], ["begin_capture", "execute", "execute"], ["execute"]]
+
+
+def test_a_closed_engine_refuses_to_run_and_closing_twice_is_harmless(make):
+    engine = make()
+    check(engine, 2)
+    engine.close()
+    engine.close()
+    with pytest.raises(ValueError, match="mix: this engine is closed; build another"):
+        engine(**inputs(2))
+
+
+def test_the_spec_is_checked_before_the_gpu_sees_anything(make):
+    engine = make()
+    before = len(engine.driver.faults.calls)
+    with pytest.raises(ValueError, match="n of a must lie in 1..8, got 9"):
+        engine(**inputs(9))
+    assert len(engine.driver.faults.calls) == before
+
+
+def test_shapes_that_tensorrt_cannot_bring_together_are_an_engine_error(make):
+    with pytest.raises(EngineError, match=r"mix: .*\(2, 3\).* give no output shapes"):
+        make(inconsistent=True)(**inputs(2))
+
+
+def test_a_shape_that_the_engine_was_not_built_for_names_the_way_out(make):
+    engine = make(fixed=True)
+    check(engine, 2)
+    with pytest.raises(ValueError, match=r"built for a of \[2, 3\] to \[2, 3\], got \[1, 3\]; .*dynamic"):
+        engine(**inputs(1))
+
+
+@pytest.mark.parametrize(("streamable", "free", "needed", "budget"), [
+    (10 << 30, 80 << 30, 1 << 30, 10 << 30),
+    (100 << 30, 80 << 30, 1 << 30, (79 << 30) - (512 << 20)),
+    (10 << 30, 1 << 30, 1 << 30, 0),
+])
+def test_as_many_weights_stay_on_the_gpu_as_fit(streamable, free, needed, budget):
+    assert streaming_budget(streamable, free, needed) == budget
+
+
+def test_streamed_weights_get_our_budget_and_are_never_captured(make):
+    engine = make(streamable=5 << 30)
+    assert engine.trt.engine.weight_streaming_budget_v2 == 5 << 30
+    assert "begin_capture" not in [*calls_of(engine, 2), *calls_of(engine, 2), *calls_of(engine, 2)]
+
+
+def test_rtx_keeps_its_kernels_beside_the_engine_and_captures_by_itself(make):
+    engine = make(rtx=True)
+    config = engine.trt.runtime_config
+    assert config.cuda_graph_strategy is engine.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    specialization = engine.trt.DynamicShapesKernelSpecializationStrategy
+    assert config.dynamic_shapes_kernel_specialization_strategy is specialization.EAGER
+    assert "begin_capture" not in [*calls_of(engine, 2), *calls_of(engine, 2), *calls_of(engine, 2)]
+    engine.close()
+    cache = engine.file.with_name(engine.file.name + ".runtime-cache")
+    assert cache.read_bytes() == b"kernels"
+    again = make(rtx=True)
+    assert again.trt.runtime_config.cache.read == b"kernels"
+    cache.unlink()
+    again.close()
+    assert not cache.exists()  # nothing new was compiled
+
+
+def test_rtx_streaming_weights_uses_no_graph_either(make):
+    engine = make(rtx=True, streamable=5 << 30)
+    assert engine.trt.runtime_config.cuda_graph_strategy is engine.trt.CudaGraphStrategy.DISABLED
+
+
+def test_a_header_that_does_not_fit_says_why_before_loading(make):
+    refused = (FakeTensorRT.EngineValidity.INVALID, 3)
+    with pytest.raises(EngineError, match="cannot run on this machine: version mismatch, unsupported cc"):
+        make(rtx=True, validity=refused)
+    assert not make.driver.alive
+
+
+def test_an_engine_file_of_another_network_is_refused(make, monkeypatch):
+    dtype = "tests.fake_tensorrt.FakeEngine.get_tensor_dtype"
+    monkeypatch.setattr(dtype, lambda *_: FakeTensorRT.DataType.FLOAT)
+    with pytest.raises(EngineError, match="is not a mix: its inputs are"):
+        make()
+    assert not make.driver.alive
+
+
+MODEL = SimpleNamespace(components={"mix": SPEC}, fingerprint_files=())
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """A fake GPU with classic TensorRT and TensorRT-RTX: the driver, and both by flavour."""
+    driver = FakeDriver()
+    apis = {rtx: TensorRT(FakeTensorRT(driver, SPEC, mix, rtx)) for rtx in (False, True)}
+    context = GpuContext(driver)
+    monkeypatch.setattr(tensorrt_engine, "context_of", lambda device: context)
+    monkeypatch.setattr(tensorrt_engine, "installed", lambda: list(apis.values()))
+    return SimpleNamespace(driver=driver, classic=apis[False], rtx=apis[True])
+
+
+def write_engine(folder, api, gpu, **changed):
+    built_from = {"component": "mix", "precision": "fp16", "spec": SPEC.described(), "os": system(),
+                  "weights": fingerprint(()), "shapes": shapes_of(SPEC, False), "toolchain": toolchain(api),
+                  "targets": target_of(api, gpu), **changed}
+    with writing(folder, Label("mix", "fp16", ".engine"), built_from) as draft:
+        draft.path.write_bytes(b"plan")
+
+
+def test_the_first_flavour_with_a_file_that_fits_runs(here, tmp_path):
+    write_engine(tmp_path, here.rtx, here.driver.gpu)
+    engine = tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
+    assert engine._api is here.rtx and engine.path.suffix == ".engine"
+    engine.close()
+    write_engine(tmp_path, here.classic, here.driver.gpu)
+    engine = tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
+    assert engine._api is here.classic
+    np.testing.assert_array_equal(engine(**inputs(2))["sum"], mix(**inputs(2))["sum"])
+    engine.close()
+    assert not here.driver.alive
+
+
+def test_without_a_file_that_fits_the_error_is_of_the_flavour_asked_first(here, tmp_path):
+    with pytest.raises(EngineError, match="no mix-fp16.engine in .*; run: python build_trt.py"):
+        tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
+    write_engine(tmp_path, here.classic, here.driver.gpu, os="Windows-AMD64")
+    with pytest.raises(EngineError, match='does not fit: os was "Windows-AMD64" when it was built'):
+        tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
+    assert not here.driver.alive
+
+
+def test_why_tensorrt_cannot_run_here_is_one_line_that_says_what_to_do(here, monkeypatch):
+    assert why_not("cuda") is None
+    assert why_not("cpu") == "tensorrt runs on cuda, not on cpu; run with --device cuda"
+    here.driver.gpu = Gpu("NVIDIA H200", (9, 0), 13000)
+    assert why_not("cuda") is None  # with classic TensorRT
+    monkeypatch.setattr(tensorrt_engine, "installed", lambda: [here.rtx])
+    assert "1.7.0 does not run on NVIDIA H200 (sm_90); run: pip install tensorrt" in why_not("cuda")
+
+    def no_driver(device):
+        raise EngineError("cuda cannot be used\npycuda: not there")
+    monkeypatch.setattr(tensorrt_engine, "context_of", no_driver)
+    assert why_not("cuda") == "cuda cannot be used; pycuda: not there"
+    monkeypatch.setattr(tensorrt_engine, "installed", list)
+    assert why_not("cuda").startswith("TensorRT is not installed; run: pip install -r requirements-gpu.txt")

@@ -1,0 +1,60 @@
+"""UniPC and diffusers' flow grid beside diffusers' own schedulers."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
+from generators.samplers import FlowMatchEuler
+from generators.unipc import UniPcMultistep
+
+STEPS = [1, 2, 3, 5, 20]
+
+
+def flow(x, sigma):
+    return 0.3 * x + np.sin(3 * x + sigma)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("shift", [1.0, 5.0])
+def test_the_way_is_that_of_diffusers_solver(steps, shift):
+    theirs = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    theirs.set_timesteps(steps)
+    grid = UniPcMultistep(steps, shift)
+    np.testing.assert_array_equal(grid.sigmas, theirs.sigmas)
+    np.testing.assert_allclose(grid.times[:-1] * 1000, theirs.timesteps, rtol=0, atol=1e-4)
+    x = np.random.default_rng(0).standard_normal((1, 2, 3, 4, 4)).astype(np.float32)
+    y, solver = torch.from_numpy(x), grid.solver()
+    for step, t in enumerate(theirs.timesteps):
+        x = solver.advance(x, flow(x, grid.sigmas[step]), step)
+        y = theirs.step(torch.from_numpy(flow(y.numpy(), grid.sigmas[step])), t, y, return_dict=False)[0]
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_a_solver_knows_nothing_of_the_request_before(steps):
+    grid, x = UniPcMultistep(steps, 3.0), np.ones((1, 16, 2, 2, 2), np.float32)
+
+    def end():
+        latents, solver = x, grid.solver()
+        for step in range(steps):
+            latents = solver.advance(latents, flow(latents, grid.sigmas[step]), step)
+        return latents
+
+    assert end().tobytes() == end().tobytes()
+    assert FlowMatchEuler(steps).solver() == FlowMatchEuler(steps)  # no memory, no need of another
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_with_diffusers_last_step_a_flow_grid_is_diffusers(steps):
+    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(steps)
+    np.testing.assert_array_equal(FlowMatchEuler(steps, 3.0, last=0.003 / 1.002).times, theirs.sigmas)
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(0, 1.0), (4, 0.0)])
+def test_a_grid_that_cannot_be_is_refused(steps, shift):
+    with pytest.raises(ValueError, match=f"steps >= 1 and shift > 0, got {steps} and {shift}"):
+        UniPcMultistep(steps, shift)

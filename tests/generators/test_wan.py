@@ -1,0 +1,159 @@
+"""The Wan conditioners at tiny size the whole way: export, engines, videos, judge; clips of any length."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bench.__main__ as bench
+import build_trt
+import export_onnx
+import infer
+from engines.backends.torch_backend import TorchEngine
+from generators.contract import FROM_FOLDER, REQUIRED, load_generator
+from pipeline.sampler import generate
+from pipeline.video.reader import read
+from tests.wan_checkpoints import write_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(name for name in FROM_FOLDER if name.startswith("wan-"))
+FRAMES = [1, 3, 17, 18, 30]
+PRECISION = ("--precision", "fp16,denoise=int8")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A folder with a tiny checkpoint for each conditioner, by its name."""
+    folder = tmp_path_factory.mktemp("wan")
+    for name in NAMES:
+        (folder / name).mkdir()
+        write_checkpoint(folder / name, name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(checkpoints):
+    """A function that gives a generator and its torch engines."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            generator = load_generator(f"{name}={checkpoints / name}")
+            specs = generator.components.items()
+            made[name] = generator, {part: TorchEngine(spec, generator.build(part)) for part, spec in specs}
+        return made[name]
+    return get
+
+
+def clip(frames):
+    """Skeletons (F, 48, 32, 3) and a picture, at the generators' size."""
+    random = np.random.default_rng(3)
+    return random.integers(0, 256, (frames, 48, 32, 3), np.uint8), random.integers(
+        0, 256, (48, 32, 3), np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_scripts_take_a_conditioner_the_whole_way(
+    checkpoints, name, make_data, tmp_path, run_main, monkeypatch
+):
+    monkeypatch.setenv("VIVACE_BUILT", str(tmp_path / "built"))
+    chosen = ("--generator", f"{name}={checkpoints / name}")
+    data = make_data({"a": 18}, size=(61, 97))  # an odd size, and one frame more than a window has
+    generator, denoise = load_generator(chosen[1]), ("--component", "denoise", "--precision", "fp16")
+    about = {}
+    for what in (PRECISION, denoise):
+        exported = run_main(export_onnx, *chosen, *what, "--data", data, "--json")
+        assert exported.status == 0, exported.err
+        lines = map(json.loads, exported.out.splitlines())
+        about |= {Path(line["file"]).name.rpartition("-")[0]: line["parity"] for line in lines}
+    halves = {f"{part}-fp16" for part in generator.components}
+    assert set(about) == halves | {"denoise-int8"} and about["denoise-int8"]["flow"]["cosine"] > 0.98
+    for what, count in ((PRECISION, len(generator.components)), (denoise, 1)):
+        built = run_main(build_trt, *chosen, *what, "--target", "89")
+        assert built.status == 0, built.err
+        assert len(built.out.splitlines()) == count
+
+    base = run_main(infer, *chosen, "--data", data, "--out", data / "outputs", "--lossless")
+    assert base.status == 0, base.err
+    out = tmp_path / "out"
+    ran = run_main(infer, *chosen, "--data", data, "--out", out, "--backend", "onnxruntime", "--lossless")
+    assert ran.status == 0, ran.err
+    shown = read(out / "a.mp4")
+    assert shown.frames.shape == (18, 48, 32, 3) and shown.fps == 24
+    judged = run_main(bench, "--data", data, "--candidate", out, "--out", tmp_path / "report", "--json")
+    assert judged.status == 0, judged.err
+    psnr = json.loads(judged.out)["runs"][0]["videos"][0]["metrics"]["psnr"]
+    assert psnr is None or psnr > 50  # None: not one level differs
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("frames", FRAMES)
+def test_a_clip_of_any_length_gives_that_many_frames_and_the_same_bytes_again(running, name, frames):
+    generator, engines = running(name)
+    skeletons, image = clip(frames)
+    first = generate(generator, engines, skeletons, image, 1)
+    assert first.shape == (frames, 48, 32, 3) and first.std() > 5
+    if frames == 18:
+        assert generate(generator, engines, skeletons, image, 1).tobytes() == first.tobytes()
+        assert (generate(generator, engines, skeletons, image, 2) != first).mean() > 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_depends_on_the_picture_alone_is_computed_once_a_request(running, name):
+    generator, engines = running(name)
+    calls = dict.fromkeys(engines, 0)
+
+    def counting(part):
+        def call(**arrays):
+            calls[part] += 1
+            return engines[part](**arrays)
+        return call
+
+    generate(generator, {part: counting(part) for part in engines}, *clip(30), 1)
+    windows, steps = generator.windows.count(30), generator.scheduler.steps
+    assert calls["look"] == 1 and calls["denoise"] == windows * steps * (1 + generator.guided)
+    assert calls["decode_first"] == (windows if name == "wan-animate" else 1)
+    assert calls.get("reference_pose", 1) == 1
+
+
+def test_pose_features_in_stretches_are_those_of_the_whole_clip(running):
+    import torch
+
+    generator, engines = running("wan-unianimate")
+    skeletons, image = clip(53)
+    chunks = np.split(skeletons, range(4, 53, 4))
+    found = generator.condition(engines, chunks, image[None])["pose"]
+    whole = np.concatenate([skeletons[:1]] * 3 + [skeletons])
+    network = generator.build("pose").network
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(whole).permute(3, 0, 1, 2)[None].float() / 255)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_later_windows_of_unianimate_begin_with_frames_of_their_own_that_are_not_shown(running):
+    generator, _ = running("wan-unianimate")
+    windows, frames = generator.windows, 30  # 9 latent frames, windows of 5 that share 4
+    places, sources = windows.window_indices(frames), windows.condition_indices(frames)
+    own = windows.latent_frames(frames)
+    assert own == 9 and [place[0] for place in places] == [0, 9, 11, 13, 15]
+    for start, place in enumerate(places):
+        assert sources[place].tolist() == list(range(start, start + 5))  # what each sees is in its place
+        assert start == 0 or (place[:2] >= own).all() and (place[2:] < own).all()
+    assert len(sources) == own + 2 * 4 and set(np.concatenate(places)) == set(range(len(sources)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_generator_is_made_without_torch_and_answers_the_contract(checkpoints, name):
+    chosen = f"{name}={checkpoints / name}"
+    code = f"import sys; from generators.contract import load_generator as load; load({chosen!r}); " \
+           "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    generator = load_generator(chosen)
+    assert generator.name == name and all(hasattr(generator, member) for member in REQUIRED)
+    assert {path.name for path in generator.fingerprint_files} >= {"diffusion_pytorch_model.safetensors",
+                                                         "prompt.safetensors", "transformer.py", "vae.py"}
+    assert all(path.is_file() for path in generator.fingerprint_files)

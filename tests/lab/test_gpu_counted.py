@@ -1,0 +1,159 @@
+"""Work is counted exactly, random networks are what they should be, ways are read or refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
+from lab.gpu.command import expected
+from lab.gpu.counted import count, crossing, size_of
+from lab.gpu.expected import PREDICTED
+from lab.gpu.filled import SMALL, filled, inputs_of, normal
+from lab.gpu.frames import TIMED, one_ulp
+from lab.gpu.networks import NETWORKS
+from lab.gpu.run import ENTRIES
+from lab.gpu.table import floor_of, markdown
+from lab.gpu.ways import FEATURES, as_taken, channels_last, parse
+
+
+class Attend(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 32, bias=False, device="meta")
+
+    def forward(self, x):
+        query = self.linear(x).view(2, 4, 40, 8)
+        return F.scaled_dot_product_attention(query, key=query, value=query).relu()
+
+
+def test_operations_and_bytes_of_a_linear_layer_attention_and_a_pointwise_one_are_exact():
+    work = count(Attend(), [torch.empty(2, 40, 16, device="meta")])
+    linear, attention = 2 * 80 * 16 * 32, 2 * 2 * (2 * 4 * 40 * 40 * 8)
+    assert work.operations == linear + attention and work.attention == attention
+    x, weight, hidden = 2 * 40 * 16, 16 * 32, 2 * 40 * 32
+    assert work.least_bytes == 4 * (x + weight + hidden)
+    assert work.eager_bytes == 4 * (x + weight + hidden) + 4 * 4 * hidden + 4 * 2 * hidden
+    assert floor_of(vars(work), {"bf16": 1e6, "copy": 1e12}) == work.operations / 1e6
+    assert floor_of(vars(work), {"bf16": 1e12, "copy": 1e6}) == work.least_bytes / 1e6
+    assert floor_of(vars(work), {"bf16": 1e12, "copy": "RuntimeError: no"}) is None
+
+
+def test_a_repeated_number_is_counted_once():
+    assert size_of(torch.empty(1, 8, device="meta").expand(1000, 8)) == 8 * 4
+
+
+def test_looking_at_a_tensor_in_another_way_moves_nothing():
+    class Turn(nn.Module):
+        def forward(self, x):
+            return x.view(4, 4).t().unsqueeze(0)
+
+    assert count(Turn(), [torch.empty(16, device="meta")]).eager_bytes == 0
+
+
+class Parts(nn.Module):
+    _keep_in_fp32_modules = ["norm"]
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(64, 32), nn.Linear(64, 20)])
+        self.norm, self.outside = nn.LayerNorm(32), nn.Linear(64, 32)
+        self.register_buffer("table", torch.arange(3.0), persistent=False)
+
+
+def test_a_filled_network_is_the_same_each_time_keeps_tables_and_what_must_stay_in_fp32():
+    one, two = (filled(Parts, "cpu", torch.bfloat16) for _ in range(2))
+    assert torch.equal(one.blocks[0].weight, two.blocks[0].weight)
+    assert one.blocks[0].weight.dtype == torch.bfloat16 and one.norm.weight.dtype == torch.float32
+    assert torch.equal(one.table, torch.arange(3.0)) and one.norm.weight.eq(1).all()
+    assert one.blocks[0].bias.eq(0).all()
+    lengths = filled(Parts, "cpu", torch.float32).blocks[0].weight.norm(dim=1)
+    assert 0.8 < lengths.mean() < 1.2
+    assert {p.device.type for p in filled(Parts, "meta", torch.float16).parameters()} == {"meta"}
+
+
+def test_rounding_is_all_that_differs_between_dtypes():
+    exact, half = (filled(Parts, "cpu", dtype).blocks[0].weight for dtype in (torch.float32, torch.float16))
+    assert torch.equal(exact.half(), half)
+
+
+def test_inputs_follow_the_spec():
+    spec = ComponentSpec("c", Cadence.STEP, (TensorSpec("pixels", ("n", 4, 3), "uint8"),
+                                             TensorSpec("time", (5,)), TensorSpec("x", (2, "n"))), (),
+                         {"n": DimRange(1, 2, 9)})
+    pixels, time, x = inputs_of(spec, {"n": 7}, "cpu")
+    assert pixels.shape == (7, 4, 3) and pixels.dtype == torch.uint8
+    assert time.min() >= 0 and time.max() <= 1 and x.shape == (2, 7) and x.min() < 0
+
+
+def test_channels_go_innermost_in_kernels_of_two_and_of_three_axes():
+    module = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv3d(4, 8, 3), nn.Linear(4, 4))
+    channels_last(module)
+    assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert module[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_a_way_is_read_from_its_text_and_a_wrong_one_is_told_what_there_is():
+    assert parse("compile+cudnn:bf16") == (frozenset({"compile", "cudnn"}), "bf16")
+    for text in ("comple:bf16", "eager", "eager:fp8"):
+        with pytest.raises(ValueError, match=f"no way '{text}'; it is made of .*compile.*fp16"):
+            parse(text)
+    assert all(parse(f"{feature}:fp16")[0] == {feature} for feature in FEATURES)
+
+
+def test_every_prediction_is_of_something_that_is_measured():
+    for name, each in PREDICTED.items():
+        ways = TIMED if name.endswith("end to end") else (ENTRIES[name].given or (None, each))[1]
+        assert set(each) <= set(ways), name
+
+
+def test_beside_a_prediction_stands_what_was_measured_or_why_not():
+    entries = {
+        "machine": {"rates": {"bf16": 395e12}},
+        "wan-81": {"ways": {"eager:bf16": {"seconds": 0.352}, "cudnn:bf16": {"refused": "no kernel"}}},
+        "presenter end to end": {"ways": {"torch:fp16 fast": {"seconds": 0.08}}},
+        "wan-81 compiled": {"left_out": "its 120 s did not fit into 60 s"},
+    }
+    table = markdown({name: {**entry, "status": "done"} for name, entry in entries.items()}).splitlines()
+    for row in ("machine: bf16|7.9e+14|3.95e+14|0.50", "wan-81: eager:bf16|704|352|0.50",
+                "wan-81: cudnn:bf16|618|no kernel|", "presenter end to end: torch:fp16 fast|0.04|0.08|2.00",
+                "wan-81 compiled: compile+cudnn:bf16|540|its 120 s did not fit into 60 s|",
+                "wan-decode: eager:fp16|95|not run yet|"):
+        assert f"|{row}|" in table
+
+
+def test_small_tensors_are_drawn_on_the_processor_whatever_the_device():
+    torch.manual_seed(3)
+    expected = torch.randn(SMALL // 8, 8)
+    torch.manual_seed(3)
+    assert torch.equal(normal((SMALL // 8, 8), "cpu"), expected)
+    assert normal((SMALL // 8, 8), "meta").device.type == "meta"
+
+
+def test_one_ulp_of_bfloat16_is_added_away_from_zero():
+    numbers = np.array([1.0, -1.0, 3.0, 0.3], np.float32)
+    moved = torch.from_numpy(one_ulp(numbers))
+    assert moved[:3].tolist() == [1 + 2**-7, -1 - 2**-7, 3 + 2**-6]
+    assert (moved.bfloat16() != torch.from_numpy(numbers).bfloat16()).all()
+
+
+@pytest.mark.parametrize(("name", "tflop", "attention"), [
+    ("wan-81", 307.8, 222.0), ("wan-decode", 13.55, 0.0598), ("mimicmotion-72", 222.0, 45.19)])
+def test_full_size_networks_are_as_large_as_published(name, tflop, attention):
+    subject = NETWORKS[name]("full")
+    inputs = as_taken(subject, inputs_of(subject.spec, subject.sizes, "meta"), torch.float16)
+    work = count(subject.build("meta", torch.float16), inputs)
+    assert work.operations / 1e12 == pytest.approx(tflop, rel=1e-3)
+    assert work.attention / 1e12 == pytest.approx(attention, rel=1e-3)
+
+
+def test_what_crosses_to_a_gpu_is_counted_as_engines_take_it():
+    subject = NETWORKS["presenter"]("full")
+    latents, reference = 16 * 16 * 24 * 16, 16 * 24 * 16
+    assert crossing(subject.spec, subject.sizes) == 4 * (3 * latents + reference + 2)
+
+
+def test_what_is_expected_is_a_table_with_a_row_for_each_network():
+    table = expected(tiny=True).splitlines()
+    assert len(table) == 2 + len(NETWORKS) and len({line.count("|") for line in table}) == 1

@@ -1,0 +1,145 @@
+"""Tuning on a real data folder with the tiny presenter: what is written runs, and is what was measured."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tune as script
+from bench import similarity
+from bench.quality_goal import Goal, Judged
+from engines.backends.torch_backend import TorchEngine
+from engines.errors import InputError
+from optimize.steps.tune import TuningJob, tune_folder
+from optimize.steps.workbench import TuningRunner
+from pipeline.batch.batch import Jobs, run_here
+from pipeline.batch.dataset import find_requests
+from pipeline.batch.run_folder import RunFolder
+from pipeline.recipe import BASELINE, Recipe, load_recipe
+from pipeline.request import Options, Source
+from pipeline.runner import VideoRunner
+from pipeline.sampler import Sampler
+from pipeline.step_plan import StepPlan
+from tests.extractors import write_extractor
+
+PLAIN = Recipe("plain")
+
+
+@pytest.fixture
+def data(make_data, tmp_path, monkeypatch, tiny, tiny_engines):
+    """A data folder of two pairs with the tiny presenter's own videos."""
+    monkeypatch.setattr(similarity, "EXTRACTORS", tmp_path / "extractors")
+    write_extractor(tmp_path / "extractors")
+    folder = make_data({"a": 17, "b": 20})
+    make_all(folder, folder / "outputs", VideoRunner(tiny, tiny_engines))
+    return folder
+
+
+def make_all(data, out, maker):
+    """The videos of a data folder, as infer.py makes them."""
+    with RunFolder(out) as folder:
+        run_here(Jobs(find_requests(data), folder, maker.identity, lambda text: None), maker)
+
+
+@pytest.fixture
+def workbench(data, tiny, tmp_path):
+    """A workbench on that folder; its judge keeps the videos' bytes."""
+    made = {}
+
+    def judge(request, path):
+        made[request.id] = path.read_bytes()
+        return Judged(request.id, 0.99, 40.0)
+
+    bench = TuningRunner(find_requests(data).requests, tiny, "cpu", tmp_path / "work", judge)
+    yield bench, made
+    bench.close()
+
+
+@pytest.mark.slow
+def test_the_base_run_that_is_captured_is_the_one_that_infer_makes(workbench, tiny, tiny_engines):
+    bench, _ = workbench
+    assert [gram.steps for gram in bench.capture(lambda text: None)] == [2, 2]
+    for case in bench.cases:
+        with Source(case.request, tiny) as source:
+            constants = tiny.condition(tiny_engines, source, source.image)
+        walk = Sampler(tiny, tiny_engines).sample(constants, case.frames, 42)
+        np.testing.assert_array_equal(case.base(2)[:, :, :case.frames], walk.latents)
+
+
+@pytest.mark.slow
+def test_captured_runs_are_found_again_and_those_of_another_seed_are_not(
+        workbench, tiny, tmp_path, monkeypatch):
+    bench, _ = workbench
+    first = bench.capture(lambda text: None)
+    monkeypatch.setattr(TorchEngine, "__call__", lambda *a, **k: pytest.fail("a base run was made again"))
+    requests = [case.request for case in bench.cases]
+    again = TuningRunner(requests, tiny, "cpu", tmp_path / "work", None)
+    for one, other in zip(again.capture(None), first, strict=True):
+        np.testing.assert_array_equal(one.products, other.products)
+    other = [type(each)(each.id, each.video, each.image, 7) for each in requests]
+    assert TuningRunner(other, tiny, "cpu", tmp_path / "work", None).identity != bench.identity
+
+
+@pytest.mark.slow
+def test_a_fitted_recipe_makes_in_a_real_run_what_was_judged(workbench, data, tiny, tiny_engines, tmp_path):
+    bench, made = workbench
+    bench.capture(lambda text: None)
+    plan = StepPlan("FS", overlaps=(0,))
+    fitted, videos = bench.run(Recipe("short", steps=plan, overlap=2), lambda text: None)
+    assert [video.id for video in videos] == ["a", "b"] and fitted.steps.guard.videos == 2
+    left_out = dict(made)
+    bench.run(fitted, lambda text: None)
+    out = tmp_path / "out"
+    make_all(data, out, VideoRunner(fitted.adapt(tiny), tiny_engines, Options(fitted)))
+    for name in "ab":
+        assert (out / f"{name}.mp4").read_bytes() == made[name]
+    assert made.keys() == left_out.keys() and made != left_out
+    for judged in ["ab", "b"]:
+        _, videos = bench.run(fitted, lambda text: None, lambda videos: videos[-1].id == "b")
+        assert "".join(video.id for video in videos) == judged
+
+
+@pytest.mark.slow
+def test_costs_are_of_a_window_and_two_branches_cost_more_than_one(workbench):
+    costs = workbench[0].costs(BASELINE, lambda text: None)
+    assert costs.full > costs.cheap["C"] > 0
+    assert workbench[0].windows(BASELINE) == 2 + 2
+    assert workbench[0].windows(Recipe("x", overlap=12)) == 2 + 2
+    bench, plan = workbench[0], StepPlan("FC", overlaps=(15,))
+    assert bench.windows(Recipe("x", steps=plan)) == pytest.approx(((2 + 5) * 2 + (2 + 2)) / 3)
+
+
+@pytest.mark.slow
+def test_a_folder_is_tuned_and_the_second_time_nothing_is_run_again(data, tiny_file, tmp_path):
+    job = TuningJob(data, f"{tiny_file}:Tiny", extractors=("grid",), overlaps=(0,))
+    out = tmp_path / "fast.toml"
+    tuned = tune_folder(job, Goal(0.5), [PLAIN], out, lambda text: None)
+    recipe = load_recipe(out)
+    assert recipe.steps == tuned.best.recipe.steps and recipe.note.startswith("Tuned for tiny on 2 videos")
+    assert tuned.runs > 0
+    with Image.open(tmp_path / "fast.tuning" / "trials.png") as picture:
+        assert picture.size == (960, 840)
+    again = tune_folder(job, Goal(0.5), [PLAIN], out, lambda text: None)
+    assert again.runs == 0 and again.best.recipe.steps == tuned.best.recipe.steps
+
+
+def test_missing_base_videos_are_named_with_the_command_that_makes_them(data, tmp_path):
+    (data / "outputs" / "b.mp4").unlink()
+    with pytest.raises(InputError, match="lacks the base model's videos of b; make them: python infer.py"):
+        tune_folder(TuningJob(data), Goal(), [PLAIN], tmp_path / "x.toml", lambda text: None)
+    shutil.rmtree(data / "outputs")
+    with pytest.raises(InputError, match="outputs does not exist"):
+        tune_folder(TuningJob(data), Goal(), [PLAIN], tmp_path / "x.toml", lambda text: None)
+
+
+@pytest.mark.parametrize(("arguments", "reason"), [
+    (("--out", "fast.json"), "--out must end in .toml"),
+    (("--out", "fast.toml", "--similarity", "1.5"), "similarity must be at least 0 and below 1"),
+    (("--out", "fast.toml", "--start", "nothing.toml"), "nothing.toml: cannot be read"),
+    ((), "--out"),
+])
+def test_a_command_line_that_makes_no_sense_is_status_2(run_main, tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    answer = run_main(script, *arguments)
+    assert answer.status == 2 and reason in answer.err

@@ -1,0 +1,191 @@
+"""pack: what goes into the archive, what stays at home, and what it refuses to pack."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines.artifact import Label, file_sha256, fingerprint, writing
+from engines.errors import EngineError
+from engines.onnx.artifact import find_onnx
+from generators.contract import load_generator
+from pipeline.recipe import BASELINE, Recipe
+from submit.content_checks import PICKLES
+from submit.errors import SubmitError
+from submit.pack import pack
+from submit.packages import Pin
+from submit.profile import load_profile
+from tests.submissions import OPENVINO, ROOT, contents, only_wheels, pack_tiny, write_wheels
+
+TENSORRT = Recipe("gpu", backend="tensorrt")
+A800 = "a800-py310-cu124"
+
+
+@pytest.fixture(autouse=True)
+def offline(tiny_built, monkeypatch, tmp_path):
+    """Graphs are found, and pip sees a folder of wheels."""
+    monkeypatch.setenv("VIVACE_BUILT", str(tiny_built))
+    only_wheels(monkeypatch, write_wheels(tmp_path / "index"))
+
+
+@pytest.fixture
+def fixed_pins(monkeypatch):
+    """Packages that nobody had to look up, for targets whose packages are not in the folder of wheels."""
+    monkeypatch.setattr("submit.pack.choose", lambda *arguments: [Pin("numpy", "2.0", "BSD")])
+
+
+def test_the_archive_has_what_the_recipe_needs_and_nothing_else(tiny_file, tmp_path):
+    packed = pack_tiny(tiny_file, tmp_path / "submit.zip")
+    files = contents(packed.path)
+    top = {name for name in files if "/" not in name}
+    assert top == {"infer.py", "export_onnx.py", "build_trt.py", "recipe.toml", "requirements.txt",
+                   "requirements-convert.txt", "submission.json", "LICENSE"}
+    suffixes = {Path(name).suffix for name in files}
+    assert suffixes == {".py", ".toml", ".txt", ".json", ".onnx", ""} and not suffixes & PICKLES
+    assert [name for name in files if name.startswith("generator/")] == ["generator/tiny.py"]
+    assert sum(name.endswith(".onnx") for name in files) == 3
+    for absent in ("bench/", "tests/", "data/", "submit/", "lab/presenter/train.py", "tune.py"):
+        assert not any(name.startswith(absent) for name in files)
+    for name in ("infer.py", "pipeline/batch/batch.py", "engines/backends/openvino_backend.py"):
+        assert files[name] == (ROOT / name).read_bytes()
+
+
+def test_the_manifest_lists_every_other_file_with_its_hash_and_the_tools(tiny_file, tmp_path):
+    packed = pack_tiny(tiny_file, tmp_path / "submit.zip")
+    files = contents(packed.path)
+    manifest = json.loads(files.pop("submission.json"))
+    assert manifest["files"].keys() == files.keys() and packed.sha256 == file_sha256(packed.path)
+    (tmp_path / "one").write_bytes(files["infer.py"])
+    assert manifest["files"]["infer.py"] == file_sha256(tmp_path / "one")
+    assert {"torch", "onnx", "python", "pip"} <= manifest["tools"].keys()
+    assert manifest["entry"] == {"generator": "generator/tiny.py:Tiny", "recipe": "recipe.toml",
+                                 "data": "data", "out": "out", "restart": True, "device": "cpu",
+                                 "build": False}
+    assert "GPL" in manifest["licences"]["imageio-ffmpeg"]
+
+
+def test_requirements_are_exact_complete_and_without_torch(tiny_file, tmp_path):
+    files = contents(pack_tiny(tiny_file, tmp_path / "submit.zip").path)
+    lines = files["requirements.txt"].decode().splitlines()
+    names = [line.partition("==")[0] for line in lines[1:]]
+    assert names == ["imageio-ffmpeg", "numpy", "openvino", "openvino-telemetry", "pillow", "tqdm"]
+    assert all("==" in line for line in lines[1:])
+
+
+def test_the_same_inputs_give_the_same_bytes_with_wheels_too(tiny_file, tmp_path):
+    for wheels in (False, True):
+        one, other = (pack_tiny(tiny_file, tmp_path / f"{name}.zip", wheels=wheels) for name in "ab")
+        assert one.sha256 == other.sha256
+    files = contents(one.path)
+    assert sum(name.endswith(".whl") for name in files) == 6
+    assert files["requirements.txt"].count(b"--hash=sha256:") == 6
+    assert b"--no-index\n--find-links wheels\n" in files["requirements.txt"]
+
+
+def test_the_unpacked_script_runs_by_its_defaults_from_another_folder(tiny_file, tmp_path, make_data):
+    folder = tmp_path / "解压 1"
+    shutil.unpack_archive(pack_tiny(tiny_file, tmp_path / "submit.zip").path, folder)
+    shutil.move(make_data({"a": 3}), folder / "data")
+    command = [sys.executable, "../解压 1/infer.py"]
+    (tmp_path / "elsewhere").mkdir()
+    answer = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    line = json.loads((folder / "out" / "manifest.jsonl").read_text())
+    assert (line["backend"], line["generator"], line["recipe"]) == ("openvino", "tiny", "recipe")
+    again = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
+    assert again.returncode == 0 and "kept" not in again.stderr  # a grader's second run is a whole one
+    assert (folder / "out" / "a.mp4").is_file()
+
+
+def test_with_torch_the_weights_come_along(tiny_file, tmp_path, fixed_pins):
+    files = contents(pack_tiny(tiny_file, tmp_path / "submit.zip", BASELINE).path)
+    assert {"generator/autoencoder.safetensors", "generator/denoiser.safetensors"} <= files.keys()
+    assert not any(name.endswith(".onnx") for name in files)
+
+
+def test_a_generator_of_the_repository_keeps_its_place(tmp_path, fixed_pins):
+    packed = pack(BASELINE, "examples/my_generator.py:MyGenerator", load_profile("cpu"), tmp_path / "a.zip")
+    assert packed.manifest["entry"]["generator"] == "examples/my_generator.py:MyGenerator"
+    assert "examples/my_generator.py" in packed.manifest["files"]
+
+
+def test_where_weights_are_missing_a_graph_is_not_held_against_them(tmp_path):
+    presenter = type(load_generator("presenter"))(tmp_path)
+    assert presenter.fingerprint_files and fingerprint(presenter.fingerprint_files) is None
+
+
+@pytest.mark.parametrize("precision", ["native", "bf16"])
+def test_what_may_compute_in_bfloat16_starts_from_the_fp32_graphs(tiny_file, tmp_path, precision):
+    packed = pack_tiny(tiny_file, tmp_path / "a.zip", Recipe("x", backend="openvino", precision=precision))
+    graphs = [Path(name).name for name in contents(packed.path) if name.endswith(".onnx")]
+    assert len(graphs) == 3 and all("-fp32-" in name for name in graphs)
+
+
+def test_graphs_that_are_missing_are_named_with_the_command(tiny_file, tmp_path):
+    with pytest.raises(EngineError, match="no encode-fp16.onnx in .*run: python export_onnx.py"):
+        pack_tiny(tiny_file, tmp_path / "a.zip", Recipe("x", backend="openvino", precision="fp16"))
+    assert not (tmp_path / "a.zip").exists()
+
+
+@pytest.mark.parametrize(("recipe", "target", "text"), [
+    (Recipe("x", backend="auto"), "cpu", "the recipe's backend is auto"),
+    (TENSORRT, "cpu", "TensorRT needs a GPU; profile cpu has none"),
+    (OPENVINO, A800, "openvino is imported and requirements-gpu.txt does not name openvino"),
+])
+def test_what_cannot_run_there_is_refused(tiny_file, tmp_path, recipe, target, text):
+    with pytest.raises(SubmitError, match=text):
+        pack_tiny(tiny_file, tmp_path / "a.zip", recipe, target)
+
+
+def test_sources_away_from_the_generators_file_are_refused(tiny_file, tmp_path, fixed_pins):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "mine.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(tiny_file.parent)!r})\nfrom tiny import Tiny as Mine\n")
+    with pytest.raises(SubmitError, match="is a source of the generator, but does not lie beside"):
+        pack(BASELINE, f"{tmp_path / 'far' / 'mine.py'}:Mine", load_profile("cpu"), tmp_path / "a.zip")
+
+
+# TensorRT
+
+
+def write_engines(tiny, folder, sm, name):
+    """Files that say they are the tiny presenter's engines for that GPU."""
+    for component in tiny.components:
+        graph = find_onnx(folder / tiny.name, tiny, component, "fp32").content
+        built_from = {"component": component, "precision": "fp32", "onnx": graph, "os": "Linux-x86_64",
+                      "spec": tiny.components[component].described(), "targets": {sm: name},
+                      "toolchain": {"flavour": "tensorrt", "version": "10.13.3.9"}}
+        with writing(folder / tiny.name, Label(component, "fp32", ".engine"), built_from) as draft:
+            draft.path.write_bytes(b"engine")
+
+
+def test_for_another_gpu_graphs_go_and_engines_are_built_at_the_first_run(tiny_file, tmp_path, fixed_pins):
+    packed = pack_tiny(tiny_file, tmp_path / "a.zip", TENSORRT, A800)
+    assert packed.manifest["entry"]["build"] is True and packed.manifest["entry"]["device"] == "cuda"
+    assert packed.manifest["build"]["components"] == ["encode", "denoise", "decode"]
+    assert packed.manifest["build"]["seconds_at_a_guess"] == 180
+    assert sum(name.endswith(".onnx") for name in packed.manifest["files"]) == 3
+    assert "build_trt.py" in packed.manifest["files"]
+
+
+def test_engines_for_the_target_go_with_their_graphs_and_others_stay(
+        tiny, tiny_file, tiny_built, tmp_path, fixed_pins, monkeypatch):
+    monkeypatch.setenv("VIVACE_BUILT", str(shutil.copytree(tiny_built, tmp_path / "built")))
+    write_engines(tiny, tmp_path / "built", "sm_90", "NVIDIA H200")
+    packed = pack_tiny(tiny_file, tmp_path / "a.zip", TENSORRT, A800)
+    assert packed.manifest["build"]["components"]
+    assert not any(".engine" in name for name in packed.manifest["files"])
+    write_engines(tiny, tmp_path / "built", "sm_80", "NVIDIA A800-SXM4-80GB")
+    packed = pack_tiny(tiny_file, tmp_path / "a.zip", TENSORRT, A800)
+    assert packed.manifest["entry"]["build"] is False
+    assert sum(name.endswith(".engine") for name in packed.manifest["files"]) == 3
+    assert sum(name.endswith(".onnx") for name in packed.manifest["files"]) == 3
+
+
+def test_engines_that_take_too_long_to_build_there_are_refused(tiny_file, tmp_path, fixed_pins):
+    (tmp_path / "slow.toml").write_text(f'like = "{A800}"\nbuild_component_seconds = 600\n')
+    with pytest.raises(SubmitError, match="takes 1800 s at a guess, more than the 1200 s allowed"):
+        pack_tiny(tiny_file, tmp_path / "a.zip", TENSORRT, str(tmp_path / "slow.toml"))
