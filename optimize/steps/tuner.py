@@ -96,10 +96,10 @@ class Tuner:
         self._known, self._timed = _read_record(record)
 
     def tune(self, recipes: Sequence[Recipe], overlaps: Sequence[int] = ()) -> Tuned:
-        """Search plans for each of the recipes, which differ in engine and precision, then smaller overlaps.
+        """Search plans for each of the recipes' engines and precisions, then smaller overlaps.
 
-        The recipes are taken from the fastest on. One that has a step plan, as of an earlier search, is tried
-        with that first: what cannot be faster need not be run. What is best at last is run once more, as it
+        The fastest engine comes first. Step plans that recipes have, as of an earlier search, are tried before
+        others: what cannot be faster need not be run. What is best at last is run once more, as it
         will be run by others, with its corrections as they are. TuningError: nothing is accepted, or fails
         then.
         """
@@ -111,12 +111,12 @@ class Tuner:
             Tables(full, {name: weigh_kept(full, each, weight) for name, each in errors.items()},
                    gains) for weight in KEPT
         ]  # fmt: skip
-        earlier = {replace(recipe, steps=None): recipe.steps for recipe in recipes}
+        earlier = _by_engine(recipes)
         costs = {recipe: self._costs(recipe) for recipe in earlier}
         for recipe in sorted(earlier, key=lambda each: costs[each].full):
             windows = self._bench.windows(recipe)
-            if earlier[recipe]:
-                self._try_earlier(recipe, earlier[recipe], costs[recipe])
+            for plan in earlier[recipe]:
+                self._try_earlier(recipe, plan, costs[recipe])
             fronts = [[replace(plan, seconds=plan.seconds * windows) for plan in front(each, costs[recipe])]
                       for each in tables]  # fmt: skip
             first = self._faster(recipe, fronts[0])
@@ -219,6 +219,16 @@ class Tuner:
     def _write(self, line: dict[str, object]) -> None:
         with self._record.open("a", encoding="utf-8") as record:
             record.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _by_engine(recipes: Sequence[Recipe]) -> dict[Recipe, list[StepPlan]]:
+    """The recipes without plans, one for those that differ in name alone, and the plans that they have."""
+    found: dict[str, tuple[Recipe, list[StepPlan]]] = {}
+    for recipe in recipes:
+        bare = replace(recipe, steps=None)
+        _, plans = found.setdefault(json.dumps(bare.settings(), sort_keys=True), (bare, []))
+        plans += [recipe.steps] if recipe.steps else []
+    return dict(found.values())
 
 
 def _line(trial: Trial, number: int) -> str:
