@@ -13,7 +13,7 @@ from generators.samplers import Scheduler
 from generators.windows import Blend, ContinuationWindows, WindowRule, frame_slice
 from pipeline.oom_retry import without_first
 from pipeline.sampler_state import SamplerState
-from pipeline.step_plan import StepPlan
+from pipeline.step_plan import Action, StepPlan
 from pipeline.window_denoiser import OpenDenoiser, WindowBranch, WindowDenoiser, denoiser_for
 
 
@@ -74,8 +74,8 @@ class BlendedDenoiser:
         At guidance 1 the unconditional branch cancels and is not evaluated. EngineError: H, and what
         evaluates windows cannot do it.
         """
-        both = action in "FH" and self._generator.guidance != 1.0
-        branches = () if action == "S" else (True, False) if both else (True,)
+        count = 1 if self._generator.guidance == 1.0 else 2
+        branches = (True, False)[: min(count, Action(action).branches)]
         rule, indices = self._step_windows[step]
         wanted = [WindowBranch(n, own, branch) for n, own in enumerate(indices) for branch in branches]
         blends = {branch: Blend(rule, latents, self._generator.frame_axis) for branch in branches}
@@ -239,7 +239,7 @@ def generate(
 
 def base_plan(generator: Generator) -> StepPlan:
     """The base model's own run: every step in full."""
-    return StepPlan("F" * generator.scheduler.steps)
+    return StepPlan(Action.FULL.value * generator.scheduler.steps)
 
 
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:

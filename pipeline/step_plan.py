@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 from engines.errors import UsageError
 from generators.windows import ContinuationWindows, WindowRule, overlapping
 from pipeline.guard import Guard
 
 ROWS = ("corrections", "level_corrections")
-BRANCHES = {"F": 2, "C": 1, "H": 2, "S": 0}  # evaluated by an action
 TERMS = 4  # of a correction: latents, conditional prediction, guided difference, prediction before
+
+
+class Action(str, Enum):
+    """What a step does, by its letter in a plan. branches: of guidance that it evaluates."""
+
+    FULL = "F", 2  # both branches
+    COND_ONLY = "C", 1  # the conditional one, with the difference of the branches as it was last
+    DEEP_CACHE = "H", 2  # both, by shallow layers with features that the last FULL kept
+    SKIP = "S", 0  # nothing: the solver leaps over it
+
+    branches: int
+
+    def __new__(cls, letter: str, branches: int) -> Action:
+        """Make the member, which equals its letter."""
+        made = str.__new__(cls, letter)
+        made._value_, made.branches = letter, branches
+        return made
+
+
+BRANCHES = {action.value: action.branches for action in Action}
 
 
 class StepPlanError(UsageError):
@@ -22,9 +42,7 @@ class StepPlanError(UsageError):
 class StepPlan:
     """What each step of the base grid does; the plan of all F is the base model's run.
 
-    actions: a letter a step. F evaluates both branches of guidance; C the conditional one only, with the
-    difference of the branches as the last F left it; H both branches by a shallow engine, from features that
-    the last F kept, of generators that offer it; S evaluates nothing. The first is F.
+    actions: a letter of Action for each step; the first is F. H needs a generator that offers it.
     From an evaluated step the plan jumps to the next one, or to the end: the solver leaps by the guided
     prediction. From an F to the very next step that is the base model's own step.
     corrections: a row for each evaluated step, of what is added where its jump has ended, as factors of the
@@ -55,7 +73,7 @@ class StepPlan:
             if action not in BRANCHES:
                 known = f"known: {', '.join(BRANCHES)}"
                 raise StepPlanError(f"actions: step {place} has the unknown action {action!r}; {known}")
-        if not self.actions.startswith("F"):
+        if not self.actions.startswith(Action.FULL):
             raise StepPlanError("actions: the first step must be F: nothing was evaluated before it")
         evaluated = len(self.evaluated)
         self._check_rows()
@@ -91,7 +109,7 @@ class StepPlan:
     @property
     def evaluated(self) -> list[int]:
         """The steps that are not S, in order."""
-        return [step for step, action in enumerate(self.actions) if action != "S"]
+        return [step for step, action in enumerate(self.actions) if action != Action.SKIP]
 
     @property
     def jumps(self) -> list[tuple[int, int]]:
@@ -100,7 +118,7 @@ class StepPlan:
 
     def skips(self, step: int, to: int) -> bool:
         """Whether a jump leaves out what the base model would evaluate: steps, or a branch in full."""
-        return to > step + 1 or self.actions[step] != "F"
+        return to > step + 1 or self.actions[step] != Action.FULL
 
     @property
     def cheaper(self) -> bool:
@@ -115,14 +133,14 @@ class StepPlan:
     def windows(self, step: int, own: WindowRule | ContinuationWindows) -> WindowRule | ContinuationWindows:
         """A step's windows; own: the generator's, which later steps have. ValueError: none overlap so."""
         planned = dict(zip(self.evaluated, self.overlaps, strict=False))
-        if self.actions[step] == "H":  # features are those of windows
-            step = self.actions.rindex("F", 0, step)
+        if self.actions[step] == Action.DEEP_CACHE:  # features are those of windows
+            step = self.actions.rindex(Action.FULL, 0, step)
         return overlapping(own, planned[step]) if step in planned else own
 
     @property
     def deep_cache(self) -> bool:
         """Whether it has the action H."""
-        return "H" in self.actions
+        return Action.DEEP_CACHE in self.actions
 
     def calls(
         self,

@@ -98,8 +98,8 @@ class Tuner:
     def tune(self, recipes: Sequence[Recipe], overlaps: Sequence[int] = ()) -> Tuned:
         """Search plans for each of the recipes' engines and precisions, then smaller overlaps.
 
-        The fastest engine comes first. Step plans that recipes have, as of an earlier search, are tried before
-        others: what cannot be faster need not be run. What is best at last is run once more, as it
+        The fastest engine comes first. Step plans that recipes have, as of an earlier search, are tried
+        before others: what cannot be faster need not be run. What is best at last is run once more, as it
         will be run by others, with its corrections as they are. TuningError: nothing is accepted, or fails
         then.
         """
