@@ -1,4 +1,4 @@
-"""The test bed: inputs are functions of their names, runs are kept by plan, verdicts count what is unflagged."""
+"""The test bed: inputs are functions of names, runs are kept by plan, verdicts count what is unflagged."""
 
 import json
 from dataclasses import replace
