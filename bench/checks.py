@@ -69,3 +69,9 @@ def metric_checks(metrics: Mapping[str, float | int | None]) -> list[Check]:
         limit = " and ".join(filter(None, bounds)) if least != most else f"= {most}"
         checks.append(Check(name, f"{value:.4g}" + ("" if passes else f" ({meaning})"), limit, passes))
     return checks
+
+
+def largest_share(metrics: Mapping[str, float | int | None]) -> float:
+    """Of the errors that LIMITS allows some of, the largest share of its limit that one takes."""
+    limits = {name: most for name, (least, most, _) in LIMITS.items() if least is None and most}
+    return max((metrics[name] / most for name, most in limits.items() if metrics.get(name)), default=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bench.checks import largest_share
 from bench.judge import Judge, videos_in
 from bench.quality_goal import Judged
 from engines.errors import InputError
@@ -38,6 +39,12 @@ def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, 
         )
         psnr = found["metrics"].get("psnr", 0.0)
         valid = all(cosine is not None and cosine <= 1 for cosine in cosines)
-        return Judged(request.id, min(cosines) if valid else None, SAME if psnr is None else psnr, failed)
+        return Judged(
+            request.id,
+            min(cosines) if valid else None,
+            SAME if psnr is None else psnr,
+            failed,
+            largest_share(found["metrics"]),
+        )
 
     return judged
