@@ -34,7 +34,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class Goal:
-    """The least similarity, and the least PSNR in dB to the base model's video; all checks must pass too."""
+    """The least similarity, and the least PSNR in dB to the base model's video; all checks must pass too.
+
+    psnr: 0 asks for the contest's gate; above 0, for the same picture in every place of other videos too, see
+    margin().
+    """
 
     similarity: float = 0.97
     psnr: float = 0.0
@@ -62,11 +66,11 @@ class Goal:
         """How far the tolerance bound lies within the goal, in standard deviations; below 0: not sure enough.
 
         The bound is one-sided and of normal values: COVERAGE of other videos keep it with CONFIDENCE. Those
-        values are the angle whose cosine the similarity is, PSNR, and logarithms of the largest share of an
-        allowed error (by PLACE_COVERAGE); the tightest is returned. The angle grows as the error does.
-        (Logarithms of 1 - similarity have deviations that one very good video doubles: videos above 0.993
-        would not do for 0.97.) inf: the videos do not differ from each other. ValueError: fewer than two
-        videos, or one without similarity.
+        values are the angle whose cosine the similarity is, and with a goal for PSNR that too, and logarithms
+        of the largest share of an allowed error (by PLACE_COVERAGE); the tightest is returned. The angle
+        grows as the error does. (Logarithms of 1 - similarity have deviations that one very good video
+        doubles: videos above 0.993 would not do for 0.97.) inf: the videos do not differ from each other.
+        ValueError: fewer than two videos, or one without similarity.
         """
         if len(videos) < 2:
             raise ValueError(f"a margin needs two videos or more, got {len(videos)}")
@@ -76,8 +80,8 @@ class Goal:
         margins = [_margin(apart, math.acos(self.similarity))]
         if self.psnr:
             margins.append(_margin([-video.psnr for video in videos], -self.psnr))
-        shares = [math.log(max(video.share, LEAST_SHARE)) for video in videos]
-        margins.append(_margin(shares, 0.0, PLACE_COVERAGE, PLACE_CONFIDENCE))
+            shares = [math.log(max(video.share, LEAST_SHARE)) for video in videos]
+            margins.append(_margin(shares, 0.0, PLACE_COVERAGE, PLACE_CONFIDENCE))
         return min(margins)
 
     def accepts(self, videos: Sequence[Judged]) -> bool:

@@ -80,8 +80,10 @@ def with_shares(*shares):
 
 def test_videos_whose_worst_places_come_close_to_a_limit_do_not_vouch_for_others():
     """They all pass; but the bound that nine of ten others keep lies beyond the limit, 1."""
-    goal, near, far = Goal(0.97), with_shares(0.5, 0.6, 0.7, 0.8, 0.95), with_shares(0.2, 0.3, 0.3, 0.4, 0.25)
+    near, far = with_shares(0.5, 0.6, 0.7, 0.8, 0.95), with_shares(0.2, 0.3, 0.3, 0.4, 0.25)
+    goal = Goal(0.97, 35)
     assert goal.why_not(near) == [] and not goal.accepts(near) and goal.accepts(far)
+    assert Goal(0.97).accepts(near), "the contest's gate asks for no more than the checks"
     logs = np.log([0.5, 0.6, 0.7, 0.8, 0.95])
     expected = -logs.mean() / logs.std(ddof=1) - tolerance_factor(5, PLACE_COVERAGE, PLACE_CONFIDENCE)
     assert goal.margin(near) == pytest.approx(expected)
