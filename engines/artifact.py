@@ -22,7 +22,7 @@ from pathlib import Path
 
 from engines.errors import EngineError
 from engines.files import DRAFT
-from engines.spec import Engine
+from engines.spec import ComponentSpec, Engine, Model
 
 BUILT = Path(__file__).parent / "built"
 Field = str | int | float | bool | None | list | Mapping
@@ -144,6 +144,29 @@ def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str
             return artifact
         refusals.append(f"{artifact.path.name} does not fit: {'; '.join(differing)}")
     raise StaleArtifact("\n".join([refusals[0], f"run: {command}"]))
+
+
+def find_onnx(folder: Path, model: Model, component: str, precision: str) -> Artifact:
+    """The ONNX artifact of a component of this model as it is now; EngineError if there is none that fits.
+
+    Weights are compared where the model's sources are at hand; a submission may come without them.
+    """
+    expected = {"component": component, "spec": model.components[component].described()}
+    weights = fingerprint(model.fingerprint_files)
+    if weights:
+        expected["weights"] = weights
+    command = f"python export_onnx.py --component {component} --precision {precision} (same --generator)"
+    return find(folder, Label(component, precision, ".onnx"), expected, command)
+
+
+def check_agreement(
+    spec: ComponentSpec, path: Path, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> None:
+    """EngineError unless a file's inputs and outputs, dtypes by name, are the component's."""
+    for kind, found, tensors in (("inputs", inputs, spec.inputs), ("outputs", outputs, spec.outputs)):
+        wanted = {tensor.name: tensor.dtype for tensor in tensors}
+        if dict(found) != wanted:
+            raise EngineError(f"{path} is not a {spec.name}: its {kind} are {dict(found)}, expected {wanted}")
 
 
 def built_files(engines: Mapping[str, Engine]) -> dict[str, dict[str, str | float | None]]:

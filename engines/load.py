@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -68,6 +69,20 @@ def precisions_on(backend: str, choice: Choice) -> dict[str, str]:
         component: native_precision(backend, choice.device) if precision == NATIVE else precision
         for component, precision in choice.precisions.items()
     }
+
+
+def allowed_threads() -> int:
+    """The least of OMP_NUM_THREADS and this process's cores; 0 if that is all the machine has.
+
+    0 leaves it to the runtime, which then also binds its threads to cores. Torch sees to both by itself.
+    ONNX Runtime counts cores that the process may not use, and neither it nor OpenVINO reads
+    OMP_NUM_THREADS, which is how Ray tells an actor its share of a machine.
+    """
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # "4,2" if parallel regions nest
+    if asked.isdecimal() and int(asked):
+        own = min(own, int(asked))
+    return own if own < os.cpu_count() else 0
 
 
 def backend_module(backend: str) -> ModuleType:

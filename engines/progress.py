@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
+
+STATUS = Path("/proc/self/status")  # Linux's
 
 
 class Progress:
@@ -53,3 +58,16 @@ class Progress:
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.refresh()
+
+
+def peak_memory_mb() -> int:
+    """The most memory that this process has held at once, in MiB.
+
+    Linux hands the peak that getrusage gives on to child processes: one started by a process of 2 GB has
+    2 GB from its first moment on. Linux's VmHWM is a process's own; where there is none, getrusage is asked.
+    """
+    own = STATUS.is_file() and re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    if own:
+        return int(own[1]) // 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> (20 if sys.platform == "darwin" else 10)  # macOS gives bytes, others KiB

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.mapped import map_file
+from engines.files import map_file
 from generators.contract import GeneratorError
 from generators.weight_files import SAFETENSORS, weight_files
 

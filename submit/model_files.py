@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.artifact import Artifact, Label, find
+from engines.artifact import Artifact, Label, find, find_onnx
 from engines.backends.openvino_backend import ARTIFACT
 from engines.errors import EngineError, Exit
-from engines.onnx.artifact import find_onnx
 from engines.precision import NATIVE
 from engines.spec import Model
 from engines.tensorrt.artifact import SUFFIX

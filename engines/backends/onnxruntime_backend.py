@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.artifact import check_agreement, find_onnx
 from engines.errors import EngineError
-from engines.onnx.artifact import check_agreement, find_onnx
+from engines.load import allowed_threads
 from engines.spec import ComponentSpec, Model, failure
-from engines.threads import allowed_threads
 
 # Kernels for bfloat16 are missing on the processor (ORT 1.31), those for 8-bit floats everywhere.
 PRECISIONS = {

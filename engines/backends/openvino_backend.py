@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.artifact import Artifact
+from engines.artifact import Artifact, check_agreement, find_onnx
 from engines.errors import EngineError
-from engines.onnx.artifact import check_agreement, find_onnx
-from engines.openvino_cache import load_or_compile
+from engines.files import atomic_write
+from engines.load import allowed_threads
 from engines.spec import ComponentSpec, Model, TensorSpec, failure
-from engines.threads import allowed_threads
 
 if TYPE_CHECKING:
     import openvino
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 # would choose bfloat16 for fp32 graphs by itself on processors with AMX, so it is always told.
 ARTIFACT = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8-fp32", "int8-fp32": "int8-fp32"}
 COMPUTE = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "bf16", "int8-fp32": "f32"}
+_DIGEST = hashlib.sha256().digest_size
 
 
 def why_not(device: str) -> str | None:
@@ -98,6 +102,65 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Drop the compiled graph."""
         self._request = None
+
+
+def load_or_compile(
+    core: openvino.Core, graph: Artifact, settings: Mapping[str, str]
+) -> openvino.CompiledModel:
+    """Load the compiled graph from the file beside its ONNX file, or compile it and write that file.
+
+    A missing or damaged file is compiled anew; one that cannot be written is no error. RuntimeError,
+    OpenVINO's own, if the graph cannot be read or compiled. OpenVINO's CACHE_DIR is not used: in 2026.4 it
+    returns a graph compiled for fp32 to those who ask for bfloat16 too, and that ends the process with an
+    illegal instruction. Here everything that compiling depends on is in the file's name.
+    """
+    place = _place(core, graph, settings)
+    blob = _read(place)
+    if blob is not None:
+        with suppress(RuntimeError):  # OpenVINO refuses it: compiling says why, if it is not the file's fault
+            return core.import_model(io.BytesIO(blob), "CPU", dict(settings))
+    compiled = core.compile_model(core.read_model(graph.path), "CPU", dict(settings))
+    with suppress(OSError, RuntimeError):  # a folder that is read-only or full; a graph that has no such form
+        _write(place, compiled.export_model().getvalue())
+    return compiled
+
+
+def _place(core: openvino.Core, graph: Artifact, settings: Mapping[str, str]) -> Path:
+    import openvino
+
+    depends_on = {
+        "graph": graph.content,
+        "openvino": openvino.__version__,
+        "processor": [str(core.get_property("CPU", "FULL_DEVICE_NAME")), _instructions()],
+        "settings": dict(settings),
+    }
+    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+    return graph.path.with_name(f"{graph.path.stem}-{key}.openvino")
+
+
+def _instructions() -> str:
+    """The processor's instruction sets; in virtual machines different processors have one name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _read(place: Path) -> bytes | None:
+    """What _write was given; None if it is not there, or not as it was written."""
+    try:
+        content = place.read_bytes()
+    except OSError:
+        return None
+    digest, blob = content[:_DIGEST], content[_DIGEST:]
+    return blob if hashlib.sha256(blob).digest() == digest else None
+
+
+def _write(place: Path, blob: bytes) -> None:
+    """Its digest and itself, whole or not at all; OpenVINO may crash on a file that is cut short."""
+    with atomic_write(place) as draft:
+        draft.write_bytes(hashlib.sha256(blob).digest() + blob)
 
 
 @functools.cache

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.artifact import Artifact
+from engines.artifact import Artifact, check_agreement
 from engines.cuda.context import GpuContext, IOBuffer, context_of
 from engines.errors import EngineError
-from engines.onnx.artifact import check_agreement
 from engines.spec import ComponentSpec, Model, TensorSpec
 from engines.tensorrt.api import INSTALL, TensorRT, installed
 from engines.tensorrt.artifact import find_engine

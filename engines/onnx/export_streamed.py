@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from engines.artifact import Artifact, Label, fingerprint, writing
 from engines.errors import EngineError
-from engines.mapped import give_back
+from engines.files import release_pages
 from engines.onnx.export import (
     TOOLS,
     Target,
@@ -72,7 +72,7 @@ class Weight:
         import torch
 
         copied = self.tensor.to(self.dtype, copy=True).permute(self.order).contiguous()
-        give_back(self.tensor)
+        release_pages(self.tensor)
         if self.dtype == torch.float16 and not bool(torch.isfinite(copied).all()):
             raise EngineError("a weight is too large for fp16, or not finite; export in bf16 or fp32")
         return copied

@@ -5,10 +5,9 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from engines.artifact import Artifact, Field, Label, StaleArtifact, find, fingerprint
+from engines.artifact import Artifact, Field, Label, StaleArtifact, find, find_onnx, fingerprint
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
-from engines.onnx.artifact import find_onnx
 from engines.spec import Model
 from engines.tensorrt.api import TensorRT
 

@@ -9,15 +9,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from engines.artifact import Artifact, Field, Label, writing
+from engines.artifact import Artifact, Field, Label, find_onnx, writing
 from engines.errors import EngineError
-from engines.onnx.artifact import find_onnx
 from engines.spec import ComponentSpec, Model
 from engines.tensorrt.artifact import SUFFIX, system, toolchain
 from engines.tensorrt.build_progress import Report, interruptible, progress_monitor
-from engines.tensorrt.network import Network, Settings
+from engines.tensorrt.network import Network, Settings, Shapes, shapes_of
 from engines.tensorrt.rtx_runtime import verdict
-from engines.tensorrt.shapes import Shapes, shapes_of
 from engines.tensorrt.targets import Targets, capability, check_precision
 from engines.tensorrt.timing_cache import TimingCache
 

@@ -6,9 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from engines.errors import EngineError
-from engines.files import atomic_write
+from engines.files import atomic_write, read_cache
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.cache_file import read_cache
 
 RUNTIME_CACHE = ".runtime-cache"
 

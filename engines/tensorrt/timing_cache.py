@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 from engines.cuda.driver import Gpu
-from engines.files import atomic_write
+from engines.files import atomic_write, locked, read_cache
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.cache_file import locked, read_cache
 
 
 class TimingCache:

@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
 from generators.contract import Constants, Engines
-from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
+from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.resize import cover
 from generators.samplers import FlowMatchEuler
 from generators.windows import OverlapWindows

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from engines.files import atomic_write
 from generators.contract import GeneratorError
-from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
+from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.presenter.model import Autoencoder, AutoencoderSize, Decode, Denoise, DenoiserSize, Encode
 
 

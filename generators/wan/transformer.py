@@ -13,7 +13,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.mapped import give_back
+from engines.files import release_pages
 from generators.wan.config import PATCH, TransformerSize
 
 Pair = tuple[Tensor, Tensor]
@@ -57,7 +57,7 @@ class Denoise(nn.Module):
                 layers = block.attn2.to_k, block.attn2.to_v
                 block.attn2 = CrossAttention(block.attn2, text)
                 for layer in layers:
-                    give_back(layer.weight)  # used for the last time; the file stays mapped
+                    release_pages(layer.weight)  # used for the last time; the file stays mapped
         del embedder.text_embedder, embedder.image_embedder
 
     def run(
