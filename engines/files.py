@@ -72,7 +72,8 @@ def map_file(path: Path) -> mmap.mmap:
 def release_pages(tensor: torch.Tensor) -> None:
     """Free the memory pages that a tensor of a mapped file occupies; its next use reads them again.
 
-    It keeps measured memory low; under pressure the kernel frees them anyway. Nothing happens without madvise.
+    It keeps measured memory low; under pressure the kernel frees them anyway. It needs madvise, else it does
+    nothing.
     """
     try:
         advise = ctypes.CDLL(None).madvise

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 from engines.errors import EngineError
 from engines.precision import NATIVE
 from engines.spec import Engine, Model
 
-# Each backend is a file with why_not(device), and a function that starts one component's engine.
+# Each backend is a file and the function in it that starts one component's engine; see BackendFile.
 BACKENDS = {
     "tensorrt": ("engines.backends.tensorrt_backend", "start"),
     "openvino": ("engines.backends.openvino_backend", "start"),
@@ -24,6 +24,24 @@ BACKENDS = {
     "torch-compile": ("engines.backends.torch_backend", "start_compiled"),
 }
 AUTOMATIC = ("tensorrt", "openvino", "onnxruntime", "torch")
+
+
+class BackendFile(Protocol):
+    """What the file of a backend holds; the first two it must have, beside a function of `start`'s kind.
+
+    has_bf16(device): whether the device computes in bfloat16; left out, it does not. STARTS_FROM: the suffix
+    of the built files that it loads, ".onnx" or ".engine"; left out, it starts from a torch module with its
+    weights. graph_precision(precision): the precision of the ONNX graph that it starts from, if another.
+    packages(device): what to install, by import name, where no import statement of the file says so.
+    """
+
+    def why_not(self, device: str) -> str | None:
+        """None if the backend runs on that device here, else what is missing and what to do."""
+        ...
+
+    def start(self, model: Model, component: str, precision: str, device: str, folder: Path) -> Engine:
+        """An engine for one component; EngineError if it lacks the precision or a built file in folder."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,8 +77,24 @@ def start_engines(model: Model, choice: Choice, say: Callable[[str], None]) -> t
 
 def native_precision(backend: str, device: str) -> str:
     """What "native" stands for: bf16 if the backend says that the device computes in it, else fp32."""
-    has_bf16 = getattr(backend_module(backend), "has_bf16", None)
-    return "bf16" if has_bf16 is not None and has_bf16(device) else "fp32"
+    return "bf16" if _says(backend, "has_bf16", lambda device: False)(device) else "fp32"
+
+
+def starts_from(backend: str) -> str | None:
+    """The suffix of the built files that the backend starts from, as ".onnx"; None: from torch modules."""
+    return _says(backend, "STARTS_FROM", None)
+
+
+def graph_precision(backend: str, precision: str) -> str:
+    """The precision of the ONNX graph that the backend needs for a precision; for "native" fp32's."""
+    if precision == NATIVE:
+        return "fp32"  # bf16 starts from that graph too
+    return _says(backend, "graph_precision", lambda precision: precision)(precision)
+
+
+def packages(backend: str, device: str) -> dict[str, str]:
+    """What to install for the backend by what is imported, where its imports do not say so."""
+    return _says(backend, "packages", lambda device: {})(device)
 
 
 def precisions_on(backend: str, choice: Choice) -> dict[str, str]:
@@ -85,9 +119,13 @@ def allowed_threads() -> int:
     return own if own < os.cpu_count() else 0
 
 
-def backend_module(backend: str) -> ModuleType:
+def backend_module(backend: str) -> BackendFile:
     """The file of a backend; it imports nothing heavy by itself."""
     return importlib.import_module(BACKENDS[backend][0])
+
+
+def _says(backend: str, name: str, default: object) -> object:
+    return getattr(backend_module(backend), name, default)
 
 
 def _start(model: Model, choice: Choice, backend: str) -> dict[str, Engine]:

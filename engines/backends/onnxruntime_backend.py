@@ -11,15 +11,15 @@ import numpy as np
 from engines.artifact import check_agreement, find_onnx
 from engines.errors import EngineError
 from engines.load import allowed_threads
+from engines.precision import require, supported
 from engines.spec import ComponentSpec, Model, failure
 
 # Kernels for bfloat16 are missing on the processor (ORT 1.31), those for 8-bit floats everywhere.
-PRECISIONS = {
-    "cpu": ("fp32", "fp16", "int8", "int8-fp32"),
-    "cuda": ("fp32", "fp16", "bf16", "int8", "int8-fp32"),
+SUPPORTED = {
+    "cpu": supported(compute=("float32", "float16"), layers=(None, "int8")),
+    "cuda": supported(compute=("float32", "float16", "bfloat16"), layers=(None, "int8")),
 }
-
-
+STARTS_FROM = ".onnx"
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
@@ -36,6 +36,11 @@ def why_not(device: str) -> str | None:
     if CUDA not in onnxruntime.get_available_providers():
         return "this onnxruntime was built for processors; run: pip install -r requirements-gpu.txt"
     return None
+
+
+def packages(device: str) -> dict[str, str]:
+    """Name what has to be installed for a device, by what is imported."""
+    return {"onnxruntime": "onnxruntime" if device == "cpu" else "onnxruntime-gpu"}
 
 
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OnnxRuntimeEngine:
@@ -142,8 +147,7 @@ def _index(device: str) -> str:
 
 def _find(model: Model, component: str, precision: str, device: str, folder: Path) -> Path:
     kind = device.split(":")[0]
-    if precision not in PRECISIONS[kind]:
-        raise EngineError(f"onnxruntime on {kind} has no {precision}; choose {', '.join(PRECISIONS[kind])}")
+    require(precision, SUPPORTED[kind], f"onnxruntime on {kind}")
     return find_onnx(folder, model, component, precision).path
 
 

@@ -19,15 +19,19 @@ from engines.artifact import Artifact, check_agreement, find_onnx
 from engines.errors import EngineError
 from engines.files import atomic_write
 from engines.load import allowed_threads
+from engines.precision import require
 from engines.spec import ComponentSpec, Model, TensorSpec, failure
 
 if TYPE_CHECKING:
     import openvino
 
-# Which ONNX artifact a precision starts from, and what the graph's float parts are computed in. OpenVINO
-# would choose bfloat16 for fp32 graphs by itself on processors with AMX, so it is always told.
-ARTIFACT = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8-fp32", "int8-fp32": "int8-fp32"}
-COMPUTE = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "bf16", "int8-fp32": "f32"}
+STARTS_FROM = ".onnx"
+# The precision of the graph that each starts from, and what OpenVINO computes its float parts in. It would
+# choose bfloat16 for fp32 graphs by itself on processors with AMX, so the type is always given.
+SUPPORTED = {
+    "fp32": ("fp32", "f32"), "bf16": ("fp32", "bf16"), "fp16": ("fp16", "f32"),
+    "int8": ("int8-fp32", "bf16"), "int8-fp32": ("int8-fp32", "f32"),
+}  # fmt: skip
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -45,18 +49,22 @@ def has_bf16(device: str) -> bool:
     return why_not(device) is None and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def graph_precision(precision: str) -> str:
+    """The precision of the ONNX graph that an engine of this precision starts from."""
+    return SUPPORTED[precision][0]
+
+
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OpenVinoEngine:
     """The component's ONNX artifact on OpenVINO. EngineError if it cannot be had or run."""
-    if precision not in ARTIFACT:
-        raise EngineError(f"openvino on cpu has no {precision}; choose {', '.join(ARTIFACT)}")
-    artifact = find_onnx(folder, model, component, ARTIFACT[precision])
+    require(precision, SUPPORTED, "openvino on cpu")
+    artifact = find_onnx(folder, model, component, graph_precision(precision))
     return OpenVinoEngine(model.components[component], artifact.path, precision, artifact)
 
 
 class OpenVinoEngine:
     """Runs one ONNX file; inputs and outputs go by the spec's names.
 
-    precision: one of ARTIFACT. artifact: the file's, to keep the compiled graph beside it for the next start.
+    precision: one of SUPPORTED. artifact: the file's, to save the compiled graph beside it for the next run.
     EngineError if the file is no ONNX graph, if the processor lacks the precision, or if its names or dtypes
     are not the spec's.
     """
@@ -66,7 +74,7 @@ class OpenVinoEngine:
     ) -> None:
         self.spec, self.path, self.precision = spec, path, precision
         core = _core()
-        compute = COMPUTE[precision]
+        compute = SUPPORTED[precision][1]
         if compute == "bf16" and not has_bf16("cpu"):
             raise EngineError(
                 f"this processor has no bfloat16, which openvino's {precision} needs; try fp32, or native, "

@@ -14,10 +14,11 @@ from engines.cuda.context import GpuContext, IOBuffer, context_of
 from engines.errors import EngineError
 from engines.spec import ComponentSpec, Model, TensorSpec
 from engines.tensorrt.api import INSTALL, TensorRT, installed
-from engines.tensorrt.artifact import find_engine
+from engines.tensorrt.artifact import SUFFIX, find_engine
 from engines.tensorrt.rtx_runtime import RtxContext, check_header
 from engines.tensorrt.targets import runs_on
 
+STARTS_FROM = SUFFIX
 _RESERVE = 512 << 20  # bytes of GPU memory left for others when weights are streamed
 
 
@@ -34,6 +35,11 @@ def why_not(device: str) -> str | None:
     if not any(runs_on(api, gpu) for api in installed()):
         return f"{installed()[0]} does not run on {gpu.name} ({gpu.sm}); run: pip install tensorrt"
     return None
+
+
+def packages(device: str) -> dict[str, str]:
+    """Name what has to be installed, by what is imported: CUDA's driver through one of several packages."""
+    return {"tensorrt": "tensorrt", "cuda": "cuda-python"}
 
 
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TensorRTEngine:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import EngineError
+from engines.precision import PRECISIONS, require, supported
 from engines.spec import ComponentSpec, Model
 
 if TYPE_CHECKING:
     import torch
 
 CPU_ALLOCATOR = "DefaultCPUAllocator"  # names itself in a plain RuntimeError
-# What a module computes in. Half precisions go through autocast, which leaves what would overflow in fp32.
-COMPUTE = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
+# Half precisions go through autocast, which leaves what would overflow in fp32.
+SUPPORTED = supported(compute=("float32", "float16", "bfloat16"))
 
 
 def why_not(device: str) -> str | None:
@@ -65,7 +65,7 @@ def _memory_errors(component: str) -> Iterator[None]:
 class TorchEngine:
     """Runs a torch module whose positional inputs and outputs follow the spec's order, its weights in fp32.
 
-    precision: one of COMPUTE, else EngineError.
+    precision: one of SUPPORTED, else EngineError.
     """
 
     path = None  # nothing is built
@@ -73,8 +73,7 @@ class TorchEngine:
     def __init__(
         self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu", precision: str = "fp32"
     ) -> None:
-        if precision not in COMPUTE:
-            raise EngineError(f"torch has no {precision} here; choose {', '.join(COMPUTE)}")
+        require(precision, SUPPORTED, "torch")
         self.spec, self.device, self.precision = spec, device, precision
         _exact_convolutions(precision)
         with _memory_errors(spec.name):
@@ -106,8 +105,8 @@ class TorchEngine:
     def _precision(self):
         import torch
 
-        compute = COMPUTE[self.precision]
-        if compute is None:
+        compute = PRECISIONS[self.precision].compute
+        if compute == "float32":
             return nullcontext()
         return torch.autocast(self.device.split(":")[0], getattr(torch, compute))
 

@@ -30,13 +30,14 @@ from engines.onnx.export import (
     traced,
 )
 from engines.onnx.parity import Parity, draw
+from engines.precision import PRECISIONS
 from engines.spec import ComponentSpec, Model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
+SUPPORTED = ("fp32", "fp16", "bf16", "int8")
 SMALL = 8192  # numbers; smaller weights may be folded into constants, as the exporter does
 LARGE = 2 << 30  # bytes of a generator's files, above which its networks come here
 # What a processor is asked for: bytes of weights in fp32, in which it holds every graph, and 1e12 operations.
@@ -98,23 +99,24 @@ def export_streamed(
     another precision or a weight that fp16 cannot hold; ExportError, ParityError; OSError. All leave nothing
     behind.
     """
-    if precision not in DTYPES or (precision == "int8" and quantising is None):
-        raise EngineError(f"{component} is of a large model; choose {', '.join(DTYPES)}, not {precision}")
+    if precision not in SUPPORTED or (PRECISIONS[precision].layers and quantising is None):
+        raise EngineError(f"{component} is of a large model; choose {', '.join(SUPPORTED)}, not {precision}")
+    compute, layers = PRECISIONS[precision].compute, PRECISIONS[precision].layers
     spec, started = model.components[component], time.perf_counter()
     label = Label(component, precision, ".onnx")
     built_from = identity(model, component, precision, opset, TOOLS)
-    built_from["recipe"] = {"streamed": DTYPES[precision]}
-    if precision == "int8":
-        built_from["recipe"]["int8"] = fingerprint(quantising.fingerprint_files)
+    built_from["recipe"] = {"streamed": compute}
+    if layers:
+        built_from["recipe"][layers] = fingerprint(quantising.fingerprint_files)
     present = None if target.force else kept(target, label, built_from)
     if present:
         return present
     module = model.build(component).eval()
     inputs = draw(spec, {name: limits.min for name, limits in spec.ranges.items()}, seed=1)
-    graph, work = trace_bare(spec, module, DTYPES[precision], opset)
+    graph, work = trace_bare(spec, module, compute, opset)
     too_much = _too_much(module, work)
     target.say(f"{label}: traced in {time.perf_counter() - started:.0f} s, {work:.3g} TFLOP a call")
-    if precision == "int8":
+    if layers:
         if too_much:
             raise EngineError(f"{component} cannot be calibrated on a processor: {too_much}")
         target.say(f"{label}: {quantising.apply(graph, module, inputs)}")

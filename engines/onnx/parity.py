@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from engines.errors import EngineError
+from engines.precision import PRECISIONS, Tolerance
 from engines.spec import ComponentSpec, TensorSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -15,26 +16,6 @@ Arrays = Mapping[str, np.ndarray]
 
 class ParityError(EngineError):
     """Outputs that are not finite, or further from their reference than their precision explains."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What a precision may cost: errors in parts of the reference's RMS, or of 255 levels for pixels."""
-
-    cosine: float
-    mean: float
-    most: float
-
-
-# About ten times what the bundled components measure, so that a wrong graph is out and rounding is in.
-TOLERANCES = {
-    "fp32": Tolerance(0.99999, 1e-4, 1e-2),
-    "fp16": Tolerance(0.9999, 1e-2, 0.5),
-    "bf16": Tolerance(0.998, 5e-2, 2.0),
-    "int8": Tolerance(0.98, 0.15, 4.0),
-    "int8-fp32": Tolerance(0.98, 0.15, 4.0),
-    "fp8": Tolerance(0.98, 0.15, 4.0),
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +71,7 @@ class Parity:
 
     def require(self, precision: str) -> dict[str, dict[str, float]]:
         """The result as plain data for a manifest; ParityError names the first output out of tolerance."""
-        tolerance = TOLERANCES[precision]
+        tolerance = PRECISIONS[precision].tolerance
         for name, difference in self.result().items():
             if not difference.fits(tolerance):
                 raise ParityError(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from engines.cuda.driver import Gpu, open_driver
 from engines.errors import EngineError, UsageError
+from engines.precision import PRECISIONS
 from engines.tensorrt.api import INSTALL, TensorRT, installed, load
 from engines.tensorrt.artifact import ANY_GPU, target_of
 
 HERE = "gpu"
-_OLDEST_FOR = {"fp8": 89, "bf16": 80}  # compute capability times ten
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def resolve_targets(text: str) -> Targets:
 
 def check_precision(targets: Targets, precision: str) -> None:
     """EngineError if a target has no arithmetic of that precision."""
-    oldest = _OLDEST_FOR.get(precision, 0)
+    oldest = PRECISIONS[precision].capability
     lacking = [f"sm_{each}" for each in targets.capabilities if each < oldest]
     if lacking:
         raise EngineError(

@@ -68,7 +68,7 @@ class Folder:
         return 2 * (down + 2 * levels[-1] + up)
 
     @property
-    def attended(self) -> int:
+    def image_context(self) -> int:
         """Numbers of a row of Attend: two layers in each attention block."""
         levels, layers = self.unet["block_out_channels"], self.unet["layers_per_block"]
         down = zip(self.unet["down_block_types"], levels, strict=True)

@@ -59,9 +59,9 @@ class MimicMotion:
         chunk = {"n": DimRange(1, self.chunk, self.chunk)}
         picture = TensorSpec("pixels", (1, height, width, 3), "uint8")
         pixels, latents = TensorSpec("pixels", ("n", height, width, 3), "uint8"), (CHANNELS, h, w)
-        attended = TensorSpec("attended", (2, folder.attended))
+        image_context = TensorSpec("image_context", (2, folder.image_context))
         yield ComponentSpec("encode", Cadence.REQUEST, (picture,), (TensorSpec("latents", (1, *latents)),))
-        yield ComponentSpec("describe", Cadence.REQUEST, (picture,), (attended,))
+        yield ComponentSpec("image_embed", Cadence.REQUEST, (picture,), (image_context,))
         features = TensorSpec("features", ("n", folder.channels, h, w))
         yield ComponentSpec("pose", Cadence.CHUNK, (pixels,), (features,), chunk)
         steps = {"s": DimRange(1, settings.steps, settings.steps)}
@@ -72,7 +72,7 @@ class MimicMotion:
             TensorSpec("pose", (1, "f", folder.channels, h, w)),
             TensorSpec("conditional", ("b",)),
             TensorSpec("embedding", ("b", folder.embedded)),
-            TensorSpec("attended", ("b", folder.attended)),
+            TensorSpec("image_context", ("b", folder.image_context)),
         )
         ranges = {"b": DimRange(1, 1, 2), "f": DimRange(2, settings.tile, settings.tile)}
         v, features = TensorSpec("v", window), TensorSpec("features", ("b", "f", folder.channels, h, w))
@@ -98,12 +98,12 @@ class MimicMotion:
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """image (1, 4, h, w), attended (2, M), embedding (steps, N), pose (1, 1 + F, C, h, w)."""
+        """image (1, 4, h, w), image_context (2, M), embedding (steps, N), pose (1, 1 + F, C, h, w)."""
         image = halved_levels(self.scheduler.half)[fill_up(image, *self._padded, "edge")]
         pose = [engines["pose"](pixels=self._skeletons(chunk))["features"] for chunk in chunks]
         return {
             "image": engines["encode"](pixels=image)["latents"],
-            "attended": engines["describe"](pixels=image)["attended"],
+            "image_context": engines["image_embed"](pixels=image)["image_context"],
             "embedding": engines["embed"](time=self.scheduler.times[:-1])["rows"],
             "pose": np.concatenate([pose[0][:1], *pose])[None],
         }
@@ -159,7 +159,7 @@ class MimicMotion:
             "pose": constants["pose"],
             "conditional": np.array([conditional], np.float32),
             "embedding": constants["embedding"][step : step + 1],
-            "attended": constants["attended"][row],
+            "image_context": constants["image_context"][row],
         }
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:

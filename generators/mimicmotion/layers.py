@@ -37,13 +37,15 @@ def residual(
     return x + share * _pictures(h, x.shape[2:])
 
 
-def transform(block: TransformerSpatioTemporalModel, x: Tensor, attended: Tensor, places: Tensor) -> Tensor:
+def transform(
+    block: TransformerSpatioTemporalModel, x: Tensor, image_context: Tensor, places: Tensor
+) -> Tensor:
     """Attention within each frame, then along the frames, blended.
 
-    attended (B, 2 * C): what attention to the one token of the picture gives, for all of its queries alike,
+    image_context (B, 2 * C): what attention to the one token of the picture gives, the same for all queries,
     in the first and in the second. places (F, C): the embedding of each frame's number.
     """
-    frames, (within, along) = places.shape[0], attended.chunk(2, 1)
+    frames, (within, along) = places.shape[0], image_context.chunk(2, 1)
     spatial, temporal = block.transformer_blocks[0], block.temporal_transformer_blocks[0]
     tokens = block.proj_in(block.norm(x).flatten(2).transpose(1, 2))  # (B * F, h * w, C)
     tokens = tokens + _attend(spatial.attn1, spatial.norm1(tokens)) + _for_each_frame(within, frames)[:, None]

@@ -10,7 +10,7 @@ from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.vision import ClipVision
 from generators.contract import FULL, SHALLOW, GeneratorError
 from generators.mimicmotion.files import IMAGE_ENCODER, VAE, Folder
-from generators.mimicmotion.image_embedding import Describe
+from generators.mimicmotion.image_embedding import ImageEmbed
 from generators.mimicmotion.pose_net import PoseNet
 from generators.mimicmotion.unet import Attend, Denoise, Embed, Shallow
 from generators.mimicmotion.vae import Decode, Encode, Pose
@@ -29,8 +29,8 @@ def build_component(component: str, folder: Folder, width: int, height: int) -> 
     if component == "embed":
         ids = (settings.fps - 1, settings.motion_bucket, 0)  # the picture is given without noise
         made = Embed(load_unet(folder), tuple(map(float, ids)))
-    elif component == "describe":
-        made = Describe(load_clip(folder), Attend(load_unet(folder)), height, width)
+    elif component == "image_embed":
+        made = ImageEmbed(load_clip(folder), Attend(load_unet(folder)), height, width)
     elif component == "pose":
         made = Pose(load_pose_net(folder))
     else:

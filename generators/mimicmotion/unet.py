@@ -80,7 +80,7 @@ class Denoise(nn.Module):
 
     latents (B, F, 4, h, w), scaled to unit variance; image (1, 4, h, w), the picture's latents; pose (1, F,
     C, h, w), PoseNet's features; conditional (B,), 0 where the branch sees neither; embedding (B, N), a row
-    of Embed; attended (B, M), rows of Attend. h and w are multiples of 8. The U-Net given is taken apart.
+    of Embed; image_context (B, M), rows of Attend. h, w are multiples of 8. The U-Net given is taken apart.
     features: also give what goes into the last of the layers on the way up, (B, F, C, h, w), for Shallow.
     """
 
@@ -88,18 +88,18 @@ class Denoise(nn.Module):
         super().__init__()
         self.unet, self._features = unet, features
         self._embedded = [2 * block.spatial_res_block.out_channels for block in residual_blocks(unet)]
-        self._attended = [2 * block.in_channels for block in transformers(unet)]
+        self._image_context = [2 * block.in_channels for block in transformers(unet)]
         _take_out_constants(unet, frames)
 
     def forward(
         self, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor, embedding: Tensor,
-        attended: Tensor,
+        image_context: Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """The prediction (B, F, 4, h, w), and features if they are wanted."""
         unet, frames, dtype = self.unet, latents.shape[1], self.unet.conv_in.weight.dtype
         x = enter(unet, *(each.to(dtype) for each in (latents, image, pose, conditional)))
         times = iter(embedding.to(dtype).split(self._embedded, 1))
-        values = iter(attended.to(dtype).split(self._attended, 1))
+        values = iter(image_context.to(dtype).split(self._image_context, 1))
         skips = [x]
         for level in unet.down_blocks:
             for block, attention in _pairs(level):
@@ -137,13 +137,13 @@ class Shallow(nn.Module):
 
     def forward(
         self, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor, embedding: Tensor,
-        attended: Tensor, features: Tensor,
+        image_context: Tensor, features: Tensor,
     ) -> Tensor:  # fmt: skip
         """The prediction (B, F, 4, h, w)."""
         frames, dtype = latents.shape[1], self.conv_in.weight.dtype
         skip = enter(self, *(each.to(dtype) for each in (latents, image, pose, conditional)))
         time = embedding[:, -2 * self.resnet.spatial_res_block.out_channels :].to(dtype)
-        value = attended[:, -2 * self.attention.in_channels :].to(dtype)
+        value = image_context[:, -2 * self.attention.in_channels :].to(dtype)
         x = torch.cat([features.to(dtype).flatten(0, 1), skip], 1)
         x = _layer(self.resnet, self.attention, x, frames, iter([time]), iter([value]))
         return leave(self, x, frames)

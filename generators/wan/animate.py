@@ -64,7 +64,11 @@ class Animate(Wan):
         mask = np.ones((1, VAE_STRIDE_T, *reference.shape[2:]), np.float32)
         clips = mirrored(chunks, self.settings.frames, self.settings.keep)
         pose = np.concatenate([self.encode(engines, known(groups([clip]))) for clip in clips], 2)
-        return {"pose": pose, "reference": np.concatenate([mask, reference], 1), **self.look(engines, image)}
+        return {
+            "pose": pose,
+            "reference": np.concatenate([mask, reference], 1),
+            **self.image_kv(engines, image),
+        }
 
     def carry(
         self, engines: Engines, constants: Constants, window: int, tail: np.ndarray | None

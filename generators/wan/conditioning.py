@@ -13,8 +13,8 @@ THROUGH = 16  # channels inside the pose networks
 POSE_STRIDES = (1, 1, 1, (1, 2, 2), 2, 2)
 
 
-class Look(nn.Module):
-    """Component `look`: a picture (1, H, W, 3) uint8 to every block's keys and values.
+class ImageKv(nn.Module):
+    """Component `image_kv`: a picture (1, H, W, 3) uint8 to every block's keys and values.
 
     Both (layers, tokens, dim).
     """

@@ -42,7 +42,7 @@ class FunControl(Wan):
         """pose (1, 16, F, h, w), reference (1, 16, h, w), image_keys and image_values."""
         reference = self.encode(engines, known([image]))[:, :, 0]
         pose = self.encode(engines, known(groups(chunks, self.settings.length)))
-        return {"pose": pose, "reference": reference, **self.look(engines, image)}
+        return {"pose": pose, "reference": reference, **self.image_kv(engines, image)}
 
     def _own(self) -> tuple[ComponentSpec, ...]:
         frames, channels = self.settings.length, self.vae.z_dim

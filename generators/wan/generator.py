@@ -92,7 +92,7 @@ class Wan(ABC):
         self.latent_size = settings.height // VAE_STRIDE_HW, settings.width // VAE_STRIDE_HW
         # vivace.toml decides what is in the graphs only by shapes, which manifests have too, and by guidance.
         self.fingerprint_files = (*self.files.weights(self.adapted), *(here / name for name in CODE))
-        self.components = {spec.name: spec for spec in (*self._vae(), self._look(), *self._own())}
+        self.components = {spec.name: spec for spec in (*self._vae(), self._image_kv(), *self._own())}
 
     @abstractmethod
     def _windows(self) -> WindowRule | ContinuationWindows:
@@ -119,8 +119,8 @@ class Wan(ABC):
         if component.startswith("decode"):
             caches = self.vae.decoder_caches(height, width)
             return vae.Decode(load.load_vae(self.vae, files), caches, self.truncate).eval()
-        if component == "look":
-            return conditioning.Look(load.load_clip(self.clip, files), self._loaded()).eval()
+        if component == "image_kv":
+            return conditioning.ImageKv(load.load_clip(self.clip, files), self._loaded()).eval()
         prompts = load.load_prompts(files, self.guided)
         if prompts.shape[2] != self.network.text_dim:
             raise GeneratorError(
@@ -176,9 +176,9 @@ class Wan(ABC):
             latents.append(found["latents"])
         return np.concatenate(latents, 2)
 
-    def look(self, engines: Engines, image: np.ndarray) -> dict[str, np.ndarray]:
+    def image_kv(self, engines: Engines, image: np.ndarray) -> dict[str, np.ndarray]:
         """What cross-attention reads of the picture (1, H, W, 3)."""
-        return engines["look"](pixels=image)
+        return engines["image_kv"](pixels=image)
 
     def nothing(self, groups: int) -> Iterator[tuple[np.ndarray, float]]:
         """Groups of four frames that are neither black nor white, for encode()."""
@@ -208,11 +208,11 @@ class Wan(ABC):
                 name = f"{half}_{place}"
                 yield ComponentSpec(name, cadence, (*ends[0], *given), (*ends[1], *after))
 
-    def _look(self) -> ComponentSpec:
+    def _image_kv(self) -> ComponentSpec:
         pixels = TensorSpec("pixels", (1, self.size[1], self.size[0], 3), "uint8")
-        return ComponentSpec("look", Cadence.REQUEST, (pixels,), self._seen())
+        return ComponentSpec("image_kv", Cadence.REQUEST, (pixels,), self._image_kv_tensors())
 
-    def _seen(self) -> tuple[TensorSpec, TensorSpec]:
+    def _image_kv_tensors(self) -> tuple[TensorSpec, TensorSpec]:
         shape = (self.network.num_layers, self.clip.tokens, self.network.dim)
         return TensorSpec("image_keys", shape), TensorSpec("image_values", shape)
 
@@ -220,7 +220,7 @@ class Wan(ABC):
         latents = (1, self.vae.z_dim, frames, *self.latent_size)
         branch = (TensorSpec("branch", (1,)),) if self.guided else ()
         always = TensorSpec("latents", latents), TensorSpec("time", (1,))
-        inputs = (*always, *conditions, *self._seen(), *branch)
+        inputs = (*always, *conditions, *self._image_kv_tensors(), *branch)
         return ComponentSpec("denoise", Cadence.STEP, inputs, (TensorSpec("flow", latents),))
 
     @property

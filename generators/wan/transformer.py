@@ -1,7 +1,7 @@
 """The transformer as a graph that computes a step and nothing that is the same at every step.
 
 What cross-attention reads of the prompt is put in when the network is made, what it reads of the picture
-comes from outside (see look.py). The three conditioners differ in how a pose reaches the tokens.
+comes from outside (see conditioning.py). The three conditioners differ in how a pose reaches the tokens.
 """
 
 from __future__ import annotations

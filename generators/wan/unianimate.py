@@ -87,7 +87,7 @@ class UniAnimate(Wan):
         posed = engines["reference_pose"](pixels=start[:1])["features"]
         pose = np.concatenate(list(self._tokens(engines, start, fours)), 2)
         first = np.concatenate([mask, first], 1) + posed
-        return {"pose": pose, "first": first, **self.look(engines, image)}
+        return {"pose": pose, "first": first, **self.image_kv(engines, image)}
 
     def _tokens(
         self, engines: Engines, start: np.ndarray, fours: Iterator[np.ndarray]

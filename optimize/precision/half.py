@@ -1,4 +1,4 @@
-"""A graph in half precision, with islands that stay in fp32, and what that computes, on a processor.
+"""A graph in half precision, with layers that stay in fp32, and what that computes, on a processor.
 
 Known converters were tried first. They round what passes between two nodes that are to stay in fp32, which
 overflows after all: ONNX Runtime 1.31 always, onnxconverter-common 1.16 where two nodes take it.
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 # A sixteenth of fp16's largest number: where x is squared, x may grow fourfold beyond what was measured.
-SAFE = 65504 / 16
+# bfloat16 has the range of fp32.
+SAFE = {"float16": 65504 / 16}
 # Their answer hangs on the absolute size of an argument's error, and half precision only keeps the relative
 # one small: 0.5 of 1000 radians, 0.06 of 255 levels. What leads to them stays in fp32, back to a layer.
 ABSOLUTE = {"Sin", "Cos", "Round", "Floor", "Ceil", "Mod"}
@@ -25,8 +26,8 @@ ABSOLUTE = {"Sin", "Cos", "Round", "Floor", "Ceil", "Mod"}
 MOVES = {"Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Split", "Concat", "Gather"}
 
 
-def find_islands(
-    model: ModelProto, ranges: Mapping[str, tuple[float, float]], safe: float | None = SAFE
+def find_fp32_layers(
+    model: ModelProto, ranges: Mapping[str, tuple[float, float]], safe: float | None = SAFE["float16"]
 ) -> dict[str, str]:
     """Names of the nodes that must stay in fp32, each with the reason.
 
@@ -50,9 +51,10 @@ def find_islands(
 
 
 def to_half(model: ModelProto, kind: str, fp32_layers: Mapping[str, str]) -> ModelProto:
-    """A copy that computes in "float16" or "bfloat16" but for islands and what ONNX has only in fp32.
+    """Copy a graph to compute in kind, "float16" or "bfloat16".
 
-    Inputs and outputs of the graph keep their dtypes. No node mixes float types.
+    Nodes named in fp32_layers, and those that ONNX has only in fp32, compute as before. Inputs and outputs of
+    the graph keep their dtypes. No node mixes float types.
     """
     from onnx import ModelProto
 
@@ -115,7 +117,7 @@ class _Conversion:
     def __init__(self, model: ModelProto, kind: str, fp32_layers: Mapping[str, str]) -> None:
         from onnx import TensorProto
 
-        self._model, self._islands = model, fp32_layers
+        self._model, self._fp32_layers = model, fp32_layers
         self._half, self._text = getattr(TensorProto, kind.upper()), f"tensor({kind})"
         self._suffix = {self._half: f"/{kind}", TensorProto.FLOAT: "/float32"}
         self._float = TensorProto.FLOAT
@@ -148,7 +150,7 @@ class _Conversion:
         fixed = [index for index in inputs if formal_inputs[index] == {"tensor(float)"}]
         allowed = [formal_inputs[index] for index in inputs if index not in fixed]
         allowed += [formal_outputs[index] for index, name in enumerate(node.output) if name in floats]
-        stays = node.name in self._islands or any(self._text not in types for types in allowed)
+        stays = node.name in self._fp32_layers or any(self._text not in types for types in allowed)
         kind = self._float if stays else self._half
         for index in inputs:
             node.input[index] = self._as(node.input[index], self._float if index in fixed else kind)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,6 @@ OPTIONS = {
     "QuantizeBias": False,
     "OpTypesToExcludeOutputQuantization": list(LAYERS),
 }
-# Convolutions have no 8-bit float kernels in TensorRT. Its scales for these are one a tensor.
-KINDS = {"int8": LAYERS, "fp8": ("MatMul", "Gemm")}
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 INT8_MOST, FP8_MOST = 127.0, 448.0
 
@@ -28,20 +27,20 @@ INT8_MOST, FP8_MOST = 127.0, 448.0
 def quantize(
     model: ModelProto, ranges: Mapping[str, tuple[float, float]], layers: Collection[str], kind: str
 ) -> ModelProto:
-    """A copy in which the named layers compute on 8-bit integers ("int8") or floats ("fp8", E4M3).
+    """Copy a graph with the named layers quantised; kind: a name in SCHEMES.
 
-    ranges: what each tensor was measured to hold. Integer weights have a scale for each output channel.
+    ranges: the smallest and the largest number that each tensor was measured to hold, by tensor.
     """
     from onnx import ModelProto
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
-    copy = ModelProto()
+    copy, scheme = ModelProto(), SCHEMES[kind]
     copy.CopyFrom(model)
     found = {name: (np.float32(least), np.float32(most)) for name, (least, most) in ranges.items()}
     quantizer = QDQQuantizer(
         copy,
-        per_channel=kind == "int8",
+        per_channel=scheme.per_channel,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8,
@@ -55,7 +54,7 @@ def quantize(
     quantizer.model.topological_sort()
     quantised = quantizer.model.model
     _spare(quantised, layers)
-    return quantised if kind == "int8" else _to_fp8(quantised, model)
+    return scheme.finish(quantised, model)
 
 
 def _spare(quantised: ModelProto, layers: Collection[str]) -> None:
@@ -91,3 +90,25 @@ def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
             numbers = np.clip(numpy_helper.to_array(original) / scale, -FP8_MOST, FP8_MOST)
             weights[node.input[0]].CopyFrom(numpy_helper.from_array(numbers.astype(e4m3), node.input[0]))
     return quantised
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to quantise layers.
+
+    layers: the node types that it quantises. per_channel: whether weights have a scale for each output
+    channel, else one for the tensor. finish(quantised, original): the graph with int8 nodes turned into this
+    scheme's. literal: whether ONNX Runtime has no kernels for it, so that its optimiser must be off.
+    """
+
+    layers: tuple[str, ...]
+    per_channel: bool
+    finish: Callable[[ModelProto, ModelProto], ModelProto]
+    literal: bool = False
+
+
+SCHEMES = {
+    "int8": Scheme(LAYERS, True, lambda quantised, _: quantised),
+    # Convolutions have no 8-bit float kernels in TensorRT. Its scales for these are one a tensor.
+    "fp8": Scheme(("MatMul", "Gemm"), False, _to_fp8, literal=True),
+}
