@@ -1,4 +1,4 @@
-"""From the names of a backend and precisions to a running engine for every component of a generator."""
+"""Start an engine for every component of a generator, from the names of a backend and of precisions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AUTOMATIC = ("tensorrt", "openvino", "onnxruntime", "torch")
 
 
 class BackendFile(Protocol):
-    """What the file of a backend holds; the first two it must have, beside a function of `start`'s kind.
+    """The file of a backend. It has these two functions, and may have the names below.
 
     has_bf16(device): whether the device computes in bfloat16; left out, it does not. STARTS_FROM: the suffix
     of the built files that it loads, ".onnx" or ".engine"; left out, it starts from a torch module with its
@@ -36,11 +36,11 @@ class BackendFile(Protocol):
     """
 
     def why_not(self, device: str) -> str | None:
-        """None if the backend runs on that device here, else what is missing and what to do."""
+        """Return None if the backend runs on that device here, else what is missing and what to do."""
         ...
 
     def start(self, model: Model, component: str, precision: str, device: str, folder: Path) -> Engine:
-        """An engine for one component; EngineError if it lacks the precision or a built file in folder."""
+        """Start one component's engine; EngineError if it lacks the precision or a built file in folder."""
         ...
 
 
@@ -55,7 +55,7 @@ class Choice:
 
 
 def start_engines(model: Model, choice: Choice, say: Callable[[str], None]) -> tuple[str, dict[str, Engine]]:
-    """The backend's name and an engine per component; EngineError if it cannot run or lacks a built file.
+    """Start the engines; return the backend's name and an engine per component. EngineError if it cannot.
 
     "auto" takes the first backend that runs here and has everything, and says which and why not the others.
     """
@@ -76,29 +76,29 @@ def start_engines(model: Model, choice: Choice, say: Callable[[str], None]) -> t
 
 
 def native_precision(backend: str, device: str) -> str:
-    """What "native" stands for: bf16 if the backend says that the device computes in it, else fp32."""
+    """Resolve "native": bf16 if the backend says that the device computes in it, else fp32."""
     return "bf16" if _says(backend, "has_bf16", lambda device: False)(device) else "fp32"
 
 
 def starts_from(backend: str) -> str | None:
-    """The suffix of the built files that the backend starts from, as ".onnx"; None: from torch modules."""
+    """Return the suffix of the files that the backend loads, as ".onnx"; None: it needs torch modules."""
     return _says(backend, "STARTS_FROM", None)
 
 
 def graph_precision(backend: str, precision: str) -> str:
-    """The precision of the ONNX graph that the backend needs for a precision; for "native" fp32's."""
+    """Return the precision of the ONNX graph that the backend needs for a precision; fp32 for "native"."""
     if precision == NATIVE:
         return "fp32"  # bf16 starts from that graph too
     return _says(backend, "graph_precision", lambda precision: precision)(precision)
 
 
 def packages(backend: str, device: str) -> dict[str, str]:
-    """What to install for the backend by what is imported, where its imports do not say so."""
+    """Name what to install for the backend, by import name, where its imports do not say so."""
     return _says(backend, "packages", lambda device: {})(device)
 
 
 def precisions_on(backend: str, choice: Choice) -> dict[str, str]:
-    """The choice's precisions as the backend runs them on this machine."""
+    """Resolve the choice's precisions to those that the backend runs on this machine."""
     return {
         component: native_precision(backend, choice.device) if precision == NATIVE else precision
         for component, precision in choice.precisions.items()
@@ -106,7 +106,7 @@ def precisions_on(backend: str, choice: Choice) -> dict[str, str]:
 
 
 def allowed_threads() -> int:
-    """The least of OMP_NUM_THREADS and this process's cores; 0 if that is all the machine has.
+    """Return how many threads an engine may use: the least of OMP_NUM_THREADS and this process's cores.
 
     0 leaves it to the runtime, which then also binds its threads to cores. Torch sees to both by itself.
     ONNX Runtime counts cores that the process may not use, and neither it nor OpenVINO reads
@@ -120,7 +120,7 @@ def allowed_threads() -> int:
 
 
 def backend_module(backend: str) -> BackendFile:
-    """The file of a backend; it imports nothing heavy by itself."""
+    """Import the file of a backend, which imports nothing heavy by itself."""
     return importlib.import_module(BACKENDS[backend][0])
 
 

@@ -27,7 +27,7 @@ IN_8_BITS = Tolerance(0.98, 0.15, 4.0)
 
 @dataclass(frozen=True)
 class Precision:
-    """What a graph of this precision holds, and where it runs.
+    """A precision: what its graphs compute in, and what they may cost.
 
     layers: how matrix products are quantised, "int8" or "fp8"; None if they are not. compute: the float type
     of everything else, by NumPy's name. capability: the least compute capability of an NVIDIA GPU, times ten.
@@ -65,7 +65,7 @@ NATIVE = "native"  # bf16 where the backend says that this machine computes in i
 
 
 class PrecisionError(UsageError):
-    """The precisions asked for are not known, or not for these components."""
+    """A precision that is not known, or not for these components."""
 
 
 def supported(compute: Collection[str], layers: Collection[str | None] = (None,)) -> tuple[str, ...]:

@@ -37,10 +37,8 @@ def extended(tmp_path_factory):
     for path, table, line in LINE.findall(text):
         assert line.count("\n") == 1
         before = (root / path).read_text()
-        after, count = re.subn(rf"^{table} = {{\n?", lambda found: found[0] + "\n" + line, before, count=1,
-                               flags=re.MULTILINE)
-        assert count == 1
-        (root / path).write_text(after)
+        start = re.search(rf"^{table} = {{", before, re.MULTILINE).end()
+        (root / path).write_text(f"{before[:start]}\n{line}{before[start:]}")
     return root
 
 
@@ -91,7 +89,8 @@ SUBMIT = """
 from pathlib import Path
 from submit.imports import needed_files, needed_packages
 print(*needed_packages(Path("."), "infer.py", "numpy", None, (3, 11)))
-print(*[path for path in needed_files(Path("."), ["infer.py"]) if "numpy_backend" in path or "blocks" in path])
+files = needed_files(Path("."), ["infer.py"])
+print(*[path for path in files if "numpy_backend" in path or "blocks" in path])
 """
 
 

@@ -36,7 +36,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def why_not(device: str) -> str | None:
-    """None if OpenVINO runs on that device here, else what is missing and what to do."""
+    """Return None if OpenVINO runs on that device here, else what is missing and what to do."""
     try:
         _openvino()
     except ImportError:
@@ -45,24 +45,24 @@ def why_not(device: str) -> str | None:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether this processor computes in bfloat16 (AMX or AVX512-BF16); others would only imitate it."""
+    """Tell whether this processor computes in bfloat16 (AMX or AVX512-BF16); others only imitate it."""
     return why_not(device) is None and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def graph_precision(precision: str) -> str:
-    """The precision of the ONNX graph that an engine of this precision starts from."""
+    """Give the precision of the ONNX graph that an engine of this precision starts from."""
     return SUPPORTED[precision][0]
 
 
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OpenVinoEngine:
-    """The component's ONNX artifact on OpenVINO. EngineError if it cannot be had or run."""
+    """Start the component's ONNX artifact. EngineError: it is missing, or cannot run."""
     require(precision, SUPPORTED, "openvino on cpu")
     artifact = find_onnx(folder, model, component, graph_precision(precision))
     return OpenVinoEngine(model.components[component], artifact.path, precision, artifact)
 
 
 class OpenVinoEngine:
-    """Runs one ONNX file; inputs and outputs go by the spec's names.
+    """An engine that runs one ONNX file; inputs and outputs go by the spec's names.
 
     precision: one of SUPPORTED. artifact: the file's, to save the compiled graph beside it for the next run.
     EngineError if the file is no ONNX graph, if the processor lacks the precision, or if its names or dtypes
@@ -95,7 +95,7 @@ class OpenVinoEngine:
         self._request = compiled.create_infer_request()
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         if self._request is None:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         self.spec.check(arrays)
@@ -147,7 +147,7 @@ def _place(core: openvino.Core, graph: Artifact, settings: Mapping[str, str]) ->
 
 
 def _instructions() -> str:
-    """The processor's instruction sets; in virtual machines different processors have one name."""
+    """Read the processor's instruction sets: in virtual machines different processors share a name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -156,7 +156,7 @@ def _instructions() -> str:
 
 
 def _read(place: Path) -> bytes | None:
-    """What _write was given; None if it is not there, or not as it was written."""
+    """Read a file of _write; None if it is missing or damaged."""
     try:
         content = place.read_bytes()
     except OSError:
@@ -166,14 +166,14 @@ def _read(place: Path) -> bytes | None:
 
 
 def _write(place: Path, blob: bytes) -> None:
-    """Its digest and itself, whole or not at all; OpenVINO may crash on a file that is cut short."""
+    """Write the blob behind its digest, whole or not at all: OpenVINO may crash on a file cut short."""
     with atomic_write(place) as draft:
         draft.write_bytes(hashlib.sha256(blob).digest() + blob)
 
 
 @functools.cache
 def _core() -> openvino.Core:
-    """The process's one Core, never freed.
+    """Make the process's one Core, which is never freed.
 
     A Core lends its thread a stack for signal handlers. Of two that are freed in the order they were made,
     the second puts the first one's stack back, which is unmapped by then, and the next signal ends the
@@ -183,7 +183,7 @@ def _core() -> openvino.Core:
 
 
 def _openvino() -> ModuleType:
-    """The package without its converter, which takes two thirds of the time that importing it takes.
+    """Import the package without its converter, which takes two thirds of the import's time.
 
     Imported, the converter also writes to HOME and sends Intel word of it, or tries to (2026.4).
     """
@@ -194,7 +194,7 @@ def _openvino() -> ModuleType:
 
 
 def _dtypes(ports: list, tensors: Sequence[TensorSpec]) -> dict[str, str]:
-    """By the spec's names where a port has one; compiling adds those of tensors that it did away with."""
+    """Read dtypes by the spec's names where a port has one; compiling adds names of removed tensors."""
     expected = {tensor.name for tensor in tensors}
     return {
         min(port.names & expected, default=port.any_name): np.dtype(port.element_type.to_dtype()).name
@@ -203,5 +203,5 @@ def _dtypes(ports: list, tensors: Sequence[TensorSpec]) -> dict[str, str]:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last line of OpenVINO's many, which says what was wrong."""
+    """Pick the last line of OpenVINO's message, which says what was wrong."""
     return [line for line in str(error).splitlines() if line.strip()][-1].strip()

@@ -21,7 +21,7 @@ SUPPORTED = supported(compute=("float32", "float16", "bfloat16"))
 
 
 def why_not(device: str) -> str | None:
-    """None if torch can compute on that device here, else what is missing and what to do."""
+    """Return None if torch computes on that device here, else what is missing and what to do."""
     try:
         import torch
     except ImportError:
@@ -34,13 +34,13 @@ def why_not(device: str) -> str | None:
 
 
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
-    """The component as its torch module; folder, where other backends look for built files, is not used."""
+    """Start the component as its torch module; folder, where others look for built files, is not used."""
     with _memory_errors(component):
         return TorchEngine(model.components[component], model.build(component), device, precision)
 
 
 def start_compiled(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
-    """The same through torch.compile, which takes its time at the first call of each shape."""
+    """Start it through torch.compile, which compiles at the first call of each shape."""
     import torch
 
     with _memory_errors(component):
@@ -63,7 +63,7 @@ def _memory_errors(component: str) -> Iterator[None]:
 
 
 class TorchEngine:
-    """Runs a torch module whose positional inputs and outputs follow the spec's order, its weights in fp32.
+    """An engine that runs a torch module with inputs and outputs in the spec's order, weights in fp32.
 
     precision: one of SUPPORTED, else EngineError.
     """
@@ -80,7 +80,7 @@ class TorchEngine:
             self._module = module.eval().float().to(device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         import torch
 
         if self._module is None:
@@ -112,7 +112,7 @@ class TorchEngine:
 
 
 def _exact_convolutions(precision: str) -> None:
-    """In fp32, convolutions in fp32: on a GPU torch lets them round to ten bits (TF32) unless it is told."""
+    """Keep fp32 convolutions in fp32: by default torch rounds them to ten bits (TF32) on a GPU."""
     import torch
 
     if precision == "fp32":

@@ -18,7 +18,7 @@ _NON_BLOCKING = 1
 
 @functools.cache
 def open_driver(index: int) -> PycudaDriver:
-    """The GPU of that index; ImportError without pycuda, EngineError without a driver or GPU."""
+    """Open the GPU of that index; ImportError without pycuda, EngineError without a driver or GPU."""
     import pycuda.driver as cuda
 
     with _translated(cuda):
@@ -27,7 +27,7 @@ def open_driver(index: int) -> PycudaDriver:
 
 
 class PycudaDriver(CudaGraphs):
-    """The driver protocol by pycuda, which takes only streams of its own: they are kept here by handle.
+    """The Driver through pycuda, which takes only its own stream objects: they are kept here by handle.
 
     The context stays retained until Python exits: pycuda's detach leaves a released primary context on the
     thread's stack, and its destructor would detach it as if it were an ordinary one (2026.1, cuda.hpp).
@@ -45,7 +45,7 @@ class PycudaDriver(CudaGraphs):
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The context pushed on this thread; pycuda's stack is per thread."""
+        """Push the context on this thread, as pycuda's stack is per thread, while the block runs."""
         with _translated(self._cuda_package):
             self._context.push()
             try:
@@ -54,34 +54,34 @@ class PycudaDriver(CudaGraphs):
                 self._cuda_package.Context.pop()
 
     def free_memory(self) -> int:
-        """Bytes on the GPU that nobody has taken."""
+        """Return the number of free bytes on the GPU."""
         return self._cuda_package.mem_get_info()[0]
 
     def allocate(self, size: int) -> Buffer:
-        """Memory on the GPU."""
+        """Allocate memory on the GPU."""
         allocation = self._cuda_package.mem_alloc(size)
         return Buffer(int(allocation), size, allocation)
 
     def free(self, buffer: Buffer) -> None:
-        """Give it back."""
+        """Free memory of `allocate`."""
         buffer.owner.free()
 
     def pin(self, size: int) -> np.ndarray:
-        """Page-locked memory (size,) uint8."""
+        """Allocate page-locked memory (size,) uint8."""
         return self._cuda_package.pagelocked_empty(size, np.uint8)
 
     def unpin(self, array: np.ndarray) -> None:
-        """Give it back."""
+        """Free page-locked memory of `pin`."""
         array.base.free()
 
     def create_stream(self) -> int:
-        """The handle of a stream of pycuda's."""
+        """Create a stream, and return its handle."""
         stream = self._cuda_package.Stream(_NON_BLOCKING)
         self._streams[stream.handle] = stream
         return stream.handle
 
     def destroy_stream(self, stream: int) -> None:
-        """Give it back."""
+        """Destroy the stream."""
         del self._streams[stream]
 
     def synchronize(self, stream: int) -> None:
@@ -97,24 +97,24 @@ class PycudaDriver(CudaGraphs):
         self._cuda_package.memcpy_dtoh_async(array, buffer.address, self._streams[stream])
 
     def create_event(self) -> object:
-        """An event that can be timed."""
+        """Create an event that can be timed."""
         return self._cuda_package.Event()
 
     def destroy_event(self, event: object) -> None:
-        """pycuda destroys an event with its last reference."""
+        """Do nothing: pycuda destroys an event with its last reference."""
 
     def record(self, event: object, stream: int) -> None:
         """Queue the event."""
         event.record(self._streams[stream])
 
     def milliseconds(self, start: object, end: object) -> float:
-        """Time on the GPU between two events."""
+        """Measure the time on the GPU between two events."""
         return start.time_till(end)
 
 
 @contextmanager
 def _translated(cuda: object) -> Iterator[None]:
-    """pycuda's exceptions as ours."""
+    """Translate pycuda's exceptions to EngineError and MemoryError."""
     try:
         yield
     except cuda.MemoryError as error:

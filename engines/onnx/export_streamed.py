@@ -1,4 +1,4 @@
-"""Large networks as ONNX graphs: traced without their weights, which are then written one by one.
+"""Export large networks to ONNX: they are traced without weights, which are then written one by one.
 
 The peak of memory is that of the trace, some hundred MB, plus the largest weight: it does not grow with the
 network if the module's weights are mapped files. Nothing is rewritten or measured on the way.
@@ -46,7 +46,7 @@ MOST_BYTES, MOST_WORK = 8 << 30, 20.0
 
 @dataclass(frozen=True)
 class Quantising:
-    """How a traced graph gets 8-bit layers: apply(graph, its module, inputs to measure on) says what it did.
+    """A way to quantise a traced graph: apply(graph, its module, inputs to measure on) says what it did.
 
     fingerprint_files: the files that decide what comes out.
     """
@@ -57,7 +57,7 @@ class Quantising:
 
 @dataclass(frozen=True)
 class Weight:
-    """What an initializer will hold: a tensor in another dtype, its dims in another order."""
+    """The content of an initializer to be: a tensor in another dtype, its dims in another order."""
 
     tensor: torch.Tensor
     dtype: torch.dtype
@@ -69,7 +69,7 @@ class Weight:
         return [self.tensor.shape[axis] for axis in self.order]
 
     def read(self) -> torch.Tensor:
-        """A copy of the numbers; the pages of the file they came from are given back."""
+        """Copy the numbers, then release the pages of the file they came from."""
         import torch
 
         copied = self.tensor.to(self.dtype, copy=True).permute(self.order).contiguous()
@@ -80,7 +80,7 @@ class Weight:
 
 
 def is_large(model: Model) -> bool:
-    """Whether a model's files are too large for the ways that hold a graph in memory, several times over."""
+    """Tell whether a model's files are too large to hold its graph in memory several times over."""
     return sum(path.stat().st_size for path in model.fingerprint_files if path.is_file()) > LARGE
 
 
@@ -92,7 +92,7 @@ def export_streamed(
     opset: int,
     quantising: Quantising | None = None,
 ) -> Artifact:
-    """The component's graph in fp32, fp16, bf16 or int8 as torch computes it in that; one that fits is kept.
+    """Export the component's graph in fp32, fp16, bf16 or int8; one in the folder that fits is kept.
 
     Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising: what makes int8 of fp16. Held
     against torch in fp32 at the smallest sizes of its spec, where a processor can do that. EngineError for
@@ -140,7 +140,7 @@ def export_streamed(
 def trace_bare(
     spec: ComponentSpec, module: torch.nn.Module, dtype: str, opset: int
 ) -> tuple[ir.Model, float]:
-    """The graph of a module as it computes in a dtype, and 1e12 operations of a call of the smallest sizes.
+    """Trace a module in a dtype; give its graph, and the TFLOP of a call at the smallest sizes.
 
     Large weights are read when the graph is saved.
     """
@@ -165,7 +165,7 @@ def trace_bare(
 
 
 def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[int, Weight]]:
-    """A copy that computes in dtype and whose large weights hold noise; by address, what they should hold.
+    """Copy a module in dtype with noise for its large weights; give what belongs there, by address.
 
     The exporter demands memory of a processor; untouched, it costs none. It is mapped, as an allocator
     would write beside it, and a page may be 2 MiB.
@@ -229,13 +229,13 @@ def _initializer(name: str, weight: Weight) -> ir.Value:
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
-    """Name, tensor, and whether it is a parameter; buffers outside the state are among them."""
+    """List (name, tensor, whether it is a parameter), buffers outside the state included."""
     yield from ((name, parameter, True) for name, parameter in module.named_parameters())
     yield from ((name, buffer, False) for name, buffer in module.named_buffers())
 
 
 def _dtype_in(module: torch.nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
-    """The dtype asked for; float32 where a class around the parameter says so; its own if it is no float."""
+    """Choose a tensor's dtype: the given one, float32 where its class says so, its own if not a float."""
     import torch
 
     parts = name.split(".")
@@ -247,7 +247,7 @@ def _dtype_in(module: torch.nn.Module, name: str, tensor: torch.Tensor, dtype: t
 
 
 def _work(spec: ComponentSpec, twin: torch.nn.Module) -> float:
-    """1e12 operations of a call at the smallest sizes; nothing is computed."""
+    """Count the TFLOP of a call at the smallest sizes; nothing is computed."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -260,7 +260,7 @@ def _work(spec: ComponentSpec, twin: torch.nn.Module) -> float:
 
 
 def _too_much(module: torch.nn.Module, work: float) -> str:
-    """Why a processor shall not run a module; nothing if it may."""
+    """Say why a processor shall not run a module; empty if it may."""
     size = 4 * sum(tensor.numel() for _, tensor, _ in _tensors(module))
     if size > MOST_BYTES:
         return f"its weights are {size / 1e9:.0f} GB in fp32; try a shallower one"

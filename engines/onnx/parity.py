@@ -15,12 +15,12 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class ParityError(EngineError):
-    """Outputs that are not finite, or further from their reference than their precision explains."""
+    """An output that is not finite, or further from its reference than its precision explains."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One output beside its reference, over several calls: in its own units, 8-bit levels for pixels."""
+    """The errors of one output over several calls: in its own units, 8-bit levels for pixels."""
 
     max_error: float
     mean_error: float
@@ -31,21 +31,21 @@ class Difference:
         return f"max {self.max_error:.3g}, mean {self.mean_error:.3g}, cosine {self.cosine:.7f}"
 
     def fits(self, tolerance: Tolerance) -> bool:
-        """Whether it lies within a tolerance."""
+        """Tell whether the errors are within a tolerance."""
         mean_fits = self.mean_error <= tolerance.mean * self.unit
         most_fits = self.max_error <= tolerance.most * self.unit
         return mean_fits and most_fits and self.cosine >= tolerance.cosine
 
 
 class Parity:
-    """Collects what several calls differ by, and holds it against the tolerance of a precision."""
+    """The errors of a component over several calls, to compare with a precision's tolerance."""
 
     def __init__(self, spec: ComponentSpec) -> None:
         self._spec = spec
         self._found: dict[str, list[Difference]] = {tensor.name: [] for tensor in spec.outputs}
 
     def add(self, reference: Arrays, outputs: Arrays) -> None:
-        """One call. ParityError if either holds what is not finite, or if their shapes or dtypes differ."""
+        """Add one call. ParityError: a number is not finite, or shapes or dtypes differ."""
         for tensor in self._spec.outputs:
             wanted, found = reference[tensor.name], outputs[tensor.name]
             for whose, array in (("the reference", wanted), ("the graph", found)):
@@ -58,7 +58,7 @@ class Parity:
             self._found[tensor.name].append(_difference(wanted, found))
 
     def result(self) -> dict[str, Difference]:
-        """By output: the largest error, the mean one and the lowest cosine of all calls."""
+        """Combine all calls by output: the largest error, the mean error and the lowest cosine."""
         return {
             name: Difference(
                 max(each.max_error for each in calls),
@@ -70,7 +70,7 @@ class Parity:
         }
 
     def require(self, precision: str) -> dict[str, dict[str, float]]:
-        """The result as plain data for a manifest; ParityError names the first output out of tolerance."""
+        """Give the result as plain data; ParityError names the first output out of tolerance."""
         tolerance = PRECISIONS[precision].tolerance
         for name, difference in self.result().items():
             if not difference.fits(tolerance):
@@ -86,7 +86,7 @@ class Parity:
 
 
 def require_finite(spec: ComponentSpec, tensor: TensorSpec, array: np.ndarray, whose: str) -> None:
-    """ParityError that names component and output if a number is NaN or infinite."""
+    """Raise ParityError, which names component and output, if a number is NaN or infinite."""
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         where = f"{spec.name}: {tensor.name} of {whose}"
@@ -94,7 +94,7 @@ def require_finite(spec: ComponentSpec, tensor: TensorSpec, array: np.ndarray, w
 
 
 def draw(spec: ComponentSpec, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Random inputs: pixels over all levels, floats normal, other integers 0 or 1.
+    """Draw random inputs: pixels over all levels, floats normal, other integers 0 or 1.
 
     Floats of one dim (times, flags: a number for each of the batch) are uniform in [0, 1) instead, where all
     that is known to go there lies.
@@ -104,14 +104,14 @@ def draw(spec: ComponentSpec, sizes: Mapping[str, int], seed: int) -> dict[str, 
 
 
 def extreme_sizes(spec: ComponentSpec) -> list[dict[str, int]]:
-    """The smallest and the largest size of every named dim; one entry if they are the same."""
+    """List the smallest and the largest size of every named dim; one entry if they are the same."""
     least = {name: limits.min for name, limits in spec.ranges.items()}
     most = {name: limits.max for name, limits in spec.ranges.items()}
     return [least, most] if least != most else [most]
 
 
 def rms_error(reference: Iterable[np.ndarray], outputs: Iterable[np.ndarray]) -> float:
-    """RMS of the errors of a call's outputs, each in parts of its reference's RMS; the largest counts."""
+    """Compute the largest error of a call's outputs, as RMS in parts of the reference's RMS."""
     pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(reference, outputs, strict=True)]
     return max(float(_rms(a - b) / (_rms(a) or 1.0)) for a, b in pairs)
 

@@ -17,7 +17,7 @@ Shapes = dict[str, list[list[int]]]  # the min, opt and max sizes of each input,
 
 @dataclass(frozen=True)
 class Settings:
-    """How an engine is built.
+    """The settings of a build.
 
     fixed: for the best sizes of the spec only. level: the builder's effort, 0 to 5. memory: bytes of GPU
     memory that kernels may use beside weights and activations, None for all of it. weight_streaming: weights
@@ -37,7 +37,7 @@ class Settings:
 
 
 def shapes_of(spec: ComponentSpec, fixed: bool) -> Shapes:
-    """What the spec allows; fixed: the best sizes only, which is faster and takes no other input."""
+    """List the sizes that the spec allows; fixed: the opt sizes only, for a faster engine."""
     shapes: Shapes = {}
     for tensor in spec.inputs:
         limits = [
@@ -50,7 +50,7 @@ def shapes_of(spec: ComponentSpec, fixed: bool) -> Shapes:
 
 
 def check_shapes(spec: ComponentSpec, shapes: Shapes, network: dict[str, tuple[int, ...]]) -> None:
-    """EngineError unless a graph's inputs, -1 where a size is free, can have these sizes.
+    """Raise EngineError unless a graph's inputs, -1 where a size is free, can have these sizes.
 
     TensorRT takes a profile of a wrong rank, or of an input that is not there, without a word.
     """
@@ -116,7 +116,7 @@ class Network:
         return [self.network.get_output(i) for i in range(self.network.num_outputs)]
 
     def set_shapes(self, shapes: Shapes) -> None:
-        """Build for these sizes: constants if there is one of each, else an optimization profile."""
+        """Set the sizes to build for: constants if there is one of each, else an optimization profile."""
         check_shapes(self.spec, shapes, {tensor.name: tuple(tensor.shape) for tensor in self.inputs})
         if all(least == most for least, _, most in shapes.values()):
             for tensor in self.inputs:
@@ -139,7 +139,7 @@ class Network:
             config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
 
     def activation_bytes(self) -> int:
-        """Most bytes alive at once if layers ran one by one; an engine with fused layers needs less.
+        """Estimate the most bytes alive at once if layers ran one by one; fused layers need less.
 
         Only for a network whose shapes are all known.
         """

@@ -34,6 +34,6 @@ class TimingCache:
 
 
 def timing_cache_name(api: TensorRT, gpu: Gpu) -> str:
-    """A file name of all that timings depend on."""
+    """Make a file name of all that timings depend on."""
     name = re.sub(r"[^A-Za-z0-9]+", "_", gpu.name)
     return f"timing-{name}-{gpu.sm}-{api.version}-cuda{gpu.driver // 1000}.cache"

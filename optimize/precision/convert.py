@@ -36,7 +36,7 @@ TOOLS = ("onnx", "onnxruntime", "ml_dtypes")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs that a component met in real runs: what they were recorded from, and how to have them.
+    """The inputs that a component met in real runs: their source, and a function that records them.
 
     probes: how many, spread evenly, each layer alone is measured on; checks: how many the result is held
     against the fp32 graph on. budget: what the errors of layers in 8 bits may come to together, in parts of
@@ -93,7 +93,7 @@ def convert(
 
 
 def spread(inputs: Sequence, count: int) -> list:
-    """That many of the inputs, from the first to the last at even distances; all if there are fewer."""
+    """Pick that many inputs at even distances, the first and the last included; all if there are fewer."""
     places = np.linspace(0, len(inputs) - 1, min(count, len(inputs))).round().astype(int)
     return [inputs[place] for place in places]
 
@@ -103,12 +103,12 @@ def _in_half(scheme: Precision) -> bool:
 
 
 def _literal(scheme: Precision) -> bool:
-    """Whether a processor can only rehearse it: it lacks kernels for half precision or for the layers."""
+    """Tell whether a processor can only rehearse it, for lack of kernels for its floats or layers."""
     return _in_half(scheme) or bool(scheme.layers and SCHEMES[scheme.layers].literal)
 
 
 def _require_opset(source: Artifact, precision: str) -> None:
-    """EngineError where ONNX could not express it: scales in half precision came with opset 19."""
+    """Raise EngineError where ONNX cannot express it: scales in half precision came with opset 19."""
     opset = source.manifest["built_from"]["opset"]
     if opset < 19 and PRECISIONS[precision].layers:
         raise EngineError(f"{precision} needs opset 19 or newer, this is {opset}; leave --opset out")
@@ -209,7 +209,7 @@ def _note(draft: Draft, made: _Converted, parity: Mapping, scheme: Precision, se
 
 
 def _table(made: _Converted) -> Iterator[str]:
-    """What was left out and why, and the most sensitive layers that were not, for people."""
+    """Say for people which layers were left out and why, and which of the others are most sensitive."""
     yield from (f"fp32: {name} ({why})" for name, why in made.fp32_layers.items())
     yield from (f"kept: {name} ({why})" for name, why in made.kept_layers.items())
     worst = sorted(made.quantised, key=lambda name: -made.errors[name])[:3]

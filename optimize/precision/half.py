@@ -1,4 +1,4 @@
-"""A graph in half precision, with layers that stay in fp32, and what that computes, on a processor.
+"""Convert a graph to half precision, except layers that must stay in fp32, and rehearse it on a processor.
 
 Known converters were tried first. They round what passes between two nodes that are to stay in fp32, which
 overflows after all: ONNX Runtime 1.31 always, onnxconverter-common 1.16 where two nodes take it.
@@ -29,7 +29,7 @@ MOVES = {"Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Spl
 def find_fp32_layers(
     model: ModelProto, ranges: Mapping[str, tuple[float, float]], safe: float | None = SAFE["float16"]
 ) -> dict[str, str]:
-    """Names of the nodes that must stay in fp32, each with the reason.
+    """Find the nodes that must stay in fp32; each name with the reason.
 
     ranges: what each tensor was measured to hold. safe: the largest magnitude allowed; None for bfloat16,
     which has fp32's range.
@@ -65,7 +65,7 @@ def to_half(model: ModelProto, kind: str, fp32_layers: Mapping[str, str]) -> Mod
 
 
 def rehearsal(model: ModelProto) -> ModelProto:
-    """An fp32 graph of the same numbers: every half precision result rounded to what the graph would hold.
+    """Make an fp32 graph that rounds each result to half precision where the given graph would.
 
     ONNX Runtime lacks most half precision kernels on a processor; it computes in fp32 there and leaves the
     rounding out, overflows included (1.31: 1e5 in fp16 came back from softplus and sine as a finite number).
@@ -98,7 +98,7 @@ def rehearsal(model: ModelProto) -> ModelProto:
 
 
 def tensor_types(model: ModelProto) -> dict[str, int]:
-    """ONNX's number for the type of every tensor that a node makes, as ONNX infers it."""
+    """Infer the type of every tensor that a node makes, as ONNX's number for it."""
     from onnx import ModelProto, shape_inference
 
     bare = ModelProto()
@@ -112,7 +112,7 @@ def tensor_types(model: ModelProto) -> dict[str, int]:
 
 
 class _Conversion:
-    """Walks a graph in order and gives each node its inputs in the type that it computes in."""
+    """The conversion of one graph: in order, each node gets its inputs in the type that it computes in."""
 
     def __init__(self, model: ModelProto, kind: str, fp32_layers: Mapping[str, str]) -> None:
         from onnx import TensorProto
@@ -160,7 +160,7 @@ class _Conversion:
         self._nodes.append(node)
 
     def _formals(self, node: NodeProto) -> tuple[list[set[str]], list[set[str]]]:
-        """The types ONNX allows each input and output of the node; the last of a schema may repeat."""
+        """List the types ONNX allows each input and output of the node; the last of a schema may repeat."""
         from onnx import defs
 
         opset = next(each.version for each in self._model.opset_import if each.domain == node.domain)
@@ -171,7 +171,7 @@ class _Conversion:
         )
 
     def _as(self, name: str, kind: int) -> str:
-        """What the tensor is called in that type, made here if it has not been needed before."""
+        """Name the tensor in that type, and cast it there if it has not been needed before."""
         if self._made.get(name, self._float) == kind:
             return name
         if (name, kind) not in self._names:
@@ -226,7 +226,7 @@ def _replace(tensor: TensorProto, kind: int) -> None:
 
 
 def _weight_ranges(model: ModelProto) -> dict[str, tuple[float, float]]:
-    """The largest finite magnitude of every float weight; infinite ones are masks, which stay infinite."""
+    """Measure the largest finite magnitude of every float weight; infinite ones are masks and stay so."""
     from onnx import numpy_helper
 
     ranges = {}

@@ -1,4 +1,4 @@
-"""Layers in 8 bits: quantise and dequantise nodes before their inputs and weights, symmetric."""
+"""Quantise layers to 8 bits: symmetric quantise and dequantise nodes before their inputs and weights."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def quantize(
 
 
 def _spare(quantised: ModelProto, layers: Collection[str]) -> None:
-    """Give norms, sums and whatever else reads a layer's input the numbers as they were."""
+    """Reconnect norms, sums and whatever else reads a layer's input to the numbers before rounding."""
     made = {node.output[0]: node for node in quantised.graph.node}
     for node in quantised.graph.node:
         if node.op_type in PAIR or node.name in layers:
@@ -70,7 +70,7 @@ def _spare(quantised: ModelProto, layers: Collection[str]) -> None:
 
 
 def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
-    """The same nodes with E4M3 numbers: scales shrink by the ratio of the largest, weights are redone."""
+    """Turn int8 nodes into E4M3 ones: scales shrink by the ratio of the largest, weights are redone."""
     from onnx import TensorProto, helper, numpy_helper
 
     e4m3 = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
@@ -94,7 +94,7 @@ def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to quantise layers.
+    """A way to quantise layers.
 
     layers: the node types that it quantises. per_channel: whether weights have a scale for each output
     channel, else one for the tensor. finish(quantised, original): the graph with int8 nodes turned into this
