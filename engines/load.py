@@ -108,9 +108,9 @@ def precisions_on(backend: str, choice: Choice) -> dict[str, str]:
 def allowed_threads() -> int:
     """Return how many threads an engine may use: the least of OMP_NUM_THREADS and this process's cores.
 
-    0 leaves it to the runtime, which then also binds its threads to cores. Torch sees to both by itself.
-    ONNX Runtime counts cores that the process may not use, and neither it nor OpenVINO reads
-    OMP_NUM_THREADS, which is how Ray tells an actor its share of a machine.
+    0, for the whole machine, leaves the number to the runtime, which then also binds threads to cores. Torch
+    heeds both limits by itself. ONNX Runtime counts cores that the process may not use, and neither it nor
+    OpenVINO reads OMP_NUM_THREADS, by which Ray gives an actor its share of a machine.
     """
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # "4,2" if parallel regions nest

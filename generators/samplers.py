@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Solver(Protocol):
-    """Moves the latents of one request along a grid; it may keep what it needs of the steps before.
+    """The steps of one request along a grid; a solver may keep what it needs of the steps before.
 
     One that can go over several steps at once, as on a coarser grid, has leap(latents, prediction, step, to)
     beside advance, which then is its leap to the next step. Where steps are skipped it is asked to leap;
@@ -19,12 +19,12 @@ class Solver(Protocol):
     """
 
     def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Latents at step + 1 from those at step and the guided prediction there."""
+        """Compute latents at step + 1 from those at step and the guided prediction there."""
         ...
 
 
 class Scheduler(Protocol):
-    """What the sampling loop asks of a grid; times mean what the generator's own denoise makes of them.
+    """A grid as the sampling loop sees it; times are in the unit of the generator's own denoise.
 
     One whose latents are not of about unit variance at every time may have gains, as KarrasEuler has.
     """
@@ -37,12 +37,12 @@ class Scheduler(Protocol):
         ...
 
     def solver(self) -> Solver:
-        """A solver for a new request."""
+        """Make a solver for a new request."""
         ...
 
 
 def leap(solver: Solver, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
-    """Latents at a later step by one prediction: at once if the solver can, else step by step."""
+    """Move latents to a later step by one prediction: at once if the solver can, else step by step."""
     if hasattr(solver, "leap"):
         return solver.leap(latents, prediction, step, to)
     for each in range(step, to):
@@ -75,15 +75,15 @@ class FlowMatchEuler:
         return (self.shift * u / (1 + (self.shift - 1) * u)).astype(np.float32)
 
     def solver(self) -> FlowMatchEuler:
-        """Itself: a step needs nothing of those before."""
+        """Return the grid itself: a step needs nothing of those before."""
         return self
 
     def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
-        """Latents at times[step + 1] from latents at times[step] and the flow (noise minus clean) there."""
+        """Compute latents at step + 1 from those at step and the flow (noise minus clean) there."""
         return self.leap(latents, flow, step, step + 1)
 
     def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Latents at a later step at once."""
+        """Compute latents at a later step at once."""
         return latents + (self.times[to] - self.times[step]) * flow
 
 
@@ -128,27 +128,27 @@ class KarrasEuler:
         return 1 / (1 + self.sigmas.astype(np.float64) ** 2)
 
     def begin(self, noise: np.ndarray) -> np.ndarray:
-        """Latents to begin with, from unit noise."""
+        """Scale unit noise to the latents to begin with."""
         return self.stored(self.stored(noise) * np.sqrt(self.sigmas[0] ** 2 + 1))
 
     def scaled(self, latents: np.ndarray, step: int) -> np.ndarray:
-        """Latents of that step at unit variance, as the network sees them."""
+        """Scale latents of that step to unit variance, as the network sees them."""
         return self.stored(latents / np.sqrt(self.sigmas[step] ** 2 + 1))
 
     def solver(self) -> KarrasEuler:
-        """Itself: a step needs nothing of those before."""
+        """Return the grid itself: a step needs nothing of those before."""
         return self
 
     def advance(self, latents: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
-        """Latents at step + 1 from those at step and the guided v there."""
+        """Compute latents at step + 1 from those at step and the guided v there."""
         return self.leap(latents, v, step, step + 1)
 
     def leap(self, latents: np.ndarray, v: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Latents at a later step at once."""
+        """Compute latents at a later step at once."""
         sigma, following = self.sigmas[step], self.sigmas[to]
         clean = v * (-sigma / np.sqrt(sigma**2 + 1)) + latents / (sigma**2 + 1)
         return self.stored(latents + (latents - clean) / sigma * (following - sigma))
 
     def stored(self, array: np.ndarray) -> np.ndarray:
-        """float32 of the array as the base model keeps it."""
+        """Round the array as the base model stores it, and return float32."""
         return array.astype(np.float16 if self.half else np.float32).astype(np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class UniPcMultistep:
-    """Steps from noise to clean latents; shift as FlowMatchEuler has it."""
+    """The grid from noise to clean latents; shift means the same as in FlowMatchEuler."""
 
     steps: int
     shift: float = 1.0
@@ -30,7 +30,7 @@ class UniPcMultistep:
 
     @cached_property
     def times(self) -> np.ndarray:
-        """(steps + 1,) float32: the same as networks are told of them, thousandths that are cut off."""
+        """(steps + 1,) float32: the sigmas in thousandths, truncated, as networks take them."""
         return (np.trunc(self._sigmas * 1000) / 1000).astype(np.float32)
 
     @property
@@ -41,12 +41,12 @@ class UniPcMultistep:
         return np.append(sigmas, 0.0)
 
     def solver(self) -> UniPc:
-        """A solver for a new request."""
+        """Make a solver for a new request."""
         return UniPc(self.sigmas)
 
 
 class UniPc:
-    """One request's way: the latents as corrected at the last step, and the clean ones predicted at two."""
+    """The solver of one request: it keeps the last corrected latents and two predicted clean ones."""
 
     def __init__(self, sigmas: np.ndarray) -> None:
         sigmas = sigmas.astype(np.float64)
@@ -58,11 +58,11 @@ class UniPc:
         self._known: list[tuple[int, np.ndarray]] = []  # the last two steps, the newest first: clean latents
 
     def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
-        """Latents at step + 1 from those at step and the flow (noise minus clean) there."""
+        """Compute latents at step + 1 from those at step and the flow (noise minus clean) there."""
         return self.leap(latents, flow, step, step + 1)
 
     def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Latents at a later step at once: a longer step, beside which those before count by their length.
+        """Compute latents at a later step at once; the steps before count by their lengths.
 
         Latents that are not those it has predicted for this step were corrected by others already.
         """
@@ -74,7 +74,7 @@ class UniPc:
         return self._landed
 
     def _predict(self, latents: np.ndarray, to: int) -> np.ndarray:
-        """The next latents; of first order at the first step and to the end."""
+        """Predict the next latents; by first order at the first and the last step."""
         (step, clean), *earlier = self._known
         moved, growth = self._moved(latents, clean, step, to)
         if not earlier or to == self._end:
@@ -83,7 +83,7 @@ class UniPc:
         return moved - np.float32(growth * 0.5 / self._ratio(before, step, to)) * (other - clean)
 
     def _correct(self, clean: np.ndarray, step: int) -> np.ndarray:
-        """The latents of this step again, now that the clean ones are predicted from it too."""
+        """Correct the latents of this step, now that the clean ones are predicted from it too."""
         (last, last_clean), *earlier = self._known
         moved, growth = self._moved(self._corrected, last_clean, last, step)
         newest = clean - last_clean
@@ -102,12 +102,12 @@ class UniPc:
         )
 
     def _moved(self, latents: np.ndarray, clean: np.ndarray, a: int, b: int) -> tuple[np.ndarray, float]:
-        """What the first order makes of latents of step a at step b, and the factor of what is added."""
+        """Move latents of step a to step b by first order; give the factor of what higher orders add."""
         growth = (1 - self._sigmas[b]) * np.expm1(self._lambdas[a] - self._lambdas[b])
         share = self._sigmas[b] / self._sigmas[a]
         return np.float32(share) * latents - np.float32(growth) * clean, growth
 
     def _ratio(self, before: int, step: int, to: int) -> float:
-        """Of the step before to the one from `step` on, in logarithmic signal to noise; negative."""
+        """Compute the ratio of the step before to the one from `step`, in log signal to noise; negative."""
         lambdas = self._lambdas
         return (lambdas[before] - lambdas[step]) / (lambdas[to] - lambdas[step])

@@ -86,19 +86,19 @@ class MimicMotion:
         )
 
     def build(self, component: str) -> torch.nn.Module:
-        """The component with the folder's weights."""
+        """Build the component with the folder's weights."""
         from generators.mimicmotion.load import build_component
 
         return build_component(component, self._folder, *self._padded)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
-        """Scaled to cover the output's size and cut to it around the centre, as upstream does."""
+        """Scale pictures to cover the output's size, and cut around the centre, as upstream does."""
         return cover(pixels, *self.size)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """image (1, 4, h, w), image_context (2, M), embedding (steps, N), pose (1, 1 + F, C, h, w)."""
+        """Give image (1, 4, h, w), image_context (2, M), embedding (steps, N), pose (1, 1 + F, C, h, w)."""
         image = halved_levels(self.scheduler.half)[fill_up(image, *self._padded, "edge")]
         pose = [engines["pose"](pixels=self._skeletons(chunk))["features"] for chunk in chunks]
         return {
@@ -109,7 +109,7 @@ class MimicMotion:
         }
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """(1, F, 4, h, w): as upstream draws it for one window, repeated with that period.
+        """Draw (1, F, 4, h, w) as upstream draws it for one window, repeated with that period.
 
         The numbers before it are those that upstream adds to the picture with strength 0.
         """
@@ -127,13 +127,13 @@ class MimicMotion:
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
-        """v of one window; the unconditional branch sees neither picture nor pose."""
+        """Predict v of one window; the unconditional branch sees neither picture nor pose."""
         return engine(**self._seen(latents, step, constants, conditional))["v"]
 
     def denoise_full(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """v of one window, and the features that denoise_shallow takes at later steps."""
+        """Predict v of one window, and give the features that denoise_shallow takes at later steps."""
         made = engine(**self._seen(latents, step, constants, conditional))
         return made["v"], made["features"]
 
@@ -146,7 +146,7 @@ class MimicMotion:
         conditional: bool,
         features: np.ndarray,
     ) -> np.ndarray:
-        """v of one window by the features of an earlier step."""
+        """Predict v of one window by the features of an earlier step."""
         return engine(**self._seen(latents, step, constants, conditional), features=features)["v"]
 
     def _seen(
@@ -163,7 +163,7 @@ class MimicMotion:
         }
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
-        """Pixels (n, H, W, 3) uint8 of chunks that begin with the reference, which is left out.
+        """Decode to pixels (n, H, W, 3) uint8; the reference frame at the start is left out.
 
         EngineError: a number overflowed on the way.
         """

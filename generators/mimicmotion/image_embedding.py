@@ -33,7 +33,7 @@ class ImageEmbed(nn.Module):
 
 
 def reduction(had: int, new: int) -> Tensor:
-    """(new, had): upstream's way to CLIP's size along one axis, which is linear, as one product.
+    """Make the matrix (new, had) of upstream's linear way to CLIP's size along one axis.
 
     A Gaussian blur of deviation (had / new - 1) / 2, mirrored at the ends, then cubic interpolation with the
     corners in place.

@@ -1,4 +1,4 @@
-"""From the files of a folder to the components as torch modules."""
+"""Load the components from the files of a folder as torch modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from generators.mimicmotion.vae import Decode, Encode, Pose
 
 
 def build_component(component: str, folder: Folder, width: int, height: int) -> nn.Module:
-    """The component with the folder's weights, for pictures of that size; GeneratorError.
+    """Build the component with the folder's weights, for pictures of that size; GeneratorError.
 
     The denoisers keep the file's own tensors, mapped and in half precision; the others are in float32.
     """
@@ -39,7 +39,7 @@ def build_component(component: str, folder: Folder, width: int, height: int) -> 
 
 
 def load_unet(folder: Folder) -> UNetSpatioTemporalConditionModel:
-    """The U-Net of the checkpoint, of the size that Stable Video Diffusion's config says."""
+    """Load the U-Net of the checkpoint, of the size that Stable Video Diffusion's config says."""
     if folder.unet.get("transformer_layers_per_block", 1) != 1:
         raise GeneratorError(f"{folder.path}: its U-Net has several transformer layers a block, not one")
     with weightless():
@@ -49,7 +49,7 @@ def load_unet(folder: Folder) -> UNetSpatioTemporalConditionModel:
 
 
 def load_pose_net(folder: Folder) -> PoseNet:
-    """The pose network of the checkpoint."""
+    """Load the pose network of the checkpoint."""
     with weightless():
         pose_net = PoseNet(folder.channels)
     checkpoint = open_checkpoint(folder.checkpoint).part("pose_net.")
@@ -57,14 +57,14 @@ def load_pose_net(folder: Folder) -> PoseNet:
 
 
 def load_vae(folder: Folder) -> AutoencoderKLTemporalDecoder:
-    """Stable Video Diffusion's autoencoder."""
+    """Load Stable Video Diffusion's autoencoder."""
     with weightless():
         vae = AutoencoderKLTemporalDecoder.from_config(folder.vae)
     return fill(vae, open_checkpoint(folder.part(VAE)).tensors(), folder.part(VAE), torch.float32)
 
 
 def load_clip(folder: Folder) -> ClipVision:
-    """Stable Video Diffusion's image encoder."""
+    """Load Stable Video Diffusion's image encoder."""
     with weightless():
         clip = ClipVision(folder.clip)
     path = folder.part(IMAGE_ENCODER)

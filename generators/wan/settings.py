@@ -1,4 +1,4 @@
-"""What a Wan generator's vivace.toml may set; each conditioner has the published values as defaults."""
+"""The settings of a Wan generator's vivace.toml; each conditioner has the published values as defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLERS = ("flow", "flow-diffusers", "unipc")
 
 @dataclass(frozen=True)
 class Settings:
-    """width, height: of the output. frames: of the video in a window.
+    """The settings of all conditioners. width, height: of the output. frames: of the video in a window.
 
     sampler: Euler steps on an even grid (flow) or on that of diffusers' scheduler (flow-diffusers), or unipc.
     ValueError: sizes that the networks do not take.
@@ -46,7 +46,7 @@ class Settings:
 
     @property
     def length(self) -> int:
-        """Latent frames of a window's frames."""
+        """The number of latent frames in a window."""
         return 1 + (self.frames - 1) // VAE_STRIDE_T
 
     def scheduler(self) -> Scheduler:
@@ -59,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class BlendSettings(Settings):
-    """overlap: latent frames that neighbouring windows share."""
+    """The settings of blended windows. overlap: latent frames that neighbours share."""
 
     overlap: int = 4
 
