@@ -1,6 +1,6 @@
 """Built files with manifests of what they were built from and for, refused when that no longer holds.
 
-In a generator's folder lie <component>-<precision>-<key>.onnx or .engine, and <that>.json beside each; key is
+A generator's folder holds <component>-<precision>-<key>.onnx or .engine, and <that>.json beside each; key is
 the hash of what went in. A manifest is written last, so a file without one was never finished.
 """
 
@@ -111,7 +111,7 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
             "file": draft.path.name,
             "files": {path.name: file_sha256(path) for path in files},
             "built_from": built_from,
-            "facts": draft.facts,
+            "facts": {"bytes": sum(path.stat().st_size for path in files), **draft.facts},
             "built_at": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         }
         manifest_path = staging / f"{draft.path.name}.json"

@@ -173,7 +173,7 @@ class ContinuationWindows:
     """The rule of windows sampled one after the other, each going on from the last frames of the one before.
 
     length: latent frames that a window samples, among them `extra` that stand for no frames of the video.
-    keep: frames of the video that a window takes over from the one before. group: as Windows has it.
+    keep: frames of the video that a window takes over from the one before. group: as in OverlapWindows.
     """
 
     length: int

@@ -14,8 +14,8 @@ from engines.cuda.driver import Buffer, Driver, open_driver
 class GpuContext:
     """A GPU's stream and activation memory; `with context:` is for the thread that uses them.
 
-    Engines on one lane run one after the other, so their contexts can share memory that holds nothing between
-    calls: the largest need counts instead of the sum. open and close go by pairs; the last close frees.
+    Its engines run one after the other, so they can share memory that holds nothing between calls: the
+    largest need counts instead of the sum. open and close go by pairs; the last close frees.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -116,7 +116,7 @@ class IOBuffer:
                 stack.callback(self.driver.unpin, host)
 
 
-_LANES: dict[str, GpuContext] = {}
+_CONTEXTS: dict[str, GpuContext] = {}
 _OPENING = threading.Lock()
 
 
@@ -124,9 +124,9 @@ def context_of(device: str) -> GpuContext:
     """Return the process's context on "cuda" or "cuda:<index>"; EngineError if that GPU cannot be used."""
     with _OPENING:
         name = "cuda:0" if device == "cuda" else device
-        if name not in _LANES:
-            _LANES[name] = GpuContext(open_driver(name))
-        return _LANES[name]
+        if name not in _CONTEXTS:
+            _CONTEXTS[name] = GpuContext(open_driver(name))
+        return _CONTEXTS[name]
 
 
 def _replaced(driver: Driver, old: Buffer | None, size: int) -> Buffer:

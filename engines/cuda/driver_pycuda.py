@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from engines.cuda.driver import Buffer, Gpu
-from engines.cuda.graphs import CudaGraphs
+from engines.cuda.graphs import StreamObjects
 from engines.errors import EngineError
 
 _NON_BLOCKING = 1
@@ -26,7 +26,7 @@ def open_driver(index: int) -> PycudaDriver:
         return PycudaDriver(cuda.Device(index))
 
 
-class PycudaDriver(CudaGraphs):
+class PycudaDriver(StreamObjects):
     """The Driver through pycuda, which takes only its own stream objects: they are kept here by handle.
 
     The context stays retained until Python exits: pycuda's detach leaves a released primary context on the
@@ -40,7 +40,6 @@ class PycudaDriver(CudaGraphs):
         self._cuda_package = cuda
         self._context = device.retain_primary_context()
         atexit.register(self._context.detach)
-        self._streams: dict[int, object] = {}
         self.gpu = Gpu(device.name(), tuple(device.compute_capability()), cuda.get_driver_version())
 
     @contextmanager
@@ -80,14 +79,6 @@ class PycudaDriver(CudaGraphs):
         self._streams[stream.handle] = stream
         return stream.handle
 
-    def destroy_stream(self, stream: int) -> None:
-        """Destroy the stream."""
-        del self._streams[stream]
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until all of the stream's work is done."""
-        self._streams[stream].synchronize()
-
     def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
         """Queue a copy to the GPU."""
         self._cuda_package.memcpy_htod_async(buffer.address, array, self._streams[stream])
@@ -99,13 +90,6 @@ class PycudaDriver(CudaGraphs):
     def create_event(self) -> object:
         """Create an event that can be timed."""
         return self._cuda_package.Event()
-
-    def destroy_event(self, event: object) -> None:
-        """Do nothing: pycuda destroys an event with its last reference."""
-
-    def record(self, event: object, stream: int) -> None:
-        """Queue the event."""
-        event.record(self._streams[stream])
 
     def milliseconds(self, start: object, end: object) -> float:
         """Measure the time on the GPU between two events."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from engines.cuda.driver import Buffer, Gpu
-from engines.cuda.graphs import CudaGraphs
+from engines.cuda.graphs import StreamObjects
 from engines.errors import EngineError
 
 
@@ -25,7 +25,7 @@ def open_driver(index: int) -> TorchDriver:
     return TorchDriver(index)
 
 
-class TorchDriver(CudaGraphs):
+class TorchDriver(StreamObjects):
     """The Driver through torch; streams are torch's, kept here by handle."""
 
     def __init__(self, index: int) -> None:
@@ -33,7 +33,6 @@ class TorchDriver(CudaGraphs):
 
         super().__init__()
         self._torch, self._device = torch, torch.device("cuda", index)
-        self._streams: dict[int, object] = {}
         self._pinned: dict[int, object] = {}
         with self.current():
             torch.zeros(1, device=self._device)  # makes the primary context
@@ -81,14 +80,6 @@ class TorchDriver(CudaGraphs):
         self._streams[stream.cuda_stream] = stream
         return stream.cuda_stream
 
-    def destroy_stream(self, stream: int) -> None:
-        """Return the stream to torch's pool."""
-        del self._streams[stream]
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until all of the stream's work is done."""
-        self._streams[stream].synchronize()
-
     def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
         """Queue a copy to the GPU."""
         with self._torch.cuda.stream(self._streams[stream]):
@@ -102,13 +93,6 @@ class TorchDriver(CudaGraphs):
     def create_event(self) -> object:
         """Create an event that can be timed."""
         return self._torch.cuda.Event(enable_timing=True)
-
-    def destroy_event(self, event: object) -> None:
-        """Do nothing: torch destroys an event with its last reference."""
-
-    def record(self, event: object, stream: int) -> None:
-        """Queue the event."""
-        event.record(self._streams[stream])
 
     def milliseconds(self, start: object, end: object) -> float:
         """Measure the time on the GPU between two events."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 import warnings
@@ -85,7 +86,6 @@ def export_onnx(
             against="torch, random inputs at the smallest and largest sizes",
             rewrites=changes,
             seconds=round(seconds, 1),
-            bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
         )
     target.say(f"{label}: {parity} ({seconds:.1f} s)")
     return draft.artifact
@@ -146,9 +146,8 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     if sum(len(weight.raw_data) for weight in model.graph.initializer) <= EXTERNAL_ABOVE:
         onnx.save_model(model, path)
         return
-    copy = onnx.ModelProto()  # writing takes the weights out
-    copy.CopyFrom(model)
-    onnx.save_model(copy, path, save_as_external_data=True, location=f"{path.name}.data")
+    copied = copy.deepcopy(model)  # writing takes the weights out
+    onnx.save_model(copied, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
 def _trace(

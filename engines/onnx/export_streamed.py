@@ -131,7 +131,6 @@ def export_streamed(
             against=against,
             tflop=round(work, 4),
             seconds=round(seconds, 1),
-            bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
         )
     target.say(f"{label}: {parity or f'compared with {against}'} ({seconds:.1f} s)")
     return draft.artifact

@@ -1,4 +1,4 @@
-"""How far a component's outputs lie from their reference, and how far they may lie in each precision."""
+"""Measure how far outputs are from their reference, and check it against the tolerance of a precision."""
 
 from __future__ import annotations
 

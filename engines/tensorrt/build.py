@@ -122,7 +122,6 @@ def build(order: Order, report: Report) -> Artifact:
             warnings = [text for level, text in api.take_messages() if level == "WARNING"]
             draft.facts.update(
                 seconds=round(time.perf_counter() - started, 1),
-                bytes=draft.path.stat().st_size,
                 layers=network.network.num_layers,
                 header=_header(order, draft.path),
                 warnings=warnings,

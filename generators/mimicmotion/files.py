@@ -21,8 +21,8 @@ class Settings:
     """The settings in FOLDER/vivace.toml; the defaults are upstream's for its 72-frame model.
 
     checkpoint: the file with unet.* and pose_net.*. tile, overlap: of windows, in latent frames;
-    even_windows: as Anchored's even. Guidance goes evenly from the first frame's to the last one's. fps and
-    motion_bucket: what the network is told. gpu: whose noise is drawn, by its number of multiprocessors
+    even_windows: as ReferenceWindows.even. Guidance goes evenly from the first frame's to the last one's.
+    fps and motion_bucket: the network's inputs. gpu: whose noise is drawn, by its number of multiprocessors
     (A100: 108, H100 and H200: 132); 0: a processor's. half: times and latents are kept in half precision
     between steps, as upstream does. shallow: there are components for the action H of step plans too.
     """

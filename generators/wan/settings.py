@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.errors import unknown
-from generators.samplers import FlowMatchEuler, Scheduler
-from generators.unipc import UniPcMultistep
+from generators.samplers import FlowMatchEuler, Scheduler, UniPcMultistep
 from generators.wan.config import PATCH, VAE_STRIDE_HW, VAE_STRIDE_T
 from generators.windows import OverlapWindows
 

@@ -204,7 +204,6 @@ def _note(draft: Draft, made: _Converted, parity: Mapping, scheme: Precision, se
         quantised_layers=len(made.quantised),
         sensitivity=made.errors,
         seconds=round(seconds, 1),
-        bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
     )
 
 

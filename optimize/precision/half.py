@@ -6,6 +6,7 @@ overflows after all: ONNX Runtime 1.31 always, onnxconverter-common 1.16 where t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -56,12 +57,9 @@ def to_half(model: ModelProto, kind: str, fp32_layers: Mapping[str, str]) -> Mod
     Nodes named in fp32_layers, and those that ONNX has only in fp32, compute as before. Inputs and outputs of
     the graph keep their dtypes. No node mixes float types.
     """
-    from onnx import ModelProto
-
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    _Conversion(copy, kind, fp32_layers).run()
-    return copy
+    converted = copy.deepcopy(model)
+    _Conversion(converted, kind, fp32_layers).run()
+    return converted
 
 
 def rehearsal(model: ModelProto) -> ModelProto:
@@ -70,11 +68,10 @@ def rehearsal(model: ModelProto) -> ModelProto:
     ONNX Runtime lacks most half precision kernels on a processor; it computes in fp32 there and leaves the
     rounding out, overflows included (1.31: 1e5 in fp16 came back from softplus and sine as a finite number).
     """
-    from onnx import ModelProto, TensorProto, helper
+    from onnx import TensorProto, helper
 
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    graph, halves, kinds = copy.graph, (TensorProto.FLOAT16, TensorProto.BFLOAT16), tensor_types(model)
+    rounded = copy.deepcopy(model)
+    graph, halves, kinds = rounded.graph, (TensorProto.FLOAT16, TensorProto.BFLOAT16), tensor_types(model)
     for initializer in graph.initializer:
         if initializer.data_type in halves:
             _replace(initializer, TensorProto.FLOAT)
@@ -92,17 +89,16 @@ def rehearsal(model: ModelProto) -> ModelProto:
                 attribute.i = TensorProto.FLOAT
             elif attribute.name == "value" and attribute.t.data_type in halves:
                 _replace(attribute.t, TensorProto.FLOAT)
-    _set_nodes(copy, nodes)
+    _set_nodes(rounded, nodes)
     del graph.value_info[:]
-    return copy
+    return rounded
 
 
 def tensor_types(model: ModelProto) -> dict[str, int]:
     """Infer the type of every tensor that a node makes, as ONNX's number for it."""
-    from onnx import ModelProto, shape_inference
+    from onnx import shape_inference
 
-    bare = ModelProto()
-    bare.CopyFrom(model)
+    bare = copy.deepcopy(model)
     for weight in bare.graph.initializer:
         if len(weight.raw_data) > 1024:  # no shape or scale; inference takes 2 GiB at most
             weight.ClearField("raw_data")

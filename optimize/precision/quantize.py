@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,15 +32,13 @@ def quantize(
 
     ranges: the smallest and the largest number that each tensor was measured to hold, by tensor.
     """
-    from onnx import ModelProto
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
-    copy, scheme = ModelProto(), SCHEMES[kind]
-    copy.CopyFrom(model)
+    scheme = SCHEMES[kind]
     found = {name: (np.float32(least), np.float32(most)) for name, (least, most) in ranges.items()}
     quantizer = QDQQuantizer(
-        copy,
+        copy.deepcopy(model),
         per_channel=scheme.per_channel,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
