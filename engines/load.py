@@ -77,24 +77,24 @@ def start_engines(model: Model, choice: Choice, say: Callable[[str], None]) -> t
 
 def native_precision(backend: str, device: str) -> str:
     """Resolve "native": bf16 if the backend says that the device computes in it, else fp32."""
-    return "bf16" if _says(backend, "has_bf16", lambda device: False)(device) else "fp32"
+    return "bf16" if _optional(backend, "has_bf16", lambda device: False)(device) else "fp32"
 
 
 def starts_from(backend: str) -> str | None:
     """Return the suffix of the files that the backend loads, as ".onnx"; None: it needs torch modules."""
-    return _says(backend, "STARTS_FROM", None)
+    return _optional(backend, "STARTS_FROM", None)
 
 
 def graph_precision(backend: str, precision: str) -> str:
     """Return the precision of the ONNX graph that the backend needs for a precision; fp32 for "native"."""
     if precision == NATIVE:
         return "fp32"  # bf16 starts from that graph too
-    return _says(backend, "graph_precision", lambda precision: precision)(precision)
+    return _optional(backend, "graph_precision", lambda precision: precision)(precision)
 
 
 def packages(backend: str, device: str) -> dict[str, str]:
     """Name what to install for the backend, by import name, where its imports do not say so."""
-    return _says(backend, "packages", lambda device: {})(device)
+    return _optional(backend, "packages", lambda device: {})(device)
 
 
 def precisions_on(backend: str, choice: Choice) -> dict[str, str]:
@@ -124,7 +124,7 @@ def backend_module(backend: str) -> BackendFile:
     return importlib.import_module(BACKENDS[backend][0])
 
 
-def _says(backend: str, name: str, default: object) -> object:
+def _optional(backend: str, name: str, default: object) -> object:
     return getattr(backend_module(backend), name, default)
 
 

@@ -51,7 +51,7 @@ def has_bf16(device: str) -> bool:
 
 def graph_precision(precision: str) -> str:
     """Give the precision of the ONNX graph that an engine of this precision starts from."""
-    return SUPPORTED[precision][0]
+    return SUPPORTED.get(precision, (precision,))[0]
 
 
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OpenVinoEngine:

@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,6 +19,7 @@ from engines.onnx.parity import Parity, draw, extreme_sizes
 from engines.spec import ComponentSpec, Engine, Model, TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import onnx_ir
     import torch
@@ -64,6 +65,8 @@ def export_onnx(
     rewriting, so this proves the rewrites too. ExportError, ParityError; EngineError if a package is missing;
     OSError if the disk is full. All leave nothing behind.
     """
+    from engines.backends.torch_backend import TorchEngine
+
     spec, started = model.components[component], time.perf_counter()
     built_from = identity(model, component, "fp32", opset, TOOLS)
     built_from["rewrites"] = fingerprint(rewriting.fingerprint_files) if rewriting else None
@@ -80,7 +83,8 @@ def export_onnx(
         save_graph(_trace(spec, rewritten, inputs, opset), draft.path)
         seconds = time.perf_counter() - started
         check_graph(spec, draft.path)
-        parity = _compare(spec, module, draft.path)
+        calls = (draw(spec, sizes, seed) for seed, sizes in enumerate(extreme_sizes(spec), start=1))
+        parity = compare(spec, TorchEngine(spec, module), draft.path, calls)
         draft.facts.update(
             parity=parity.require("fp32"),
             against="torch, random inputs at the smallest and largest sizes",
@@ -234,16 +238,18 @@ def _forget(noted: object) -> None:
     noted.doc_string = None
 
 
-def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path) -> Parity:
+def compare(
+    spec: ComponentSpec, reference: Engine, path: Path, calls: Iterable[Mapping[str, np.ndarray]]
+) -> Parity:
+    """Run calls through a reference, which is closed then, and a graph; give what they differ by."""
     from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
-    from engines.backends.torch_backend import TorchEngine
 
-    reference: Engine = TorchEngine(spec, module)
-    engine: Engine = OnnxRuntimeEngine(spec, path)
-    parity = Parity(spec)
-    for seed, sizes in enumerate(extreme_sizes(spec), start=1):
-        inputs = draw(spec, sizes, seed)
-        parity.add(reference(**inputs), engine(**inputs))
+    calls = list(calls)
+    expected = [reference(**inputs) for inputs in calls]
+    reference.close()
+    engine, parity = OnnxRuntimeEngine(spec, path), Parity(spec)
+    for inputs, wanted in zip(calls, expected, strict=True):
+        parity.add(wanted, engine(**inputs))
     return parity
 
 

@@ -22,6 +22,7 @@ from engines.onnx.export import (
     TOOLS,
     Target,
     check_graph,
+    compare,
     example_inputs,
     identity,
     kept,
@@ -29,7 +30,7 @@ from engines.onnx.export import (
     strip,
     traced,
 )
-from engines.onnx.parity import Parity, draw
+from engines.onnx.parity import draw
 from engines.precision import PRECISIONS
 from engines.spec import ComponentSpec, Model
 
@@ -99,6 +100,8 @@ def export_streamed(
     another precision or a weight that fp16 cannot hold; ExportError, ParityError; OSError. All leave nothing
     behind.
     """
+    from engines.backends.torch_backend import TorchEngine
+
     if precision not in SUPPORTED or (PRECISIONS[precision].layers and quantising is None):
         raise EngineError(f"{component} is of a large model; choose {', '.join(SUPPORTED)}, not {precision}")
     compute, layers = PRECISIONS[precision].compute, PRECISIONS[precision].layers
@@ -124,7 +127,10 @@ def export_streamed(
         save(graph, draft.path)
         seconds = time.perf_counter() - started
         check_graph(spec, draft.path)
-        parity = None if too_much else _compare(spec, module, draft.path, inputs)
+        parity = None
+        if not too_much:
+            reference = TorchEngine(spec, copy.deepcopy(module))
+            parity = compare(spec, reference, draft.path, [inputs])
         against = f"nothing: {too_much}" if too_much else "torch in fp32, random inputs at the smallest sizes"
         draft.facts.update(
             parity=parity.require(precision) if parity else None,
@@ -266,15 +272,3 @@ def _too_much(module: torch.nn.Module, work: float) -> str:
     if work > MOST_WORK:
         return f"a call is {work:.0f} TFLOP; try smaller sizes"
     return ""
-
-
-def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path, inputs: Mapping) -> Parity:
-    from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
-    from engines.backends.torch_backend import TorchEngine
-
-    reference = TorchEngine(spec, copy.deepcopy(module).float())
-    expected = reference(**inputs)
-    reference.close()
-    parity = Parity(spec)
-    parity.add(expected, OnnxRuntimeEngine(spec, path)(**inputs))
-    return parity

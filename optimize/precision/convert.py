@@ -19,6 +19,7 @@ from optimize.precision.half import SAFE, find_fp32_layers, rehearsal, to_half
 from optimize.precision.layer_sensitivity import (
     FAR_ABOVE,
     NOTICED,
+    Inputs,
     beyond,
     far_above_the_rest,
     measure_sensitivity,
@@ -136,11 +137,7 @@ def _identity(
 
 
 def _convert(
-    source: Artifact,
-    spec: ComponentSpec,
-    scheme: Precision,
-    inputs: Sequence[Mapping],
-    calibration: Calibration,
+    source: Artifact, spec: ComponentSpec, scheme: Precision, inputs: Inputs, calibration: Calibration
 ) -> _Converted:
     import onnx
 
