@@ -20,7 +20,7 @@ WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose ano
 
 
 def above_zero(text: str) -> float:
-    """An option's number, as argparse takes it: finite, and above 0."""
+    """Read an option's number for argparse: finite, and above 0."""
     with suppress(ValueError):
         if 0 < float(text) < math.inf:
             return float(text)
@@ -28,7 +28,7 @@ def above_zero(text: str) -> float:
 
 
 def say(text: str) -> None:
-    """A message for people."""
+    """Write a message for people to stderr."""
     if "tqdm" in sys.modules:  # there are, or were, bars on the terminal, which it puts aside
         sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
     else:
@@ -36,12 +36,12 @@ def say(text: str) -> None:
 
 
 def show(line: dict) -> None:
-    """A line of data on stdout, at once."""
+    """Write one line of JSON to stdout, at once."""
     print(json.dumps(line, ensure_ascii=False), flush=True)
 
 
 def ending(script: str, work: Callable[[], Exit], interrupted: str = "interrupted") -> Exit:
-    """Do the work of a script; the status it gives, or that of the error it raises, which is said.
+    """Do a script's work and return its status, or report the error it raises and return that one's.
 
     interrupted: what to say after Ctrl-C. Errors that nobody foresaw are bugs and go through.
     """
@@ -73,7 +73,7 @@ def run(main: Callable[[], Exit], within: float | None = None) -> None:
 
 
 def _end_after_signal(pipe: int, seconds: float) -> None:
-    """Wait for the number of a signal, and then not for much longer."""
+    """Wait for the number of a signal, then end the process after some seconds."""
     number = os.read(pipe, 1)[0]
     time.sleep(seconds)
     os._exit(128 + number)

@@ -22,7 +22,7 @@ from bench.similarity import load_extractor
 from engines.cli import above_zero, ending, run, say
 from engines.errors import Exit, FolderError, InputError
 from engines.progress import Progress
-from finish.cover import FRAMES, choose_cover, videos_of
+from finish.cover import FRAMES, choose_cover, videos_of, write_whole
 from finish.cut import cut
 from finish.highlights import predict
 from finish.predictions import Frames, check_predictions, read_index
@@ -30,7 +30,6 @@ from finish.saliency import Detector
 from finish.score import score_file
 from finish.scorer import Scorer, own_scorer, start_scorer
 from finish.signals import Eyes
-from finish.whole_file import write_whole
 from pipeline.video.reader import probe
 
 

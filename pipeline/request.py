@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import file_sha256
-from engines.progress import Progress
+from engines.progress import Progress, peak_memory_mb
 from generators.contract import Engines, Generator
 from pipeline.batch.dataset import Request
-from pipeline.memory import peak_memory_mb
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations

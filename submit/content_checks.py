@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from engines.artifact import Artifact, Label, differences, file_sha256, find
 from engines.errors import EngineError, Exit
+from engines.load import graph_precision, starts_from
 from pipeline.submission import FILE as MANIFEST
 from submit.archive_checks import PACK
 from submit.checks import Note, Submission, check
 from submit.imports import distribution, needed_packages
-from submit.model_files import build_seconds, expected_of_engine, onnx_precision
+from submit.model_files import build_seconds, expected_of_engine
 from submit.pack import ENTRY, REQUIREMENTS, WHEELS
 from submit.packages import Pin, canonical, installs_offline, parse_pins, resolve
 
@@ -79,18 +80,20 @@ def engines_fit(submission: Submission) -> Iterator[str]:
     folder = submission.folder / manifest.folder
     for path in sorted(submission.folder.rglob("*.engine")):
         yield from _misfits(path, submission)
-    if backend.startswith("torch"):
+    if starts_from(backend) is None:
         return
     seconds = 0.0
     for component, precision in submission.precisions.items():
-        precision = onnx_precision(backend, precision)
+        precision = graph_precision(backend, precision)
         graph = Label(component, precision, ".onnx")
         try:
             found = find(folder, graph, {}, PACK)
         except EngineError as error:
             yield str(error).splitlines()[0].replace(str(folder), manifest.folder)
             continue
-        if backend == "tensorrt" and not list(folder.glob(f"{component}-{precision}-????????.engine")):
+        if starts_from(backend) == ".engine" and not list(
+            folder.glob(f"{component}-{precision}-????????.engine")
+        ):
             seconds += build_seconds(_size(found), submission.profile)
     if not seconds:
         return

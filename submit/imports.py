@@ -9,15 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.load import BACKENDS
+from engines.load import BACKENDS, packages, starts_from
 
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
-# What modules of ours import by names that are put together when they run.
-BY_NAME = {"engines/backends/tensorrt_backend.py": ("tensorrt", "cuda")}
-# Packages that are installed under another name than they are imported by.
+# Packages that are installed under another name than they are imported by; a backend's file has its own.
 DISTRIBUTIONS = {
-    "PIL": "pillow", "cv2": "opencv-python-headless", "cuda": "cuda-python", "onnx_ir": "onnxscript",
+    "PIL": "pillow", "cv2": "opencv-python-headless", "onnx_ir": "onnxscript",
     "imageio_ffmpeg": "imageio-ffmpeg", "tensorrt_rtx": "tensorrt-rtx", "open_clip": "open-clip-torch",
 }  # fmt: skip
 
@@ -38,9 +36,8 @@ class Import:
 
 def distribution(package: str, device: str = "cpu") -> str:
     """What to install for an import."""
-    if package == "onnxruntime" and device != "cpu":
-        return "onnxruntime-gpu"
-    return DISTRIBUTIONS.get(package, package)
+    known = {name: what for backend in BACKENDS for name, what in packages(backend, device).items()}
+    return {**DISTRIBUTIONS, **known}.get(package, package)
 
 
 def needed_files(root: Path, starts: Iterable[str]) -> list[str]:
@@ -64,9 +61,10 @@ def needed_packages(
     None). What functions import in them counts, but not what they import of ours; in a generator that is what
     builds networks from weights, for the torch engine alone, so for that it is followed too.
     """
-    torch = backend.startswith("torch")
+    torch = starts_from(backend) is None
     entry = BACKENDS[backend][0].replace(".", "/") + ".py"
-    todo, seen, found = [script, entry, *filter(None, [generator])], set(), {}
+    todo, seen = [script, entry, *filter(None, [generator])], set()
+    found = dict.fromkeys(packages(backend, "cuda"), entry)
     if generator is None:
         todo += [path for path in bundled_generators(root) if (root / path).is_file()]
     own = set(todo[2:])
@@ -75,8 +73,6 @@ def needed_packages(
         if path in seen:
             continue
         seen.add(path)
-        for name in BY_NAME.get(path, ()):
-            found.setdefault(name, path)
         for each in imports(root / path, python):
             files = own_files(root, each.name)
             builds = torch and (path in own or path.startswith("generators/"))

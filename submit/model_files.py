@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.artifact import Artifact, Label, find
-from engines.backends.openvino_backend import ARTIFACT
+from engines.artifact import Artifact, Label, find, find_onnx
 from engines.errors import EngineError, Exit
-from engines.onnx.artifact import find_onnx
-from engines.precision import NATIVE
+from engines.load import graph_precision, starts_from
 from engines.spec import Model
 from engines.tensorrt.artifact import SUFFIX
 from submit.errors import SubmitError
@@ -46,14 +44,14 @@ def model_files(
     EngineError: a graph is not in the folder or does not fit. SubmitError: building takes too long there.
     """
     found = ModelFiles()
-    if backend.startswith("torch"):
+    if starts_from(backend) is None:
         return found  # weights are sources: submit/pack.py has them
     where = f"{BUILT}/{model.name}"
     for component, precision in precisions.items():
-        precision = onnx_precision(backend, precision)
+        precision = graph_precision(backend, precision)
         graph = find_onnx(folder, model, component, precision)
         found.add(graph, where)
-        if backend != "tensorrt":
+        if starts_from(backend) != SUFFIX:
             continue
         engine = _engine(folder, model, component, precision, graph, profile)
         if engine:
@@ -71,12 +69,6 @@ def model_files(
             Exit.ENVIRONMENT,
         )
     return found
-
-
-def onnx_precision(backend: str, precision: str) -> str:
-    """The precision of the graph that a backend starts from."""
-    precision = "fp32" if precision == NATIVE else precision  # and bf16 starts from that graph too
-    return ARTIFACT.get(precision, precision) if backend == "openvino" else precision
 
 
 def build_seconds(size: int, profile: Profile) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.artifact import built_folder, file_sha256
+from engines.load import starts_from
 from engines.precision import choose_precisions
 from generators.contract import BUNDLED, Generator, load_generator
 from pipeline.recipe import Recipe
@@ -54,7 +55,7 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
     generator = recipe.adapt(load_generator(generator_name))
     precisions = choose_precisions(recipe.precision, generator.components)
     built = model_files(generator, recipe.backend, precisions, built_folder(generator.name), profile)
-    name, own = _generator_files(generator_name, generator, weights=recipe.backend.startswith("torch"))
+    name, own = _generator_files(generator_name, generator, weights=starts_from(recipe.backend) is None)
     code = {path: ROOT / path for path in needed_files(ROOT, SCRIPTS)}
     files: dict[str, Path | bytes] = {**code, **own, **built.files, "LICENSE": ROOT / "LICENSE"}
     with ExitStack() as stack:

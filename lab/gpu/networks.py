@@ -19,7 +19,7 @@ from generators.mimicmotion.files import HALVES, Settings
 from generators.mimicmotion.generator import MimicMotion
 from generators.mimicmotion.random_weights import CONFIGS
 from generators.mimicmotion.unet import Denoise
-from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
+from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.presenter.generator import Presenter
 from generators.presenter.load import save_weights
 from generators.presenter.model import Autoencoder, AutoencoderSize, DenoiserSize

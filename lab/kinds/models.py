@@ -17,8 +17,7 @@ from engines.spec import Engine
 from generators.contract import Constants
 from generators.diffusion_grids import DdimScheduler, DpmSolverMultistep
 from generators.presenter.generator import Presenter
-from generators.samplers import KarrasEuler
-from generators.unipc import UniPcMultistep
+from generators.samplers import KarrasEuler, UniPcMultistep
 
 
 class OtherKind(Presenter):

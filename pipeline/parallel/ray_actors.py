@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.artifact import file_sha256
+from engines.progress import peak_memory_mb
 from generators.contract import Generator
 from generators.weight_files import licences
 from pipeline.batch.dataset import Request
-from pipeline.memory import peak_memory_mb
 from pipeline.oom_retry import OomRetry
 from pipeline.request import Sampling, Seconds, Source, write
 from pipeline.runner import Settings, VideoRunner, start_runner

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.artifact import Label, file_sha256, fingerprint, writing
+from engines.artifact import Label, file_sha256, find_onnx, fingerprint, writing
 from engines.errors import EngineError
-from engines.onnx.artifact import find_onnx
 from generators.contract import load_generator
 from pipeline.recipe import BASELINE, Recipe
 from submit.content_checks import PICKLES
