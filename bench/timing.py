@@ -10,13 +10,15 @@ import csv
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bench.baselines.entrant import Entrant
+from bench.interleave import interleave, median_ratio
 from bench.staging import check_replaceable, keep, staging
 from bench.timed_run import Job, Outcome, RunFailed, Start, run_script, start_process, watching_gpu
 from engines.errors import Exit, OutputError
@@ -83,17 +85,6 @@ def time_recipes(
             return runs
     except OSError as error:
         raise OutputError(f"{job.out}: timing stopped ({error}). Check free space, run it again.") from error
-
-
-def rotated(items: Sequence, number: int) -> list:
-    """The items in the order of that round: each round begins with the next of them."""
-    at = number % len(items)
-    return [*items[at:], *items[:at]]
-
-
-def median_ratio(base: Iterable[float], own: Iterable[float]) -> float:
-    """How many times faster than the base: the median over rounds, whose two times belong together."""
-    return statistics.median(b / o for b, o in zip(base, own, strict=True))
 
 
 def noise_floor(base: Sequence[float], twin: Sequence[float]) -> float:
@@ -179,11 +170,14 @@ def _measure(
             each.warm_up = each.add(run_script(each.recipe, job, job.data, each.folder, start))
         each.gpu_memory = max(samples) - samples[0] if samples else None
         say(f"warm-up: {each.recipe.name}: {each.warm_up.seconds:.1f} s")
-    for number in range(job.rounds):
-        for each in rotated([*series, twin], number):
-            outcome = each.add(run_script(each.recipe, job, job.data, each.folder, start))
-            each.rounds.append(outcome)
-            say(f"round {number + 1} of {job.rounds}: {each.folder.name}: {outcome.seconds:.1f} s")
+    timed = {each.folder.name: each for each in [*series, twin]}
+    runs = {
+        name: partial(run_script, each.recipe, job, job.data, each.folder, start)
+        for name, each in timed.items()
+    }
+    for name, number, outcome in interleave(runs, job.rounds):
+        timed[name].rounds.append(timed[name].add(outcome))
+        say(f"round {number} of {job.rounds}: {name}: {outcome.seconds:.1f} s")
     for each in series:
         _check_repeat(each, job, folder / "repeat", start)
         say(f"repeated request: {each.recipe.name}: {each.repeat_ratio:.2f} of the first one's seconds")

@@ -55,8 +55,8 @@ class Entry:
     given: tuple = ()
 
 
-def _network(name: str, seconds: int, *ways: str) -> Entry:
-    return Entry(name, seconds, "lab.gpu.measure:measure_network", (name.partition(" ")[0], ways))
+def _network(name: str, seconds: int, *variants: str) -> Entry:
+    return Entry(name, seconds, "lab.gpu.measure:measure_network", (name.partition(" ")[0], variants))
 
 
 MACHINE = Entry("machine", 30, "lab.gpu.ceilings:measure_machine")  # whatever comes next needs its rates

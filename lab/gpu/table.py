@@ -70,11 +70,11 @@ def _entry(name: str, entry: Mapping, rates: Mapping) -> list[str]:
         parts += _network(entry, rates)
     elif "ways" in entry:
         lines = [
-            f"{way}|" + "|".join(_short(row.get(key)) for key in (
+            f"{variant}|" + "|".join(_short(row.get(key)) for key in (
                 "refused", "seconds", "least", "most", "speed", "similarity", "psnr", "temporal_error"))
-            for way, row in {**entry["ways"], **entry.get("noise_floor", {})}.items()
+            for variant, row in {**entry["ways"], **entry.get("noise_floor", {})}.items()
         ]  # fmt: skip
-        head = "way and recipe|refused|s|least|most|speed|similarity|PSNR, dB|temporal error, levels"
+        head = "variant and recipe|refused|s|least|most|speed|similarity|PSNR, dB|temporal error, levels"
         parts += [rows(head, lines)]
     return parts
 
@@ -87,19 +87,19 @@ def _network(entry: Mapping, rates: Mapping) -> list[str]:
         f"each operation moves its own; {_short(work['crossing'], 1e-6)} MB across. "
         f"Floor: {_short(floor, 1e3)} ms."
     ]
-    bare = [row["seconds"] for way, row in entry.get("ways", {}).items()
-            if "seconds" in row and "engine" not in way]  # fmt: skip
+    bare = [row["seconds"] for variant, row in entry.get("ways", {}).items()
+            if "seconds" in row and "engine" not in variant]  # fmt: skip
     lines = []
-    for way, row in entry.get("ways", {}).items():
+    for variant, row in entry.get("ways", {}).items():
         if "seconds" not in row:
-            lines.append(f"{way}|{row['refused']}||||||||")
+            lines.append(f"{variant}|{row['refused']}||||||||")
             continue
         seconds = row["seconds"]
         cells = (1e3 * seconds, 1e3 * row.get("least", seconds), 1e3 * row.get("most", seconds),
                  seconds / floor if floor else None, seconds / bare[0] if bare else None, row.get("error"),
                  row["apart"], row.get("memory_mb"), row["start_seconds"])  # fmt: skip
-        lines.append("|".join([way, *map(_short, cells)]))
-    head = "way|ms|least|most|times the floor|of the first|error, tiny|apart from it|memory, MB|start, s"
+        lines.append("|".join([variant, *map(_short, cells)]))
+    head = "variant|ms|least|most|times the floor|of the first|error, tiny|apart from it|memory, MB|start, s"
     parts += [rows(head, lines)] * bool(lines)
     if profile:
         parts += [f"{profile['way']}: {_short(100 * profile['idle'])} % of a call without a kernel."]

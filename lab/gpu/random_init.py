@@ -14,7 +14,7 @@ SCALES = ("gamma", "scale")  # what weights that multiply are called, where they
 SMALL = 1 << 20  # numbers up to which a tensor is drawn on the processor
 
 
-def filled(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn.Module:
+def random_init(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn.Module:
     """The network that `make` makes, on the device, its parameters random in dtype; on "meta" without any.
 
     The numbers are the same every time, but for rounding to dtype. Rows of matrices and kernels have length
@@ -28,11 +28,11 @@ def filled(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn
     tensors = {}
     for name, tensor in network.state_dict().items():
         own = torch.float32 if exact.intersection(name.split(".")) else dtype
-        tensors[name] = drawn(name, tensor, device, own) if tensor.is_meta else tensor.to(device)
+        tensors[name] = random_parameter(name, tensor, device, own) if tensor.is_meta else tensor.to(device)
     return fill(network, tensors, "random weights").to(device)
 
 
-def drawn(name: str, like: Tensor, device: str, dtype: torch.dtype) -> Tensor:
+def random_parameter(name: str, like: Tensor, device: str, dtype: torch.dtype) -> Tensor:
     """Random numbers for a parameter of that name, shaped like one."""
     if like.ndim < 2 or name.endswith(SCALES):
         make = torch.zeros if name.endswith("bias") else torch.ones
