@@ -18,8 +18,8 @@ from typing import Protocol
 
 import numpy as np
 
-from bench.levels import LEVELS
-from engines.cli import ending, run, say
+from bench.score import LEVELS
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit, UsageError
 from engines.files import atomic_write
 from optimize.steps.tune import TuningJob, record_of, tuning_runner_of
@@ -222,17 +222,12 @@ def search(args: argparse.Namespace) -> Exit:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.plan_search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    sample = ROOT / "data" / "sample"
-    parser.add_argument("--data", type=Path, default=sample, help="data folder (the sample)")
-    parser.add_argument("--out", type=Path, required=True, help="folder")
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
-    parser.add_argument("--lossless", action="store_true", help="as infer.py takes it")
+    parser = new_parser(__doc__, "python -m lab.plan_search")
+    common_arguments(
+        parser, "generator", "device", "lossless",
+        data={"default": SAMPLE},
+        out={"required": True, "help": "folder"},
+    )  # fmt: skip
     parser.add_argument("--level", choices=list(LEVELS), default="fast", help="what to keep to (fast)")
     parser.add_argument(
         "--start", type=Path, default=ROOT / "optimize" / "recipes" / "cpu.toml",

@@ -20,6 +20,7 @@ from bench.frame_metrics import psnr, temporal_error
 from bench.interleave import interleave, median_ratio
 from bench.similarity import Extractor, load_extractor
 from engines.artifact import built_folder
+from engines.cli import SAMPLE
 from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from generators.contract import Engines, Generator
@@ -34,7 +35,7 @@ from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.sampler import generate
 from pipeline.video.image import read_image
 
-SAMPLE, RECIPES = ROOT / "data" / "sample", ROOT / "optimize" / "recipes"
+RECIPES = ROOT / "optimize" / "recipes"
 FRAMES = 16  # one window
 BASE, GRAPH = "torch:fp16", "graph:fp16"  # what speeds are compared with; the denoiser as a CUDA graph
 VARIANTS = ("torch:fp32", "torch:fp16", "torch:bf16", GRAPH)

@@ -17,7 +17,7 @@ import platform
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from engines.cli import ending, run, say
+from engines.cli import SAMPLE, ending, new_parser, run, say
 from engines.errors import Exit, InputError, unknown
 from lab.scaling.files import file_seconds
 from lab.scaling.null_workers import measure
@@ -36,7 +36,7 @@ LARGE = (720, 1280), 81  # of a video as models of billions of parameters make t
 NETWORKS = ("condition", "denoise", "decode")
 PER_WORKER = {1: 6, 10: 30}  # videos of a run, by how many times as fast networks are
 PER_IDLE_WORKER = 100
-VIDEO = ROOT / "data" / "sample" / "videos" / "ada.mp4"
+VIDEO = SAMPLE / "videos" / "ada.mp4"
 
 
 def main() -> Exit:
@@ -105,10 +105,8 @@ def run_draw(args: argparse.Namespace) -> Exit:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="lab.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Read the command line."""
+    parser = new_parser(__doc__, "python -m lab.scaling")
     commands = parser.add_subparsers(required=True)
     measuring = commands.add_parser("measure", help="run null workers on Ray")
     measuring.add_argument("--report", type=Path, default=REPORT, help=f"({REPORT.relative_to(ROOT)})")
