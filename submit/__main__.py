@@ -21,7 +21,6 @@ from pathlib import Path
 
 from bench.judge import Folders, Judge, judge_folder, reasons, similarity
 from bench.similarity import load_extractor
-from bench.timed_run import start_process
 from engines.cli import above_zero, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from pipeline.batch.dataset import find_requests, first_requests
@@ -66,7 +65,7 @@ def run_check(args: argparse.Namespace) -> Exit:
     if args.max_mb is not None:
         profile = replace(profile, max_mb=args.max_mb)
     judge = judge_against(args.data, args.extractors)
-    question = Question(args.data, judge, start_process, args.time_threshold, args.limit)
+    question = Question(args.data, judge, args.time_threshold, args.limit)
     results = []
     for result in check_archive(args.archive, profile, question, say):
         results.append(result)
@@ -85,7 +84,7 @@ def run_check(args: argparse.Namespace) -> Exit:
 
 
 def judge_against(data: Path, extractors: list[str]) -> Callable[[Path], Verdict]:
-    """What holds a folder's videos against those of data/outputs. InputError, ExtractorError."""
+    """Return what compares a folder's videos with those of data/outputs. InputError, ExtractorError."""
     first_requests(data, 1)  # an error here, not in the trial
     judge = Judge([load_extractor(name) for name in extractors])
     skeletons = {request.id: request.video for request in find_requests(data).requests}
