@@ -71,13 +71,13 @@ def run_gpu(args: argparse.Namespace, show: Callable[[str], None]) -> Exit:
 
 
 def _measured(what: list[str], out: Path, rehearsal: bool, until: float) -> int:
-    """The status of a process that measures."""
+    """Run a process that measures, and return its status."""
     command = [sys.executable, "-m", "lab.gpu", *what, "--out", str(out), "--here-until", str(until)]
     return subprocess.run([*command, *["--dry-run"] * rehearsal], cwd=ROOT).returncode
 
 
 def expected(tiny: bool) -> str:
-    """A table of every network's work and floor, counted without a GPU."""
+    """Return a table of every network's work and roofline, counted without a GPU."""
     import torch
 
     from lab.gpu.counted import count, crossing

@@ -1,7 +1,7 @@
-"""The bundled generator end to end: how fast, how near its frames are, and how near the base model's own are.
+"""Run the bundled generator end to end: how fast, how near its frames are, and how near the base model's own.
 
-What runs is what infer.py runs between its reading and its writing of files. Skeletons are read by OpenCV:
-a bare machine has no ffmpeg.
+What runs is what infer.py runs between its reading and its writing of files. Skeletons are read by OpenCV: a
+bare machine has no ffmpeg.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Run:
     recipe: Recipe
 
     def __call__(self, clip: Clip) -> np.ndarray:
-        """Its frames (F, H, W, 3) uint8."""
+        """Make the clip's frames (F, H, W, 3) uint8."""
         steps = self.recipe.steps
         return generate(self.generator, self.engines, clip.skeletons, clip.image, clip.seed, steps)
 
@@ -93,7 +93,7 @@ def measure_frames(place: Place, emit: Emit) -> None:
 
 
 def opening(request: Request, generator: Generator) -> Clip:
-    """The first frames of a request and its picture at the generator's size."""
+    """Read the first frames of a request and its picture at the generator's size."""
     import cv2
 
     video = cv2.VideoCapture(str(request.video))
@@ -106,7 +106,7 @@ def opening(request: Request, generator: Generator) -> Clip:
 
 
 def start(generator: Generator, variant: str, device: str, closing: ExitStack) -> Engines:
-    """Running engines by a text as torch:fp16. EngineError: this machine cannot run them."""
+    """Start engines by a text as torch:fp16. EngineError: this machine cannot run them."""
     backend, _, precision = variant.partition(":")
     backend = "torch" if variant == GRAPH else backend
     precisions = choose_precisions(precision, generator.components)
@@ -120,21 +120,21 @@ def start(generator: Generator, variant: str, device: str, closing: ExitStack) -
 
 
 def figures(frames: np.ndarray, base: np.ndarray, judge: Extractor) -> dict:
-    """PSNR in dB (None: the same), temporal error in levels, and the judge's cosine to the base frames."""
+    """Return PSNR in dB (None: the same), temporal error in levels, the judge's cosine to the base frames."""
     error = frames.astype(np.float32) - base
     return {"psnr": psnr(error), "temporal_error": temporal_error(error),
             "similarity": judge.cosine(base, frames).raw}  # fmt: skip
 
 
 def beside(run: Run) -> Run:
-    """The run from a noise whose numbers are each one unit in the last place of bf16 larger."""
+    """Return the run from a noise whose numbers are each one unit in the last place of bf16 larger."""
     generator = copy.copy(run.generator)
     generator.noise = lambda frames, seed: one_ulp(run.generator.noise(frames, seed))
     return replace(run, generator=generator)
 
 
 def one_ulp(numbers: np.ndarray) -> np.ndarray:
-    """float32 numbers, each further from zero by one unit in the last place of its bfloat16."""
+    """Move float32 numbers further from zero, each by one unit in the last place of its bfloat16."""
     return (numbers.view(np.uint32) + np.uint32(1 << 16)).view(np.float32)
 
 

@@ -68,13 +68,13 @@ def measure_network(place: Place, emit: Emit, name: str, variants: Sequence[str]
 
 
 def distance(made: Tensor, expected: Tensor) -> float:
-    """The difference's length in parts of what is expected; NaN where something is not finite."""
+    """Return the length of the difference in parts of the expected's; NaN where something is not finite."""
     made, expected = made.float(), expected.to(made.device).float()
     return float((made - expected).norm() / expected.norm())
 
 
 def profiled(call: Call, device: str) -> dict:
-    """The kernels of a call, the longest first, and `idle`: the part of its time in which none runs.
+    """Return the kernels of a call, the longest first, and `idle`: the part of its time in which none runs.
 
     On a processor operations take the place of kernels.
     """
@@ -113,7 +113,7 @@ def free() -> None:
 
 
 def _errors(name: str, variants: Sequence[str], place: Place, emit: Emit) -> dict[str, dict]:
-    """By variant, the tiny network's distance to fp32 on the processor; compiled take too long."""
+    """Return the tiny network's distance by variant to fp32 on the processor, but of compiled variants."""
     model, found = NETWORKS[name]("tiny"), dict.fromkeys(variants, {})
     inputs = inputs_of(model.spec, model.sizes, "cpu")
     expected = prepare(model, "eager:fp32", inputs, "cpu")()
@@ -131,7 +131,7 @@ def _errors(name: str, variants: Sequence[str], place: Place, emit: Emit) -> dic
 
 
 def _begin(model: Model, variant: str, inputs: Sequence[Tensor], device: str) -> tuple[Call, dict, Tensor]:
-    """The warmed-up call, its row as known before rounds, and what it gives."""
+    """Return the warmed-up call, its row as known before rounds, and its result."""
     start = time.perf_counter()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

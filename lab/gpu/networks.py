@@ -1,4 +1,4 @@
-"""The networks that are measured: at full size, or tiny for a rehearsal and to be held against fp32."""
+"""Make the networks that are measured: at full size, or tiny for a rehearsal and comparison with fp32."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Small(Presenter):
 
 
 def presenter(size: str) -> Model:
-    """The bundled generator's step of its only window."""
+    """Return the bundled generator's step of its only window."""
     if size == "full":
         return denoiser_of(Presenter())
     with TemporaryDirectory() as folder:
@@ -77,7 +77,7 @@ def presenter(size: str) -> Model:
 
 
 def denoiser_of(generator: Presenter) -> Model:
-    """With the generator's own weights."""
+    """Return a generator's denoiser with its own weights."""
     network = generator.build("denoise")
 
     def build(device: str, dtype: torch.dtype) -> nn.Module:
@@ -90,7 +90,7 @@ def denoiser_of(generator: Presenter) -> Model:
 
 
 def wan(size: str) -> Model:
-    """A step of a window of 81 frames at 832x480 pixels, for one branch."""
+    """Return a step of a window of 81 frames at 832x480 pixels, for one branch."""
     generator = _wan(size)
 
     def build(device: str, dtype: torch.dtype) -> nn.Module:
@@ -102,7 +102,7 @@ def wan(size: str) -> Model:
 
 
 def wan_decode(size: str) -> Model:
-    """Four frames from a latent one, but the first, whose graph is another: 20 calls for 81 frames."""
+    """Return the decoder of four frames from a latent one, not the first: 20 calls for 81 frames."""
     generator = _wan(size)
     caches = generator.vae.decoder_caches(*generator.latent_size)
 
@@ -114,7 +114,7 @@ def wan_decode(size: str) -> Model:
 
 
 def mimicmotion(size: str) -> Model:
-    """A step of a window of 72 frames at 576x1024 pixels, for one branch."""
+    """Return a step of a window of 72 frames at 576x1024 pixels, for one branch."""
     width, height, frames = (576, 1024, 72) if size == "full" else (64, 64, 3)
     configs = CONFIGS[size]
     spec = _of_folder(
@@ -137,7 +137,7 @@ def _wan(size: str) -> FunControl:
 
 
 def _of_folder(kind: type, configs: Mapping, settings: Mapping[str, int], files: tuple[str, ...] = ()):
-    """The generator of a folder that has everything but weights."""
+    """Return the generator of a folder that has everything but weights."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         for part, config in configs.items():

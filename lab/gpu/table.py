@@ -1,4 +1,4 @@
-"""The results as tables that people read: every prediction with what came beside it, then the rest."""
+"""Format the results as tables: every prediction with the figure measured, then the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOT_RUN = "not run yet"
 
 
 def markdown(entries: Mapping[str, Mapping]) -> str:
-    """All of a results file: the machine, predictions, a table for each entry, and kernels."""
+    """Return all of a results file: the machine, predictions, a table for each entry, and kernels."""
     machine = entries.get("machine", {})
     parts = [f"# {machine.get('name', 'No GPU so far')}"]
     parts += ["Written by `python -m lab.gpu`; all figures are in the JSON file of the same name."]
@@ -23,13 +23,13 @@ def markdown(entries: Mapping[str, Mapping]) -> str:
 
 
 def rows(head: str, lines: list[str]) -> str:
-    """A Markdown table; head and lines are cells joined by |."""
+    """Return a Markdown table; head and lines are cells joined by |."""
     rule = "|".join("---" for _ in head.split("|"))
     return "\n".join(f"|{line}|" for line in (head, rule, *lines))
 
 
 def floor_of(work: Mapping, rates: Mapping) -> float | None:
-    """Seconds below which a call cannot come at this machine's rates; None where these were not measured.
+    """Return the least seconds of a call at this machine's rates; None where these were not measured.
 
     Operations at the rate of a bf16 product, or least bytes at that of a copy, whichever takes longer.
     """
@@ -50,7 +50,7 @@ def _predictions(entries: Mapping[str, Mapping]) -> str:
 
 
 def _measured(name: str, row: str, entry: Mapping) -> float | str:
-    """In the prediction's unit, or in words why not."""
+    """Return the figure in the prediction's unit, or in words why there is none."""
     if name == "machine":
         return entry.get("rates", {}).get(row, NOT_RUN)
     figures = entry.get("ways", {}).get(row, {})
@@ -113,7 +113,7 @@ def _network(entry: Mapping, rates: Mapping) -> list[str]:
 
 
 def _short(value: object, scale: float = 1) -> str:
-    """A number with four digits; words as they are."""
+    """Return a number with four digits; words as they are."""
     if isinstance(value, (int, float)):
         return f"{value * scale:.4g}"
     return "" if value is None else str(value).replace("|", "/")

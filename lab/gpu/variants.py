@@ -76,7 +76,7 @@ def channels_last(module: nn.Module) -> None:
 
 
 def captured(call: Call) -> Call:
-    """The call's kernels as a CUDA graph; three calls on a side stream before it, as torch asks for."""
+    """Capture the call's kernels as a CUDA graph, after three calls on a side stream, as torch asks for."""
     if not torch.cuda.is_available():
         raise EngineError("CUDA graphs need a GPU")
     side = torch.cuda.Stream()
@@ -108,7 +108,7 @@ class GraphEngine:
         self._call = prepare(model, "graph:fp16", self._inputs, device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """The first output by its name."""
+        """Return the first output by its name."""
         for own, tensor in zip(self._inputs, self.spec.inputs, strict=True):
             own.copy_(torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])))
         return {self.spec.outputs[0].name: self._call().float().cpu().numpy()}
