@@ -48,7 +48,7 @@ def main() -> Exit:
 
 
 def run_make(args: argparse.Namespace) -> None:
-    """Inputs first, then runs."""
+    """Write inputs, then make base runs of them."""
     generator = Presenter()
     for part in args.part:
         samples = like() if part == "like" else unlike(part, Real(args.real, generator))
@@ -65,7 +65,7 @@ def run_make(args: argparse.Namespace) -> None:
 
 
 def run_judge(args: argparse.Namespace) -> None:
-    """Recipes run in fp32 and without their guard, whose word is asked afterwards."""
+    """Run recipes in fp32 and without their guard, and ask the guard afterwards."""
     bench = Bench(Judge([load_extractor("stfn")]), Presenter())
     runner = None if args.known else Runner(bench.generator, say)
     for path in args.recipe:

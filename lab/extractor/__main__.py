@@ -23,7 +23,7 @@ def main() -> Exit:
 
 
 def run_sensitivity(args: argparse.Namespace) -> Exit:
-    """What is caught, on the videos of a data folder."""
+    """Measure what is caught, on the videos of a data folder."""
     judge = Judge([load_extractor(name) for name in args.extractors])
     material = Material(args.other_engine, args.other_seed, args.harmless, args.real, args.frames)
     groups = measure_all(args.data, material, judge, say)
@@ -39,7 +39,7 @@ def run_sensitivity(args: argparse.Namespace) -> Exit:
 
 
 def run_train(args: argparse.Namespace) -> Exit:
-    """Our own extractor, from nothing or from where a run stopped."""
+    """Train our own extractor, from nothing or from where a run stopped."""
     from lab.extractor.stfn_training import train
 
     print(train(args.run, args.steps, args.out))

@@ -46,7 +46,7 @@ def main() -> Exit:
 
 
 def run_measure(args: argparse.Namespace) -> Exit:
-    """Costs from a report; rates of null workers, first of some that take no time."""
+    """Take costs from a report; measure rates of null workers, first of some that take no time."""
     costs = costs_of(json.loads(args.report.read_text(encoding="utf-8")), args.run)
     read, write = file_seconds(args.video, *LARGE)
     passing = bytes_of(*LARGE)
@@ -71,7 +71,9 @@ def run_measure(args: argparse.Namespace) -> Exit:
 
 
 def costs_of(report: dict, name: str) -> Costs:
-    """Of the timed run of that name, for SMALL videos; dispatch is not in it. InputError: no such run."""
+    """Return costs from the timed run of that name, for SMALL videos, without dispatch. InputError: no such
+    run.
+    """
     runs = {run["name"]: run["timing"]["stages"] for run in report["runs"] if run["timing"]}
     if name not in runs:
         raise InputError(unknown("timed run", name, runs))
@@ -81,12 +83,12 @@ def costs_of(report: dict, name: str) -> Costs:
 
 
 def bytes_of(size: tuple[int, int], frames: int) -> int:
-    """What a video's frames take."""
+    """Return the bytes of a video's frames."""
     return 3 * size[0] * size[1] * frames
 
 
 def run_draw(args: argparse.Namespace) -> Exit:
-    """The picture, and a table for docs/cluster.md."""
+    """Draw the picture, and print a table for docs/cluster.md."""
     figures = json.loads(args.figures.read_text(encoding="utf-8"))
     busy, *runs = figures["runs"]
     dispatch = busy["process"] / len(Stage)
