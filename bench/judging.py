@@ -1,4 +1,4 @@
-"""What the judge finds in single videos, as searches for faster settings take it."""
+"""Judge single videos for searches for faster settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAME = 100.0  # dB, for videos that do not differ
 
 
 def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:
-    """The base model's videos by id; InputError says how to make those that are missing."""
+    """Find the base model's videos by id; InputError says how to make those that are missing."""
     references = videos_in(data / "outputs")
     missing = [request.id for request in requests if request.id not in references]
     if missing:
@@ -27,7 +27,7 @@ def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:
 
 
 def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, Path], Judged]:
-    """A function that holds a request's video against its reference, with the checks that failed."""
+    """Return a function that compares a request's video with its reference, and names failed checks."""
 
     def judged(request: Request, made: Path) -> Judged:
         found = judge.compare_files(references[request.id], made, request.video)

@@ -1,4 +1,4 @@
-"""What a recipe must keep to, and how sure that is from a few videos that it will on others."""
+"""Say what a recipe must keep to, and how sure a few videos make it that others will."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LEAST_SHARE = 1e-3  # of an allowed error; below it videos are the same
 
 @dataclass(frozen=True)
 class Judged:
-    """A video that was held against the base model's: the least cosine of the extractors, and PSNR in dB.
+    """A video compared with the base model's: the least cosine of the extractors, and PSNR in dB.
 
-    similarity: None if it could not be evaluated. failed: companion checks that do not pass, in words.
-    share: of what checks allow, the largest that an error takes; 1 is the limit, 0 no difference.
+    similarity: None if it could not be evaluated. failed: checks of bench/checks.py that do not pass, in
+    words. share: of what checks allow, the largest that an error takes; 1 is the limit, 0 no difference.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Goal:
             raise ValueError(f"psnr must be 0 dB or more, got {self.psnr}")
 
     def why_not(self, videos: Sequence[Judged]) -> list[str]:
-        """In words, what keeps these videos from passing; empty if they pass."""
+        """Say what keeps these videos from passing; empty if they pass."""
         reasons = []
         for video in videos:
             if video.similarity is None:
@@ -63,7 +63,7 @@ class Goal:
         return reasons
 
     def margin(self, videos: Sequence[Judged]) -> float:
-        """How far the tolerance bound lies within the goal, in standard deviations; below 0: not sure enough.
+        """Return how far the tolerance bound lies within the goal, in standard deviations; below 0: unsure.
 
         The bound is one-sided and of normal values: COVERAGE of other videos keep it with CONFIDENCE. Those
         values are the angle whose cosine the similarity is, and with a goal for PSNR that too, and logarithms
@@ -85,14 +85,14 @@ class Goal:
         return min(margins)
 
     def accepts(self, videos: Sequence[Judged]) -> bool:
-        """Whether the videos pass, and others may be expected to."""
+        """Return whether the videos pass, and others may be expected to."""
         return not self.why_not(videos) and self.margin(videos) >= 0
 
 
 def _margin(
     values: Sequence[float], limit: float, coverage: float = COVERAGE, confidence: float = CONFIDENCE
 ) -> float:
-    """Of values that should stay below a limit."""
+    """Return the margin of values that should stay below a limit."""
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     if deviation < 1e-12:
         return math.inf if mean <= limit else -math.inf
@@ -101,7 +101,7 @@ def _margin(
 
 @cache
 def tolerance_factor(count: int, coverage: float = COVERAGE, confidence: float = CONFIDENCE) -> float:
-    """k of the one-sided normal tolerance bound, mean + k * standard deviation, from that many values.
+    """Return k of the one-sided normal tolerance bound, mean + k * standard deviation, for so many values.
 
     The noncentral t distribution's quantile (NIST/SEMATECH e-Handbook, 7.2.6.3), by bisection on its
     distribution function, which is integrated over the chi distribution of the standard deviation.

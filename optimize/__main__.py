@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from engines.cli import ending, run
+from engines.cli import common_arguments, ending, new_parser, run
 from engines.errors import Exit
 from generators.contract import Generator, load_generator
 from pipeline.recipe import BASELINE, Recipe, load_recipe
@@ -15,12 +15,11 @@ from pipeline.sampler import base_plan
 
 def main() -> Exit:
     """Parse, call, print."""
-    parser = argparse.ArgumentParser(prog="python -m optimize", description=__doc__)
+    parser = new_parser(__doc__, "python -m optimize")
     parser.add_argument("command", choices=["show"])
     parser.add_argument("recipe", type=Path, help="a TOML file")
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
     parser.add_argument("--frames", type=int, default=48, help="of the clip that is counted for (48)")
-    parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
+    common_arguments(parser, "generator", "json")
     args = parser.parse_args()
     if args.frames < 1:
         parser.error(f"--frames must be 1 or more, got {args.frames}")

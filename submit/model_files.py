@@ -1,4 +1,4 @@
-"""What a recipe needs of a generator on a target machine: graphs, engines, or the weights themselves."""
+"""Choose what a recipe needs of a generator on a target machine: graphs, engines, or the weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ GB = 1e9
 
 @dataclass
 class ModelFiles:
-    """Files by their names in the archive. build: engines that are to be built there, and the seconds it
-    takes at a guess; tools: versions of what made the files.
+    """Files of a model by their names in the archive.
+
+    build: engines that are to be built there; build_seconds: a guess of how long that takes; tools: versions
+    of what made the files.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -30,7 +32,7 @@ class ModelFiles:
     tools: dict[str, str] = field(default_factory=dict)
 
     def add(self, artifact: Artifact, folder: str) -> None:
-        """An artifact: its files, its manifest, its tools."""
+        """Add an artifact: its files, its manifest, its tools."""
         for name in (*artifact.manifest["files"], f"{artifact.path.name}.json"):
             self.files[f"{folder}/{name}"] = artifact.path.with_name(name)
         self.tools.update(artifact.manifest["built_from"].get("toolchain") or {})
@@ -39,7 +41,7 @@ class ModelFiles:
 def model_files(
     model: Model, backend: str, precisions: Mapping[str, str], folder: Path, profile: Profile
 ) -> ModelFiles:
-    """What the backend loads; for TensorRT graphs too, from which missing engines are built there.
+    """Find what the backend loads; for TensorRT graphs too, from which missing engines are built there.
 
     EngineError: a graph is not in the folder or does not fit. SubmitError: building takes too long there.
     """
@@ -58,8 +60,7 @@ def model_files(
             found.add(engine, where)
         else:
             found.build.append(component)
-            size = sum(graph.path.with_name(name).stat().st_size for name in graph.manifest["files"])
-            found.build_seconds += build_seconds(size, profile)
+            found.build_seconds += build_seconds(graph, profile)
     if found.build_seconds > profile.environment_seconds:
         raise SubmitError(
             f"no engines of {', '.join(found.build)} are for {profile.gpu['name']} and TensorRT "
@@ -71,13 +72,14 @@ def model_files(
     return found
 
 
-def build_seconds(size: int, profile: Profile) -> float:
-    """A guess of how long building one engine takes on that machine, from its graph's bytes."""
+def build_seconds(graph: Artifact, profile: Profile) -> float:
+    """Guess how long building an engine of a graph takes on that machine, from the graph's bytes."""
+    size = sum(graph.path.with_name(Path(name).name).stat().st_size for name in graph.manifest["files"])
     return profile.build_component_seconds + profile.build_gb_seconds * size / GB
 
 
 def expected_of_engine(profile: Profile) -> dict:
-    """Fields of an engine's manifest that its target decides."""
+    """Return fields of an engine's manifest that its target decides."""
     return {
         "toolchain": {"flavour": "tensorrt", "version": profile.tensorrt},
         "targets": {profile.gpu["sm"]: profile.gpu["name"]},

@@ -89,7 +89,7 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
 
 
 def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[str, dict[str, Path]]:
-    """The generator's name in the archive, and its files there: its own, and with weights its sources."""
+    """Return the generator's name in the archive, and its files there: its own, with weights its sources."""
     found: dict[str, Path] = {}
     place = None
     if name not in BUNDLED:
@@ -116,7 +116,7 @@ def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[st
 def _imports(
     files: Mapping[str, Path | bytes], generator: str, recipe: Recipe, profile: Profile
 ) -> Iterable[str]:
-    """What the packed code imports when it runs, as submit/content_checks.py finds it in the archive."""
+    """Find what the packed code imports when it runs, as check S07 finds it in the archive."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             if name.endswith(".py"):
@@ -128,7 +128,7 @@ def _imports(
 
 
 def _entry(generator: str, profile: Profile, built: ModelFiles) -> dict:
-    """The defaults of infer.py there: pipeline/submission.py reads them.
+    """Return the defaults of infer.py there, which pipeline/submission.py reads.
 
     restart: a grader may run it into one folder again, and means it to make what it is given.
     """
@@ -146,7 +146,7 @@ def _requirements(pins: Iterable[Pin], profile: Profile, wheels: bool) -> bytes:
 
 
 def _conversion(tools: Mapping[str, str]) -> bytes:
-    """What made the model files; their makers also need the weights, which stay at home."""
+    """Write down what made the model files; their makers also need the weights, which stay at home."""
     lines = [f"{name}=={version.partition('+')[0]}" for name, version in sorted(tools.items())
              if name not in ("flavour", "version")]  # fmt: skip
     return "\n".join(["# What export_onnx.py ran with when it made the graphs.", *lines, ""]).encode()

@@ -20,8 +20,8 @@ from bench.baselines.errors import RivalError
 from bench.baselines.rival import RIVALS, load_rival
 from bench.baselines.search import MOST, Search
 from bench.baselines.trial_runs import TrialRuns, calibrate, start
-from bench.levels import LEVELS
 from bench.quality_goal import Judged
+from bench.score import LEVELS
 from engines.artifact import built_files, file_sha256, fingerprint, key
 from engines.cli import ending, run, say, show
 from engines.errors import Exit

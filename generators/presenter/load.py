@@ -36,11 +36,13 @@ def load_denoiser(path: Path) -> Denoise:
 
 
 def load_network(
-    path: Path, make: Callable[[dict[str, int]], torch.nn.Module], trained_by: str = "lab.presenter"
+    path: Path,
+    make: Callable[[dict[str, int]], torch.nn.Module],
+    trained_by: str = "python -m lab.presenter train",
 ) -> torch.nn.Module:
     """Load a network of save_weights for inference; make builds it from its size. GeneratorError."""
     if not path.is_file():
-        raise GeneratorError(f"no weights at {path}; train them with: python -m {trained_by} train")
+        raise GeneratorError(f"no weights at {path}; train them with: {trained_by}")
     tensors, size = _read(path)
     return _filled(make(size), tensors, path)
 

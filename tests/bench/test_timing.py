@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench import timing
+from bench.interleave import interleave, median_ratio
 from bench.timed_run import Ended, Job, Outcome, RunFailed
-from bench.timing import TWIN, differing, figures, median_ratio, noise_floor, rotated, stages, time_recipes
+from bench.timing import TWIN, differing, figures, noise_floor, stages, time_recipes
 from engines.errors import InputError, OutputError
 from pipeline.batch.dataset import find_requests
 from pipeline.recipe import Recipe, RecipeError
@@ -91,8 +92,12 @@ def test_every_recipe_is_warmed_up_then_runs_once_a_round_and_the_baseline_twice
 
 
 def test_rotation_begins_each_round_with_the_next_and_comes_round():
-    assert [rotated("abc", number) for number in range(4)] == [
-        list("abc"), list("bca"), list("cab"), list("abc")]
+    runs, begun = {name: name.upper for name in "abc"}, []
+    found = list(interleave(runs, 4, lambda name, number: begun.append((name, number))))
+    assert "".join(name for name, _, _ in found) == "abcbcacababc"
+    assert begun == [(name, number) for name, number, _ in found]
+    assert all(made == name.upper() for name, _, made in found) and found[-1][1] == 4
+    assert list(interleave({}, 3)) == []
 
 
 def test_a_run_is_infer_py_with_the_jobs_and_the_recipes_arguments(timed, runner):
