@@ -69,7 +69,7 @@ class WindowWorkers:
     def evaluate(
         self, own: SerialDenoiser, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
     ) -> list[np.ndarray]:
-        """Return the wanted predictions in order; each process evaluates a share. own: this one's denoiser."""
+        """Return the wanted predictions in order, a share of them from each process. own: this one's."""
         asked = self._workers[: max(len(wanted) - 1, 0)]
         count = 1 + len(asked)
         shares = [wanted[number::count] for number in range(count)]
