@@ -1,7 +1,7 @@
-"""Exact rewrites of a network before it is exported: less work, the same numbers up to rounding.
+"""Rewrite a network exactly before it is exported: less work, the same numbers up to rounding.
 
-A rewrite knows its layers by their exact classes and applies where every call that they were seen to take
-meets its condition. Everything else stays as it is.
+A rewrite knows its layers by their exact classes, and applies to those whose every observed call meets its
+condition. Everything else stays unchanged.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from engines.onnx.export import Rewriting
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# diffusers has the same classes in each of these.
+# diffusers defines the same classes in each of these modules.
 WAN = tuple(f"diffusers.models.transformers.transformer_wan{kind}" for kind in ("", "_animate"))
 
 
 @dataclass(frozen=True)
 class Call:
-    """What an attention layer was given: how many tokens of a context (0: none, it attends to itself)."""
+    """One call of an attention layer: whether it had a mask and a rotary embedding.
+
+    context: number of tokens of its context; 0: it had none, and is self-attention.
+    """
 
     context: int
     masked: bool
@@ -36,10 +39,10 @@ Calls = Mapping[str, Sequence[Call]]
 
 
 def rewrite(module: nn.Module, inputs: Iterable[Tensor]) -> tuple[nn.Module, list[str]]:
-    """A module that computes the same, and a sentence for each rewrite that applied; itself if none did.
+    """Return a rewritten module, and a sentence for each rewrite that applied; the module itself if none did.
 
-    inputs: an example, with which the module runs once. The module given is left as it was; what no rewrite
-    changes is shared with it, weights first of all.
+    inputs: an example, with which the module runs once. The given module stays unchanged; weights that no
+    rewrite changes are shared with it.
     """
     calls = watch(module, inputs)
     chosen = [(each, names) for each in REWRITES if (names := each.fits(module, calls))]
@@ -54,15 +57,15 @@ def rewrite(module: nn.Module, inputs: Iterable[Tensor]) -> tuple[nn.Module, lis
 
 
 def fold_one_token(attention: nn.Module) -> None:
-    """Let attention to a context of one token be that token's value: a softmax over one key is 1."""
+    """Replace attention to a context of one token by that token's value: a softmax over one key is 1."""
     attention.set_processor(_OneToken())
 
 
 def rotate_halves(attention: nn.Module) -> None:
-    """Let the rotary embedding turn the halves of a head against each other, not even against odd numbers.
+    """Let the rotary embedding rotate pairs (i, i + size / 2) of a head instead of pairs (2i, 2i + 1).
 
-    Rows of the query's and the key's weights move, in both the same way, which their product does not notice.
-    The exporter writes slices with a stride as scatters between transpositions, half of OpenVINO's time.
+    Rows of the query's and the key's weights are permuted in the same way, which leaves their product equal.
+    The exporter turns slices with a stride into scatters between transpositions, half of OpenVINO's time.
     """
     import torch
 
@@ -76,7 +79,7 @@ def rotate_halves(attention: nn.Module) -> None:
 
 
 def watch(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, list[Call]]:
-    """The calls that attention layers of known classes take while the module runs once, by their names."""
+    """Run the module once; return by layer name the calls of all attention layers of known classes."""
     import torch
 
     layers = {name: layer for name, layer in module.named_modules() if _is_known(layer)}
@@ -97,7 +100,7 @@ def watch(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, list[Call]]:
 
 
 class _OneToken:
-    """Computes attention to one token: its value, whatever the query, once for all queries."""
+    """An attention processor for a context of one token: the result is its value for every query."""
 
     def __call__(
         self,
@@ -111,7 +114,7 @@ class _OneToken:
 
 
 class _Halves:
-    """Computes attention of tokens to each other; i and i + size / 2 of a head rotate as a pair."""
+    """A self-attention processor whose rotary embedding rotates i and i + size / 2 of a head as a pair."""
 
     def __call__(
         self,
@@ -136,6 +139,7 @@ class _Halves:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return x (B, heads, L, size) rotated in pairs of its halves."""
     import torch
 
     half = x.shape[-1] // 2
@@ -143,20 +147,20 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _with_one_token(module: nn.Module, calls: Calls) -> list[str]:
-    """Names of cross-attention layers in known blocks whose contexts had one token."""
+    """Return the names of cross-attention layers in known blocks whose contexts all had one token."""
     return [
         name
         for name, seen in calls.items()
         if seen
         and all(call == Call(1, False, False) for call in seen)
-        # Only there is it known that the answer is added to every token, and norm2 serves nothing else.
+        # Only in these blocks is the result known to be added to every token, and norm2 used for it alone.
         and name.rpartition(".")[2] == "attn2"
         and _of_wan(module.get_submodule(name.rpartition(".")[0]), "WanTransformerBlock")
     ]
 
 
 def _with_rotary(module: nn.Module, calls: Calls) -> list[str]:
-    """Names of self-attention layers with rotary embedding."""
+    """Return the names of self-attention layers with a rotary embedding and no mask."""
     return [
         name for name, seen in calls.items() if seen and all(call == Call(0, False, True) for call in seen)
     ]
@@ -164,7 +168,7 @@ def _with_rotary(module: nn.Module, calls: Calls) -> list[str]:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One rewrite: what it is, names of the layers that it fits, and what it does to one of them."""
+    """One rewrite. what: its description. fits: names the layers it fits. apply: rewrites one of them."""
 
     what: str
     fits: Callable[[nn.Module, Calls], list[str]]
@@ -179,7 +183,7 @@ EXACT = Rewriting(rewrite, (Path(__file__),))
 
 
 def _is_known(layer: nn.Module) -> bool:
-    """Whether it computes what diffusers' WanAttention does: no image tokens, fused or adapted layers."""
+    """Return whether a layer is diffusers' WanAttention without image tokens, fused or adapted layers."""
     if not _of_wan(layer, "WanAttention"):
         return False
     import torch
@@ -198,12 +202,13 @@ def _is_known(layer: nn.Module) -> bool:
 
 
 def _of_wan(thing: object, name: str) -> bool:
-    """Whether it is of diffusers' class of that name itself, not of one that inherits from it."""
+    """Return whether an object is an instance of diffusers' class of that name itself, not of a subclass."""
     where = type(thing).__module__
     return where in WAN and type(thing) is getattr(sys.modules[where], name)
 
 
 def _note(calls: list[Call], layer: nn.Module, arguments: tuple, named: Mapping) -> None:
+    """Append a layer's call to calls; a forward pre-hook."""
     names = ("hidden_states", "encoder_hidden_states", "attention_mask", "rotary_emb")
     given = {**dict(zip(names, arguments, strict=False)), **named}
     context = given.get("encoder_hidden_states")

@@ -28,7 +28,7 @@ def ffmpeg_exe() -> str:
 
 
 class Ffmpeg:
-    """One ffmpeg process, killed when it stalls; stderr goes to a file, because a full pipe would hang it."""
+    """One ffmpeg process, killed when it stalls; stderr goes to a file: a full pipe would hang it."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Ffmpeg:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Kill the process if the with block outlasts the stall time, which ends reads and writes of pipes."""
+        """Kill the process if the with block outlasts the stall time; this ends reads and writes of pipes."""
         timer = threading.Timer(self._stall_seconds, self._stop_stalled)
         timer.daemon = True
         timer.start()
