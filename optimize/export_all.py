@@ -21,10 +21,7 @@ from pipeline.batch.dataset import Request, first_requests
 
 
 def select(precisions: Mapping[str, str], components: str | None) -> dict[str, str]:
-    """Return the precisions of the components in a comma-separated list; of all if it is None.
-
-    PrecisionError: a component is unknown.
-    """
+    """Return the precisions of the components in a comma list (None: all). PrecisionError: an unknown one."""
     names = list(precisions) if components is None else [name.strip() for name in components.split(",")]
     for name in names:
         if name not in precisions:

@@ -107,10 +107,7 @@ class Trial:
             return
 
     def denoise(self) -> Iterator[Finding]:
-        """Check that predictions at the first and the last step have the latents' shape, as float32.
-
-        The latents must stay unchanged.
-        """
+        """Check that predictions at the first and last step are like the latents, which stay unchanged."""
         generator, noise = self._generator, self._noise[0]
         before = noise.copy()
         for step in (0, generator.scheduler.steps - 1):

@@ -69,7 +69,8 @@ def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
                 return found
     except BROKEN as error:
         wrong = f"it cannot take what its spec says: {describe_error(error)}"
-        return [Finding(spec.name, wrong, f"bring {_names(spec)} of the spec and forward() into agreement")]
+        names = ", ".join(tensor.name for tensor in spec.inputs)
+        return [Finding(spec.name, wrong, f"bring {names} of the spec and forward() into agreement")]
     return []
 
 
@@ -162,7 +163,3 @@ def same(first: Sequence, second: Sequence) -> bool:
         a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-5 * float(np.abs(a).max(initial=0)))
         for a, b in pairs
     )
-
-
-def _names(spec: ComponentSpec) -> str:
-    return ", ".join(tensor.name for tensor in spec.inputs)

@@ -155,19 +155,13 @@ def profile(array: np.ndarray, frame_axis: int | None) -> np.ndarray:
 
 
 def distance(found: np.ndarray, means: np.ndarray, spreads: np.ndarray) -> float:
-    """Return a profile's (F, parts) distance from the means in spreads, in the stretch where it is largest.
-
-    A frame's distance is the root mean square over its parts, a stretch's the mean over its frames.
-    """
+    """Return the distance in spreads of a profile (F, parts): root mean square of parts, worst stretch."""
     frames = np.sqrt(np.mean(np.square((found - means) / spreads), 1))
     return float(max(frames[run].mean() for run in stretches(len(frames))))
 
 
 def upper_bound(values: Sequence[float]) -> float:
-    """Return what another value of the same normal distribution stays below with probability 1 - RISK.
-
-    This is the one-sided prediction interval by Student's t; of a single value it is SINGLE times that value.
-    """
+    """Return what another value of the same normal distribution stays below with probability 1 - RISK."""
     if len(values) < 2:
         return SINGLE * values[0]
     count, quantile = len(values), _student(1 - RISK, len(values) - 1)
@@ -185,10 +179,7 @@ def change(new: np.ndarray, old: np.ndarray, frame_axis: int) -> float:
 
 
 def stretches(frames: int) -> list[slice]:
-    """Return runs of STRETCH frames that cover a clip, the last moved back to stay full.
-
-    A shorter clip is one run.
-    """
+    """Return runs of STRETCH frames that cover a clip, the last moved back; one run for a shorter clip."""
     last = max(frames - STRETCH, 0)
     return [slice(start, start + STRETCH) for start in (*range(0, last, STRETCH), last)]
 
@@ -203,20 +194,14 @@ def _evenly_taken(rows: np.ndarray) -> np.ndarray:
 
 
 def _spread(profiles: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return means and standard deviations of the parts over all clips.
-
-    Clips are few, so each part's variance is averaged with the mean variance of all parts.
-    """
+    """Return means and standard deviations of the parts, these half way to that of all: clips are few."""
     values = np.concatenate([_evenly_taken(each) for each in profiles])
     power = values.var(0)
     return values.mean(0), np.maximum(np.sqrt((power + power.mean()) / 2), LEAST_SPREAD)
 
 
 def _typical_distance(profiles: Sequence[np.ndarray]) -> float:
-    """Return the root mean square of each clip's distance from the others.
-
-    It is at least 1, the distance of frames from their own mean; also if there is only one clip.
-    """
+    """Return the clips' root mean square distance from the others; at least 1, as frames have to the mean."""
     distances = [
         distance(own, *_spread([each for each in profiles if each is not own]))
         for own in profiles

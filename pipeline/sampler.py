@@ -267,10 +267,7 @@ def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarr
 
 
 def _guidance_over(generator: Generator, condition_indices: np.ndarray) -> float | np.ndarray:
-    """Return the generator's guidance; where it changes over a clip, that of each latent frame.
-
-    The latter is an array of five axes, all of length 1 but the frame axis.
-    """
+    """Return the generator's guidance; where it changes over a clip, that of each latent frame (5 axes)."""
     if not isinstance(generator.guidance, tuple):
         return generator.guidance
     own = np.linspace(*generator.guidance, condition_indices.max() + 1, dtype=np.float32)

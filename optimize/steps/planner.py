@@ -225,10 +225,7 @@ def _best(partials: Sequence[_Partial]) -> _Partial:
 
 
 def _unbeaten(seconds: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Return the indices of those with less error than all that cost no more, cheapest first.
-
-    Those with an infinite error are left out.
-    """
+    """Return the indices of those with less error than all that cost no more, cheapest first; finite ones."""
     order = np.lexsort((errors, seconds))
     ordered = errors[order]
     least = np.minimum.accumulate(np.concatenate([[np.inf], ordered]))

@@ -99,10 +99,7 @@ class Jobs:
         return self.status
 
     def _keep(self, line: dict | None) -> bool:
-        """Return whether a finished video's file is unchanged; if so, count its line as kept.
-
-        line: the manifest line of the finished video, None if it was not finished.
-        """
+        """Return whether a finished video's file is unchanged; if so, count its line (None: no line)."""
         path = self.out / f"{line['id']}.mp4" if line else None
         if path is None or not path.is_file() or file_sha256(path) != line["output_sha256"]:
             if line:

@@ -105,7 +105,8 @@ class Driver:
             worker, video = begun
             receipts, request = self._made.setdefault(video, []), video.request
             if video.stage is Stage.READ:
-                reference = worker.actor.read.remote(_reachable(request))
+                paths = {"video": request.video.absolute(), "image": request.image.absolute()}
+                reference = worker.actor.read.remote(replace(request, **paths))
             elif video.stage is Stage.MAKE:
                 reference = worker.actor.make.remote(receipts[-1], request.seed)
             else:
@@ -202,7 +203,6 @@ class Driver:
             self._flow.again(video)
 
     def _lost(self, video: Video, why: str, status: Exit) -> None:
-        """Record a video as failed."""
         self._made.pop(video)
         self._flow.dropped(video)
         self.jobs.lost(video.request, why, status)
@@ -279,10 +279,7 @@ def gpus_each(gpus: float, count: int) -> float:
 
 
 def cores_each(machines: Sequence[int], count: int) -> int:
-    """Return the most cores that each of `count` workers can have; at least 1.
-
-    machines: the number of cores of each machine.
-    """
+    """Return the most cores that each of `count` workers can have on machines with so many; at least 1."""
     fitting = (cores for cores in range(max(machines), 0, -1) if sum(m // cores for m in machines) >= count)
     return next(fitting, 1)
 
@@ -291,8 +288,3 @@ def _absolute(settings: Settings) -> Settings:
     """Return the settings with an absolute path of the user's generator, if it is a path."""
     path, _, name = settings.generator.rpartition(":")
     return replace(settings, generator=f"{Path(path).absolute()}:{name}") if path else settings
-
-
-def _reachable(request: Request) -> Request:
-    """Return the request with absolute paths."""
-    return replace(request, video=request.video.absolute(), image=request.image.absolute())

@@ -50,10 +50,7 @@ class Channel:
                 os.close(file)
 
     def receive(self) -> tuple[object, list[np.ndarray]]:
-        """Return the next message and its arrays, which are valid until the other end sends again.
-
-        EOFError, OSError: the other end is gone.
-        """
+        """Return the next message and its arrays, valid until the next one. EOFError, OSError: it is gone."""
         message, layout, size = self.connection.recv()
         if size:
             file = recv_handle(self.connection)

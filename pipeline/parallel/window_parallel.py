@@ -49,11 +49,7 @@ class WindowWorkers:
     def open(
         self, generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
     ) -> ParallelDenoiser:
-        """Begin a clip, which ends the one before, and return its denoiser.
-
-        generator and engines: this process's. condition_indices: for each latent frame, the index of the
-        conditions it sees.
-        """
+        """Begin a clip, which ends the one before; return its denoiser. engines: this process's."""
         for worker in self._workers:
             worker.send(list(constants), [*constants.values(), condition_indices])
         for worker in list(self._workers):
