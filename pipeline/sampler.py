@@ -130,7 +130,7 @@ class Sampler:
             yield Segment(state, first_frames(pixels, frames))
 
     def sample(self, constants: Constants, frames: int, seed: int) -> SamplerState:
-        """Sample a clip whose windows are blended; return the final state with the latents of its frames."""
+        """Sample a clip whose windows are blended; return the final state with its frames' clean latents."""
         generator = self.generator
         noise = generator.noise(len(generator.windows.condition_indices(frames)), seed)
         state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise)
