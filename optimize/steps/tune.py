@@ -16,7 +16,7 @@ from engines.files import atomic_write
 from generators.contract import load_generator
 from optimize.steps.plot import draw_trials
 from optimize.steps.tuner import Tuned, Tuner
-from optimize.steps.workbench import TuningRunner
+from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import check_writable
 from pipeline.recipe import BASELINE, Recipe
