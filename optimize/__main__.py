@@ -1,4 +1,4 @@
-"""What a recipe changes, and what that leaves to compute: python -m optimize show RECIPE."""
+"""Show what a recipe changes, and how much is left to compute: python -m optimize show RECIPE."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> Exit:
 
 
 def show_work(args: argparse.Namespace) -> Exit:
-    """What the recipe changes, beside the baseline."""
+    """Print a recipe's settings, and its work compared with the baseline's."""
     recipe, generator = load_recipe(args.recipe), load_generator(args.generator)
     base, own = (work(each, generator, args.frames) for each in (BASELINE, recipe))
     if args.json:
@@ -41,9 +41,9 @@ def show_work(args: argparse.Namespace) -> Exit:
 
 
 def work(recipe: Recipe, generator: Generator, frames: int) -> dict[str, int]:
-    """What a recipe has the denoiser do for a clip: steps with an evaluation, windows in these, evaluations.
+    """Count a recipe's work for a clip: evaluated steps, windows in these steps, and evaluations.
 
-    An evaluation is one branch of one window at one step, unless the guard asks for more. RecipeError.
+    An evaluation is one branch of one window at one step. The guard does not fire here. RecipeError.
     """
     windows, plan = recipe.adapt(generator).windows, recipe.steps or base_plan(generator)
     counts = [plan.windows(step, windows).count(frames) for step in plan.evaluated]

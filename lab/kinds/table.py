@@ -21,7 +21,7 @@ from optimize.steps.jump_tables import jump_errors, weigh_kept
 from optimize.steps.planner import Costs, Tables, front, predict
 from optimize.steps.trajectory import Gram
 from optimize.steps.tuner import KEPT
-from optimize.steps.workbench import TuningClip
+from optimize.steps.tuning_runner import TuningClip
 from pipeline.batch.dataset import Request
 from pipeline.step_plan import StepPlan
 

@@ -12,7 +12,7 @@ from bench.quality_goal import Goal, Judged
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import InputError
 from optimize.steps.tune import TuningJob, tune_folder
-from optimize.steps.workbench import TuningRunner
+from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder
@@ -60,7 +60,7 @@ def workbench(data, tiny, tmp_path):
 def test_the_base_run_that_is_captured_is_the_one_that_infer_makes(workbench, tiny, tiny_engines):
     bench, _ = workbench
     assert [gram.steps for gram in bench.capture(lambda text: None)] == [2, 2]
-    for case in bench.cases:
+    for case in bench.clips:
         with Source(case.request, tiny) as source:
             constants = tiny.condition(tiny_engines, source, source.image)
         walk = Sampler(tiny, tiny_engines).sample(constants, case.frames, 42)
@@ -73,7 +73,7 @@ def test_captured_runs_are_found_again_and_those_of_another_seed_are_not(
     bench, _ = workbench
     first = bench.capture(lambda text: None)
     monkeypatch.setattr(TorchEngine, "__call__", lambda *a, **k: pytest.fail("a base run was made again"))
-    requests = [case.request for case in bench.cases]
+    requests = [case.request for case in bench.clips]
     again = TuningRunner(requests, tiny, "cpu", tmp_path / "work", None)
     for one, other in zip(again.capture(None), first, strict=True):
         np.testing.assert_array_equal(one.products, other.products)
