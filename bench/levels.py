@@ -1,4 +1,4 @@
-"""How near a fast way must stay to the base model's videos: levels that recipes and rivals are tuned to."""
+"""How near a fast way must stay to the base model's videos: levels that recipes are tuned to."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def draw_race(races: Sequence[dict[str, list[Trial]]], path: Path) -> None:
 def _study(seed: int):
     """A study of Optuna's; UsageError if it is not installed."""
     if importlib.util.find_spec("optuna") is None:
-        raise UsageError("Optuna is not installed; run: pip install -r bench/baselines/requirements.txt")
+        raise UsageError("Optuna is not installed; run: pip install -r lab/requirements.txt")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

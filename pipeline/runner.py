@@ -113,9 +113,8 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
 
 
 def _files_of(generator: Generator) -> set[Path]:
-    """Files that decide what a generator does, those of its classes too; a submission may lack weights."""
+    """Files that decide what a generator does, its technique's too; a submission may lack weights."""
+    files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
     names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
     modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return {
-        path for path in (*generator.fingerprint_files, *map(Path, filter(None, modules))) if path.is_file()
-    }
+    return {path for path in (*files, *map(Path, filter(None, modules))) if path.is_file()}

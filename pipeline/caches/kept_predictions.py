@@ -1,0 +1,34 @@
+"""Evaluate windows at some steps only; in between each window and branch keeps its last prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from generators.contract import Constants, Engines, Generator
+from pipeline.window_denoiser import SerialDenoiser, WindowBranch
+
+
+class SkippingDenoiser(SerialDenoiser):
+    """Evaluates at the given steps, which any engine can do. steps: 0 is among them."""
+
+    def __init__(
+        self,
+        steps: Collection[int],
+        generator: Generator,
+        engines: Engines,
+        constants: Constants,
+        condition_indices: np.ndarray,
+    ) -> None:
+        super().__init__(generator, engines, constants, condition_indices)
+        self._steps, self._kept = steps, {}
+
+    def evaluate(
+        self, branch: WindowBranch, window: np.ndarray, step: int, constants: Constants
+    ) -> np.ndarray:
+        """Predict one branch of a window, or give its last prediction again."""
+        key = branch.window, branch.conditional
+        if step in self._steps:
+            self._kept[key] = super().evaluate(branch, window, step, constants)
+        return self._kept[key]
