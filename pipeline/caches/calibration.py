@@ -15,6 +15,7 @@ from engines.files import atomic_write
 if TYPE_CHECKING:
     from generators.contract import Generator
 
+CALIBRATIONS = "calibration-????????.json"  # in a generator's folder, by the start of its weights' hash
 COMMAND = "run: python -m pipeline.caches calibrate --generator NAME --data DATA"
 
 
@@ -39,7 +40,7 @@ def find_calibration(generator: Generator) -> Path:
     Where the weights are not here, as in a submission, it is the only one that is.
     """
     folder, weights = built_folder(generator.name), fingerprint(generator.fingerprint_files)
-    found = list(folder.glob(f"calibration-{weights[:8] if weights else '????????'}.json"))
+    found = list(folder.glob(f"calibration-{weights[:8]}.json" if weights else CALIBRATIONS))
     if len(found) != 1:
         raise EngineError(f"{folder}: there is no calibration of {generator.name}'s weights; {COMMAND}")
     return found[0]
