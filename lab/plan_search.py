@@ -176,7 +176,7 @@ def draw_race(races: Sequence[dict[str, list[Trial]]], path: Path) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
         axis(ScalarFormatter())
-    panel.scheduler(alpha=0.3, which="both")
+    panel.grid(alpha=0.3, which="both")
     handles, labels = panel.get_legend_handles_labels()
     known = dict(zip(labels, handles, strict=True))
     panel.legend(known.values(), known.keys())

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from engines.errors import UsageError, unknown
+from generators.contract import Constants, Engines, Generator
 from pipeline.caches.calibration import find_calibration, load_calibration
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from generators.contract import Constants, Engines, Generator
     from pipeline.window_denoiser import OpenDenoiser, WindowDenoiser
 
 # Name and module, which is imported when a recipe names the technique. A new one is a file and a line here.
@@ -42,6 +42,13 @@ SearchSpace = Mapping[str, Values]
 
 class TechniqueError(UsageError):
     """A technique cannot be used so; the text begins with the setting, and says what would be right."""
+
+
+class Adapted(Generator, Protocol):
+    """A generator with a technique. technique_files: decide what it makes, beside its fingerprint_files."""
+
+    open_denoiser: OpenDenoiser
+    technique_files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Technique:
             name: values(generator) if callable(values) else values for name, values in self.settings.items()
         }
 
-    def adapt(self, generator: Generator, settings: Mapping[str, Number]) -> Generator:
+    def adapt(self, generator: Generator, settings: Mapping[str, Number]) -> Adapted:
         """A copy of the generator for open_technique, with the technique's hooks and its own schedule.
 
         TechniqueError: a value is out of range, or the two do not go together. EngineError: there is no
@@ -90,7 +97,7 @@ class Technique:
         if self.calibrated:
             files.append(find_calibration(generator))
             chosen["calibration"] = load_calibration(files[-1], generator.scheduler.steps)
-        adapted.technique_files = tuple(files)  # decide what is made, beside fingerprint_files
+        adapted.technique_files = tuple(files)
         adapted.open_denoiser = self.apply(adapted, **chosen)
         return adapted
 
@@ -130,9 +137,9 @@ def load_technique(name: str) -> Technique:
 
 
 def open_technique(
-    generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
+    generator: Adapted, engines: Engines, constants: Constants, condition_indices: np.ndarray
 ) -> WindowDenoiser:
-    """Open what evaluates a clip's windows for a generator that Technique.adapt gave; an OpenDenoiser."""
+    """Open what evaluates a clip's windows with the generator's technique; an OpenDenoiser."""
     return generator.open_denoiser(generator, engines, constants, condition_indices)
 
 
