@@ -39,9 +39,7 @@ def show_work(args: argparse.Namespace) -> Exit:
     for key in own:
         print(f"  {key:28} {own[key]:6}   of the baseline's {base[key]:6} ({own[key] / base[key]:.1%})")
     if recipe.technique:
-        print(
-            f"\nWhat {recipe.technique.name} leaves out of these is decided while it runs, and not counted."
-        )
+        print(f"\nWhat {recipe.technique.name} leaves out shows when it runs, and is not counted.")
     return Exit.OK
 
 
