@@ -15,7 +15,7 @@ from engines.artifact import built_folder
 from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from engines.progress import Progress
-from generators.contract import Constants, Engines, Generator
+from generators.contract import Constants, Generator
 from pipeline.batch.dataset import Request
 from pipeline.caches.calibration import Calibration
 from pipeline.request import Options, make_video
@@ -68,17 +68,13 @@ class BaseRuns:
 
 
 class WatchedDenoiser(SerialDenoiser):
-    """Evaluates as the base model does, and notes how predictions change from step to step."""
+    """Evaluates as the base model does, and notes how predictions change from step to step.
 
-    def __init__(
-        self,
-        runs: BaseRuns,
-        generator: Generator,
-        engines: Engines,
-        constants: Constants,
-        condition_indices: np.ndarray,
-    ) -> None:
-        super().__init__(generator, engines, constants, condition_indices)
+    clip: as SerialDenoiser takes it.
+    """
+
+    def __init__(self, runs: BaseRuns, *clip: object) -> None:
+        super().__init__(*clip)
         self._runs, self._kept = runs, {}
         runs.residuals = {}
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from generators.contract import Constants, Engines, Generator
+from generators.contract import Constants, Generator
 from generators.samplers import KarrasEuler
 from pipeline.caches.technique import Technique, TechniqueError
 from pipeline.window_denoiser import OpenDenoiser, SerialDenoiser, WindowBranch
@@ -18,20 +18,16 @@ TENTHS = tuple(tenth / 10 for tenth in range(11))
 
 
 class IntervalDenoiser(SerialDenoiser):
-    """Guides at times from low to high; elsewhere the other branch equals the conditional one."""
+    """Guides at times from low to high; elsewhere the other branch equals the conditional one.
 
-    def __init__(
-        self,
-        low: float,
-        high: float,
-        generator: Generator,
-        engines: Engines,
-        constants: Constants,
-        condition_indices: np.ndarray,
-    ) -> None:
-        super().__init__(generator, engines, constants, condition_indices)
+    clip: as SerialDenoiser takes it.
+    """
+
+    def __init__(self, low: float, high: float, *clip: object) -> None:
+        super().__init__(*clip)
         # Times of a schedule are float32.
-        self._guided = (generator.scheduler.times >= low - 1e-6) & (generator.scheduler.times <= high + 1e-6)
+        times = self._generator.scheduler.times
+        self._guided = (times >= low - 1e-6) & (times <= high + 1e-6)
         self._conditional: dict[int, np.ndarray] = {}  # of this step, by window
 
     def evaluate(

@@ -6,22 +6,18 @@ from collections.abc import Collection
 
 import numpy as np
 
-from generators.contract import Constants, Engines, Generator
+from generators.contract import Constants
 from pipeline.window_denoiser import SerialDenoiser, WindowBranch
 
 
 class SkippingDenoiser(SerialDenoiser):
-    """Evaluates at the given steps, which any engine can do. steps: 0 is among them."""
+    """Evaluates at the given steps, which any engine can do.
 
-    def __init__(
-        self,
-        steps: Collection[int],
-        generator: Generator,
-        engines: Engines,
-        constants: Constants,
-        condition_indices: np.ndarray,
-    ) -> None:
-        super().__init__(generator, engines, constants, condition_indices)
+    steps: 0 is among them. clip: as SerialDenoiser takes it.
+    """
+
+    def __init__(self, steps: Collection[int], *clip: object) -> None:
+        super().__init__(*clip)
         self._steps, self._kept = steps, {}
 
     def evaluate(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.errors import EngineError, UsageError
-from generators.contract import Constants, Engines, Generator
+from generators.contract import Constants, Generator
 from pipeline.window_denoiser import SerialDenoiser, WindowBranch
 
 if TYPE_CHECKING:
@@ -52,17 +52,13 @@ class NetworkHooks:
 
 
 class HookedDenoiser(SerialDenoiser):
-    """For hooks that find their state by diffusers' cache_context. EngineError: no engine has the hooks."""
+    """For hooks that find their state by diffusers' cache_context.
 
-    def __init__(
-        self,
-        hooks: NetworkHooks,
-        generator: Generator,
-        engines: Engines,
-        constants: Constants,
-        condition_indices: np.ndarray,
-    ) -> None:
-        super().__init__(generator, engines, constants, condition_indices)
+    clip: as SerialDenoiser takes it. EngineError: no engine has the hooks.
+    """
+
+    def __init__(self, hooks: NetworkHooks, *clip: object) -> None:
+        super().__init__(*clip)
         if hooks.transformer is None:
             raise EngineError("a technique inside of the network needs the torch engine, started with it")
         self._hooks = hooks
