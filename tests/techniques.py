@@ -1,4 +1,4 @@
-"""A small generator for the tests of techniques, and settings of each: some change nothing, some keep something."""
+"""A small generator for the tests of techniques, and settings of each: gentle ones and strong ones."""
 
 import importlib.util
 
