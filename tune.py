@@ -6,6 +6,7 @@ folder beside it, where the same command finds it again and goes on.
 
   python tune.py --out fast.toml                               the bundled sample data, similarity 0.97
   python tune.py --data DATA --similarity 0.99 --psnr 35 --out faithful.toml
+  python tune.py --technique teacache --out teacache.toml      a published technique's settings instead
   python infer.py --recipe fast.toml
 """
 
@@ -13,16 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench.quality_goal import Goal
 from engines.cli import ending, run, say
 from engines.errors import Exit
 from optimize.steps.tune import TuningJob, tune_folder
-from pipeline.recipe import load_recipe
+from optimize.techniques import MOST, tune_technique
+from pipeline.caches.technique import TECHNIQUES, TechniqueChoice
+from pipeline.recipe import BASELINE, Recipe, RecipeError, load_recipe
 
 HERE = Path(__file__).resolve().parent
+CPU = HERE / "optimize" / "recipes" / "cpu.toml"
 
 
 def main() -> Exit:
@@ -34,15 +38,29 @@ def main() -> Exit:
 
 def tune(args: argparse.Namespace, goal: Goal) -> Exit:
     """Find the recipe."""
-    recipes = [load_recipe(path) for path in args.start]
     job = TuningJob(args.data, args.generator, args.device, lossless=args.lossless)
-    tuned = tune_folder(job, goal, recipes, args.out, say)
-    best = tuned.best
-    say(f"{args.out}: {best.recipe.steps.branches} evaluations a window, found in {tuned.runs} runs")
+    if args.technique:
+        found = tune_technique(job, goal, start_of(args), args.out, say, args.most)
+        best, runs = found.best, len(found.tried)
+        say(f"{args.out}: the fastest of {runs} settings")
+    else:
+        recipes = [load_recipe(path) for path in args.start or [CPU]]
+        for recipe in recipes:
+            if recipe.technique:
+                raise RecipeError(f"{recipe.name}: [technique]: plans are tuned without; see --technique")
+        tuned = tune_folder(job, goal, recipes, args.out, say)
+        best, runs = tuned.best, tuned.runs
+        say(f"{args.out}: {best.recipe.steps.branches} evaluations a window, found in {runs} runs")
     if args.json:
         videos = [asdict(video) for video in best.videos]
-        print(json.dumps({"recipe": str(args.out), "runs": tuned.runs, "videos": videos}))
+        print(json.dumps({"recipe": str(args.out), "runs": runs, "videos": videos}))
     return Exit.OK
+
+
+def start_of(args: argparse.Namespace) -> Recipe:
+    """The recipe whose engines a technique is tried on; without --start those of the base model."""
+    recipe = load_recipe(args.start[0]) if args.start else BASELINE
+    return replace(recipe, name=args.out.stem, steps=None, technique=TechniqueChoice(args.technique))
 
 
 def parse() -> tuple[argparse.Namespace, Goal]:
@@ -58,9 +76,15 @@ def parse() -> tuple[argparse.Namespace, Goal]:
     parser.add_argument("--similarity", type=float, default=0.97, help="at least, of every video (0.97)")
     parser.add_argument("--psnr", type=float, default=0.0, help="at least, in dB, of every video (0)")
     parser.add_argument(
-        "--start", type=Path, nargs="+", default=[HERE / "optimize" / "recipes" / "cpu.toml"],
-        help="recipes whose engines, precisions and plans are tried (optimize/recipes/cpu.toml)",
+        "--start", type=Path, nargs="+",
+        help="recipes whose engines, precisions and plans are tried (optimize/recipes/cpu.toml); for "
+        "--technique one, of engines alone (the base model's)",
     )  # fmt: skip
+    parser.add_argument(
+        "--technique", choices=list(TECHNIQUES), metavar="NAME",
+        help="find settings of this one; python -m pipeline.caches list has them",
+    )  # fmt: skip
+    parser.add_argument("--most", type=int, default=MOST, help=f"settings of a technique to try ({MOST})")
     parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
     parser.add_argument("--lossless", action="store_true", help="as infer.py made the base videos with it")
@@ -68,6 +92,10 @@ def parse() -> tuple[argparse.Namespace, Goal]:
     args = parser.parse_args()
     if args.out.suffix != ".toml":
         parser.error(f"--out must end in .toml, got {args.out}")
+    if args.technique and len(args.start or ()) > 1:
+        parser.error("--technique takes one recipe as --start")
+    if args.most < 1:
+        parser.error(f"--most must be 1 or more, got {args.most}")
     try:
         return args, Goal(args.similarity, args.psnr)
     except ValueError as error:

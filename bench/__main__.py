@@ -1,7 +1,7 @@
 """Judge videos, and time the ways to make them.
 
 python -m bench --candidate out                       finished videos against DATA/outputs
-python -m bench --recipes a.toml --rivals b.json      recipes and rivals side by side, timed and judged
+python -m bench --recipes a.toml b.toml               recipes side by side, timed and judged
 python -m bench compare old/report.json new/report.json    exit 5 or 6 on a regression
 python -m bench waterfall report/report.json         where the time goes, and the floor
 python -m bench backends                              engines on one clip, interleaved
@@ -18,7 +18,6 @@ import os
 import sys
 from pathlib import Path
 
-from bench.baselines.entrant import load_entrant
 from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
 from bench.engine_bench import Clip, Variant
@@ -74,7 +73,6 @@ def run_judge(args: argparse.Namespace) -> Exit:
     if args.candidate is None:
         job = Job(args.data, args.out / "videos", args.generator, args.device, args.rounds, args.lossless)
         recipes = [load_recipe(path) for path in args.recipes or ()]
-        recipes += [load_entrant(path) for path in args.rivals or ()]
         measured = time_recipes(recipes, job, say)
         runs = [entry(each["name"], Path(each["folder"]), each) for each in measured]
         baseline = next((recipe.name for recipe in recipes if recipe.is_baseline), BASELINE.name)
@@ -187,17 +185,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     common_arguments(export, out={"default": EXTRACTORS, "help": "folder"})
     export.set_defaults(run_command=run_extractor_export)
     args = parser.parse_args(arguments)
-    if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes or args.rivals):
-        parser.error("give either --candidate, or --recipes and --rivals, one of them at least")
+    if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes):
+        parser.error("give either --candidate or --recipes")
     if args.run_command is run_judge and args.candidate and args.time_threshold is not None:
-        parser.error("--time-threshold goes with --recipes and --rivals: finished videos were not timed")
+        parser.error("--time-threshold goes with --recipes: finished videos were not timed")
     return args
 
 
 def _add_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidate", type=Path, help="folder of finished videos")
     parser.add_argument("--recipes", type=Path, nargs="+", metavar="TOML", help="recipes to run and judge")
-    parser.add_argument("--rivals", type=Path, nargs="+", metavar="JSON", help="as their search wrote them")
     parser.add_argument("--reference", type=Path, help="the base model's videos (DATA/outputs)")
     parser.add_argument("--other-seed", type=Path, help="the base model's videos of another seed: the scale")
     parser.add_argument("--base-again", type=Path, help="the base model's videos made again: the noise floor")

@@ -20,7 +20,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.baselines.entrant import Entrant
 from engines.errors import Exit, FolderError, VivaceError
 from pipeline.batch.run_folder import MANIFEST
 from pipeline.recipe import Recipe
@@ -90,22 +89,18 @@ class Outcome:
 Start = Callable[[list[str], Path], Ended]
 
 
-def run_script(recipe: Recipe | Entrant, job: Job, data: Path, folder: Path, start: Start) -> Outcome:
+def run_script(recipe: Recipe, job: Job, data: Path, folder: Path, start: Start) -> Outcome:
     """Make the videos of data in a folder that is new or emptied; RunFailed if there is none in the end.
 
     Single bad requests are no failure of the run. What infer.py says goes to the folder's infer.log.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if isinstance(recipe, Entrant):
-        script, own = recipe.arguments(), []
-    else:
-        settings = folder / f"{recipe.name}.toml"
-        settings.write_text(recipe.to_toml(), encoding="utf-8")
-        script, own = [str(SCRIPT)], ["--recipe", str(settings)]
+    settings = folder / f"{recipe.name}.toml"
+    settings.write_text(recipe.to_toml(), encoding="utf-8")
     command = [
-        sys.executable, *script, "--data", str(data), "--out", str(folder), "--json",
-        "--generator", job.generator, "--device", job.device, *own,
+        sys.executable, str(SCRIPT), "--data", str(data), "--out", str(folder), "--json",
+        "--generator", job.generator, "--device", job.device, "--recipe", str(settings),
         *(["--lossless"] if job.lossless else []),
     ]  # fmt: skip
     ended = start(command, folder / LOG)
@@ -125,9 +120,6 @@ def start_process(command: list[str], log: Path) -> Ended:
     """
     # What is no text in a file name is printed as \udcff, which is valid JSON.
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace"}
-    # A rival is run as a module of ours, from whatever folder this was started in.
-    paths = [str(SCRIPT.parent), os.environ.get("PYTHONPATH")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     with log.open("wb") as messages:
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -223,7 +215,7 @@ def keep(made: Path, lines: Iterable[dict], target: Path) -> None:
     os.replace(made, target)
 
 
-def _manifest_lines(recipe: Recipe | Entrant, printed: str) -> list[dict]:
+def _manifest_lines(recipe: Recipe, printed: str) -> list[dict]:
     lines = []
     for text in printed.splitlines():
         with suppress(ValueError):

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.baselines.entrant import Entrant
 from bench.interleave import interleave, median_ratio
 from bench.timed_run import (
     Job,
@@ -49,7 +48,7 @@ TRIES = 5  # of the repeat check: a kept result is fast each time, other program
 class _Series:
     """The measurements of one recipe: the warm-up run, those of the rounds, repeats."""
 
-    recipe: Recipe | Entrant
+    recipe: Recipe
     folder: Path
     warm_up: Outcome | None = None
     gpu_memory: int | None = None
@@ -69,9 +68,9 @@ class _Series:
 
 
 def time_recipes(
-    recipes: Sequence[Recipe | Entrant], job: Job, say: Callable[[str], None], start: Start = start_process
+    recipes: Sequence[Recipe], job: Job, say: Callable[[str], None], start: Start = start_process
 ) -> list[dict]:
-    """A run of each recipe or rival, in their order, as report.json has it; the baseline first if none is it.
+    """A run of each recipe, in their order, as report.json has it; the baseline first if none is it.
 
     After a warm-up of each, a round runs all once and the baseline twice; every round begins with another.
     The last round's videos are kept in OUT/<recipe>, and appear there when all is done or not at all.
@@ -157,7 +156,7 @@ def differing(frames: Sequence[dict[str, str]]) -> list[str]:
     return [name for name in names if len({run[name] for run in frames if name in run}) > 1]
 
 
-def _with_baseline(recipes: Sequence[Recipe | Entrant]) -> list[Recipe | Entrant]:
+def _with_baseline(recipes: Sequence[Recipe]) -> list[Recipe]:
     recipes = list(recipes)
     if not any(recipe.is_baseline for recipe in recipes):
         recipes.insert(0, BASELINE)
@@ -169,7 +168,7 @@ def _with_baseline(recipes: Sequence[Recipe | Entrant]) -> list[Recipe | Entrant
 
 
 def _measure(
-    recipes: Sequence[Recipe | Entrant], job: Job, folder: Path, say: Callable[[str], None], start: Start
+    recipes: Sequence[Recipe], job: Job, folder: Path, say: Callable[[str], None], start: Start
 ) -> tuple[list[_Series], _Series]:
     """Make all runs; return the series of each recipe, and of the baseline's twin."""
     series = [_Series(recipe, folder / "runs" / recipe.name) for recipe in recipes]

@@ -40,16 +40,16 @@ class Bar:
 
 
 def bars_of(report: dict, generator: Generator, device: str = "cpu") -> list[Bar]:
-    """Make a bar for each timed run of a report.json that is a recipe, or a rival which is an engine alone.
+    """Make a bar for each timed run of a report.json but those with a technique, whose calls are not known.
 
     The slowest comes first. The roofline takes the rate of half precision where the denoiser runs in that, or
     in 8 bits. ValueError: the report has no such run. RecipeError: it is of another generator.
     """
     work, rates, bars = operations(generator), {}, []
     for run in report["runs"]:
-        recipe = _recipe(run["recipe"] or {"settings": True})
-        if not (run["timing"] and recipe):
+        if not run["timing"] or not run["recipe"] or run["recipe"].get("technique"):
             continue
+        recipe = _recipe(run["recipe"])
         precision = choose_precisions(recipe.precision, generator.components)["denoise"]
         if precision == NATIVE:
             precision = native_precision(recipe.backend, device)
@@ -66,10 +66,8 @@ def bars_of(report: dict, generator: Generator, device: str = "cpu") -> list[Bar
     return sorted(bars, key=lambda bar: -bar.seconds)
 
 
-def _recipe(found: dict) -> Recipe | None:
-    """From asdict() of a recipe or an entrant; None if the networks' calls do not follow from it."""
-    if found.get("settings"):
-        return None
+def _recipe(found: dict) -> Recipe:
+    """A recipe whose calls of the networks are those of the one that asdict() was taken of."""
     steps = found.get("steps")
     if steps:  # what else a plan has costs no call
         steps = StepPlan(steps["actions"], overlaps=steps.get("overlaps", ()))

@@ -176,7 +176,7 @@ def draw_race(races: Sequence[dict[str, list[Trial]]], path: Path) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
         axis(ScalarFormatter())
-    panel.scheduler(alpha=0.3, which="both")
+    panel.grid(alpha=0.3, which="both")
     handles, labels = panel.get_legend_handles_labels()
     known = dict(zip(labels, handles, strict=True))
     panel.legend(known.values(), known.keys())
@@ -186,7 +186,7 @@ def draw_race(races: Sequence[dict[str, list[Trial]]], path: Path) -> None:
 def _study(seed: int):
     """Make a study of Optuna's; UsageError if it is not installed."""
     if importlib.util.find_spec("optuna") is None:
-        raise UsageError("Optuna is not installed; run: pip install -r bench/baselines/requirements.txt")
+        raise UsageError("Optuna is not installed; run: pip install -r lab/requirements.txt")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -37,6 +37,8 @@ def show_work(args: argparse.Namespace) -> Exit:
     print(f"\nA clip of {args.frames} frames, windows of {generator.windows.length}:")
     for key in own:
         print(f"  {key:28} {own[key]:6}   of the baseline's {base[key]:6} ({own[key] / base[key]:.1%})")
+    if recipe.technique:
+        print(f"\nWhat {recipe.technique.name} leaves out shows when it runs, and is not counted.")
     return Exit.OK
 
 
@@ -45,7 +47,8 @@ def work(recipe: Recipe, generator: Generator, frames: int) -> dict[str, int]:
 
     An evaluation is one branch of one window at one step. The guard does not fire here. RecipeError.
     """
-    windows, plan = recipe.adapt(generator).windows, recipe.steps or base_plan(generator)
+    adapted = recipe.adapt(generator)
+    windows, plan = adapted.windows, recipe.steps or base_plan(adapted)
     counts = [plan.windows(step, windows).count(frames) for step in plan.evaluated]
     calls = plan.calls(generator.guidance, windows, frames)
     return {"evaluated steps": len(counts), "windows": sum(counts), "evaluations": calls}

@@ -14,6 +14,7 @@ from engines.load import BACKENDS
 from engines.precision import PrecisionError, choose_precisions
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_deep_cache
 from generators.windows import overlapping
+from pipeline.caches.technique import TechniqueChoice, TechniqueError, load_technique, open_technique
 from pipeline.guard import Guard, GuardError
 from pipeline.sampler_state import channels_beside
 from pipeline.step_plan import ROWS, StepPlan, StepPlanError
@@ -25,7 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SETTINGS = ("backend", "precision", "overlap", "preset", "colours", "steps", "guard", "about")
+SETTINGS = ("backend", "precision", "overlap", "preset", "colours", "steps", "guard", "technique", "about")
 ABOUT = ("note",)
 STEPS = tuple(field.name for field in fields(StepPlan) if field.name != "guard")
 GUARD = tuple(field.name for field in fields(Guard))
@@ -47,7 +48,8 @@ class Recipe:
     whether the generator has these components is known only when it runs. note: a sentence for people.
     steps: at which steps the denoiser is evaluated; None: at all, in full. overlap: frames that neighbouring
     windows share; None: the generator's own. preset: x264's; None: the writer's own. colours: of the videos,
-    see pipeline/video/colours.py; None: those of the base model's videos, or the writer's own. RecipeError.
+    see pipeline/video/colours.py; None: those of the base model's videos, or the writer's own. technique: of
+    pipeline/caches, instead of steps. RecipeError.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Recipe:
     overlap: int | None = None
     preset: str | None = None
     colours: str | None = None
+    technique: TechniqueChoice | None = None
 
     def __post_init__(self) -> None:
         for key in ("name", "backend", "precision", "note"):
@@ -82,6 +85,13 @@ class Recipe:
             choose_precisions(self.precision, filter(None, named))
         except PrecisionError as error:
             raise RecipeError(f"precision: {error}") from error
+        if self.technique and self.steps:
+            raise RecipeError("technique: goes without [steps]: both say where the denoiser is evaluated")
+        if self.technique:
+            try:
+                load_technique(self.technique.name).check_backend(self.backend)
+            except TechniqueError as error:
+                raise RecipeError(f"technique.{error}") from error
 
     @property
     def is_baseline(self) -> bool:
@@ -95,13 +105,17 @@ class Recipe:
 
     @property
     def open_denoiser(self) -> OpenDenoiser:
-        """What evaluates a clip's windows."""
+        """What evaluates a clip's windows, of a generator that adapt() gave."""
+        if self.technique and load_technique(self.technique.name).keeps:
+            return open_technique
         return denoiser_for(self.steps)
 
     def settings(self) -> dict:
         """What differs from the baseline, as the file has it, without [about]."""
         plain = {"backend": "torch", "precision": "fp32", "overlap": None, "preset": None, "colours": None}
         found = {key: getattr(self, key) for key in plain if getattr(self, key) != plain[key]}
+        if self.technique:
+            return {**found, "technique": {"name": self.technique.name, **self.technique.settings}}
         if self.steps is None:
             return found
         tables = {"steps": {key: getattr(self.steps, key) for key in STEPS}}
@@ -110,9 +124,9 @@ class Recipe:
         return {**found, **{n: {k: v for k, v in table.items() if v} for n, table in tables.items()}}
 
     def adapt(self, generator: Generator) -> Generator:
-        """A copy of the generator with this recipe's windows, and no components that it does not run.
+        """A copy of the generator with this recipe's windows, technique, and the components that it runs.
 
-        RecipeError: the two do not go together.
+        RecipeError: the two do not go together. EngineError: the technique needs a calibration.
         """
         adapted, deep_cache = copy.copy(generator), self.steps is not None and self.steps.deep_cache
         if deep_cache and not offers_deep_cache(generator):
@@ -135,7 +149,12 @@ class Recipe:
             raise RecipeError(f"recipe {self.name}: steps.{error}") from error
         except ValueError as error:
             raise RecipeError(f"recipe {self.name}: overlap: {error}") from error
-        return adapted
+        if self.technique is None:
+            return adapted
+        try:
+            return load_technique(self.technique.name).adapt(adapted, self.technique.settings)
+        except TechniqueError as error:
+            raise RecipeError(f"recipe {self.name}: technique.{error}") from error
 
     def to_toml(self) -> str:
         """The text of a file that load_recipe reads as this recipe."""
@@ -169,20 +188,31 @@ def parse_recipe(text: str, name: str) -> Recipe:
     _check_keys(found, SETTINGS, "")
     _check_version(found.get("steps"))
     steps, about = _table(found, "steps", STEPS), _table(found, "about", ABOUT)
-    guard = _guard(_table(found, "guard", GUARD))
+    guard, technique = _guard(_table(found, "guard", GUARD)), _technique(_table(found, "technique", None))
     if guard and steps is None:
         raise RecipeError("guard: is for a step plan, and there is no table [steps]")
     plan = None if steps is None else _step_plan(steps, guard)
-    return Recipe(name, **found, steps=plan, **(about or {}))
+    return Recipe(name, **found, steps=plan, technique=technique, **(about or {}))
 
 
-def _table(found: dict, name: str, known: Iterable[str]) -> dict | None:
-    """Take the table of that name out of what was found; None if it is not there."""
+def _table(found: dict, name: str, known: Iterable[str] | None) -> dict | None:
+    """Take the table of that name out of what was found; None if it is not there. known: None: any keys."""
     table = found.pop(name, None)
     if table is not None and not isinstance(table, dict):
         raise RecipeError(f"{name}: must be a table, [{name}], is {table!r}")
-    _check_keys(table or {}, known, f"{name}.")
+    _check_keys(table or {}, table or {} if known is None else known, f"{name}.")
     return table
+
+
+def _technique(table: Mapping | None) -> TechniqueChoice | None:
+    if table is None:
+        return None
+    if not isinstance(table.get("name"), str):
+        raise RecipeError("technique.name: is missing or no text; python -m pipeline.caches list has names")
+    try:
+        return TechniqueChoice(table["name"], {key: table[key] for key in table if key != "name"})
+    except TechniqueError as error:
+        raise RecipeError(f"technique.{error}") from error
 
 
 def _check_version(steps: object) -> None:

@@ -120,10 +120,10 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
 def _files_of(generator: Generator) -> set[Path]:
     """Return the existing files that decide what a generator computes, with those of its classes' modules.
 
-    A submission may come without the weights, so missing files are left out.
+    Its technique's files are among them. A submission may come without the weights, so missing files are left
+    out.
     """
+    files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
     names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
     modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return {
-        path for path in (*generator.fingerprint_files, *map(Path, filter(None, modules))) if path.is_file()
-    }
+    return {path for path in (*files, *map(Path, filter(None, modules))) if path.is_file()}

@@ -11,10 +11,12 @@ from pathlib import Path, PurePosixPath
 from engines.artifact import Label, differences, file_sha256, find
 from engines.errors import EngineError, Exit
 from engines.load import graph_precision, starts_from
+from pipeline.caches.calibration import CALIBRATIONS
+from pipeline.caches.technique import load_technique
 from pipeline.submission import FILE as MANIFEST
 from submit.archive_checks import PACK
 from submit.checks import Note, Submission, check
-from submit.imports import distribution, needed_packages
+from submit.imports import distribution, needed_packages, technique_files
 from submit.model_files import build_seconds, expected_of_engine
 from submit.pack import ENTRY, REQUIREMENTS, WHEELS
 from submit.packages import Pin, canonical, installs_offline, parse_pins, resolve
@@ -55,12 +57,13 @@ def requirements(submission: Submission) -> Iterator[str]:
 def imports_covered(submission: Submission) -> Iterator[str]:
     """Check that what the entry script imports with this recipe is pinned, or on the target's image."""
     profile, own = submission.profile, submission.manifest.generator
-    lacking = [name for name in (ENTRY, own) if name and name not in submission.files]
+    starts = [ENTRY, *technique_files(submission.recipe)]
+    lacking = [name for name in (*starts, own) if name and name not in submission.files]
     if lacking:
         yield from (f"{name} is not in the archive" for name in lacking)
         return
     pins = {pin.key for pin in submission.pins}
-    needed = needed_packages(submission.folder, ENTRY, submission.recipe.backend, own, profile.version)
+    needed = needed_packages(submission.folder, starts, submission.recipe.backend, own, profile.version)
     for name, file in needed.items():
         lines = profile.as_given.get(name) or profile.packages.get(name)
         wanted = [re.split(r"[^\w.-]", line)[0] for line in lines or [distribution(name, profile.device)]]
@@ -75,8 +78,10 @@ def imports_covered(submission: Submission) -> Iterator[str]:
 )  # fmt: skip
 def engines_fit(submission: Submission) -> Iterator[str]:
     """Check that each component has what its backend loads there, or can be built there in time."""
-    backend, manifest = submission.recipe.backend, submission.manifest
+    backend, manifest, technique = submission.recipe.backend, submission.manifest, submission.recipe.technique
     folder = submission.folder / manifest.folder
+    if technique and load_technique(technique.name).calibrated and not list(folder.glob(CALIBRATIONS)):
+        yield f"{technique.name} is fitted to base runs, and {manifest.folder} has no calibration"
     for path in sorted(submission.folder.rglob("*.engine")):
         yield from _misfits(path, submission)
     if starts_from(backend) is None:

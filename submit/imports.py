@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.load import BACKENDS, packages, starts_from
+from pipeline.caches.technique import load_technique
+from pipeline.recipe import Recipe
 
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
+# What a file of ours needs and does not import by name.
+BY_NAME = {
+    "pipeline/caches/cache_dit_blocks.py": ("transformers",)
+}  # cache-dit imports it and does not name it
 # Packages that are installed under another name than they are imported by; a backend's file has its own.
 DISTRIBUTIONS = {
     "PIL": "pillow", "cv2": "opencv-python-headless", "onnx_ir": "onnxscript",
@@ -53,26 +59,29 @@ def needed_files(root: Path, starts: Iterable[str]) -> list[str]:
 
 
 def needed_packages(
-    root: Path, script: str, backend: str, generator: str | None, python: tuple[int, int]
+    root: Path, starts: Iterable[str], backend: str, generator: str | None, python: tuple[int, int]
 ) -> dict[str, str]:
     """Third-party packages that a run imports, by import name, and the first file of ours that does.
 
-    Files of ours are followed from the script, the backend's file and a generator's file (for a bundled one
-    None). What functions import in them counts, but not what they import of ours; in a generator that is what
+    Files of ours are followed from starts, the backend's and a generator's file (for a bundled one None).
+    What functions import in them counts, but not what they import of ours; in a generator that is what
     builds networks from weights, for the torch engine alone, so for that it is followed too.
     """
     torch = starts_from(backend) is None
     entry = BACKENDS[backend][0].replace(".", "/") + ".py"
-    todo, seen = [script, entry, *filter(None, [generator])], set()
+    own = set(filter(None, [generator]))
+    todo, seen = [*starts, entry, *own], set()
     found = dict.fromkeys(packages(backend, "cuda"), entry)
     if generator is None:
-        todo += [path for path in bundled_generators(root) if (root / path).is_file()]
-    own = set(todo[2:])
+        bundled = [path for path in bundled_generators(root) if (root / path).is_file()]
+        own, todo = set(bundled), [*todo, *bundled]
     while todo:
         path = todo.pop(0)
         if path in seen:
             continue
         seen.add(path)
+        for name in BY_NAME.get(path, ()):
+            found.setdefault(name, path)
         for each in imports(root / path, python):
             files = own_files(root, each.name)
             builds = torch and (path in own or path.startswith("generators/"))
@@ -82,6 +91,13 @@ def needed_packages(
             if third_party and (builds or not (each.lazy and path in own)):
                 found.setdefault(each.package, path)
     return {name: found[name] for name in sorted(found)}
+
+
+def technique_files(recipe: Recipe) -> list[str]:
+    """The file of the recipe's technique, if it has one, which infer.py imports by name."""
+    if recipe.technique is None:
+        return []
+    return [f"{load_technique(recipe.technique.name).module.replace('.', '/')}.py"]
 
 
 def bundled_generators(root: Path) -> list[str]:

@@ -20,8 +20,8 @@ from pipeline.recipe import Recipe
 from pipeline.submission import FILE as MANIFEST
 from submit.archive import write_archive
 from submit.errors import SubmitError
-from submit.imports import needed_files, needed_packages
-from submit.model_files import ModelFiles, model_files
+from submit.imports import needed_files, needed_packages, technique_files
+from submit.model_files import BUILT, ModelFiles, model_files
 from submit.packages import Pin, choose, download
 from submit.profile import Profile
 
@@ -58,6 +58,9 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
     name, own = _generator_files(generator_name, generator, weights=starts_from(recipe.backend) is None)
     code = {path: ROOT / path for path in needed_files(ROOT, SCRIPTS)}
     files: dict[str, Path | bytes] = {**code, **own, **built.files, "LICENSE": ROOT / "LICENSE"}
+    if recipe.technique:  # its file is among the code; what it was fitted to is not
+        fitted = (path for path in generator.technique_files if path.suffix == ".json")
+        files |= {f"{BUILT}/{generator.name}/{path.name}": path for path in fitted}
     with ExitStack() as stack:
         imports = _imports(files, name, recipe, profile)
         pins = choose(imports, profile, ROOT)
@@ -124,7 +127,8 @@ def _imports(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
         own = None if generator in BUNDLED else generator.partition(":")[0]
-        return needed_packages(Path(folder), ENTRY, recipe.backend, own, profile.version)
+        starts = [ENTRY, *technique_files(recipe)]
+        return needed_packages(Path(folder), starts, recipe.backend, own, profile.version)
 
 
 def _entry(generator: str, profile: Profile, built: ModelFiles) -> dict:

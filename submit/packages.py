@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 RANGES = {"cpu": "requirements.txt", "cuda": "requirements-gpu.txt"}
+TECHNIQUES = "pipeline/caches/requirements.txt"
 PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)==([\w.!]+)((?: --hash=sha256:[0-9a-f]{64})*)")
 LICENCE_CLASS = "License :: "
 
@@ -66,9 +67,11 @@ def parse_pins(text: str) -> tuple[list[Pin], list[str]]:
 
 
 def repository_ranges(root: Path, device: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Requirement lines of the repository's file for that device by package, and their licences."""
+    """Requirement lines of the repository's files for that device by package, and their licences."""
     ranges, licences = {}, {}
-    for line in (root / RANGES[device.partition(":")[0]]).read_text(encoding="utf-8").splitlines():
+    files = [root / file for file in (TECHNIQUES, RANGES[device.partition(":")[0]])]  # the last one counts
+    texts = [path.read_text(encoding="utf-8") for path in files if path.is_file() or path is files[-1]]
+    for line in "\n".join(texts).splitlines():
         text, _, comment = line.partition("#")
         name = re.match(r"[\w.-]+", text)
         if name:

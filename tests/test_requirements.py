@@ -15,7 +15,7 @@ NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tens
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "finish", "examples"}
 OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.txt says how to have them
-            "cache-dit", "optuna",  # bench/baselines/requirements.txt
+            "cache-dit",  # pipeline/caches/requirements.txt
             "ray"}  # requirements-cluster.txt
 GPU_ONLY = {"pycuda", "cuda-python", "tensorrt", "onnxruntime-gpu"}
 
@@ -52,7 +52,8 @@ def test_both_files_give_the_same_ranges():
     assert one["onnxruntime"] == other["onnxruntime-gpu"]
 
 
-@pytest.mark.parametrize("file", [*FILES, "requirements-cluster.txt"])
+@pytest.mark.parametrize("file", [
+    *FILES, "requirements-cluster.txt", "pipeline/caches/requirements.txt", "lab/requirements.txt"])
 def test_every_requirement_states_its_licence(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"\w", line)]
     assert lines and all(re.search(r"# (BSD|MIT|Apache|MPL|NVIDIA|PSF)", line) for line in lines)

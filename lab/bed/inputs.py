@@ -45,7 +45,7 @@ class Real:
     generator: Generator
 
     def stretch(self, path: str, part: str, place: float, frames: int, speed: float) -> np.ndarray:
-        """Return frames from a place (0 to 1) of a half of a video, at a speed; calibration has the first half."""
+        """Return frames from a place (0 to 1) of half a video, at a speed; calibration has the first half."""
         whole = _read(self.folder / path, self.generator)
         half = len(whole) // 2
         own = whole[:half] if part == "calibration" else whole[half:]

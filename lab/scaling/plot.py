@@ -61,7 +61,7 @@ def draw(costs: Costs, large: Costs, machine: Machines, measured: Sequence[dict]
         panel.set(xscale="log", yscale="log", xlabel="seconds of networks for one video",
                   title=f"{COUNTS[-1]} machines, {words}: what bounds them")  # fmt: skip
     for panel in (growth, small, big):
-        panel.scheduler(alpha=0.3, which="both")
+        panel.grid(alpha=0.3, which="both")
         panel.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -44,8 +44,8 @@ def test_the_peak_of_this_machine_is_a_rate():
 
 def test_bars_add_up_and_a_plan_lowers_the_roofline(tiny):
     steps = {"actions": "F" + "S" * (tiny.scheduler.steps - 1), "corrections": [], "guard": None}
-    settings = {"settings": {"steps": 3}, "rival": "fewer-steps"}
-    report = {"runs": [timed("baseline"), timed("fast", steps=steps), timed("rival", **settings),
+    technique = {"name": "uniform-skip", "settings": {"every": 3}}
+    report = {"runs": [timed("baseline"), timed("fast", steps=steps), timed("skip", technique=technique),
                        {"name": "judged only", "recipe": None, "timing": None, "videos": []}]}
     base, fast = bars_of(report, tiny)
     assert (base.name, fast.name) == ("baseline", "fast")

@@ -23,7 +23,7 @@ from pipeline.step_plan import StepPlan
 from tests.optimize.test_tuner import EXACT, STEPS, Bench
 
 OPTUNA = pytest.mark.skipif(
-    importlib.util.find_spec("optuna") is None, reason="bench/baselines/requirements.txt is not installed")
+    importlib.util.find_spec("optuna") is None, reason="lab/requirements.txt is not installed")
 MARKED = [pytest.param(name, marks=() if name == "random search" else OPTUNA) for name in PROPOSERS]
 
 
@@ -101,7 +101,7 @@ def test_without_an_accepted_plan_the_best_is_none(tuner):
 
 def test_without_optuna_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(plan_search.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(plan_search.UsageError, match=r"pip install -r bench/baselines/requirements\.txt"):
+    with pytest.raises(plan_search.UsageError, match=r"pip install -r lab/requirements\.txt"):
         PROPOSERS["TPE over letters"](25, 0)
 
 

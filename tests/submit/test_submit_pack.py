@@ -12,6 +12,8 @@ import pytest
 from engines.artifact import Label, file_sha256, find_onnx, fingerprint, writing
 from engines.errors import EngineError
 from generators.contract import load_generator
+from pipeline.caches.calibration import Calibration, save_calibration
+from pipeline.caches.technique import TechniqueChoice
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from submit.content_checks import PICKLES
 from submit.errors import SubmitError
@@ -131,6 +133,38 @@ def test_the_unpacked_script_runs_by_its_defaults_from_another_folder(tiny_file,
     again = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
     assert again.returncode == 0 and "kept" not in again.stderr  # a grader's second run is a whole one
     assert (folder / "out" / "a.mp4").is_file()
+
+
+def test_a_techniques_file_and_calibration_come_along_and_it_runs_without_weights(
+        tiny, tiny_file, tiny_built, tmp_path, make_data, monkeypatch):
+    monkeypatch.setenv("VIVACE_BUILT", str(shutil.copytree(tiny_built, tmp_path / "built")))
+    recipe = replace(OPENVINO, technique=TechniqueChoice("teacache", {"threshold": 0.2}))
+    with pytest.raises(EngineError, match="no calibration of tiny's weights"):
+        pack_tiny(tiny_file, tmp_path / "submit.zip", recipe)
+    calibration = save_calibration(Calibration((0.3,), (), (0.1,)), tiny, ["a"])
+    packed = pack_tiny(tiny_file, tmp_path / "submit.zip", recipe)
+    names = contents(packed.path).keys()
+    assert {"pipeline/caches/teacache.py", f"engines/built/tiny/{calibration.name}"} <= names
+    assert not any(name.endswith(".safetensors") for name in names)
+    folder = tmp_path / "unpacked"
+    shutil.unpack_archive(packed.path, folder)
+    shutil.move(make_data({"a": 3}), folder / "data")
+    monkeypatch.delenv("VIVACE_BUILT")
+    answer = subprocess.run([sys.executable, folder / "infer.py"], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize(("name", "packages"), [
+    ("uniform-skip", set()), ("first-block-cache", {"diffusers", "torch"}),
+    ("cache-dit", {"diffusers", "torch", "cache_dit", "transformers"}),
+])
+def test_a_technique_brings_the_packages_that_its_file_imports(
+        tiny_file, tmp_path, monkeypatch, name, packages):
+    asked = []
+    monkeypatch.setattr("submit.pack.choose", lambda imports, *rest: asked.extend(imports) or [])
+    backend = "torch" if packages else "openvino"
+    pack_tiny(tiny_file, tmp_path / "submit.zip", Recipe("quick", backend, technique=TechniqueChoice(name)))
+    assert {"diffusers", "torch", "cache_dit", "transformers"} & set(asked) == packages
 
 
 def test_with_torch_the_weights_come_along(tiny_file, tmp_path, fixed_pins):

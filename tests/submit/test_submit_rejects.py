@@ -125,6 +125,11 @@ SPOILT = {
     "no generator": ("S07", "is not in the archive", {"generator/tiny.py": None}),
     "graph of another precision": ("S08", "no encode-fp16.onnx", {
         "recipe.toml": b'backend = "openvino"\nprecision = "fp16"\n'}),
+    "no calibration": ("S08", "teacache is fitted to base runs, and engines/built/tiny has no calibration", {
+        "recipe.toml": b'backend = "openvino"\n[technique]\nname = "teacache"\n'}),
+    "no technique's file": ("S07", "pipeline/caches/uniform_skip.py is not in the archive", {
+        "recipe.toml": b'backend = "openvino"\n[technique]\nname = "uniform-skip"\n',
+        "pipeline/caches/uniform_skip.py": None}),
     "a foreign engine": ("S08", "needs a GPU, and cpu has none", {"engines/built/tiny/a.engine": b"x"}),
     "truncated graph": ("S09", "is no whole ONNX graph", {
         GRAPH: lambda content: content[:len(content) // 2]}),

@@ -123,7 +123,7 @@ def test_imports_are_followed_where_the_run_goes(tmp_path):
         (tmp_path / name).write_text(text)
 
     def needed(backend, own, python):
-        return list(needed_packages(tmp_path, "infer.py", backend, own, python))
+        return list(needed_packages(tmp_path, ["infer.py"], backend, own, python))
 
     assert needed("openvino", None, (3, 11)) == ["PIL", "openvino"]
     assert needed("openvino", "mine.py", (3, 10)) == ["PIL", "cv2", "openvino", "tomli"]
