@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from bench import timing
-from bench.interleave import interleave, median_ratio
 from bench.timed_run import Ended, Job, Outcome, RunFailed
 from bench.timing import TWIN, differing, figures, noise_floor, stages, time_recipes
 from engines.errors import InputError, OutputError
@@ -91,15 +90,6 @@ def test_every_recipe_is_warmed_up_then_runs_once_a_round_and_the_baseline_twice
     assert len(runner.calls) == len(names)
 
 
-def test_rotation_begins_each_round_with_the_next_and_comes_round():
-    runs, begun = {name: name.upper for name in "abc"}, []
-    found = list(interleave(runs, 4, lambda name, number: begun.append((name, number))))
-    assert "".join(name for name, _, _ in found) == "abcbcacababc"
-    assert begun == [(name, number) for name, number, _ in found]
-    assert all(made == name.upper() for name, _, made in found) and found[-1][1] == 4
-    assert list(interleave({}, 3)) == []
-
-
 def test_a_run_is_infer_py_with_the_jobs_and_the_recipes_arguments(timed, runner):
     timed(FAST, generator="mine.py:Mine", device="cuda:1")
     assert runner.calls[1].startswith(f"--data {timed.data} --out {timed.out}/.timing-")
@@ -114,10 +104,6 @@ def test_the_baseline_is_added_where_no_recipe_is_it_under_whatever_name(timed):
 
 
 # The arithmetic
-
-
-def test_the_ratio_is_the_median_of_rounds_not_of_their_sums():
-    assert median_ratio([1, 10, 3], [1, 2, 1]) == 3
 
 
 def test_the_noise_floor_is_the_shift_of_the_median_or_the_spread_of_rounds():

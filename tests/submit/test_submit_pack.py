@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ from engines.errors import EngineError
 from generators.contract import load_generator
 from pipeline.caches.calibration import Calibration, save_calibration
 from pipeline.caches.technique import TechniqueChoice
-from pipeline.recipe import BASELINE, Recipe, load_recipe
+from pipeline.recipe import BASELINE, Recipe
+from pipeline.step_plan import StepPlan
 from submit.content_checks import PICKLES
 from submit.errors import SubmitError
 from submit.pack import pack
@@ -67,8 +67,7 @@ def file_of(module):
 
 def test_rooms_above_the_run_time_stay_at_home_and_nothing_packed_imports_them(
         tmp_path, fixed_pins, make_data):
-    fast = load_recipe(ROOT / "optimize" / "recipes" / "fast.toml")
-    recipe = replace(fast, backend="torch", precision="fp32")
+    recipe = Recipe("quick", steps=StepPlan("F" + 24 * "S"))
     packed = pack(recipe, "presenter", load_profile("cpu"), tmp_path / "submit.zip")
     files = packed.manifest["files"].keys()
     assert {name.partition("/")[0] for name in files if "/" in name} == ROOMS
