@@ -78,7 +78,7 @@ def _ring(cv2: object, frame: np.ndarray, centre: tuple[float, float], radius: f
 
 
 def busiest(frames: np.ndarray) -> np.ndarray:
-    """Return x and y (F, 2) of the middle of the part of the picture that changes most from frame to frame."""
+    """Return x and y (F, 2) of the middle of what changes most from frame to frame."""
     import cv2
 
     change = np.zeros(frames.shape[1:3], np.float32)

@@ -85,7 +85,7 @@ def make_scene(seed: int, start: float, frames: int) -> Scene:
 
 
 def make_batch(number: int) -> Batch:
-    """Make the batch of that number: the clip was encoded, as videos are, half of the defects before it was."""
+    """Make the batch of that number: clips are encoded, half of the defects come before that."""
     random = np.random.default_rng((number, 17))
     still, frames = random.random() < STILL, int(random.integers(8, 25))
     scene = make_scene(TRAINING_SEEDS + 2 * number, random.uniform(0, 8), 1 if still else frames)
@@ -201,7 +201,7 @@ def _draw(defects: list[Defect], random: np.random.Generator) -> list[Defect]:
 
 
 def _harmless(scene: Scene, plain: Scene, random: np.random.Generator) -> list[np.ndarray]:
-    """Return the clip encoded again, or noisy below a level; as of another engine; with a tenth of a defect."""
+    """Return the clip encoded again, or noisy below a level, or with a tenth of a defect."""
     clip, others = plain.frames, (scene.other_person, scene.other_pose)
     noise = [random.normal(0, random.uniform(0.2, 1.2), clip.shape) for _ in range(2)]
     graded = GRADED[random.integers(len(GRADED))](plain)

@@ -93,7 +93,7 @@ def prepared(
 
 
 def plans_of(tables: Tables, count: int) -> list[str]:
-    """Return plans along the front, and of simple patterns, whose jumps are many and short, or few and long."""
+    """Return plans along the front, and of simple patterns: many short jumps, or few long ones."""
     found = [plan.actions for plan in front(tables, COSTS)]
     places = np.unique(np.linspace(0, len(found) - 2, count).astype(int))
     steps = tables.steps

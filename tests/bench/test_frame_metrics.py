@@ -92,6 +92,23 @@ def test_blur_and_noise_change_sharpness_in_opposite_directions(clip):
     assert of(clip, blurred)["sharpness"] < 0.85 and of(clip, noisy)["sharpness"] > 1.2
 
 
+def moving_by(levels):
+    """A clip whose pixels change by so many levels from frame to frame."""
+    values = np.concatenate([[20], 20 + np.cumsum(levels)]).round().astype(np.uint8)
+    return np.broadcast_to(values[:, None, None, None], (len(values), 32, 32, 3)).copy()
+
+
+def test_motion_that_hardly_varies_is_not_correlated_with_what_coding_makes_of_it():
+    """A steady clip's correlation would be that of coding noise with nothing; a varied one's says what moved."""
+    rng = np.random.default_rng(0)
+    steady, varied = moving_by([2] * 24), moving_by(rng.integers(0, 6, 24))
+    noisy = [np.clip(frames + rng.integers(-2, 3, frames.shape), 0, 255).astype(np.uint8)
+             for frames in (steady, varied)]
+    assert of(steady, noisy[0])["motion_correlation"] is None
+    assert of(varied, noisy[1])["motion_correlation"] > 0.8
+    assert of(varied, varied[rng.permutation(25)])["motion_correlation"] < 0.8
+
+
 def test_boxes_have_figures_of_their_own(clip):
     hands, face = np.zeros(clip.shape[1:3], bool), np.zeros(clip.shape[1:3], bool)
     hands[10:20, 10:20] = True
