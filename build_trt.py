@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from engines.artifact import Artifact, built_folder
-from engines.cli import above_zero, ending, run
+from engines.cli import above_zero, common_arguments, ending, new_parser, run
 from engines.errors import Exit
 from engines.precision import choose_precisions
 from engines.progress import Progress
@@ -47,13 +47,9 @@ def build_all(args: argparse.Namespace) -> Exit:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    parser.add_argument("--component", help="one or some, as encode,decode (all)")
-    parser.add_argument("--precision", default="fp16", help="one for all, then exceptions: fp16,denoise=int8")
+    """Read the command line."""
+    parser = new_parser(__doc__)
+    common_arguments(parser, "generator", "component", precision={"default": "fp16"})
     parser.add_argument("--target", default="gpu", help="gpu, or compute capabilities as 80,86,89,120 (gpu)")
     parser.add_argument(
         "--shapes", choices=["fixed", "dynamic"], default="fixed",

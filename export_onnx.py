@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from engines.artifact import built_folder
-from engines.cli import ending, run, say
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from engines.onnx.export import OPSET, Target
 from engines.precision import choose_precisions
@@ -47,23 +46,15 @@ def export(args: argparse.Namespace) -> Exit:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sample = Path(__file__).parent / "data" / "sample"
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    parser.add_argument("--component", help="one or some, as encode,decode (all)")
-    parser.add_argument(
-        "--precision", default="fp32", help="one for all, then exceptions: fp16,denoise=int8 (fp32)"
-    )
-    parser.add_argument("--out", type=Path, help="folder for the graphs (engines/built/<generator>)")
+    """Read the command line."""
+    parser = new_parser(__doc__)
+    common_arguments(
+        parser, "generator", "component", "force", "json",
+        precision={"default": "fp32"},
+        out={"help": "folder for the graphs (engines/built/<generator>)"},
+        data={"default": SAMPLE, "help": "folder whose runs calibrate precisions"},
+    )  # fmt: skip
     parser.add_argument("--opset", type=int, default=OPSET, help=f"version of ONNX's operators ({OPSET})")
-    parser.add_argument(
-        "--data", type=Path, default=sample, help="folder whose runs calibrate precisions (the sample)"
-    )
-    parser.add_argument("--force", action="store_true", help="build again what is there already")
-    parser.add_argument("--json", action="store_true", help="print what was measured on stdout")
     return parser.parse_args()
 
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from engines.cli import ending, run, say, show
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say, show
 from engines.errors import Exit
 from engines.load import BACKENDS
 from generators.weight_files import licences
@@ -93,29 +93,19 @@ def chosen_recipe(args: argparse.Namespace) -> Recipe:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sample = HERE / "data" / "sample"
-    parser.add_argument(
-        "--data", type=Path, default=sample, help="folder with videos/ and images/ (the sample)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the videos (out/)")
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+    """Read the command line."""
+    parser = new_parser(__doc__)
+    common_arguments(
+        parser, "generator", "lossless", "json",
+        data={"default": SAMPLE},
+        out={"default": Path("out"), "help": "folder for the videos"},
+        device={"help": "cpu, cuda, or one a worker: cuda:0,cuda:1"},
+        backend={"choices": ["auto", *BACKENDS], "help": "what runs the networks (the recipe's, or torch)"},
+        precision={"help": "one for all, then exceptions: fp16,denoise=int8 (the recipe's, or fp32)"},
+        seed={"default": SEED},
+    )  # fmt: skip
     parser.add_argument("--recipe", type=Path, help="what is changed to be fast: a TOML file (nothing)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, or one a worker: cuda:0,cuda:1 (cpu)")
     parser.add_argument("--workers", type=int, help="processes that make videos (one a device)")
-    parser.add_argument(
-        "--backend", choices=["auto", *BACKENDS], help="what runs the networks (the recipe's, or torch)"
-    )
-    parser.add_argument(
-        "--precision", help="one for all, then exceptions: fp16,denoise=int8 (the recipe's, or fp32)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=SEED, help=f"seed of requests that pairs.csv gives none ({SEED})"
-    )
-    parser.add_argument("--lossless", action="store_true", help="keep every pixel, to measure small changes")
     parser.add_argument(
         "--max-frames", type=int, default=Limits.frames, help=f"of a video, at most ({Limits.frames})"
     )
@@ -127,7 +117,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="make them on the Ray cluster there; local: on one of its own"
     )
-    parser.add_argument("--json", action="store_true", help="print each video's manifest line on stdout")
     parser.set_defaults(**{"build": False, **entry_defaults(HERE)})
     args = parser.parse_args()
     if args.seed < 0:

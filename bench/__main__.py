@@ -29,7 +29,7 @@ from bench.similarity import EXTRACTORS, load_extractor
 from bench.timing import Job, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
 from bench.waterfall import bars_of, draw_waterfall
-from engines.cli import above_zero, ending, run, say
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.doctor import examine
 from engines.errors import Exit, UsageError
 from generators.contract import load_generator
@@ -37,8 +37,6 @@ from pipeline.batch.dataset import find_requests, first_requests
 from pipeline.recipe import BASELINE, load_recipe
 from pipeline.request import read_opening
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "data" / "sample"
 COMMANDS = ("judge", "compare", "waterfall", "backends", "extractor")
 WAYS = [
     "torch:bf16", "torch-compile:fp32", "onnxruntime:fp32", "onnxruntime:fp16",
@@ -110,12 +108,12 @@ def run_waterfall(args: argparse.Namespace) -> Exit:
         raise UsageError(f"{args.report} is no report.json of timed recipes") from error
     draw_waterfall(bars, args.out)
     for bar in bars:
-        print(f"{bar.name}: {bar.seconds:.2f} s a video, floor {bar.floor:.2f} s")
+        print(f"{bar.name}: {bar.seconds:.2f} s a video, floor {bar.roofline:.2f} s")
     return Exit.OK
 
 
 def run_backends(args: argparse.Namespace) -> Exit:
-    """Engines on the first frames of one request."""
+    """Compare engines on the first frames of one request."""
     generator = load_generator(args.generator)
     request = first_requests(args.data, 1)[0]
     clip = Clip(*read_opening(request, generator, args.frames), request.seed)
@@ -143,7 +141,7 @@ def run_backends(args: argparse.Namespace) -> Exit:
 
 
 def read_json(path: Path) -> dict:
-    """A report's JSON; UsageError says what is wrong with the file."""
+    """Read a report's JSON; UsageError says what is wrong with the file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -153,7 +151,7 @@ def read_json(path: Path) -> dict:
 
 
 def run_extractor_export(args: argparse.Namespace) -> Exit:
-    """An open_clip checkpoint as an extractor."""
+    """Export an open_clip checkpoint as an extractor."""
     from bench.open_clip import export_open_clip
 
     path = export_open_clip(args.name, args.open_clip, args.checkpoint, args.out)
@@ -163,10 +161,8 @@ def run_extractor_export(args: argparse.Namespace) -> Exit:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line; without a command it is judge."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Read the command line; without a command it is judge."""
+    parser = new_parser(__doc__, "python -m bench")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_judge(commands.add_parser("judge", help="the default: videos, or recipes, against references"))
     against = commands.add_parser("compare", help="hold a report.json against an older one")
@@ -175,9 +171,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     against.set_defaults(run_command=run_compare)
     fall = commands.add_parser("waterfall", help="draw where the seconds of timed recipes go")
     fall.add_argument("report", type=Path, help="report.json of timed recipes")
-    fall.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    fall.add_argument("--device", default="cpu", help="whose peak is measured: cpu, cuda (cpu)")
-    fall.add_argument("--out", type=Path, default=Path("waterfall.png"), help="the picture (waterfall.png)")
+    common_arguments(
+        fall, "generator", "device", out={"default": Path("waterfall.png"), "help": "the picture"}
+    )
     fall.set_defaults(run_command=run_waterfall)
     _add_backends(commands.add_parser("backends", help="engines on one clip, in interleaved rounds"))
     extractor = commands.add_parser("extractor", help="make feature extractors")
@@ -186,7 +182,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     export.add_argument("--open-clip", required=True, metavar="MODEL", help="as ViT-B-32-quickgelu")
     export.add_argument("--checkpoint", type=Path, required=True, help="the file of its weights")
     export.add_argument("--name", default="clip", help="of the extractor (clip)")
-    export.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
+    common_arguments(export, out={"default": EXTRACTORS, "help": "folder"})
     export.set_defaults(run_command=run_extractor_export)
     args = parser.parse_args(arguments)
     if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes):
@@ -199,28 +195,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def _add_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidate", type=Path, help="folder of finished videos")
     parser.add_argument("--recipes", type=Path, nargs="+", metavar="TOML", help="recipes to run and judge")
-    parser.add_argument("--data", type=Path, default=SAMPLE, help="data folder (the sample)")
     parser.add_argument("--reference", type=Path, help="the base model's videos (DATA/outputs)")
     parser.add_argument("--other-seed", type=Path, help="the base model's videos of another seed: the scale")
     parser.add_argument("--base-again", type=Path, help="the base model's videos made again: the noise floor")
-    parser.add_argument(
-        "--extractors", nargs="+", default=["stfn"], help="names or JSON files; the least counts (stfn)"
-    )
-    parser.add_argument("--time-threshold", type=above_zero, metavar="S", help="seconds a video may take")
     parser.add_argument("--rounds", type=int, default=3, help="of timing recipes (3)")
-    parser.add_argument("--lossless", action="store_true", help="as infer.py made the reference with it")
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (report/)")
-    parser.add_argument("--json", action="store_true", help="print report.json on stdout")
+    common_arguments(
+        parser, "extractors", "time-threshold", "lossless", "generator", "device", "json",
+        data={"default": SAMPLE},
+        out={"default": Path("report"), "help": "folder for the report"},
+    )  # fmt: skip
     parser.set_defaults(run_command=run_judge)
 
 
 def _add_backends(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ways", nargs="+", default=WAYS, help="backend:precision, several")
-    parser.add_argument("--data", type=Path, default=SAMPLE, help="its first pair is used")
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
+    common_arguments(
+        parser, "generator", "device", data={"default": SAMPLE, "help": "its first pair is used"}
+    )
     parser.add_argument("--frames", type=int, default=16, help="of the clip, from its start (16)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved runs of every way (3)")
     parser.add_argument("--report", type=Path, help="write all figures as JSON here")

@@ -1,4 +1,4 @@
-"""What a distance from the base model's video means: how far another seed lies, and the base made again."""
+"""Give a distance from the base model's video a scale: that of another seed, and of the base made again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SHOWN = ("structure", "structure_block", "colour_block")
 
 
 def distance(reference: Iterable[np.ndarray], other: Iterable[np.ndarray]) -> dict[str, float | None]:
-    """PSNR in dB, None for equal frames, and bench/local.py's measures; a longer video by its beginning.
+    """Return PSNR in dB, None for equal frames, and bench/local.py's measures of two videos.
 
-    ValueError: no frames, or of different sizes.
+    A longer one counts up to the other's end. ValueError: no frames, or of different sizes.
     """
     local, squared = Local(), []
     for wanted, found in zip(reference, other, strict=False):
@@ -39,7 +39,7 @@ def distance(reference: Iterable[np.ndarray], other: Iterable[np.ndarray]) -> di
 
 
 def distance_of_files(reference: Path, other: Path) -> dict[str, float | None]:
-    """The same of two video files. InputError: one cannot be read, or they are not of one size."""
+    """Return the distance of two video files. InputError: one cannot be read, or they are not of one size."""
     with VideoReader(reference) as wanted, VideoReader(other) as found:
         try:
             return distance(wanted, found)
@@ -48,7 +48,7 @@ def distance_of_files(reference: Path, other: Path) -> dict[str, float | None]:
 
 
 def nearer(metrics: Mapping[str, float | None], other: Mapping[str, float | None]) -> Check:
-    """Whether a candidate's lines and folds lie nearer to the base's than those of another seed.
+    """Check that a candidate's lines and folds lie nearer to the base's than those of another seed.
 
     InputError: what is called another seed is the base's own video.
     """

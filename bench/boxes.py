@@ -1,4 +1,4 @@
-"""Where the hands and the face are in a skeleton video, read from its colours: what people look at first.
+"""Find the hands and the face in a skeleton video by its colours: people look at these first.
 
 OpenPose and its successors draw hand joints in pure blue, and the joints of eyes and ears in hues from violet
 to pink; limbs are dimmer. A skeleton video drawn otherwise gives no boxes, and no figures for them.
@@ -16,14 +16,14 @@ MARGIN = 0.03  # of the frame's width, around hands and faces
 
 @dataclass(frozen=True)
 class Boxes:
-    """Pixels (H, W) bool in boxes around the hands and around the face of a frame."""
+    """Two masks of a frame, (H, W) bool: pixels in boxes around the hands, and around the face."""
 
     hands: np.ndarray
     face: np.ndarray
 
 
 def find_boxes(skeleton: np.ndarray, size: tuple[int, int]) -> Boxes:
-    """Boxes in a frame of that size (width, height), found in its skeleton frame (h, w, 3) uint8 RGB."""
+    """Find boxes for a frame of that size (width, height) in its skeleton frame (h, w, 3) uint8 RGB."""
     import cv2
 
     width, height = size
@@ -45,7 +45,7 @@ def find_boxes(skeleton: np.ndarray, size: tuple[int, int]) -> Boxes:
 
 
 def _blobs(mask: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:
-    """x, y, width and height of each connected group, gaps of a few hundredths of the width closed."""
+    """Return x, y, width, height of each connected group; gaps of some hundredths of the width are closed."""
     import cv2
 
     reach = 2 * round(0.015 * width) + 1

@@ -1,4 +1,4 @@
-"""What a candidate must hold beside the similarity gate, each limit with its reason."""
+"""Check what a candidate must hold beside the similarity gate; each limit has its reason."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Check:
 
 
 def form_checks(reference: Form, candidate: Form) -> list[Check]:
-    """The candidate has as many frames, as fast and as large as the reference."""
+    """Check that the candidate has as many frames, as fast and as large, as the reference."""
     pairs = {
         "frame count": (candidate.frames, reference.frames),
         "frames per second": (candidate.fps, reference.fps),
@@ -57,7 +57,7 @@ def form_checks(reference: Form, candidate: Form) -> list[Check]:
 
 
 def metric_checks(metrics: Mapping[str, float | int | None]) -> list[Check]:
-    """The metrics of LIMITS; one that could not be measured (motion where nothing moves) is left out."""
+    """Check the metrics of LIMITS; one that could not be measured (motion where nothing moves) is skipped."""
     checks = []
     for name, (least, most, meaning) in LIMITS.items():
         value = metrics.get(name)
@@ -69,3 +69,9 @@ def metric_checks(metrics: Mapping[str, float | int | None]) -> list[Check]:
         limit = " and ".join(filter(None, bounds)) if least != most else f"= {most}"
         checks.append(Check(name, f"{value:.4g}" + ("" if passes else f" ({meaning})"), limit, passes))
     return checks
+
+
+def largest_share(metrics: Mapping[str, float | int | None]) -> float:
+    """Of the errors that LIMITS allows some of, the largest share of its limit that one takes."""
+    limits = {name: most for name, (least, most, _) in LIMITS.items() if least is None and most}
+    return max((metrics[name] / most for name, most in limits.items() if metrics.get(name)), default=0.0)

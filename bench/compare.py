@@ -22,12 +22,12 @@ class Comparison:
 
     @property
     def regressions(self) -> list[str]:
-        """All of them, what is less alike first."""
+        """Return all that became worse, what is less alike first."""
         return self.less_alike + self.slower
 
     @property
     def exit(self) -> Exit:
-        """5 if something is less alike or missing, else 6 if something is slower, else 0."""
+        """Return 5 if something is less alike or missing, else 6 if something is slower, else 0."""
         return Exit.SIMILARITY if self.less_alike else Exit.TIME if self.slower else Exit.OK
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def compare(old: dict, new: dict) -> Comparison:
-    """Runs are matched by name. ValueError: one of them is no report of the schema that is understood."""
+    """Compare two reports, runs matched by name. ValueError: one has not the schema that is understood."""
     for which, report in (("old", old), ("new", new)):
         schema = report.get("schema") if isinstance(report, dict) else None
         if schema != SCHEMA:
@@ -81,7 +81,7 @@ def _less_alike(old: dict, new: dict) -> Iterator[str]:
 
 
 def _slower(old: dict, new: dict, floor: float) -> Iterator[str]:
-    """By the ratio to each report's own baseline, which holds on another machine too; else by seconds."""
+    """Yield what became slower by the ratio to its own baseline, which holds elsewhere; else by seconds."""
     if old["verdict"]["in_time"] and not new["verdict"]["in_time"]:
         yield "is above the time threshold now"
     ratios, seconds = [_speed(run) for run in (old, new)], [_seconds(run) for run in (old, new)]

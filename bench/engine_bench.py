@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bench.frame_metrics import psnr, temporal_error
+from bench.interleave import interleave, median_ratio
 from engines.artifact import built_folder
 from engines.errors import EngineError
 from engines.load import Choice, start_engines
@@ -29,7 +31,7 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """From its text; without a precision it is fp32."""
+        """Read a variant from its text; without a precision it is fp32."""
         backend, _, precision = text.partition(":")
         return cls(backend, precision or "fp32")
 
@@ -39,7 +41,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Clip:
-    """What is generated: skeletons (F, H, W, 3) and image (H, W, 3) at the generator's size, and the seed."""
+    """The inputs of a run: skeletons (F, H, W, 3) and image (H, W, 3) at the generator's size, a seed."""
 
     skeletons: np.ndarray
     image: np.ndarray
@@ -52,56 +54,60 @@ BASE = Variant("torch", "fp32")
 def compare(
     generator: Generator,
     clip: Clip,
-    ways: list[Variant],
+    variants: list[Variant],
     device: str,
     rounds: int,
     say: Callable[[str], None],
 ) -> dict[str, dict]:
-    """Figures of each way by its text; the base, eager torch in fp32, is always the first of every round.
+    """Return figures of each variant by its text, of the base, eager torch in fp32, first.
 
-    A round runs every way once, after one run of each that does not count. speedup is the median over rounds
-    of the base's seconds by the way's own. A way that cannot run here has only its reason, under "refused".
+    A round runs every variant once, after one run of each that does not count. speedup is the median over
+    rounds of the base's seconds by the variant's own. A variant that cannot run here has only its reason,
+    under "refused". EngineError: the base cannot run.
     """
-    ways = [BASE, *(way for way in ways if way != BASE)]
+    variants = [BASE, *(variant for variant in variants if variant != BASE)]
     figures: dict[str, dict] = {}
-    with _all_started(generator, ways, device, figures) as running:
+    with _all_started(generator, variants, device, figures) as running:
+
+        def run(variant: Variant) -> tuple[float, np.ndarray]:
+            start = time.perf_counter()
+            made = generate(generator, running[variant], clip.skeletons, clip.image, clip.seed)
+            return time.perf_counter() - start, made
+
         frames = {}
-        for way, engines in running.items():
-            say(f"warm-up {way}")
-            frames[way] = generate(generator, engines, clip.skeletons, clip.image, clip.seed)
-        seconds: dict[Variant, list[float]] = {way: [] for way in running}
-        for number in range(1, rounds + 1):
-            say(f"round {number} of {rounds}")
-            for way, engines in running.items():
-                start = time.perf_counter()
-                generate(generator, engines, clip.skeletons, clip.image, clip.seed)
-                seconds[way].append(time.perf_counter() - start)
-    for way in running:
-        error = frames[way].astype(np.float32) - frames[BASE]
-        ratios = [base / own for base, own in zip(seconds[BASE], seconds[way], strict=True)]
-        figures[str(way)] |= {
-            "speedup": round(statistics.median(ratios), 3),
-            "seconds_p50": round(statistics.median(seconds[way]), 4),
-            "seconds": [round(s, 4) for s in seconds[way]],
-            "psnr_to_base": None if way == BASE else round(psnr(error), 2),
+        for variant in running:
+            say(f"warm-up {variant}")
+            frames[variant] = run(variant)[1]
+        seconds: dict[Variant, list[float]] = {variant: [] for variant in running}
+        runs = {variant: partial(run, variant) for variant in running}
+        for variant, number, (took, _) in interleave(runs, rounds):
+            say(f"round {number} of {rounds}: {variant}: {took:.1f} s")
+            seconds[variant].append(took)
+    for variant in running:
+        error = frames[variant].astype(np.float32) - frames[BASE]
+        figures[str(variant)] |= {
+            "speedup": round(median_ratio(seconds[BASE], seconds[variant]), 3),
+            "seconds_p50": round(statistics.median(seconds[variant]), 4),
+            "seconds": [round(s, 4) for s in seconds[variant]],
+            "psnr_to_base": None if variant == BASE else round(psnr(error), 2),
             "temporal_error": round(temporal_error(error), 4),
         }
     return figures
 
 
 def table(figures: dict[str, dict]) -> str:
-    """The figures as a Markdown table."""
+    """Return the figures as a Markdown table."""
     lines = [
         "| way | speed against torch eager | PSNR to base, dB | temporal error, levels | start, s |",
         "|---|---|---|---|---|",
     ]
-    for way, row in figures.items():
+    for variant, row in figures.items():
         if "refused" in row:
-            lines.append(f"| {way} | {row['refused']} | | | |")
+            lines.append(f"| {variant} | {row['refused']} | | | |")
             continue
         distance = "the base" if row["psnr_to_base"] is None else f"{row['psnr_to_base']:.1f}"
         lines.append(
-            f"| {way} | {row['speedup']:.2f} | {distance} | {row['temporal_error']:.3f} | "
+            f"| {variant} | {row['speedup']:.2f} | {distance} | {row['temporal_error']:.3f} | "
             f"{row['start_seconds']:.1f} |"
         )
     return "\n".join(lines)
@@ -109,21 +115,21 @@ def table(figures: dict[str, dict]) -> str:
 
 @contextmanager
 def _all_started(
-    generator: Generator, ways: list[Variant], device: str, figures: dict[str, dict]
+    generator: Generator, variants: list[Variant], device: str, figures: dict[str, dict]
 ) -> Iterator[dict[Variant, Engines]]:
     folder: Path = built_folder(generator.name)
     running: dict[Variant, Engines] = {}
-    precisions = {way: choose_precisions(way.precision, generator.components) for way in ways}
+    precisions = {each: choose_precisions(each.precision, generator.components) for each in variants}
     try:
-        for way in ways:
+        for variant in variants:
             start = time.perf_counter()
             try:
-                choice = Choice(way.backend, precisions[way], device, folder)
-                _, running[way] = start_engines(generator, choice, lambda text: None)
+                choice = Choice(variant.backend, precisions[variant], device, folder)
+                _, running[variant] = start_engines(generator, choice, lambda text: None)
             except EngineError as refusal:
-                figures[str(way)] = {"refused": str(refusal).splitlines()[0]}
+                figures[str(variant)] = {"refused": str(refusal).splitlines()[0]}
                 continue
-            figures[str(way)] = {"start_seconds": round(time.perf_counter() - start, 2)}
+            figures[str(variant)] = {"start_seconds": round(time.perf_counter() - start, 2)}
         if BASE not in running:
             raise EngineError(f"the base, {BASE}, cannot run: {figures[str(BASE)]['refused']}")
         yield running

@@ -1,14 +1,26 @@
-"""How far generated frames are from others."""
+"""Measure what a cosine of pooled features cannot see: errors of frames, flicker, order, sharpness."""
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass, field
+
 import numpy as np
+
+from bench.boxes import Boxes
+from bench.local import Local
+
+GRID = 8  # blocks a side
+MOVING, FROZEN = 0.2, 0.1  # a frame moves above this many levels; it stands still below that part of it
+BLACK = 16  # no channel of a black frame passes this level, TV range's own black
+LAGS = range(-3, 4)
 
 
 def psnr(error: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of an 8-bit error (F, H, W, 3), over pixels where (F, H, W) is true.
+    """Return the peak signal-to-noise ratio in dB of an 8-bit error (F, H, W, 3).
 
-    inf where the error is zero, nan where there are no pixels.
+    where: (F, H, W), true for pixels that count; without it all do. inf where the error is zero, nan where
+    there are no pixels.
     """
     squared = np.square(error if where is None else error[where], dtype=np.float64)
     if squared.size == 0:
@@ -18,12 +30,12 @@ def psnr(error: np.ndarray, where: np.ndarray | None = None) -> float:
 
 
 def temporal_error(error: np.ndarray) -> float:
-    """Mean size of the change of an error (F, H, W, 3) from frame to frame, in 8-bit levels: flicker."""
+    """Return flicker: the mean change of an error (F, H, W, 3) from frame to frame, in 8-bit levels."""
     return float(np.abs(np.diff(error, axis=0)).mean()) if len(error) > 1 else 0.0
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity of two frames (H, W, 3) uint8: Wang et al. (2004), Gaussian window, sigma 1.5."""
+    """Return the structural similarity of frames (H, W, 3) uint8: Wang et al. (2004), Gaussian, sigma 1.5."""
     import cv2
 
     a, b = a.astype(np.float32), b.astype(np.float32)
@@ -40,3 +52,160 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
             / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
         ).mean()
     )
+
+
+class FrameMetrics:
+    """An accumulator of what differs between a candidate and its reference, fed with pairs of frames.
+
+    Memory is a few frames, and a few numbers for each pair.
+    """
+
+    def __init__(self) -> None:
+        self._sums, self._lag, self._local, self._before = _Sums(), _Lag(), Local(), None
+        self._areas: dict[str, np.ndarray] = {"hands": np.zeros(3), "face": np.zeros(3)}
+
+    def update(self, reference: np.ndarray, candidate: np.ndarray, boxes: Boxes | None = None) -> None:
+        """Add the next pair, (H, W, 3) uint8 of one shape, else ValueError.
+
+        boxes: of hands and face in this pair; without them these areas get no figures.
+        """
+        if reference.shape != candidate.shape:
+            raise ValueError(f"frames of {reference.shape} and {candidate.shape} cannot be compared")
+        now = _Frame(reference, candidate)
+        _measure(self._sums, now, self._before)
+        self._lag.update(reference, candidate)
+        areas = {} if boxes is None else {"hands": boxes.hands, "face": boxes.face}
+        self._local.update(reference, candidate, areas)
+        self._areas = {
+            name: self._areas[name] + _over(area, now, self._before)
+            for name, area in areas.items()
+            if name in self._areas
+        }
+        self._before = now
+
+    def summary(self) -> tuple[dict[str, float | int | None], dict[str, list[float]]]:
+        """Return metrics of the candidate, and those of every frame.
+
+        Errors are in 8-bit levels, PSNR in dB; None where nothing differs, as in a lossless copy, or where
+        there is nothing to measure. temporal_error: mean change of the error from frame to frame; _block: of
+        the worst of 8x8 blocks. motion_correlation: of how much both move from frame to frame. lag: frames
+        that the candidate is late. frozen: frames that stand still where the reference moves; black: where it
+        is not. sharpness: edges, as a ratio. shift: pixels. colour_shift: mean error of the worst channel.
+        _hands, _face: over the boxes' pixels. structure, colour_block: see bench/local.py.
+        """
+        metrics = _summary(self._sums)
+        metrics |= {"lag": self._lag.summary(), **self._local.summary()}
+        for name, (squared, change, pixels) in self._areas.items():
+            metrics[f"psnr_{name}"] = _psnr(squared / pixels) if pixels else None
+            metrics[f"temporal_error_{name}"] = float(change / pixels) if pixels else None
+        sums = self._sums
+        distances = [_psnr(mean) for mean in sums.squared]
+        return metrics, {"psnr": distances, "temporal_error": sums.change, "ssim": sums.similar}
+
+
+@dataclass
+class _Sums:
+    """Figures of each pair of frames, or their sums over all."""
+
+    squared: list[float] = field(default_factory=list)
+    similar: list[float] = field(default_factory=list)
+    change: list[float] = field(default_factory=list)  # of the error, from frame to frame
+    motion: list[tuple[float, float]] = field(default_factory=list)  # of the reference and the candidate
+    edges: list[tuple[float, float]] = field(default_factory=list)
+    shifts: list[tuple[float, float]] = field(default_factory=list)
+    black: list[bool] = field(default_factory=list)
+    blocks: np.ndarray = field(default_factory=lambda: np.zeros((GRID, GRID)))  # of the change
+    colours: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+
+class _Frame:
+    """A pair of frames as float32, and the error of the candidate's."""
+
+    def __init__(self, wanted: np.ndarray, found: np.ndarray) -> None:
+        self.wanted, self.found = wanted.astype(np.float32), found.astype(np.float32)
+        self.error = self.found - self.wanted
+
+
+def _measure(sums: _Sums, now: _Frame, before: _Frame | None) -> None:
+    import cv2
+
+    sums.colours += now.error.mean((0, 1))
+    sums.squared.append(float(np.square(now.error, dtype=np.float64).mean()))
+    sums.similar.append(ssim(now.found, now.wanted))
+    sums.black.append(now.found.max() <= BLACK < now.wanted.max())
+    grey = [frame.mean(2) for frame in (now.wanted, now.found)]
+    sums.edges.append(tuple(sum(float(np.abs(np.diff(g, axis=k)).mean()) for k in (0, 1)) for g in grey))
+    window = cv2.createHanningWindow(grey[0].shape[::-1], cv2.CV_32F) if min(grey[0].shape) > 1 else None
+    sums.shifts.append(cv2.phaseCorrelate(*grey, window)[0] if window is not None else (0.0, 0.0))
+    if before is None:
+        sums.change.append(0.0)
+        return
+    change = np.abs(now.error - before.error).mean(2)
+    sums.change.append(float(change.mean()))
+    sums.blocks += cv2.resize(change, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    sums.motion.append(tuple(
+        float(np.abs(a - b).mean()) for a, b in ((now.wanted, before.wanted), (now.found, before.found))
+    ))  # fmt: skip
+
+
+def _summary(sums: _Sums) -> dict[str, float | int | None]:
+    frames = len(sums.squared)
+    motion = np.array(sums.motion).reshape(-1, 2)
+    wanted, found = np.array(sums.edges).sum(0)
+    return {
+        "psnr": _psnr(float(np.mean(sums.squared))),
+        "psnr_min": _psnr(max(sums.squared)),
+        "ssim": float(np.mean(sums.similar)),
+        "ssim_min": min(sums.similar),
+        "temporal_error": float(np.mean(sums.change[1:])) if frames > 1 else 0.0,
+        "temporal_error_block": float(sums.blocks.max() / max(1, frames - 1)),
+        "motion_correlation": _correlation(*motion.T),
+        "frozen": int(((motion[:, 0] > MOVING) & (motion[:, 1] < FROZEN * motion[:, 0])).sum()),
+        "black": int(sum(sums.black)),
+        "sharpness": float(found / wanted) if wanted else None,
+        "shift": float(np.abs(np.median(sums.shifts, 0)).max()),
+        "colour_shift": float(np.abs(sums.colours / frames).max()),
+    }
+
+
+def _over(area: np.ndarray, now: _Frame, before: _Frame | None) -> np.ndarray:
+    """Return sums over the pixels of an area: squared error, change of the error, pixels."""
+    if not area.any():
+        return np.zeros(3)
+    error = now.error[area]
+    change = np.abs(error - before.error[area]).mean(1).sum() if before else 0.0
+    return np.array([np.square(error).mean(1).sum(), change, area.sum()], np.float64)
+
+
+class _Lag:
+    """Finds by how many frames the candidate is late: where it fits best, if clearly better than unmoved."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[np.ndarray, ...]] = deque(maxlen=LAGS[-1] + 1)  # small, the newest first
+        self._sums = dict.fromkeys(LAGS, 0.0)
+        self._count = 0
+
+    def update(self, reference: np.ndarray, candidate: np.ndarray) -> None:
+        self._recent.appendleft(tuple(frame[::4, ::4].astype(np.float32) for frame in (reference, candidate)))
+        self._count += 1
+        for lag in LAGS:
+            if abs(lag) < len(self._recent):
+                wanted, found = self._recent[max(0, lag)][0], self._recent[max(0, -lag)][1]
+                self._sums[lag] += float(np.abs(found - wanted).mean())
+
+    def summary(self) -> int:
+        counts = {lag: self._count - abs(lag) for lag in LAGS}
+        distances = {lag: self._sums[lag] / count for lag, count in counts.items() if count >= 2}
+        best = min(distances, key=distances.get, default=0)
+        return best if distances and distances[best] < 0.9 * distances[0] else 0
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return Pearson's correlation; None where one of them does not vary."""
+    if len(a) < 3 or a.std() < 1e-6 or b.std() < 1e-6:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _psnr(mean: float) -> float | None:
+    return float(10 * np.log10(255**2 / mean)) if mean else None

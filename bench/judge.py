@@ -14,7 +14,7 @@ import numpy as np
 from bench.beside import ANOTHER_SEED, distance_of_files, nearer
 from bench.boxes import find_boxes
 from bench.checks import Check, form_checks, metric_checks
-from bench.metrics import Companions
+from bench.frame_metrics import FrameMetrics
 from bench.score import GATE
 from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
@@ -25,7 +25,7 @@ from pipeline.video.reader import Clip, Form, VideoReader, colours_of
 
 @dataclass(frozen=True)
 class Judge:
-    """The extractors that all must find a cosine within the gate."""
+    """A judge of videos: its extractors, which all must find a cosine within the gate."""
 
     extractors: list[Extractor]
     gate: tuple[float, float] = GATE
@@ -36,15 +36,15 @@ class Judge:
         candidate: Clip | VideoReader,
         skeletons: Iterable[np.ndarray] = (),
     ) -> dict:
-        """Figures, checks and verdict on two videos, as plain data; a longer one is judged by its beginning.
+        """Compare two videos: figures, checks and verdict as plain data; a longer one by its beginning.
 
-        All are read once, a frame at a time. skeletons: the frames of the skeleton video, if hands and face
-        shall have figures of their own; one that is too short gives none. InputError: a video is damaged.
+        All are read once, a frame at a time. skeletons: the frames of the skeleton video, from which hands
+        and face get figures of their own; one that is too short gives none. InputError: a video is damaged.
         """
         size = (reference.width, reference.height)
         same_size = size == (candidate.width, candidate.height)
         pairs = {each.name: each.pair() for each in self.extractors}
-        differences, counts = Companions(), [0, 0]
+        differences, counts = FrameMetrics(), [0, 0]
         for wanted, found, skeleton in zip_longest(reference, candidate, skeletons):
             counts[0] += wanted is not None
             counts[1] += found is not None
@@ -76,10 +76,10 @@ class Judge:
         })  # fmt: skip
 
     def compare_files(self, reference: Path, candidate: Path, skeletons: Path | None = None) -> dict:
-        """The same of video files, and what a reader that ignores tags sees where their matrices differ.
+        """Compare two video files; where their colour matrices differ, add what a tag-blind reader sees.
 
-        OpenCV 4 is one, and what a contest's own judge reads with is not known. InputError: one of the files
-        cannot be read.
+        OpenCV 4 is such a reader; what a contest's own judge reads with is not known. InputError: one of the
+        files cannot be read.
         """
         found = self._compare_read((reference, candidate), skeletons)
         coded = [colours_of(path) for path in (reference, candidate)]
@@ -117,7 +117,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where references and candidates lie as <id>.mp4 (or another video), and skeleton videos by id.
+    """Folders of references and of candidates, as <id>.mp4 or another video, and skeleton videos by id.
 
     beside: folders of the same videos made otherwise, whose distance from the reference is a scale: another
     seed, the base again (bench/beside.py).
@@ -130,7 +130,7 @@ class Folders:
 
 
 def judge_folder(judge: Judge, folders: Folders, say: Callable[[str], None]) -> list[dict]:
-    """A comparison for every video of either folder; what cannot be compared is "failed" and does not pass.
+    """Compare every video of either folder; what cannot be compared is "failed" and does not pass.
 
     InputError if one of the folders has no video, or one beside them lacks a reference's.
     """
@@ -150,7 +150,7 @@ def judge_folder(judge: Judge, folders: Folders, say: Callable[[str], None]) -> 
 
 
 def videos_in(folder: Path) -> dict[str, Path]:
-    """The videos of a folder by name without suffix. InputError if there is none, or two of a name."""
+    """Find the videos of a folder by name without suffix. InputError if there is none, or two of a name."""
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; it should hold videos")
     videos: dict[str, Path] = {}
@@ -165,7 +165,7 @@ def videos_in(folder: Path) -> dict[str, Path]:
 
 
 def reasons(comparisons: list[dict]) -> list[str]:
-    """In words, why videos did not pass."""
+    """Say why videos did not pass, a text for each failed check."""
     texts = [f"{each['id']}: {each['error']}" for each in comparisons if each["error"]]
     for each in comparisons:
         failed = [check for check in each.get("checks", ()) if not check["passes"]]
@@ -174,7 +174,7 @@ def reasons(comparisons: list[dict]) -> list[str]:
 
 
 def similarity(comparisons: list[dict]) -> float | None:
-    """The least cosine of all videos and extractors, or the largest if that is above 1 and so none.
+    """Return the least cosine of all videos and extractors, or the largest if that is above 1, so none.
 
     None if one is missing: not evaluated is no pass.
     """
@@ -186,7 +186,7 @@ def similarity(comparisons: list[dict]) -> float | None:
 
 
 def plain(value: object) -> object:
-    """The value with None for what JSON has no number for."""
+    """Replace numbers that JSON lacks, NaN and infinity, by None."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,10 +1,11 @@
-"""What the judge finds in single videos, as searches for faster settings take it."""
+"""Judge single videos for searches for faster settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bench.checks import largest_share
 from bench.judge import Judge, videos_in
 from bench.quality_goal import Judged
 from engines.errors import InputError
@@ -14,7 +15,7 @@ SAME = 100.0  # dB, for videos that do not differ
 
 
 def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:
-    """The base model's videos by id; InputError says how to make those that are missing."""
+    """Find the base model's videos by id; InputError says how to make those that are missing."""
     references = videos_in(data / "outputs")
     missing = [request.id for request in requests if request.id not in references]
     if missing:
@@ -26,7 +27,7 @@ def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:
 
 
 def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, Path], Judged]:
-    """A function that holds a request's video against its reference, with the checks that failed."""
+    """Return a function that compares a request's video with its reference, and names failed checks."""
 
     def judged(request: Request, made: Path) -> Judged:
         found = judge.compare_files(references[request.id], made, request.video)
@@ -38,6 +39,12 @@ def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, 
         )
         psnr = found["metrics"].get("psnr", 0.0)
         valid = all(cosine is not None and cosine <= 1 for cosine in cosines)
-        return Judged(request.id, min(cosines) if valid else None, SAME if psnr is None else psnr, failed)
+        return Judged(
+            request.id,
+            min(cosines) if valid else None,
+            SAME if psnr is None else psnr,
+            failed,
+            largest_share(found["metrics"]),
+        )
 
     return judged

@@ -1,4 +1,4 @@
-"""Whether structure and colour are the reference's in every place; a mean over the picture hides where not.
+"""Measure whether structure and colour are right in every place: a mean over the picture hides where not.
 
 Structure is what lies between two Gaussian blurs, lines and folds a few pixels wide: every way to make the
 same video keeps them in place, another sample does not. Its error is the contrast and structure term of Wang
@@ -24,7 +24,7 @@ AREAS = ("hands", "face")
 
 
 class Local:
-    """Takes pairs of frames, and keeps a few numbers of each."""
+    """An accumulator of local measures, fed with pairs of frames; it keeps a few numbers of each."""
 
     def __init__(self) -> None:
         self._frames: dict[str, list[float]] = {name: [] for name in PER_FRAME}
@@ -55,7 +55,7 @@ class Local:
                 self._areas.setdefault(name, []).append(worst)
 
     def summary(self) -> dict[str, float | None]:
-        """structure: error of all lines and folds, a median of frames; _block: of the worst place.
+        """Return structure: error of all lines and folds, a median of frames; _block: of the worst place.
 
         colour_block: levels that the worst place's worst channel is off by. _hands, _face: of the worst place
         there; None where there is no area. _run: what the worst RUN frames in a row all exceed. detail: the
@@ -75,7 +75,7 @@ class Local:
 
 
 def _small(frame: np.ndarray) -> np.ndarray:
-    """float32, by a whole factor smaller."""
+    """Shrink by a whole factor, to float32."""
     import cv2
 
     height, width = frame.shape[:2]
@@ -93,7 +93,7 @@ def _band(frame: np.ndarray) -> np.ndarray:
 
 
 def _detail(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Of the finest lines, how much is left where the reference has most of them; nan if it has none."""
+    """Return how much of the finest lines is left where the reference has most of them; nan if none."""
     import cv2
 
     powers = []
@@ -108,7 +108,7 @@ def _detail(reference: np.ndarray, candidate: np.ndarray) -> float:
 
 
 def _blocks(values: np.ndarray) -> np.ndarray:
-    """Means of blocks that overlap by half."""
+    """Return means of blocks that overlap by half."""
     import cv2
 
     return _steps(cv2.blur(values, (BLOCK, BLOCK)))

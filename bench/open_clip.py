@@ -1,4 +1,4 @@
-"""The visual tower of an open_clip checkpoint on disk, as an extractor: an ONNX graph and its description.
+"""Export the visual tower of an open_clip checkpoint as an extractor: an ONNX graph and its description.
 
 Only this file needs open_clip, and only to export; judging runs the graph. Without a checkpoint there is no
 extractor: open_clip itself would go on with random weights. No self-test finds those out: a random ViT-B-32
@@ -81,7 +81,7 @@ def _load(model: str, checkpoint: Path) -> tuple[torch.nn.Module, object]:
 
 
 def _untrained(tower: torch.nn.Module) -> bool:
-    """Whether each normalisation still scales by exactly 1, with which it begins and no training ends."""
+    """Return whether every normalisation scales by exactly 1, with which it begins and no training ends."""
     import torch
 
     kinds = (torch.nn.LayerNorm, torch.nn.BatchNorm2d)

@@ -1,4 +1,4 @@
-"""Copies of lossless videos that browsers show in their true colours."""
+"""Copy lossless videos so that browsers show their true colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.video.reader import VideoReader, VideoWriter
 
 
 def playable(paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
-    """For each H.264 video of RGB values an ordinary one, made in the folder; one that is there is kept.
+    """Make an ordinary video in the folder for each H.264 video of RGB values; one that is there is kept.
 
     Chromium plays such videos, and takes red, green and blue for luma and chroma. Widths and heights that are
     odd get their last column or row twice. InputError, OutputError.

@@ -1,4 +1,4 @@
-"""The report as people look at it: one HTML file that needs no network, JSON, and a Markdown table."""
+"""Write the report for people: one HTML file that needs no network, JSON, and a Markdown table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from urllib.parse import quote
 
 from bench.beside import ANOTHER_SEED
 from bench.judge import plain
-from bench.levels import level_of
 from bench.playable import playable
-from bench.score import score
+from bench.score import level_of, score
 
 PAGE = Path(__file__).parent / "page"
 LARGEST = 40_000_000  # bytes of videos within the page; above that they stay where they are
@@ -59,9 +58,9 @@ def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
 
 
 def markdown(report: dict) -> str:
-    """One table of all runs, and what else is to be said of them.
+    """Return one table of all runs, with remarks below it.
 
-    Similarity, PSNR and temporal error are those of the worst video. Levels: see bench/levels.py. The PSNR of
+    Similarity, PSNR and temporal error are those of the worst video. Levels: see bench/score.py. The PSNR of
     another seed, and of the base again, are those of the video that lies nearest to its reference.
     """
     scored = any(run["verdict"]["score"] is not None for run in report["runs"])
@@ -90,19 +89,19 @@ def markdown(report: dict) -> str:
 
 
 def remarks_of_all(report: dict) -> list[str]:
-    """What a reader of any verdict should know: what the cosine says alone, and if the scale is unknown."""
+    """Return what a reader of any verdict should know: a cosine's meaning, and whether the scale is known."""
     known = ANOTHER_SEED in report["settings"].get("beside", {})
     return [COSINE_ALONE, *([] if known else [UNKNOWN_SCALE])]
 
 
 def beside(run: dict, name: str) -> list[float]:
-    """PSNR of the videos made with another seed, or by the base again, of those that differ at all."""
+    """Return PSNR of the videos made with another seed, or by the base again, of those that differ at all."""
     found = [each.get("beside", {}).get(name, {}).get("psnr") for each in run["videos"]]
     return [value for value in found if value is not None]
 
 
 def curves(report: dict) -> list[dict]:
-    """For each timed run (threshold, score), thresholds in seconds a video up to twice the slowest run's."""
+    """Return points (threshold, score) of each timed run, in seconds a video up to twice the slowest's."""
     timed = [run for run in report["runs"] if run["timing"]]
     most = max((2 * run["timing"]["contest_seconds"] for run in timed), default=0.0)
     thresholds = [most * (i + 1) / POINTS for i in range(POINTS)]
@@ -110,7 +109,7 @@ def curves(report: dict) -> list[dict]:
 
 
 def page(report: dict, folder: Path, lossless: bool = False) -> str:
-    """The HTML page. Videos are in it unless they are large; then they are named relative to the folder."""
+    """Return the HTML page. Small videos are in it; large ones are named relative to the folder."""
     videos = _videos(report, folder, lossless)
     linked = not all(address.startswith("data:") for address in videos.values())
     data = {"report": report, "curves": curves(report), "videos": videos, "linked": linked}
@@ -134,7 +133,7 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
 
 
 def _remarks(run: dict) -> Iterator[str]:
-    """A recipe's note, and the requests of which it made no video, with the reasons."""
+    """Return a recipe's note, and the requests of which it made no video, with the reasons."""
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
     yield from _blind(run)
@@ -145,7 +144,7 @@ def _remarks(run: dict) -> Iterator[str]:
 
 
 def _blind(run: dict) -> Iterator[str]:
-    """What a reader that ignores tags sees of the worst video, if of any it is something else."""
+    """Return what a reader that ignores tags sees of the worst video, if that differs for any."""
     found = {each["id"]: each["tag_blind"] for each in run["videos"] if each.get("tag_blind")}
     if found:
         worst = min(found, key=lambda name: min(value or 0 for value in found[name]["cosine"].values()))
@@ -159,7 +158,7 @@ def _blind(run: dict) -> Iterator[str]:
 
 
 def _words(text: str) -> str:
-    """Text as Markdown shows it as it is, on one line."""
+    """Escape text for Markdown, on one line."""
     return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
 
 
@@ -168,7 +167,7 @@ def _hash(text: str) -> str:
 
 
 def _videos(report: dict, folder: Path, lossless: bool) -> dict[str, str]:
-    """An address for each video's path; the bytes themselves if all of them are small enough for a page."""
+    """Return an address for each video's path; the bytes themselves if all are small enough for a page."""
     judged = [each for run in report["runs"] for each in run["videos"] if each["status"] == "judged"]
     paths = {each[side]: Path(each[side]) for each in judged for side in ("reference", "candidate")}
     paths = {name: path for name, path in paths.items() if path.is_file()}

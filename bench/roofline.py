@@ -1,4 +1,4 @@
-"""The least time a recipe's networks could take here: their arithmetic at the rate of a large product."""
+"""Estimate the least time a recipe's networks could take here: their arithmetic at a large product's rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMES = 12  # that it is timed; the least counts
 
 
 def calls(generator: Generator, recipe: Recipe, frames: int) -> dict[str, int]:
-    """How often each component is called for a clip; a guard that fires would add to that. RecipeError."""
+    """Count the calls of each component for a clip, without those a guard would add. RecipeError."""
     generator = recipe.adapt(generator)
     plan, windows = recipe.steps or base_plan(generator), generator.windows
     times = {
@@ -33,7 +33,7 @@ def calls(generator: Generator, recipe: Recipe, frames: int) -> dict[str, int]:
 
 
 def operations(generator: Generator) -> dict[str, int]:
-    """Multiplications and additions in a call of each component, as torch counts them, at the best sizes."""
+    """Count multiplications and additions in a call of each component, as torch does, at its `opt` sizes."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -47,9 +47,9 @@ def operations(generator: Generator) -> dict[str, int]:
 
 
 def peak(precision: str, device: str = "cpu", size: int = SIZE) -> float:
-    """Operations a second of a product of two large matrices in bf16, fp16 or fp32, the best of many.
+    """Measure operations a second of a product of two large matrices in bf16, fp16 or fp32, the best of many.
 
-    Of random numbers: GPUs are faster where most bits are the same.
+    The numbers are random: GPUs are faster where most bits are the same.
     """
     import torch
 
@@ -63,8 +63,8 @@ def peak(precision: str, device: str = "cpu", size: int = SIZE) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def floor_seconds(times: Mapping[str, int], work: Mapping[str, int], rate: float) -> float:
-    """Seconds a clip, from what calls(), operations() and peak() give."""
+def roofline_seconds(times: Mapping[str, int], work: Mapping[str, int], rate: float) -> float:
+    """Return seconds a clip, from what calls(), operations() and peak() give."""
     return sum(times[name] * work[name] for name in times) / rate
 
 

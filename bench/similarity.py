@@ -1,4 +1,4 @@
-"""The cosine similarity of two videos by a named feature extractor: an ONNX graph and how to feed it."""
+"""Compute the cosine similarity of two videos by a named feature extractor: an ONNX graph, described."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ RESIZE = ("box", "bilinear", "bicubic")
 
 
 class ExtractorError(EngineError):
-    """An extractor cannot be had or cannot be trusted; the text says why."""
+    """An error: an extractor cannot be had or cannot be trusted; the text says why."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What an extractor's JSON file says.
+    """The content of an extractor's JSON file.
 
     kind: "frames" for a graph that takes single frames and gives a feature each; "clip" for one that takes
     all frames of a clip, two at least, and gives one vector, and with frames_output one for each frame too.
@@ -92,13 +92,13 @@ class Cosine:
 
     @property
     def value(self) -> float | None:
-        """What the gate is asked about."""
+        """Return raw, or 1 where rounding alone has made more of it; the gate asks for this."""
         if not np.isfinite(self.raw):
             return None
         return 1.0 if 1 < self.raw <= 1 + ROUNDING else self.raw
 
     def to_json(self, gate: tuple[float, float]) -> dict[str, float | bool | None]:
-        """The figures, and whether the clip's lies within the gate."""
+        """Return the figures, and whether the clip's lies within the gate."""
         value, frames = self.value, np.array(self.frames)
         least = {"frame_min": 0, "frame_p1": 1, "frame_p5": 5}
         return {
@@ -118,29 +118,29 @@ class Extractor:
         self._pool = _session(graph.with_name(spec.pool)) if spec.pool else None
 
     def cosine(self, reference: Iterable[np.ndarray], candidate: Iterable[np.ndarray]) -> Cosine:
-        """Between clips of frames (H, W, 3) uint8, of equal length for figures by frame."""
+        """Compare two clips of frames (H, W, 3) uint8, of equal length for figures by frame."""
         return self.between(self.features(reference), self.features(candidate))
 
     def features(self, frames: Iterable[np.ndarray]) -> Features:
-        """Of a clip of frames (H, W, 3) uint8."""
+        """Return the features of a clip of frames (H, W, 3) uint8."""
         watch = Watch(self)
         for frame in frames:
             watch.update(frame)
         return watch.summary()
 
     def pair(self) -> Pair:
-        """What takes two clips a frame of each at a time, for their cosine."""
+        """Return an accumulator that takes two clips, a frame of each at a time, for their cosine."""
         return Pair(self)
 
     def between(self, wanted: Features, found: Features) -> Cosine:
-        """The cosine of two clips with these features."""
+        """Return the cosine of two clips with these features."""
         frames = [_cosine(a, b) for a, b in zip(wanted[1], found[1], strict=False)]
         if self.spec.kind == "clip":
             return Cosine(_cosine(wanted[0], found[0]), frames)
         return Cosine(float(np.mean(frames)), frames)
 
     def run(self, pictures: Sequence[np.ndarray], names: list[str] | None = None) -> list[np.ndarray]:
-        """The graph's outputs of those names, or its first, for pictures of the extractor's size."""
+        """Return the graph's outputs of those names, or its first, for pictures of the extractor's size."""
         pixels = np.stack(pictures)
         if self.spec.dtype == "float32":
             pixels = (pixels.astype(np.float32) / 255 - self.spec.mean) / np.array(self.spec.std)
@@ -150,28 +150,28 @@ class Extractor:
         return self._session.run(names, {self.spec.input: pixels})
 
     def pool(self, rows: np.ndarray) -> list[np.ndarray]:
-        """A clip's outputs, from a row of numbers for each of its frames."""
+        """Return a clip's outputs, from a row of numbers for each of its frames."""
         return self._pool.run(self.spec.outputs, {self._pool.get_inputs()[0].name: rows})
 
 
 class Pair:
-    """Takes two clips a frame of each at a time."""
+    """An accumulator of two clips, a frame of each at a time."""
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor, self._watches = extractor, (Watch(extractor), Watch(extractor))
 
     def update(self, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """The next frames, (H, W, 3) uint8."""
+        """Add the next frame of each, (H, W, 3) uint8."""
         for watch, frame in zip(self._watches, (reference, candidate), strict=True):
             watch.update(frame)
 
     def summary(self) -> Cosine:
-        """The clips' cosine."""
+        """Return the clips' cosine."""
         return self._extractor.between(*[watch.summary() for watch in self._watches])
 
 
 def load_extractor(name: str) -> Extractor:
-    """The extractor of that name in bench/extractors, or that a path to a JSON file describes, verified.
+    """Load and verify the extractor of that name in bench/extractors, or of a path to a JSON file.
 
     ExtractorError: there is none, its file is not the one described, or it does not tell people apart.
     """
@@ -189,7 +189,7 @@ def load_extractor(name: str) -> Extractor:
 
 
 def self_test(extractor: Extractor) -> None:
-    """ExtractorError unless it finds a still picture of a person alike itself only."""
+    """Check that a still picture of a person is alike itself only; ExtractorError."""
     from PIL import Image
 
     folder = EXTRACTORS / "self_test"
@@ -219,7 +219,7 @@ def _read_spec(path: Path) -> Spec:
 
 
 def _described(path: Path, name: str, sha256: str) -> Path:
-    """The file of that name beside a description; ExtractorError unless it is the one that is described."""
+    """Find the file of that name beside a description; ExtractorError unless it is the one described."""
     graph = path.with_name(Path(name).name)
     if not graph.is_file():
         raise ExtractorError(f"{path} describes {graph.name}, which is not beside it; export it again")

@@ -1,32 +1,39 @@
-"""One run of infer.py as the contest times it: a fresh process, its imports and engine loading included."""
+"""Run infer.py as the contest times it: in a fresh process, its imports and engine loading included.
+
+Runs are made in a hidden folder beside the place that their videos are moved to when all is done.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.errors import Exit, VivaceError
+from engines.errors import Exit, FolderError, VivaceError
+from pipeline.batch.run_folder import MANIFEST
 from pipeline.recipe import Recipe
 
 SCRIPT = Path(__file__).resolve().parent.parent / "infer.py"
 LOG = "infer.log"
+PREFIX = ".timing-"  # of the hidden folder that runs are made in
 LAST_LINES = 12  # of the log, in an error
 GRACE = 20.0  # seconds for a run that is stopped to remove its half-written video
 GPU_EVERY = 0.25  # seconds between samples of a GPU's memory
 
 
 class RunFailed(VivaceError):
-    """infer.py did not make the videos; the text has the last lines it said, exit is how it ended."""
+    """An error: infer.py did not make the videos; the text has its last lines, exit is how it ended."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -35,7 +42,7 @@ class RunFailed(VivaceError):
 
 @dataclass(frozen=True)
 class Job:
-    """What is timed: the requests of data, made by a generator on a device; out gets a folder a recipe.
+    """A task for timing: the requests of data, a generator, a device; out gets a folder for each recipe.
 
     lossless: videos keep every pixel, as the reference should too: else encoding it once hides small changes.
     """
@@ -54,7 +61,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit status, wall seconds from start to end, what it printed."""
+    """The end of a process: its exit status, wall seconds from start to end, what it printed."""
 
     status: int
     seconds: float
@@ -70,12 +77,12 @@ class Outcome:
 
     @property
     def made(self) -> dict[str, dict]:
-        """Lines of the finished videos, by id."""
+        """Return the manifest lines of finished videos, by id."""
         return {line["id"]: line for line in self.lines if line["status"] == "done"}
 
     @property
     def failed(self) -> dict[str, str]:
-        """Why the others are missing, by id."""
+        """Return why the other videos are missing, by id."""
         return {line["id"]: line["error"] for line in self.lines if line["status"] != "done"}
 
 
@@ -128,10 +135,10 @@ def start_process(command: list[str], log: Path) -> Ended:
 
 @contextmanager
 def watching_gpu(device: str) -> Iterator[list[int]]:
-    """Samples of a GPU's memory in use, in MiB, while the block runs; the first is from before it.
+    """Sample a GPU's memory in use, in MiB, while the block runs; the first sample is from before it.
 
-    There are none without nvidia-smi, or on another device than cuda. All processes on that GPU count; it is
-    the one with this number for nvidia-smi. Sampling costs time, so it does not go with what is timed.
+    There are no samples without nvidia-smi, or on another device than cuda. All processes on that GPU count;
+    it is the one with this number for nvidia-smi. Sampling costs time, so a timed run is not watched.
     """
     samples: list[int] = []
     tool = shutil.which("nvidia-smi") if device.startswith("cuda") else None
@@ -158,6 +165,54 @@ def watching_gpu(device: str) -> Iterator[list[int]]:
     finally:
         done.set()
         watcher.join()
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """Make a hidden folder in out that goes after the block, and remove those that killed processes left.
+
+    The owner's process id is in its name, so all that write to the same out must be of one machine.
+    """
+    for folder in out.glob(f"{PREFIX}*"):
+        owner = re.match(rf"{re.escape(PREFIX)}([1-9]\d{{0,8}})-", folder.name)
+        if owner and not _is_another(int(owner[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+    prefix = f"{PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=out, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise FolderError if there is something of that name that an earlier timing did not put there."""
+    if not os.path.lexists(folder):
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    ours = {MANIFEST, LOG} <= names
+    known = (MANIFEST, LOG, f"{folder.name}.toml")
+    if not ours or not all(name in known or name.endswith(".mp4") for name in names):
+        raise FolderError(f"{folder} is there and was not made by timing a recipe; choose another --out")
+
+
+def keep(made: Path, lines: Iterable[dict], target: Path) -> None:
+    """Move a recipe's folder to its place, and name that in its manifest and its log; remove an older one.
+
+    lines: of the manifest, which also names the recipe from now on: by the place's name.
+    """
+
+    def placed(value: object) -> object:
+        return value.replace(str(made), str(target)) if isinstance(value, str) else value
+
+    texts = []
+    for line in lines:
+        line = {key: placed(value) for key, value in line.items()}
+        texts.append(json.dumps({**line, "recipe": target.name}, ensure_ascii=False))
+    (made / MANIFEST).write_text("\n".join(texts) + "\n", encoding="utf-8", errors="backslashreplace")
+    # As infer.py's stderr is told to write what is no text in a path.
+    names = [str(path).encode("utf-8", "backslashreplace") for path in (made, target)]
+    (made / LOG).write_bytes((made / LOG).read_bytes().replace(*names))
+    if target.exists():
+        os.replace(target, made.with_name(f"{made.name} before"))
+    os.replace(made, target)
 
 
 def _manifest_lines(recipe: Recipe, printed: str) -> list[dict]:
@@ -189,3 +244,16 @@ def _ending(status: int) -> str:
     if status < 0:
         return f"was ended by {signal.Signals(-status).name}"
     return f"ended with status {status}" if status else "made no video"
+
+
+def _is_another(process: int) -> bool:
+    """Return whether another process of that number lives: in a container numbers come again."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and is another user's
+        return True
+    return True

@@ -10,14 +10,26 @@ import csv
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from bench.staging import check_replaceable, keep, staging
-from bench.timed_run import Job, Outcome, RunFailed, Start, run_script, start_process, watching_gpu
+from bench.interleave import interleave, median_ratio
+from bench.timed_run import (
+    Job,
+    Outcome,
+    RunFailed,
+    Start,
+    check_replaceable,
+    keep,
+    run_script,
+    staging,
+    start_process,
+    watching_gpu,
+)
 from engines.errors import Exit, OutputError
 from pipeline.batch.dataset import Request, find_requests
 from pipeline.batch.run_folder import check_writable
@@ -34,7 +46,7 @@ TRIES = 5  # of the repeat check: a kept result is fast each time, other program
 
 @dataclass
 class _Series:
-    """What was measured of one recipe: the run that does not count, those of the rounds, repeats."""
+    """The measurements of one recipe: the warm-up run, those of the rounds, repeats."""
 
     recipe: Recipe
     folder: Path
@@ -46,11 +58,11 @@ class _Series:
 
     @property
     def seconds(self) -> list[float]:
-        """The script's, of each round."""
+        """Return the wall seconds of the script in each round."""
         return [outcome.seconds for outcome in self.rounds]
 
     def add(self, outcome: Outcome) -> Outcome:
-        """Take note of a run's frames."""
+        """Note the hashes of a run's frames, and return the run."""
         self.frames.append({name: line["frames_sha256"] for name, line in outcome.made.items()})
         return outcome
 
@@ -84,23 +96,12 @@ def time_recipes(
         raise OutputError(f"{job.out}: timing stopped ({error}). Check free space, run it again.") from error
 
 
-def rotated(items: Sequence, number: int) -> list:
-    """The items in the order of that round: each round begins with the next of them."""
-    at = number % len(items)
-    return [*items[at:], *items[:at]]
-
-
-def median_ratio(base: Iterable[float], own: Iterable[float]) -> float:
-    """How many times faster than the base: the median over rounds, whose two times belong together."""
-    return statistics.median(b / o for b, o in zip(base, own, strict=True))
-
-
 def noise_floor(base: Sequence[float], twin: Sequence[float]) -> float:
-    """The relative difference up to which two recipes may well be equally fast.
+    """Return the relative difference up to which two recipes may well be equally fast.
 
-    From the script seconds of the same recipe run twice a round: how far the median ratio lies from 1, or how
-    far single rounds' ratios lie from it (median absolute deviation, scaled to a standard deviation's size),
-    whichever is more. One round has no spread, so its figure is a first hint only.
+    It comes from the script seconds of the same recipe run twice a round: how far the median ratio lies from
+    1, or how far single rounds' ratios lie from it (median absolute deviation, scaled to a standard
+    deviation's size), whichever is more. One round has no spread, so its figure is a first hint only.
     """
     ratios = [b / t for b, t in zip(base, twin, strict=True)]
     median = statistics.median(ratios)
@@ -109,7 +110,7 @@ def noise_floor(base: Sequence[float], twin: Sequence[float]) -> float:
 
 
 def stages(lines: Sequence[dict]) -> dict[str, float]:
-    """Mean seconds a video of each stage, from manifest lines; what is left of the total is "other"."""
+    """Return mean seconds a video of each stage, from manifest lines; the rest of the total is "other"."""
     means = {stage: statistics.fmean(line["seconds"].get(stage, 0.0) for line in lines) for stage in STAGES}
     total = statistics.fmean(line["total_seconds"] for line in lines)
     rounded = {stage: round(seconds, 4) for stage, seconds in means.items()}
@@ -117,7 +118,7 @@ def stages(lines: Sequence[dict]) -> dict[str, float]:
 
 
 def figures(rounds: Sequence[Outcome]) -> dict:
-    """The timing of a recipe from its rounds, over the videos that every round has made.
+    """Return the timing of a recipe from its rounds, over the videos that every round has made.
 
     contest_seconds: the script's seconds divided by videos. cold_start: the script's seconds that no video
     took: imports and engine loading, with files in the system's cache. peak_memory_mb: of the Python process.
@@ -144,13 +145,13 @@ def figures(rounds: Sequence[Outcome]) -> dict:
 
 
 def build_seconds(line: Mapping) -> float | None:
-    """Of the files that the run of a manifest line has loaded; None if there are none, or it is not known."""
+    """Return how long building the engines of a manifest line's run took; None without any, or if unknown."""
     seconds = [each["seconds"] for each in line.get("built", {}).values()]
     return round(sum(seconds), 1) if seconds and None not in seconds else None
 
 
 def differing(frames: Sequence[dict[str, str]]) -> list[str]:
-    """Ids of videos that did not come out with the same frames in all runs that were to make them."""
+    """Return ids of videos whose frames were not the same in all runs that were to make them."""
     names = sorted({name for run in frames for name in run})
     return [name for name in names if len({run[name] for run in frames if name in run}) > 1]
 
@@ -169,7 +170,7 @@ def _with_baseline(recipes: Sequence[Recipe]) -> list[Recipe]:
 def _measure(
     recipes: Sequence[Recipe], job: Job, folder: Path, say: Callable[[str], None], start: Start
 ) -> tuple[list[_Series], _Series]:
-    """All runs: of each recipe, and of the baseline's twin."""
+    """Make all runs; return the series of each recipe, and of the baseline's twin."""
     series = [_Series(recipe, folder / "runs" / recipe.name) for recipe in recipes]
     base = next(each for each in series if each.recipe.is_baseline)
     twin = _Series(base.recipe, folder / "runs" / TWIN, frames=base.frames)
@@ -178,11 +179,14 @@ def _measure(
             each.warm_up = each.add(run_script(each.recipe, job, job.data, each.folder, start))
         each.gpu_memory = max(samples) - samples[0] if samples else None
         say(f"warm-up: {each.recipe.name}: {each.warm_up.seconds:.1f} s")
-    for number in range(job.rounds):
-        for each in rotated([*series, twin], number):
-            outcome = each.add(run_script(each.recipe, job, job.data, each.folder, start))
-            each.rounds.append(outcome)
-            say(f"round {number + 1} of {job.rounds}: {each.folder.name}: {outcome.seconds:.1f} s")
+    timed = {each.folder.name: each for each in [*series, twin]}
+    runs = {
+        name: partial(run_script, each.recipe, job, job.data, each.folder, start)
+        for name, each in timed.items()
+    }
+    for name, number, outcome in interleave(runs, job.rounds):
+        timed[name].rounds.append(timed[name].add(outcome))
+        say(f"round {number} of {job.rounds}: {name}: {outcome.seconds:.1f} s")
     for each in series:
         _check_repeat(each, job, folder / "repeat", start)
         say(f"repeated request: {each.recipe.name}: {each.repeat_ratio:.2f} of the first one's seconds")
@@ -207,7 +211,7 @@ def _check_repeat(series: _Series, job: Job, folder: Path, start: Start) -> None
 
 
 def _repeat_data(made: Sequence[Request], folder: Path) -> Path:
-    """A data folder of a request to warm up with, the last, and of the first one twice.
+    """Write a data folder of a request to warm up with, the last, and of the first one twice.
 
     If there is only one, it warms up with another seed. Files are copied, so that both ids name the same.
     """

@@ -1,4 +1,4 @@
-"""From comparisons and times to one verdict for each run, and to a report of all."""
+"""Turn comparisons and times into one verdict for each run, and a report of all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FROM_TIMING = ("recipe", "backend", "built", "nondeterministic", "failed")
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked: data and reference folders, extractors, seconds a video that are allowed, rounds.
+    """The question of a report: data and reference folders, extractors, seconds allowed a video, rounds.
 
     load: the machine's load averages over 1, 5 and 15 minutes before its own work; empty if not looked at.
     beside: folders of the same videos made with another seed, or by the base again (bench/beside.py).
@@ -39,7 +39,7 @@ class Question:
 def run_entry(
     name: str, folder: Path, comparisons: list[dict], question: Question, measured: Mapping | None = None
 ) -> dict:
-    """A run's part of the report. measured: what bench/timing.py found out, None for videos as they are.
+    """Return a run's part of the report. measured: its entry of time_recipes, None for finished videos.
 
     gate_held is the contest's own question. alike asks for all checks too, and that no result was kept from
     one request for the next. in_time: the script's seconds divided by videos are below the threshold, if any.
@@ -80,7 +80,7 @@ def run_entry(
 def make_report(
     runs: list[dict], question: Question, baseline: str | None = None, noise_floor: float | None = None
 ) -> dict:
-    """The whole report, as bench/report.py writes it."""
+    """Return the whole report, for bench/report.py to write."""
     machine = examine() | {"load_average": [round(load, 2) for load in question.load]}
     return {
         "schema": SCHEMA,
@@ -103,7 +103,7 @@ def make_report(
 
 
 def exit_status(runs: list[dict]) -> Exit:
-    """5 if a run is not the same video any more, else 6 if one is too slow, else 0."""
+    """Return 5 if a run's videos are not the base model's any more, else 6 if one is too slow, else 0."""
     if not all(run["verdict"]["alike"] for run in runs):
         return Exit.SIMILARITY
     return Exit.OK if all(run["verdict"]["in_time"] for run in runs) else Exit.TIME

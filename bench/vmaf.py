@@ -1,4 +1,4 @@
-"""VMAF of two videos by ffmpeg's filter, where the ffmpeg at hand has it; for information, it judges nothing.
+"""Measure VMAF of two videos by ffmpeg's filter, where this ffmpeg has it; for information, no check uses it.
 
 VMAF guesses how people rate a picture of 1080p that fills a screen seen from three times its height away. On
 smaller pictures it is too kind, and what it was trained on are films that were scaled down and encoded.
@@ -21,11 +21,11 @@ GRAPH = f"[0:V:0]{SAME}[c];[1:V:0]{SAME}[r];[c][r]libvmaf=log_fmt=json:log_path=
 
 
 class VmafError(RuntimeError):
-    """VMAF could not be measured, though there is the filter; the text says why."""
+    """An error: VMAF could not be measured, though there is the filter; the text says why."""
 
 
 def vmaf(reference: Path, candidate: Path, frames: int, size: tuple[int, int]) -> float | None:
-    """The mean VMAF of a candidate's frames, 0 to 100, by the model vmaf_v0.6.1.
+    """Return the mean VMAF of a candidate's frames, 0 to 100, by the model vmaf_v0.6.1.
 
     frames, size: of both, as they were read. None if the picture is too small for the filter, or if ffmpeg
     lacks it. VmafError.

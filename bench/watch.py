@@ -12,7 +12,7 @@ Features = tuple[np.ndarray | None, np.ndarray]  # of a clip, if there is one; o
 
 
 class Spec(Protocol):
-    """What is asked of bench.similarity's settings of an extractor."""
+    """The part of bench.similarity's Spec that this file uses."""
 
     kind: str
     size: tuple[int, int]
@@ -22,28 +22,28 @@ class Spec(Protocol):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the features: of a clip and of its frames, or of frames."""
+        """Return names of the features: of a clip and of its frames, or of frames."""
         ...
 
 
 class Extractor(Protocol):
-    """What is asked of bench.similarity's extractor."""
+    """The part of bench.similarity's Extractor that this file uses."""
 
     spec: Spec
 
     def run(self, frames: Sequence[np.ndarray], outputs: Sequence[str] | None = None) -> list[np.ndarray]:
-        """What the graph makes of fitted frames."""
+        """Return the graph's outputs for fitted frames."""
         ...
 
     def pool(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Features of a clip from the rows of its frames."""
+        """Return the features of a clip from the rows of its frames."""
         ...
 
 
 class Watch:
-    """Takes a clip frame by frame for its features, and holds no more than BATCH frames.
+    """An accumulator that takes a clip frame by frame for its features, and holds no more than BATCH frames.
 
-    Only a clip's graph that has no second one to pool is given all at once, and they are held until then.
+    A graph for clips without a second one to pool needs all frames at once; they are held until then.
     """
 
     def __init__(self, extractor: Extractor) -> None:
@@ -54,13 +54,13 @@ class Watch:
         self._rows: list[np.ndarray] = []
 
     def update(self, frame: np.ndarray) -> None:
-        """The next frame (H, W, 3) uint8."""
+        """Add the next frame (H, W, 3) uint8."""
         self._waiting.append(fitted(frame, self._spec))
         if self._in_parts and len(self._waiting) == BATCH:
             self._take()
 
     def summary(self) -> Features:
-        """The features of all frames, one at least."""
+        """Return the features of all frames, one at least."""
         if self._in_parts:
             if self._waiting:
                 self._take()
@@ -83,7 +83,7 @@ class Watch:
 
 
 def fitted(frame: np.ndarray, spec: Spec) -> np.ndarray:
-    """The frame (H, W, 3) at the extractor's size: stretched, or whole with black around it."""
+    """Return the frame (H, W, 3) at the extractor's size: stretched, or whole with black around it."""
     from PIL import Image
 
     width, height = spec.size
@@ -99,5 +99,5 @@ def fitted(frame: np.ndarray, spec: Spec) -> np.ndarray:
 
 
 def _two(pictures: list[np.ndarray]) -> list[np.ndarray]:
-    """At least two, as graphs of clips need: a single one twice."""
+    """Return at least two frames, as graphs of clips need: a single one twice."""
     return pictures if len(pictures) > 1 else pictures * 2

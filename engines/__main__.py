@@ -10,7 +10,7 @@ from engines.doctor import DEVICES, examine
 
 
 def main() -> int:
-    """Parse, look, print."""
+    """Print the report on this machine, as text or as JSON."""
     parser = argparse.ArgumentParser(prog="python -m engines", description=__doc__)
     parser.add_argument("command", choices=["doctor"])
     parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")

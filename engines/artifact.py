@@ -1,6 +1,6 @@
 """Built files with manifests of what they were built from and for, refused when that no longer holds.
 
-In a generator's folder lie <component>-<precision>-<key>.onnx or .engine, and <that>.json beside each; key is
+A generator's folder holds <component>-<precision>-<key>.onnx or .engine, and <that>.json beside each; key is
 the hash of what went in. A manifest is written last, so a file without one was never finished.
 """
 
@@ -22,19 +22,19 @@ from pathlib import Path
 
 from engines.errors import EngineError
 from engines.files import DRAFT
-from engines.spec import Engine
+from engines.spec import ComponentSpec, Engine, Model
 
 BUILT = Path(__file__).parent / "built"
 Field = str | int | float | bool | None | list | Mapping
 
 
 class StaleArtifact(EngineError):
-    """A built file does not fit what is asked for or what is here; the text names each field that differs."""
+    """A built file that does not fit the request or this machine; the text names each field that differs."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """Which artifact: a component, its precision, and what kind of file (.onnx or .engine)."""
+    """The label of an artifact: its component, its precision and its file's suffix (.onnx or .engine)."""
 
     component: str
     precision: str
@@ -53,13 +53,13 @@ class Artifact:
 
     @property
     def content(self) -> str:
-        """SHA-256 over all of its files, external data included."""
+        """The SHA-256 over all of its files, external data included."""
         return _digest(json.dumps(self.manifest["files"], sort_keys=True))
 
 
 @dataclass
 class Draft:
-    """An artifact being written: its file belongs at path, what was learnt while building it in facts.
+    """An artifact being written: its file goes to path, what building it showed goes to facts.
 
     artifact: what came of it, once it is whole.
     """
@@ -70,17 +70,17 @@ class Draft:
 
 
 def built_folder(generator: str) -> Path:
-    """Where a generator's artifacts lie: engines/built/<generator>, or below $VIVACE_BUILT if that is set."""
+    """Return the folder of a generator's artifacts, in engines/built or in $VIVACE_BUILT if that is set."""
     return Path(os.environ.get("VIVACE_BUILT") or BUILT) / generator
 
 
 def key(built_from: Mapping[str, Field]) -> str:
-    """Eight hex digits that change with everything the artifact is built from."""
+    """Hash all that the artifact is built from to eight hex digits."""
     return _digest(json.dumps(built_from, sort_keys=True))[:8]
 
 
 def fingerprint(files: Iterable[Path]) -> str | None:
-    """SHA-256 over the names and bytes of files; None if one of them is not here, as in a submission."""
+    """Hash the names and bytes of files by SHA-256; None if one is not here, as in a submission."""
     digest = hashlib.sha256()
     for path in sorted(files):
         if not path.is_file():
@@ -111,7 +111,7 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
             "file": draft.path.name,
             "files": {path.name: file_sha256(path) for path in files},
             "built_from": built_from,
-            "facts": draft.facts,
+            "facts": {"bytes": sum(path.stat().st_size for path in files), **draft.facts},
             "built_at": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         }
         manifest_path = staging / f"{draft.path.name}.json"
@@ -129,7 +129,7 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
 
 
 def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str) -> Artifact:
-    """The newest artifact of that label whose manifest holds every expected field, unchanged on disk.
+    """Find the newest intact artifact of that label whose manifest has all expected fields.
 
     expected: fields of built_from as they are here; those that cannot be known here are left out. EngineError
     if there is none, StaleArtifact if all differ: both end with the command that builds it.
@@ -146,8 +146,31 @@ def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str
     raise StaleArtifact("\n".join([refusals[0], f"run: {command}"]))
 
 
+def find_onnx(folder: Path, model: Model, component: str, precision: str) -> Artifact:
+    """Find the ONNX artifact of a component of this model as it is now; EngineError if none fits.
+
+    Weights are compared where the model's sources are at hand; a submission may come without them.
+    """
+    expected = {"component": component, "spec": model.components[component].described()}
+    weights = fingerprint(model.fingerprint_files)
+    if weights:
+        expected["weights"] = weights
+    command = f"python export_onnx.py --component {component} --precision {precision} (same --generator)"
+    return find(folder, Label(component, precision, ".onnx"), expected, command)
+
+
+def check_agreement(
+    spec: ComponentSpec, path: Path, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> None:
+    """Raise EngineError unless a file's inputs and outputs, dtypes by name, are the component's."""
+    for kind, found, tensors in (("inputs", inputs, spec.inputs), ("outputs", outputs, spec.outputs)):
+        wanted = {tensor.name: tensor.dtype for tensor in tensors}
+        if dict(found) != wanted:
+            raise EngineError(f"{path} is not a {spec.name}: its {kind} are {dict(found)}, expected {wanted}")
+
+
 def built_files(engines: Mapping[str, Engine]) -> dict[str, dict[str, str | float | None]]:
-    """For each component whose engine runs a built file: its "file", and "seconds" that building it took.
+    """Report, for each component whose engine runs a built file, its "file" and the "seconds" of building it.
 
     The seconds are its own: not those of the graph that a TensorRT engine or an 8-bit graph was built from.
     """
@@ -162,7 +185,7 @@ def built_files(engines: Mapping[str, Engine]) -> dict[str, dict[str, str | floa
 def differences(
     expected: Mapping[str, Field], built_from: Mapping[str, Field], within: str = "", built: str = "built"
 ) -> list[str]:
-    """A sentence for each expected field that was another when the artifact was built, or made."""
+    """Write a sentence for each expected field that differed when the artifact was built, or made."""
     sentences = []
     for name, value in expected.items():
         full, was = f"{within}{name}", built_from.get(name)
@@ -174,7 +197,7 @@ def differences(
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Hash a file's bytes by SHA-256, in hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -184,7 +207,7 @@ def file_sha256(path: Path) -> str:
 
 @functools.cache
 def _sha256_at(path: Path, size: int, modified: int) -> str:
-    """file_sha256 of a source as it is now; a process asks for each component, and weights may be 28 GB."""
+    """Hash a file once for each size and time of change: every component asks, and weights may be 28 GB."""
     return file_sha256(path)
 
 
@@ -220,7 +243,7 @@ def _sweep(folder: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder against other builds that have come to their end."""
+    """Keep other builds from putting their files into the folder while the block runs."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -242,7 +265,7 @@ def _digest(text: str) -> str:
 
 
 def _plain(value: Field) -> Field:
-    """The value as JSON gives it back."""
+    """Convert a value to what JSON reads back."""
     return json.loads(json.dumps(value))
 
 

@@ -1,4 +1,4 @@
-"""What the scripts share: messages on stderr, data on stdout, and the exit status."""
+"""What the scripts share: options, messages on stderr, data on stdout, and the exit status."""
 
 from __future__ import annotations
 
@@ -12,23 +12,64 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from engines.errors import Exit, VivaceError, exit_of
 
 FORESEEN = (VivaceError, OSError, MemoryError, FloatingPointError, KeyboardInterrupt)
 WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose another --out"}
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "data" / "sample"  # the bundled data folder
 
 
 def above_zero(text: str) -> float:
-    """An option's number, as argparse takes it: finite, and above 0."""
+    """Read an option's number for argparse: finite, and above 0."""
     with suppress(ValueError):
         if 0 < float(text) < math.inf:
             return float(text)
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
 
 
+COMMON = {
+    "backend": {"help": "what runs the networks"},
+    "component": {"help": "one or some, as encode,decode (all)"},
+    "data": {"type": Path, "help": "folder with videos/ and images/"},
+    "device": {"default": "cpu", "help": "cpu, cuda, cuda:1"},
+    "extractors": {"nargs": "+", "default": ["stfn"], "help": "names or JSON files; the least counts"},
+    "force": {"action": "store_true", "help": "build again what is there already"},
+    "generator": {"default": "presenter", "help": "a bundled one's name, or path/to/file.py:Class"},
+    "json": {"action": "store_true", "help": "print the result as JSON on stdout"},
+    "lossless": {"action": "store_true", "help": "videos keep every pixel; those compared must, too"},
+    "out": {"type": Path},
+    "precision": {"help": "one for all, then exceptions: fp16,denoise=int8"},
+    "seed": {"type": int, "help": "seed of requests that pairs.csv gives none"},
+    "time-threshold": {"type": above_zero, "metavar": "S", "help": "seconds a video may take"},
+}
+
+
+def new_parser(about: str | None, prog: str | None = None) -> argparse.ArgumentParser:
+    """Return a parser whose help begins with a module's docstring, lines kept. prog: without it, the file."""
+    return argparse.ArgumentParser(
+        prog=prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def common_arguments(parser: argparse.ArgumentParser, *names: str, **changed: dict) -> None:
+    """Add options of COMMON by name.
+
+    changed: by name, what is otherwise in this script, as add_argument takes it. Help ends with the default.
+    """
+    for name in (*names, *changed):
+        settings = {**COMMON[name], **changed.get(name, {})}
+        default = settings.get("default")
+        if default is not None:
+            shown = " ".join(map(str, default if isinstance(default, list) else [default]))
+            settings["help"] = f"{settings['help']} ({shown.removeprefix(f'{ROOT}/')})"
+        parser.add_argument(f"--{name}", **settings)
+
+
 def say(text: str) -> None:
-    """A message for people."""
+    """Print a message for people on stderr."""
     if "tqdm" in sys.modules:  # there are, or were, bars on the terminal, which it puts aside
         sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
     else:
@@ -36,12 +77,12 @@ def say(text: str) -> None:
 
 
 def show(line: dict) -> None:
-    """A line of data on stdout, at once."""
+    """Print a line of data on stdout, at once."""
     print(json.dumps(line, ensure_ascii=False), flush=True)
 
 
 def ending(script: str, work: Callable[[], Exit], interrupted: str = "interrupted") -> Exit:
-    """Do the work of a script; the status it gives, or that of the error it raises, which is said.
+    """Do the work of a script; return its status, or that of an error it raises, after saying the error.
 
     interrupted: what to say after Ctrl-C. Errors that nobody foresaw are bugs and go through.
     """
@@ -73,7 +114,7 @@ def run(main: Callable[[], Exit], within: float | None = None) -> None:
 
 
 def _end_after_signal(pipe: int, seconds: float) -> None:
-    """Wait for the number of a signal, and then not for much longer."""
+    """Wait for the number of a signal, then end the process after some seconds."""
     number = os.read(pipe, 1)[0]
     time.sleep(seconds)
     os._exit(128 + number)

@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 def examine() -> dict:
-    """The machine, installed packages, and for each backend and device None or why it cannot run."""
+    """Report the machine, its packages, and for each backend and device None or why it cannot run."""
     return {
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -32,7 +32,7 @@ def examine() -> dict:
 
 
 def version(package: str) -> str | None:
-    """An installed package's version."""
+    """Return an installed package's version, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -40,7 +40,7 @@ def version(package: str) -> str | None:
 
 
 def processor() -> str:
-    """The processor's name, as Linux tells it."""
+    """Read the processor's name from Linux."""
     with open("/proc/cpuinfo") as lines:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

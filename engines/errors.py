@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Exit(IntEnum):
-    """One status per kind of failure, so that a caller can react without reading text."""
+    """The exit status for each kind of failure, so that a caller can react without reading text."""
 
     OK = 0
     BUG = 1
@@ -26,54 +26,54 @@ class Exit(IntEnum):
 
 
 class VivaceError(Exception):
-    """The text says what was wrong, what was expected and what to do; exit is the status of the script."""
+    """A foreseen failure: its text says what was wrong, what was expected and what to do."""
 
     exit = Exit.BUG
 
 
 class UsageError(VivaceError, ValueError):
-    """What was asked for on the command line or in a settings file cannot be done."""
+    """A request, on the command line or in a settings file, that cannot be done."""
 
     exit = Exit.USAGE
 
 
 class InputError(VivaceError, ValueError):
-    """A file of the user's data cannot be used."""
+    """A file of the user's data that cannot be used."""
 
     exit = Exit.INPUT
 
 
 class EngineError(VivaceError, RuntimeError):
-    """A network cannot be run here: the device, the library or the built file does not fit."""
+    """A network that cannot run here: the device, the library or the built file does not fit."""
 
     exit = Exit.ENVIRONMENT
 
 
 class OutputError(VivaceError, RuntimeError):
-    """A file could not be written: the disk or the encoder failed. Nothing was left behind."""
+    """An output that could not be written: the disk or the encoder failed. Nothing was left behind."""
 
     exit = Exit.EXHAUSTED
 
 
 class FolderError(OutputError):
-    """The place that was named for output cannot be used, or is in use."""
+    """A folder for output that cannot be used, or is in use."""
 
     exit = Exit.USAGE
 
 
 class DiskError(OutputError):
-    """A result can no longer be recorded: the disk is full or gone."""
+    """A disk that is full or gone, so that results can no longer be recorded."""
 
 
 class ProgramKilled(OutputError):
-    """Somebody ended ffmpeg with a signal, as systems do when memory is short; another try may succeed."""
+    """An ffmpeg that was ended with a signal, as when memory is short; another try may succeed."""
 
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 def exit_of(error: BaseException) -> Exit:
-    """The status of a script that the error ends; BUG for an error that nobody foresaw."""
+    """Return the exit status for an error; BUG for one that nobody foresaw."""
     if isinstance(error, VivaceError):
         return error.exit
     if isinstance(error, MemoryError):
@@ -90,7 +90,7 @@ def exit_of(error: BaseException) -> Exit:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """A sentence on a name that is none of the known ones; what says of what, as "precision"."""
+    """Write a sentence on a name that is not known; what: the kind of name, as "precision"."""
     known = list(known)
     nearest = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"

@@ -1,19 +1,28 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, caches shared by processes, and weights mapped into memory."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 DRAFT = ".new-"  # what the names of folders with drafts begin with
+_PAGEOUT = 21  # madvise: what changed is kept, unlike with DONTNEED, so that any tensor may be given
+_NORESERVE = 0x4000  # mmap; Python names it from 3.13
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A draft beside path to write to, which takes its place at once after the block, or goes if that raises.
+    """Yield a draft beside path; it replaces path in one step after the block, or is removed if that raises.
 
     The folder is made if it is not there. OSError if one cannot write there.
     """
@@ -22,3 +31,56 @@ def atomic_write(path: Path) -> Iterator[Path]:
         draft = Path(staging) / path.name
         yield draft
         os.replace(draft, path)
+
+
+def read_cache(path: Path) -> bytes:
+    """Read a file that only saves time: its bytes, or none if it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Exclude other processes that lock the same path while the block runs.
+
+    Windows has no flock: there the later of two writers wins, and the other's timings are measured again.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Map a file's bytes into memory; changes stay in this process and are never written to the file.
+
+    On Linux the file may be larger than the machine's memory, which a copy-on-write mapping may else not be.
+    OSError: it cannot be read. ValueError: it is empty.
+    """
+    with path.open("rb") as file:
+        if sys.platform == "linux":
+            return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NORESERVE)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def release_pages(tensor: torch.Tensor) -> None:
+    """Free the memory pages that a tensor of a mapped file occupies; its next use reads them again.
+
+    It keeps measured memory low; under pressure the kernel frees them anyway. It needs madvise, else it does
+    nothing.
+    """
+    try:
+        advise = ctypes.CDLL(None).madvise
+    except (AttributeError, OSError, TypeError):  # no such call here
+        return
+    page = mmap.PAGESIZE
+    start = -(-tensor.data_ptr() // page) * page
+    length = (tensor.data_ptr() + tensor.numel() * tensor.element_size() - start) // page * page
+    if length > 0:
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(length), _PAGEOUT)

@@ -1,19 +1,20 @@
-"""From the names of a backend and precisions to a running engine for every component of a generator."""
+"""Start an engine for every component of a generator, from the names of a backend and of precisions."""
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 from engines.errors import EngineError
 from engines.precision import NATIVE
 from engines.spec import Engine, Model
 
-# Each backend is a file with why_not(device), and a function that starts one component's engine.
+# Each backend is a file and the function in it that starts one component's engine; see BackendFile.
 BACKENDS = {
     "tensorrt": ("engines.backends.tensorrt_backend", "start"),
     "openvino": ("engines.backends.openvino_backend", "start"),
@@ -23,6 +24,24 @@ BACKENDS = {
     "torch-compile": ("engines.backends.torch_backend", "start_compiled"),
 }
 AUTOMATIC = ("tensorrt", "openvino", "onnxruntime", "torch")
+
+
+class BackendFile(Protocol):
+    """The file of a backend. It has these two functions, and may have the names below.
+
+    has_bf16(device): whether the device computes in bfloat16; left out, it does not. STARTS_FROM: the suffix
+    of the built files that it loads, ".onnx" or ".engine"; left out, it starts from a torch module with its
+    weights. graph_precision(precision): the precision of the ONNX graph that it starts from, if another.
+    packages(device): what to install, by import name, where no import statement of the file says so.
+    """
+
+    def why_not(self, device: str) -> str | None:
+        """Return None if the backend runs on that device here, else what is missing and what to do."""
+        ...
+
+    def start(self, model: Model, component: str, precision: str, device: str, folder: Path) -> Engine:
+        """Start one component's engine; EngineError if it lacks the precision or a built file in folder."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +55,7 @@ class Choice:
 
 
 def start_engines(model: Model, choice: Choice, say: Callable[[str], None]) -> tuple[str, dict[str, Engine]]:
-    """The backend's name and an engine per component; EngineError if it cannot run or lacks a built file.
+    """Start the engines; return the backend's name and an engine per component. EngineError if it cannot.
 
     "auto" takes the first backend that runs here and has everything, and says which and why not the others.
     """
@@ -57,22 +76,56 @@ def start_engines(model: Model, choice: Choice, say: Callable[[str], None]) -> t
 
 
 def native_precision(backend: str, device: str) -> str:
-    """What "native" stands for: bf16 if the backend says that the device computes in it, else fp32."""
-    has_bf16 = getattr(backend_module(backend), "has_bf16", None)
-    return "bf16" if has_bf16 is not None and has_bf16(device) else "fp32"
+    """Resolve "native": bf16 if the backend says that the device computes in it, else fp32."""
+    return "bf16" if _optional(backend, "has_bf16", lambda device: False)(device) else "fp32"
+
+
+def starts_from(backend: str) -> str | None:
+    """Return the suffix of the files that the backend loads, as ".onnx"; None: it needs torch modules."""
+    return _optional(backend, "STARTS_FROM", None)
+
+
+def graph_precision(backend: str, precision: str) -> str:
+    """Return the precision of the ONNX graph that the backend needs for a precision; fp32 for "native"."""
+    if precision == NATIVE:
+        return "fp32"  # bf16 starts from that graph too
+    return _optional(backend, "graph_precision", lambda precision: precision)(precision)
+
+
+def packages(backend: str, device: str) -> dict[str, str]:
+    """Name what to install for the backend, by import name, where its imports do not say so."""
+    return _optional(backend, "packages", lambda device: {})(device)
 
 
 def precisions_on(backend: str, choice: Choice) -> dict[str, str]:
-    """The choice's precisions as the backend runs them on this machine."""
+    """Resolve the choice's precisions to those that the backend runs on this machine."""
     return {
         component: native_precision(backend, choice.device) if precision == NATIVE else precision
         for component, precision in choice.precisions.items()
     }
 
 
-def backend_module(backend: str) -> ModuleType:
-    """The file of a backend; it imports nothing heavy by itself."""
+def allowed_threads() -> int:
+    """Return how many threads an engine may use: the least of OMP_NUM_THREADS and this process's cores.
+
+    0, for the whole machine, leaves the number to the runtime, which then also binds threads to cores. Torch
+    heeds both limits by itself. ONNX Runtime counts cores that the process may not use, and neither it nor
+    OpenVINO reads OMP_NUM_THREADS, by which Ray gives an actor its share of a machine.
+    """
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # "4,2" if parallel regions nest
+    if asked.isdecimal() and int(asked):
+        own = min(own, int(asked))
+    return own if own < os.cpu_count() else 0
+
+
+def backend_module(backend: str) -> BackendFile:
+    """Import the file of a backend, which imports nothing heavy by itself."""
     return importlib.import_module(BACKENDS[backend][0])
+
+
+def _optional(backend: str, name: str, default: object) -> object:
+    return getattr(backend_module(backend), name, default)
 
 
 def _start(model: Model, choice: Choice, backend: str) -> dict[str, Engine]:

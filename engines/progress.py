@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
+
+STATUS = Path("/proc/self/status")  # Linux's
 
 
 class Progress:
-    """Counts ticks of one piece of work of known size; a context manager that writes to stderr."""
+    """The progress of work of known size: a context manager that counts ticks and writes to stderr."""
 
     def __init__(
         self, label: str, total: int, stream: TextIO | None = None, every: float = 10.0, position: int = 0
@@ -34,11 +39,11 @@ class Progress:
             self._bar.close()
 
     def tick(self) -> None:
-        """One more part is done."""
+        """Count one more part as done."""
         self.reach(self.count + 1)
 
     def reach(self, count: int) -> None:
-        """So many parts are done."""
+        """Set how many parts are done."""
         done, self.count = count - self.count, count
         if self._bar is not None:
             self._bar.update(done)
@@ -48,8 +53,21 @@ class Progress:
             print(f"{self.label}: {self.count}/{self.total}, {left:.0f} s left", file=self.stream, flush=True)
 
     def grow(self, count: int) -> None:
-        """There are so many more parts than was thought."""
+        """Add parts to the total."""
         self.total += count
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.refresh()
+
+
+def peak_memory_mb() -> int:
+    """Return the most memory that this process has held at once, in MiB.
+
+    Linux hands the peak that getrusage gives on to child processes: one started by a process of 2 GB has
+    2 GB from its first moment on. Linux's VmHWM is a process's own; where there is none, getrusage is asked.
+    """
+    own = STATUS.is_file() and re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    if own:
+        return int(own[1]) // 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> (20 if sys.platform == "darwin" else 10)  # macOS gives bytes, others KiB

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def failure(text: str) -> EngineError | MemoryError:
-    """The error for what a backend said, which knows no type of its own for a lack of memory."""
+    """Make a backend's message an error: MemoryError if it speaks of allocating, else EngineError."""
     return MemoryError(text) if "alloc" in text.lower() else EngineError(text)
 
 
 class Cadence(str, Enum):
-    """How often a component runs."""
+    """The occasions on which a component runs."""
 
     REQUEST = "once per request"
     CHUNK = "once per frame chunk"
@@ -77,7 +77,7 @@ class ComponentSpec:
             )
 
     def described(self) -> dict[str, dict]:
-        """The names, shapes and dtypes as plain data, for manifests."""
+        """Give the names, shapes and dtypes as plain data, for manifests."""
         return {
             "inputs": {tensor.name: [list(tensor.dims), tensor.dtype] for tensor in self.inputs},
             "outputs": {tensor.name: [list(tensor.dims), tensor.dtype] for tensor in self.outputs},
@@ -85,7 +85,7 @@ class ComponentSpec:
         }
 
     def check(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        """Sizes of the named dims of a call. ValueError names the first input that does not fit."""
+        """Check a call, and return its named dims' sizes. ValueError names an input that does not fit."""
         expected = [tensor.name for tensor in self.inputs]
         if set(arrays) != set(expected):
             raise ValueError(f"{self.name} takes {expected}, got {sorted(arrays)}")
@@ -115,25 +115,25 @@ class ComponentSpec:
 
 
 class Model(Protocol):
-    """What building engines needs of a generator."""
+    """A generator as the building of engines sees it."""
 
     name: str
     components: Mapping[str, ComponentSpec]
     fingerprint_files: Sequence[Path]  # weights, and the code of the networks
 
     def build(self, component: str) -> torch.nn.Module:
-        """The component as a torch module with loaded weights."""
+        """Build the component as a torch module with loaded weights."""
         ...
 
 
 class Engine(Protocol):
-    """Something that runs one component; the same for every backend."""
+    """A backend's way to run one component; every backend's engines have these members."""
 
     spec: ComponentSpec
     path: Path | None  # the built file that it runs
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name for inputs by name, checked against the spec."""
+        """Compute outputs by name from inputs by name, which are checked against the spec."""
         ...
 
     def close(self) -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.similarity import load_extractor
-from engines.cli import above_zero, ending, run, say
+from engines.cli import above_zero, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit, FolderError, InputError
 from engines.progress import Progress
-from finish.cover import FRAMES, choose_cover, videos_of
+from finish.cover import FRAMES, choose_cover, videos_of, write_whole
 from finish.cut import cut
 from finish.highlights import predict
 from finish.predictions import Frames, check_predictions, read_index
@@ -30,7 +30,6 @@ from finish.saliency import Detector
 from finish.score import score_file
 from finish.scorer import Scorer, own_scorer, start_scorer
 from finish.signals import Eyes
-from finish.whole_file import write_whole
 from pipeline.video.reader import probe
 
 
@@ -131,10 +130,8 @@ def _ended(failed: list, count: int) -> Exit:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m finish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Read the command line."""
+    parser = new_parser(__doc__, "python -m finish")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     cover = commands.add_parser("cover", help="the best frame of each video")
     cover.add_argument("video", type=Path, help="a video, or a folder of videos")
@@ -165,7 +162,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     cuts.add_argument("--out", type=Path, required=True, help="folder for the cut-downs")
     cuts.set_defaults(run_command=run_cut)
     for command in (cover, check, score, cuts):
-        command.add_argument("--json", action="store_true", help="JSON on stdout")
+        common_arguments(command, "json")
     args = parser.parse_args(arguments)
     for name, value in vars(args).items():
         if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
@@ -175,9 +172,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def _add_scorer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer", type=Path, help="your own, an ONNX file as docs/finish.md says")
-    parser.add_argument("--backend", default="torch", help="auto, or what runs the cover network (torch)")
-    parser.add_argument("--precision", default="fp32", help="of the cover network (fp32)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
+    common_arguments(
+        parser, "device",
+        backend={"default": "torch", "help": "auto, or what runs the cover network"},
+        precision={"default": "fp32", "help": "of the cover network"},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.errors import InputError
+from engines.errors import InputError, OutputError
+from engines.files import atomic_write
 from finish.sampling import sample
 from finish.scorer import BATCH, Scorer
 from pipeline.batch.dataset import VIDEO_SUFFIXES
@@ -72,6 +73,15 @@ def ahead(items: Iterable) -> Iterator:
         while (item := waiting.result()) is not end:
             waiting = pool.submit(next, iterator, end)
             yield item
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write bytes to a file, whole or not at all; OutputError if the disk or the folder refuses it."""
+    try:
+        with atomic_write(path) as draft:
+            draft.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}). Check disk and folder.") from error
 
 
 def _batches(items: Iterator[Numbered]) -> Iterator[list[Numbered]]:

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 
 from engines.errors import InputError
+from finish.cover import write_whole
 from finish.framing import calm, framed, whole
 from finish.moments import stretches
 from finish.predictions import Entry
 from finish.signals import Eyes, Signals, measure
-from finish.whole_file import write_whole
 
 WINDOW = 3.0  # seconds to each side that a subject is looked for in
 MOVE = 1.0  # seconds that the camera takes to follow

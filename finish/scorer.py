@@ -45,9 +45,10 @@ class Cover:
         from finish.network import CoverNet, CoverSize, folded
         from generators.presenter.load import load_network
 
-        return load_network(
-            self.fingerprint_files[0], lambda size: folded(CoverNet(CoverSize(**size))), "lab.finish"
-        )
+        def make(size: dict[str, int]) -> CoverNet:
+            return folded(CoverNet(CoverSize(**size)))
+
+        return load_network(self.fingerprint_files[0], make, "python -m lab.finish train")
 
 
 class Scorer:

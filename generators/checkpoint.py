@@ -1,4 +1,4 @@
-"""Weights from checkpoint files into a network, memory-mapped: nothing is read before it is used.
+"""Load weights from checkpoint files into a network, memory-mapped: nothing is read before it is used.
 
 Built without numbers and filled, a network occupies memory only for what is computed with it:
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.mapped import map_file
+from engines.files import map_file
 from generators.contract import GeneratorError
 from generators.weight_files import SAFETENSORS, weight_files
 
@@ -59,7 +59,7 @@ LORA = re.compile(r"\blora_(A|B|down|up)\b")
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies: its file, and its name there."""
+    """The place of a tensor: its file, and its name there."""
 
     file: Path
     name: str
@@ -74,7 +74,7 @@ class Checkpoint:
     stored: Mapping[str, Stored]
 
     def tensors(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Those tensors, all without names, in their own dtypes: views of mapped files, freed with the last.
+        """Return the named tensors, or all: views of mapped files in their own dtypes, freed with the last.
 
         Only files of torch before 1.6 are read whole.
         """
@@ -90,7 +90,7 @@ class Checkpoint:
         return {name: found[name] for name in wanted}
 
     def renamed(self, renames: Sequence[tuple[str, str]]) -> Checkpoint:
-        """The same under other names: each (regular expression, replacement) in turn, on every name."""
+        """Rename tensors: each (regular expression, replacement) in turn, on every name."""
         stored: dict[str, Stored] = {}
         for name, where in self.stored.items():
             new = name
@@ -103,7 +103,7 @@ class Checkpoint:
         return replace(self, stored=stored)
 
     def part(self, prefix: str) -> Checkpoint:
-        """What lies under a prefix as "unet.", without it. GeneratorError if that is nothing."""
+        """Select the tensors under a prefix as "unet.", and drop it. GeneratorError if there is none."""
         stored = {
             name.removeprefix(prefix): where for name, where in self.stored.items() if name.startswith(prefix)
         }
@@ -113,7 +113,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint of a file, an index or a folder; GeneratorError names what is missing or damaged."""
+    """Open a file, an index or a folder; GeneratorError names what is missing or damaged."""
     files = weight_files(path)
     stored: dict[str, Stored] = {}
     for file in files:
@@ -126,7 +126,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 @contextmanager
 def weightless() -> Iterator[None]:
-    """Networks built in here have parameters without numbers (on the meta device); their buffers are real."""
+    """Build networks in this block with parameters on the meta device (without numbers) and real buffers."""
     from torch import nn
     from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -147,7 +147,7 @@ def fill(
     dtype: torch.dtype | None = None,
     ignored: Sequence[str] = (),
 ) -> nn.Module:
-    """The network with those tensors as its weights, ready for inference; they are not copied.
+    """Set tensors as the network's weights, uncopied, and make it ready for inference.
 
     dtype: what floats are turned into, which does copy; None keeps the file's. ignored: regular expressions
     of tensors that the network needs not have. GeneratorError lists the tensors that are missing, unexpected
@@ -168,7 +168,7 @@ def fill(
 
 
 def family(names: Iterable[str]) -> str | None:
-    """The known family that tensors of those names belong to, or None."""
+    """Recognise the family that tensors of those names belong to, or None."""
     names = set(names)
     if any(LORA.search(name) for name in names):
         return "LoRA adapter, which is merged into the weights it was trained on"
@@ -213,7 +213,7 @@ def _contents(names: Iterable[str]) -> str:
 
 
 def _names(file: Path) -> list[str]:
-    """Names of the tensors of a file; GeneratorError if it is cut short or no such file."""
+    """List the tensors of a file; GeneratorError if it is cut short or no such file."""
     with file.open("rb") as opened:
         start = opened.read(len(LFS))
     if start == LFS:
@@ -222,7 +222,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _mapped(file: Path, wanted: Mapping[str, str]) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; wanted: how they shall be called, and are in the file.
+    """Map tensors of a safetensors file; wanted: their new names, and those in the file.
 
     The safetensors package would map copy-on-write, which Linux refuses for files larger than its memory.
     """
@@ -247,7 +247,7 @@ def _mapped(file: Path, wanted: Mapping[str, str]) -> dict[str, Tensor]:
 
 
 def _header(file: Path) -> tuple[int, dict[str, dict]]:
-    """Where the numbers of a safetensors file begin, and of each tensor dtype, shape and place behind that.
+    """Read where a safetensors file's numbers begin, and each tensor's dtype, shape and place behind that.
 
     The file is eight bytes of length, that much JSON, then the numbers; the JSON says where they end.
     """

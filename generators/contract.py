@@ -1,4 +1,4 @@
-"""What every generator answers, and how one is found: `NAME`, `NAME=FOLDER` or `path/to/file.py:Class`."""
+"""The contract of every generator, and finding one by `NAME`, `NAME=FOLDER` or `path/to/file.py:Class`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Constants = Mapping[str, np.ndarray]
 
 
 class GeneratorError(UsageError):
-    """The generator asked for cannot be used; the text says why and what to do."""
+    """A generator that cannot be used; the text says why and what to do."""
 
 
 class Generator(Protocol):
@@ -57,17 +57,17 @@ class Generator(Protocol):
     chunk: int  # frames encoded or decoded at a time; less after memory ran out, with the same result
 
     def build(self, component: str) -> torch.nn.Module:
-        """The component as a torch module with loaded weights; only export and the torch engine call this."""
+        """Build the component as a torch module with weights; only export and the torch engine call this."""
         ...
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
-        """Pictures (F, any, any, 3) brought to this generator's size (F, H, W, 3), by its own rule."""
+        """Bring pictures (F, any, any, 3) to this generator's size (F, H, W, 3), by its own rule."""
         ...
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """What the denoiser needs beside latents, from fitted skeletons and the fitted image (1, H, W, 3).
+        """Compute the denoiser's other inputs from fitted skeletons and the fitted image (1, H, W, 3).
 
         Entries that change over time have their frames along `frame_axis`, and are named in `per_frame`.
         """
@@ -76,17 +76,17 @@ class Generator(Protocol):
     per_frame: frozenset[str]
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """Initial latents for that many latent frames, float32, drawn as the base model draws them."""
+        """Draw initial latents for that many latent frames, float32, as the base model draws them."""
         ...
 
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
-        """The prediction for one window and branch at a step; constants are already cut to the window."""
+        """Predict one window and branch at a step; constants are already cut to the window."""
         ...
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
-        """Chunks of finished pixels; the last may have more frames than the clip, which are cut off."""
+        """Decode latents to chunks of pixels; frames beyond the clip's end are cut off by the caller."""
         ...
 
 
@@ -96,7 +96,7 @@ class OffersDeepCache(Generator, Protocol):
     def denoise_full(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What denoise gives, by the engine of FULL, and the window's features."""
+        """Predict as denoise does, by the engine of FULL, and give the window's features too."""
         ...
 
     def denoise_shallow(
@@ -108,17 +108,17 @@ class OffersDeepCache(Generator, Protocol):
         conditional: bool,
         features: np.ndarray,
     ) -> np.ndarray:
-        """What denoise would give, by the engine of SHALLOW from features of an earlier step, same branch."""
+        """Approximate denoise by the engine of SHALLOW and features of an earlier step, same branch."""
         ...
 
 
 class Carrying(Generator, Protocol):
-    """A generator whose windows follow on one another: windows is a Carry, and per_frame is empty."""
+    """A generator with ContinuationWindows, each of which goes on from the one before; per_frame is empty."""
 
     def carry(
         self, engines: Engines, constants: Constants, window: int, tail: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """The constants of window number `window`, from those of the request and what the one before showed.
+        """Make the constants of window number `window` from the request's and the end of the one before.
 
         tail: its last windows.keep frames, (keep, H, W, 3) uint8; None for the first window.
         """
@@ -126,7 +126,7 @@ class Carrying(Generator, Protocol):
 
 
 def load_generator(name: str) -> Generator:
-    """A bundled generator, one of a folder, or the class at `path/to/file.py:Class`; else GeneratorError."""
+    """Load a bundled generator, one of a folder, or the class at `path/to/file.py:Class`; GeneratorError."""
     if name in BUNDLED:
         return _class(BUNDLED[name])()
     kind, _, folder = name.partition("=")
@@ -146,12 +146,12 @@ def load_generator(name: str) -> Generator:
 
 
 def offers_deep_cache(generator: Generator) -> bool:
-    """Whether step plans of this generator may have the action H."""
+    """Tell whether step plans of this generator may have the action H."""
     return {FULL, SHALLOW} <= set(generator.components)
 
 
 def needed(components: Mapping[str, ComponentSpec], shallow: bool) -> dict[str, ComponentSpec]:
-    """The components that a run has to have. shallow: its plan has the action H, which has no `denoise`."""
+    """Select the components that a run needs. shallow: its plan has the action H, which has no `denoise`."""
     spare = {"denoise"} if shallow else {FULL, SHALLOW}
     return {name: spec for name, spec in components.items() if name not in spare}
 

@@ -1,4 +1,4 @@
-"""Grids of models that were trained to take noise away in a thousand small steps: DDIM and DPM-Solver++ 2M.
+"""The grids of models trained to remove noise in a thousand small steps: DDIM and DPM-Solver++ 2M.
 
 Song et al., 2021, "Denoising Diffusion Implicit Models"; Lu et al., 2022, "DPM-Solver++"; Lin et al., 2024,
 "Common Diffusion Noise Schedules and Sample Steps are Flawed" (zero terminal signal to noise). As diffusers
@@ -19,7 +19,7 @@ NEAR_ZERO = 2.0**-24  # the share of signal that DPM-Solver++ is given for none,
 
 @dataclass(frozen=True)
 class Diffusion:
-    """What grids over trained steps share; names as diffusers' configuration files have them, shortened.
+    """The base of grids over trained steps; names are those of diffusers' configuration files, shortened.
 
     prediction: of the noise ("epsilon") or of v. spacing: "leading" counts from the first trained step, plus
     offset; "trailing" from the last. betas: how noise grows from least to most in training. zero_snr:
@@ -57,7 +57,7 @@ class Diffusion:
 
     @property
     def _left_out(self) -> int:
-        """Of evenly spaced places that "leading" counts, the first ones that it does not use."""
+        """Count the evenly spaced places at the start that "leading" does not use."""
         return 0
 
     @cached_property
@@ -79,7 +79,7 @@ class Diffusion:
         return np.append(self._trained[self._places], 1.0)
 
     def clean(self, latents: np.ndarray, prediction: np.ndarray, kept: float) -> np.ndarray:
-        """What is predicted of the clean latents, where that share is kept."""
+        """Compute the predicted clean latents where that share of the signal is kept."""
         signal, noise = np.float32(kept**0.5), np.float32((1 - kept) ** 0.5)
         if self.prediction == "v":
             return signal * latents - noise * prediction
@@ -97,15 +97,15 @@ class DdimScheduler(Diffusion):
     to_one: bool = True
 
     def solver(self) -> DdimScheduler:
-        """Itself: a step needs nothing of those before."""
+        """Return the grid itself: a step needs nothing of those before."""
         return self
 
     def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Latents at step + 1 from those at step and the guided prediction there."""
+        """Compute latents at step + 1 from those at step and the guided prediction there."""
         return self.leap(latents, prediction, step, step + 1)
 
     def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Latents at a later step at once."""
+        """Compute latents at a later step at once."""
         kept, then = self.kept[step], self._landing(to)
         clean = self.clean(latents, prediction, kept)
         signal, noise = np.float32(kept**0.5), np.float32((1 - kept) ** 0.5)
@@ -113,7 +113,7 @@ class DdimScheduler(Diffusion):
         return np.float32(then**0.5) * clean + np.float32((1 - then) ** 0.5) * of_noise
 
     def _landing(self, to: int) -> float:
-        """The share kept where the step before `to` ends, a whole number of trained steps further on."""
+        """Return the share kept where the step before `to` ends, whole trained steps further on."""
         place = self._places[to - 1] - TRAINED // self.steps
         return self._trained[place] if place >= 0 else 1.0 if self.to_one else self._trained[0]
 
@@ -132,12 +132,12 @@ class DpmSolverMultistep(Diffusion):
         return np.maximum(super().kept, NEAR_ZERO)
 
     def solver(self) -> DpmSolver:
-        """A solver for a new request."""
+        """Make a solver for a new request."""
         return DpmSolver(self)
 
 
 class DpmSolver:
-    """One request's way: it knows the clean latents predicted last, and at which step that was."""
+    """The solver of one request: it keeps the last predicted clean latents, and their step."""
 
     def __init__(self, grid: DpmSolverMultistep) -> None:
         self._grid, self._before = grid, None
@@ -145,11 +145,11 @@ class DpmSolver:
             self._lambdas = 0.5 * (np.log(grid.kept) - np.log(1 - grid.kept))
 
     def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Latents at step + 1 from those at step and the guided prediction there."""
+        """Compute latents at step + 1 from those at step and the guided prediction there."""
         return self.leap(latents, prediction, step, step + 1)
 
     def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Latents at a later step at once: a longer step, and the one before counts by its length."""
+        """Compute latents at a later step at once; the step before counts by its length."""
         kept, lambdas = self._grid.kept, self._lambdas
         clean = self._grid.clean(latents, prediction, kept[step])
         towards, before, self._before = clean, self._before, (step, clean)

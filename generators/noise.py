@@ -1,4 +1,4 @@
-"""The normal numbers that torch draws on a processor or a GPU, without torch: base models begin with them."""
+"""Draw torch's normal numbers, of a processor or a GPU, without torch: base models begin with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THREADS, UNROLLED = 256, 4  # of a block on the GPU; numbers that a thread draws
 
 
 def torch_normal(shape: tuple[int, ...], seed: int, skip: int = 0) -> np.ndarray:
-    """What torch.randn(shape) gives in float32 after torch.manual_seed(seed), bit for bit.
+    """Draw what torch.randn(shape) gives in float32 after torch.manual_seed(seed), bit for bit.
 
     skip: numbers drawn before, in calls for whole multiples of 16. Torch takes 24 bits of a 32-bit Mersenne
     Twister a number and turns eight pairs at a time by Box and Muller, with Cephes' functions and fused
@@ -44,7 +44,7 @@ def torch_normal(shape: tuple[int, ...], seed: int, skip: int = 0) -> np.ndarray
 
 @dataclass
 class CudaNormal:
-    """What torch.randn(shape, device="cuda") gives in float32, call after call, on one model of GPU.
+    """The draws of torch.randn(shape, device="cuda") in float32, call after call, on one model of GPU.
 
     seed: of the generator. processors: multiprocessors of the GPU; numbers beyond a round of all its threads
     are laid out by it (A100: 108, H100 and H200: 132, RTX 4090: 128). threads: that one of them holds
@@ -58,7 +58,7 @@ class CudaNormal:
     _counter: int = 0
 
     def __call__(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The next numbers."""
+        """Draw the next numbers."""
         size = int(np.prod(shape))
         blocks = min(-(-size // THREADS), self.processors * (self.threads // THREADS))
         lanes = blocks * THREADS
@@ -78,7 +78,7 @@ class CudaNormal:
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
-    """Philox 4x32-10 (Salmon et al., 2011): counters (..., 4, n) of 32 bits to as many numbers, uint64."""
+    """Compute Philox 4x32-10 (Salmon et al., 2011): counters (..., 4, n) of 32 bits to as many uint64."""
     low = np.uint64(0xFFFFFFFF)
     x = [counter[..., place, :].astype(np.uint64) for place in range(4)]
     for number in range(ROUNDS):
@@ -89,7 +89,7 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
 
 
 def _box_muller(uniform: np.ndarray) -> np.ndarray:
-    """Normal numbers of uniform ones; of each 16 the first eight are radii, the others angles."""
+    """Make normal numbers of uniform ones; of each 16 the first eight are radii, the others angles."""
     first, second = uniform.reshape(-1, 2, BLOCK // 2).swapaxes(0, 1)
     radius = np.sqrt(np.float32(-2) * _log(np.float32(1) - first))
     sine, cosine = _sine_cosine(np.float32(2 * np.pi) * second)
@@ -107,7 +107,7 @@ def _log(x: np.ndarray) -> np.ndarray:
 
 
 def _sine_cosine(angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of angles from 0 on: both polynomials on an eighth of a turn either way, then swapped and signed."""
+    """Compute sine and cosine of angles >= 0: polynomials on an eighth of a turn, then swapped and signed."""
     eighths = ((angle * np.float32(4 / np.pi)).astype(np.int32) + 1) & ~1
     x = angle
     for part in EIGHTH_TURN:
@@ -129,5 +129,5 @@ def _polynomial(coefficients: tuple[float, ...], x: np.ndarray) -> np.ndarray:
 
 
 def _fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """a * b + c, rounded once: the product of two float32 is exact in float64."""
+    """Compute a * b + c, rounded once: the product of two float32 is exact in float64."""
     return (a.astype(np.float64) * b + c).astype(np.float32)

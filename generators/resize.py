@@ -6,7 +6,7 @@ import numpy as np
 
 
 def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Frames (F, H, W, 3) uint8 scaled to cover width x height and cut to it around the centre.
+    """Scale frames (F, H, W, 3) uint8 to cover width x height, and cut around the centre.
 
     Scaling is Pillow's antialiased Lanczos; frames that already fit come back unchanged.
     """
@@ -28,7 +28,7 @@ def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def stretch(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Frames (F, H, W, 3) uint8 as wide and high, whatever becomes of their shape; bilinear, antialiased."""
+    """Stretch frames (F, H, W, 3) uint8 to width x height; bilinear, antialiased."""
     from PIL import Image
 
     if pixels.shape[1:3] == (height, width):

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Solver(Protocol):
-    """Moves the latents of one request along a grid; it may keep what it needs of the steps before.
+    """The steps of one request along a grid; a solver may keep what it needs of the steps before.
 
     One that can go over several steps at once, as on a coarser grid, has leap(latents, prediction, step, to)
     beside advance, which then is its leap to the next step. Where steps are skipped it is asked to leap;
@@ -19,12 +19,12 @@ class Solver(Protocol):
     """
 
     def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Latents at step + 1 from those at step and the guided prediction there."""
+        """Compute latents at step + 1 from those at step and the guided prediction there."""
         ...
 
 
 class Scheduler(Protocol):
-    """What the sampling loop asks of a grid; times mean what the generator's own denoise makes of them.
+    """A grid as the sampling loop sees it; times are in the unit of the generator's own denoise.
 
     One whose latents are not of about unit variance at every time may have gains, as KarrasEuler has.
     """
@@ -37,12 +37,12 @@ class Scheduler(Protocol):
         ...
 
     def solver(self) -> Solver:
-        """A solver for a new request."""
+        """Make a solver for a new request."""
         ...
 
 
 def leap(solver: Solver, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
-    """Latents at a later step by one prediction: at once if the solver can, else step by step."""
+    """Move latents to a later step by one prediction: at once if the solver can, else step by step."""
     if hasattr(solver, "leap"):
         return solver.leap(latents, prediction, step, to)
     for each in range(step, to):
@@ -75,15 +75,15 @@ class FlowMatchEuler:
         return (self.shift * u / (1 + (self.shift - 1) * u)).astype(np.float32)
 
     def solver(self) -> FlowMatchEuler:
-        """Itself: a step needs nothing of those before."""
+        """Return the grid itself: a step needs nothing of those before."""
         return self
 
     def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
-        """Latents at times[step + 1] from latents at times[step] and the flow (noise minus clean) there."""
+        """Compute latents at step + 1 from those at step and the flow (noise minus clean) there."""
         return self.leap(latents, flow, step, step + 1)
 
     def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Latents at a later step at once."""
+        """Compute latents at a later step at once."""
         return latents + (self.times[to] - self.times[step]) * flow
 
 
@@ -128,27 +128,132 @@ class KarrasEuler:
         return 1 / (1 + self.sigmas.astype(np.float64) ** 2)
 
     def begin(self, noise: np.ndarray) -> np.ndarray:
-        """Latents to begin with, from unit noise."""
+        """Scale unit noise to the latents to begin with."""
         return self.stored(self.stored(noise) * np.sqrt(self.sigmas[0] ** 2 + 1))
 
     def scaled(self, latents: np.ndarray, step: int) -> np.ndarray:
-        """Latents of that step at unit variance, as the network sees them."""
+        """Scale latents of that step to unit variance, as the network sees them."""
         return self.stored(latents / np.sqrt(self.sigmas[step] ** 2 + 1))
 
     def solver(self) -> KarrasEuler:
-        """Itself: a step needs nothing of those before."""
+        """Return the grid itself: a step needs nothing of those before."""
         return self
 
     def advance(self, latents: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
-        """Latents at step + 1 from those at step and the guided v there."""
+        """Compute latents at step + 1 from those at step and the guided v there."""
         return self.leap(latents, v, step, step + 1)
 
     def leap(self, latents: np.ndarray, v: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Latents at a later step at once."""
+        """Compute latents at a later step at once."""
         sigma, following = self.sigmas[step], self.sigmas[to]
         clean = v * (-sigma / np.sqrt(sigma**2 + 1)) + latents / (sigma**2 + 1)
         return self.stored(latents + (latents - clean) / sigma * (following - sigma))
 
     def stored(self, array: np.ndarray) -> np.ndarray:
-        """float32 of the array as the base model keeps it."""
+        """Round the array as the base model stores it, and return float32."""
         return array.astype(np.float16 if self.half else np.float32).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class UniPcMultistep:
+    """UniPC, a multistep solver with a corrector, for flow matching, as diffusers samples Wan with it.
+
+    Zhao et al., 2023, "UniPC: A Unified Predictor-Corrector Framework", its B2 variant of order 2, predicting
+    the clean latents. shift means the same as in FlowMatchEuler.
+    """
+
+    steps: int
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.shift <= 0:
+            raise ValueError(f"a grid needs steps >= 1 and shift > 0, got {self.steps} and {self.shift}")
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """(steps + 1,) float32 shares of noise in the latents, to 0."""
+        return self._sigmas.astype(np.float32)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32: the sigmas in thousandths, truncated, as networks take them."""
+        return (np.trunc(self._sigmas * 1000) / 1000).astype(np.float32)
+
+    @property
+    def _sigmas(self) -> np.ndarray:
+        u = np.linspace(1.0, 1e-3, self.steps + 1)[:-1]
+        sigmas = self.shift * u / (1 + (self.shift - 1) * u)
+        sigmas[0] -= 1e-6  # a logarithm of what is left is taken
+        return np.append(sigmas, 0.0)
+
+    def solver(self) -> UniPc:
+        """Make a solver for a new request."""
+        return UniPc(self.sigmas)
+
+
+class UniPc:
+    """The solver of one request: it keeps the last corrected latents and two predicted clean ones."""
+
+    def __init__(self, sigmas: np.ndarray) -> None:
+        sigmas = sigmas.astype(np.float64)
+        self._sigmas, self._end = sigmas, len(sigmas) - 1
+        with np.errstate(divide="ignore"):
+            self._lambdas = np.log(1 - sigmas) - np.log(sigmas)
+        self._corrected: np.ndarray | None = None
+        self._landed: np.ndarray | None = None
+        self._known: list[tuple[int, np.ndarray]] = []  # the last two steps, the newest first: clean latents
+
+    def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
+        """Compute latents at step + 1 from those at step and the flow (noise minus clean) there."""
+        return self.leap(latents, flow, step, step + 1)
+
+    def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Compute latents at a later step at once; the steps before count by their lengths.
+
+        Latents that are not those it has predicted for this step were corrected by others already.
+        """
+        clean = latents - np.float32(self._sigmas[step]) * flow
+        if self._known and np.array_equal(latents, self._landed):
+            latents = self._correct(clean, step)
+        self._corrected, self._known = latents, [(step, clean), *self._known[:1]]
+        self._landed = self._predict(latents, to)
+        return self._landed
+
+    def _predict(self, latents: np.ndarray, to: int) -> np.ndarray:
+        """Predict the next latents; by first order at the first and the last step."""
+        (step, clean), *earlier = self._known
+        moved, growth = self._moved(latents, clean, step, to)
+        if not earlier or to == self._end:
+            return moved
+        [(before, other)] = earlier
+        return moved - np.float32(growth * 0.5 / self._ratio(before, step, to)) * (other - clean)
+
+    def _correct(self, clean: np.ndarray, step: int) -> np.ndarray:
+        """Correct the latents of this step, now that the clean ones are predicted from it too."""
+        (last, last_clean), *earlier = self._known
+        moved, growth = self._moved(self._corrected, last_clean, last, step)
+        newest = clean - last_clean
+        if not earlier:
+            return moved - np.float32(growth * 0.5) * newest
+        [(before, other)] = earlier
+        h, ratio = self._lambdas[step] - self._lambdas[last], self._ratio(before, last, step)
+        first = np.expm1(-h) / -h - 1
+        second = first / -h - 0.5
+        sides = np.array([first, 2 * second]) / np.expm1(-h)
+        old, new = np.linalg.solve(np.array([[1.0, 1.0], [ratio, 1.0]]), sides)
+        return (
+            moved
+            - np.float32(growth * old / ratio) * (other - last_clean)
+            - np.float32(growth * new) * newest
+        )
+
+    def _moved(self, latents: np.ndarray, clean: np.ndarray, a: int, b: int) -> tuple[np.ndarray, float]:
+        """Move latents of step a to step b by first order; give the factor of what higher orders add."""
+        growth = (1 - self._sigmas[b]) * np.expm1(self._lambdas[a] - self._lambdas[b])
+        share = self._sigmas[b] / self._sigmas[a]
+        return np.float32(share) * latents - np.float32(growth) * clean, growth
+
+    def _ratio(self, before: int, step: int, to: int) -> float:
+        """Compute the ratio of the step before to the one from `step`, in log signal to noise; negative."""
+        lambdas = self._lambdas
+        return (lambdas[before] - lambdas[step]) / (lambdas[to] - lambdas[step])

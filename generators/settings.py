@@ -1,4 +1,4 @@
-"""Settings of a generator that is made from a folder: vivace.toml there, read into a frozen dataclass."""
+"""Read the settings of a generator made from a folder: its vivace.toml, into a frozen dataclass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def read_settings(folder: Path, kind: type[T]) -> T:
-    """The dataclass with what FOLDER/vivace.toml sets, its defaults where that is silent or missing.
+    """Read FOLDER/vivace.toml into the dataclass; what the file leaves out, or no file, means defaults.
 
     GeneratorError: no such folder, no TOML, an unknown setting, one of another type than its default, or what
     the dataclass itself refuses with a ValueError.

@@ -1,4 +1,4 @@
-"""Which files a checkpoint is made of, and what may be done with its weights; nothing here imports torch."""
+"""The files of a checkpoint, and the licence of its weights; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LICENCES = {
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:
-    """The files of a checkpoint: a file itself, the shards of an index, or what a folder holds.
+    """List the files of a checkpoint: a file itself, the shards of an index, or what a folder holds.
 
     In a folder an index comes first, then safetensors before torch files; shards are numbered as
     name-00001-of-00007. GeneratorError if there is nothing, a shard is missing, or several files are meant.
@@ -41,7 +41,7 @@ def weight_files(path: Path) -> tuple[Path, ...]:
 
 
 def licence(file: Path) -> str:
-    """The class of a checkpoint's licence: apache-2.0, community licence, non-commercial, or unknown.
+    """Classify a checkpoint's licence: apache-2.0, community licence, non-commercial, or unknown.
 
     Read from the model card or LICENSE in the file's folder, or above it where that is a whole model's.
     It is what the card says, not legal advice.
@@ -62,7 +62,7 @@ def licence(file: Path) -> str:
 
 
 def licences(sources: Iterable[Path]) -> list[str]:
-    """A sentence for each folder of weights among a generator's sources, of those that are here."""
+    """Write a sentence on the licence of each folder of weights among a generator's files that is here."""
     weights = [path for path in sources if path.suffix in SAFETENSORS + TORCH and path.is_file()]
     found = {path.parent: path for path in reversed(weights)}
     return [f"weights in {folder}: licence {licence(path)}" for folder, path in sorted(found.items())]

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class WindowRule(Protocol):
-    """What a rule says of a clip; `frames` are always those of the video, not of latents.
+    """A rule that cuts a clip into windows; `frames` are always those of the video, not of latents.
 
     The rule of blending is any frozen dataclass that answers this; a recipe may replace its `overlap`.
     """
@@ -18,15 +18,15 @@ class WindowRule(Protocol):
 
     @property
     def frames(self) -> int:
-        """Frames of a clip that fills one window."""
+        """The frames of a clip that fills one window."""
         ...
 
     def latent_frames(self, frames: int) -> int:
-        """How many latent frames a clip has, those which are decoded. ValueError: no frames."""
+        """Count the latent frames of a clip that are decoded. ValueError: no frames."""
         ...
 
     def condition_indices(self, frames: int) -> np.ndarray:
-        """For each latent frame that is sampled, the one of the clip whose conditions it sees, (S,) integers.
+        """List, for each sampled latent frame, the one of the clip whose conditions it sees, (S,) integers.
 
         The clip's own come first. What is sampled beyond them fills windows, and is dropped in the end. How
         much windows overlap makes no difference: a step plan may change that from step to step.
@@ -34,21 +34,21 @@ class WindowRule(Protocol):
         ...
 
     def window_indices(self, frames: int) -> list[np.ndarray]:
-        """Each window's places among the latent frames that are sampled; at most `length` of them."""
+        """List each window's indices among the sampled latent frames; at most `length` of them."""
         ...
 
     def count(self, frames: int) -> int:
-        """How many windows a clip is sampled in."""
+        """Count the windows that a clip is sampled in."""
         ...
 
     def weights(self, length: int) -> np.ndarray:
-        """(length,) float32 weights of the predictions of a window that long, where windows overlap."""
+        """Compute the weights (length,) float32 of a window's predictions, where windows overlap."""
         ...
 
 
 @dataclass(frozen=True)
 class OverlapWindows:
-    """The blend rule: full windows of `length` latent frames that share `overlap` with the next one.
+    """The rule of full windows of `length` latent frames that share `overlap` with the next, blended.
 
     The last window is moved back to stay full, so that every evaluation sees one shape. A clip shorter than
     a window is filled up to one. group: frames of the video that share a latent frame, all but the first,
@@ -67,33 +67,33 @@ class OverlapWindows:
 
     @property
     def frames(self) -> int:
-        """Frames of a clip that fills one window."""
+        """The frames of a clip that fills one window."""
         return 1 + (self.length - 1) * self.group
 
     def latent_frames(self, frames: int) -> int:
-        """One for the first frame, then one for each group."""
+        """Count one latent frame for the first frame, then one for each group."""
         return grouped(frames, self.group)
 
     def condition_indices(self, frames: int) -> np.ndarray:
-        """Each latent frame sees its own conditions; a clip shorter than a window is filled with the last."""
+        """Give each latent frame its own conditions; a clip shorter than a window is filled with the last."""
         own = self.latent_frames(frames)
         return np.minimum(np.arange(self.padded(own)), own - 1)
 
     def window_indices(self, frames: int) -> list[np.ndarray]:
-        """Each window's (length,) places among the latent frames that are sampled."""
+        """List each window's (length,) indices among the sampled latent frames."""
         starts = self.starts(self.padded(self.latent_frames(frames)))
         return [np.arange(start, start + self.length) for start in starts]
 
     def count(self, frames: int) -> int:
-        """How many windows a clip of that many frames is sampled in."""
+        """Count the windows that a clip of that many frames is sampled in."""
         return len(self.window_indices(frames))
 
     def padded(self, latent_frames: int) -> int:
-        """How many latent frames to sample for a clip of that many: at least one window."""
+        """Count the latent frames to sample for a clip of that many: at least one window."""
         return max(latent_frames, self.length)
 
     def starts(self, latent_frames: int) -> list[int]:
-        """First latent frames of the windows over a clip of at least `length`."""
+        """List the first latent frame of each window over a clip of at least `length`."""
         if latent_frames < self.length:
             raise ValueError(f"{latent_frames} frames do not fill a window of {self.length}; pad them first")
         stride = self.length - self.overlap
@@ -102,7 +102,7 @@ class OverlapWindows:
         return regular if regular[-1] == last else [*regular, last]
 
     def weights(self, length: int) -> np.ndarray:
-        """(length,) float32 blending weights: a ramp over each overlap, flat between."""
+        """Compute blending weights (length,) float32: a ramp over each overlap, flat between."""
         place = np.arange(length)
         ramp = np.minimum(place, place[::-1]) + 1
         return (np.minimum(ramp, self.overlap + 1) / (self.overlap + 1)).astype(np.float32)
@@ -110,7 +110,7 @@ class OverlapWindows:
 
 @dataclass(frozen=True)
 class ReferenceWindows:
-    """MimicMotion's rule: frame 0 of the latents is the reference, and in every window, the clip behind it.
+    """MimicMotion's rule: latent frame 0 is the reference and begins every window, the clip is behind it.
 
     length: latent frames of a window, the reference among them. Runs of the others begin length - overlap
     apart, so they share one frame less than overlap; a last one is moved back to stay full. A clip shorter
@@ -132,20 +132,20 @@ class ReferenceWindows:
 
     @property
     def frames(self) -> int:
-        """Frames of a clip that fills one window."""
+        """The frames of a clip that fills one window."""
         return self.length - 1
 
     def latent_frames(self, frames: int) -> int:
-        """One for each frame, and the reference."""
+        """Count one latent frame for each frame, and the reference."""
         return 1 + grouped(frames, 1)
 
     def condition_indices(self, frames: int) -> np.ndarray:
-        """Each latent frame sees its own conditions; a clip shorter than a window is filled with the last."""
+        """Give each latent frame its own conditions; a clip shorter than a window is filled with the last."""
         own = self.latent_frames(frames)
         return np.minimum(np.arange(own if self.even else max(own, self.length)), own - 1)
 
     def window_indices(self, frames: int) -> list[np.ndarray]:
-        """Each window's places among the latent frames that are sampled: 0, then a run."""
+        """List each window's indices among the sampled latent frames: 0, then a run."""
         clip = len(self.condition_indices(frames)) - 1
         shared, run = self.overlap - 1, self.length - 1
         if self.even:
@@ -159,21 +159,21 @@ class ReferenceWindows:
         return [np.concatenate([[0], np.arange(start, start + run)]) for start in starts]
 
     def count(self, frames: int) -> int:
-        """How many windows a clip of that many frames is sampled in."""
+        """Count the windows that a clip of that many frames is sampled in."""
         return len(self.window_indices(frames))
 
     def weights(self, length: int) -> np.ndarray:
-        """(length,) float32: a triangle, least at both ends."""
+        """Compute blending weights (length,) float32: a triangle, least at both ends."""
         u = (np.arange(length, dtype=np.float32) + np.float32(0.5)) * np.float32(2) / np.float32(length)
         return np.minimum(u, 2 - u)
 
 
 @dataclass(frozen=True)
 class ContinuationWindows:
-    """The other rule: each window is sampled to its end before the next, which goes on from its last frames.
+    """The rule of windows sampled one after the other, each going on from the last frames of the one before.
 
     length: latent frames that a window samples, among them `extra` that stand for no frames of the video.
-    keep: frames of the video that a window takes over from the one before. group: as Windows has it.
+    keep: frames of the video that a window takes over from the one before. group: as in OverlapWindows.
     """
 
     length: int
@@ -187,40 +187,40 @@ class ContinuationWindows:
 
     @property
     def frames(self) -> int:
-        """Frames of a clip that fills one window."""
+        """The frames of a clip that fills one window."""
         return 1 + (self.length - self.extra - 1) * self.group
 
     def latent_frames(self, frames: int) -> int:
-        """All that its windows sample."""
+        """Count all latent frames that its windows sample."""
         return self.length * self.count(frames)
 
     def condition_indices(self, frames: int) -> np.ndarray:
-        """Nothing is shared and nothing dropped: a window's conditions come from Generator.carry."""
+        """Give each latent frame its own index: a window's conditions come from Generator.carry."""
         return np.arange(self.latent_frames(frames))
 
     def window_indices(self, frames: int) -> list[np.ndarray]:
-        """One window after the other."""
+        """List the indices of one window after the other."""
         return np.split(self.condition_indices(frames), self.count(frames))
 
     def count(self, frames: int) -> int:
-        """How many windows a clip of that many frames is sampled in."""
+        """Count the windows that a clip of that many frames is sampled in."""
         grouped(frames, 1)
         return max(1, -(-(frames - self.keep) // (self.frames - self.keep)))
 
     def weights(self, length: int) -> np.ndarray:
-        """(length,) ones: no two windows predict the same latents."""
+        """Return ones (length,): no two windows predict the same latents."""
         return np.ones(length, np.float32)
 
 
 def overlapping(windows: WindowRule | ContinuationWindows, overlap: int) -> WindowRule:
-    """The rule with another overlap; ValueError if it cannot have that."""
+    """Change the rule's overlap; ValueError if it cannot have that."""
     if isinstance(windows, ContinuationWindows):
         raise ValueError("the windows of this generator follow on one another; leave it out")
     return replace(windows, overlap=overlap)
 
 
 class Blend:
-    """Weighted mean of window predictions over a clip, along one axis."""
+    """The weighted mean of window predictions over a clip, along one axis."""
 
     def __init__(self, windows: WindowRule | ContinuationWindows, like: np.ndarray, axis: int) -> None:
         self._windows, self._axis = windows, axis
@@ -230,7 +230,7 @@ class Blend:
         self._total = np.zeros(shape, like.dtype)
 
     def add(self, place: np.ndarray, prediction: np.ndarray) -> None:
-        """Add the prediction of the window that has those frames."""
+        """Add the prediction of the window with those frames."""
         part = (slice(None),) * self._axis + (place,)
         weights = self._windows.weights(len(place))
         weights = weights.reshape([-1 if axis == self._axis else 1 for axis in range(self._sum.ndim)])
@@ -238,19 +238,19 @@ class Blend:
         self._total[part] += weights
 
     def result(self) -> np.ndarray:
-        """The blended prediction of the whole clip; every frame must have been covered."""
+        """Return the blended prediction of the whole clip; every frame must have been covered."""
         return self._sum / self._total
 
 
 def grouped(frames: int, group: int) -> int:
-    """Latent frames of a clip: one for its first frame, one for each group after it, even if not full."""
+    """Count a clip's latent frames: one for its first frame, one for each group after it, full or not."""
     if frames < 1:
         raise ValueError(f"a clip has at least one frame, got {frames}")
     return 1 + -(-(frames - 1) // group)
 
 
 def frame_slice(ndim: int, axis: int, start: int, length: int) -> tuple[slice, ...]:
-    """An index for `length` frames from `start` along one axis."""
+    """Make an index for `length` frames from `start` along one axis."""
     index = [slice(None)] * ndim
     index[axis] = slice(start, start + length)
     return tuple(index)

@@ -1,1 +1,1 @@
-"""How weights and evidence were made; nothing imports it, and no submission holds it."""
+"""Make weights and evidence; nothing imports this room, and no submission holds it."""

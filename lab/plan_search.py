@@ -18,8 +18,8 @@ from typing import Protocol
 
 import numpy as np
 
-from bench.levels import LEVELS
-from engines.cli import ending, run, say
+from bench.score import LEVELS
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit, UsageError
 from engines.files import atomic_write
 from optimize.steps.tune import TuningJob, record_of, tuning_runner_of
@@ -32,25 +32,25 @@ SMOOTH = 3.0  # a power that places steps: 1 spreads them evenly, more crowds th
 
 
 class Proposer(Protocol):
-    """A search that is asked for plans, and told how each did."""
+    """A search that proposes plans and is told how each did."""
 
     def ask(self) -> str:
-        """The actions of the next plan."""
+        """Return the actions of the next plan."""
         ...
 
     def tell(self, value: float) -> None:
-        """What the plan asked for last has come to, less being better; see worth()."""
+        """Take the worth() of the plan asked for last; less is better."""
         ...
 
 
 class RandomSearch:
-    """Any number of evaluated steps alike on a logarithmic scale, anywhere, F or C."""
+    """A random search: the count of evaluated steps is log-uniform, their places anywhere, F or C."""
 
     def __init__(self, steps: int, seed: int) -> None:
         self._steps, self._rng = steps, np.random.default_rng(seed)
 
     def ask(self) -> str:
-        """The actions of the next plan."""
+        """Return the actions of the next plan."""
         count = round(math.exp(self._rng.uniform(0, math.log(self._steps))))
         places = 1 + self._rng.permutation(self._steps - 1)[: count - 1]
         letters = ["F", *"S" * (self._steps - 1)]
@@ -59,7 +59,7 @@ class RandomSearch:
         return "".join(letters)
 
     def tell(self, value: float) -> None:
-        """Nothing: it does not learn."""
+        """Ignore the worth: this search does not learn."""
 
 
 class LettersSearch:
@@ -69,27 +69,27 @@ class LettersSearch:
         self._steps, self._study = steps, _study(seed)
 
     def ask(self) -> str:
-        """The actions of the next plan."""
+        """Return the actions of the next plan."""
         self._trial = self._study.ask()
         letters = (self._trial.suggest_categorical(f"step {step}", "FCS") for step in range(1, self._steps))
         return "F" + "".join(letters)
 
     def tell(self, value: float) -> None:
-        """What the plan asked for last has come to."""
+        """Take the worth of the plan asked for last."""
         self._study.tell(self._trial, value)
 
 
 class ShapeSearch:
-    """Optuna's TPE over three numbers, as one who knows sampling would set it up.
+    """Optuna's TPE over three numbers, as somebody who knows sampling would set it up.
 
-    How many steps are evaluated, how much they crowd at the end, and every how many of them is an F.
+    The numbers say how many steps are evaluated, how much they crowd at the end, and every how many is an F.
     """
 
     def __init__(self, steps: int, seed: int) -> None:
         self._steps, self._study = steps, _study(seed)
 
     def ask(self) -> str:
-        """The actions of the next plan."""
+        """Return the actions of the next plan."""
         trial = self._trial = self._study.ask()
         count = trial.suggest_int("evaluated", 1, self._steps, log=True)
         power = trial.suggest_float("power", 1 / SMOOTH, SMOOTH, log=True)
@@ -97,7 +97,7 @@ class ShapeSearch:
         return shaped(self._steps, count, power, every)
 
     def tell(self, value: float) -> None:
-        """What the plan asked for last has come to."""
+        """Take the worth of the plan asked for last."""
         self._study.tell(self._trial, value)
 
 
@@ -109,7 +109,7 @@ PROPOSERS: dict[str, Callable[[int, int], Proposer]] = {
 
 
 def shaped(steps: int, count: int, power: float, every: int) -> str:
-    """Actions with that many evaluated steps or fewer, at (i / count) ** (1 / power) of the way."""
+    """Return actions with that many evaluated steps or fewer, at (i / count) ** (1 / power) of all."""
     letters = ["S"] * steps
     for i in reversed(range(count)):
         place = min(int(steps * (i / count) ** (1 / power)), steps - 1)
@@ -118,7 +118,7 @@ def shaped(steps: int, count: int, power: float, every: int) -> str:
 
 
 def worth(trial: Trial, steps: int) -> float:
-    """Evaluated branches of an accepted trial; of others more than any plan has, the more the worse."""
+    """Return evaluated branches of an accepted trial; for others more than any plan has, by how bad."""
     if trial.accepted:
         return trial.recipe.steps.branches
     least = min(-1.0 if video.similarity is None else video.similarity for video in trial.videos)
@@ -126,7 +126,7 @@ def worth(trial: Trial, steps: int) -> float:
 
 
 def race(tuner: Tuner, recipe: Recipe, names: Sequence[str], seed: int, steps: int) -> dict[str, list[Trial]]:
-    """Trials by search: the planner's own, then as many of each of the named ones.
+    """Run trials by search: the planner's own, then as many of each of the named ones.
 
     tuner: a new one; its record keeps all runs, so that the same race goes on where it was interrupted.
     TuningError: the planner finds nothing.
@@ -146,13 +146,13 @@ def race(tuner: Tuner, recipe: Recipe, names: Sequence[str], seed: int, steps: i
 
 
 def best_so_far(trials: Sequence[Trial]) -> list[float]:
-    """After each trial, the fewest branches of an accepted one; inf before the first."""
+    """Return, after each trial, the fewest branches of an accepted one; inf before the first."""
     branches = [each.recipe.steps.branches if each.accepted else math.inf for each in trials]
     return np.minimum.accumulate(branches).tolist()
 
 
 def described(races: Sequence[dict[str, list[Trial]]]) -> dict[str, list[list[float | None]]]:
-    """By search best_so_far of each race, None where nothing is accepted yet."""
+    """Return best_so_far of each race by search, None where nothing is accepted yet."""
     return {
         name: [[best if math.isfinite(best) else None for best in best_so_far(race[name])] for race in races]
         for name in races[0]
@@ -184,7 +184,7 @@ def draw_race(races: Sequence[dict[str, list[Trial]]], path: Path) -> None:
 
 
 def _study(seed: int):
-    """A study of Optuna's; UsageError if it is not installed."""
+    """Make a study of Optuna's; UsageError if it is not installed."""
     if importlib.util.find_spec("optuna") is None:
         raise UsageError("Optuna is not installed; run: pip install -r lab/requirements.txt")
     import optuna
@@ -221,18 +221,13 @@ def search(args: argparse.Namespace) -> Exit:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.plan_search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    sample = ROOT / "data" / "sample"
-    parser.add_argument("--data", type=Path, default=sample, help="data folder (the sample)")
-    parser.add_argument("--out", type=Path, required=True, help="folder")
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
-    parser.add_argument("--lossless", action="store_true", help="as infer.py takes it")
+    """Read the command line."""
+    parser = new_parser(__doc__, "python -m lab.plan_search")
+    common_arguments(
+        parser, "generator", "device", "lossless",
+        data={"default": SAMPLE},
+        out={"required": True, "help": "folder"},
+    )  # fmt: skip
     parser.add_argument("--level", choices=list(LEVELS), default="fast", help="what to keep to (fast)")
     parser.add_argument(
         "--start", type=Path, default=ROOT / "optimize" / "recipes" / "cpu.toml",

@@ -1,1 +1,1 @@
-"""Changes how a generator runs, never what it shows: precision, exact rewrites, step plans."""
+"""Make a generator faster without changing what it shows: precision, exact rewrites, step plans."""

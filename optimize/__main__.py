@@ -1,4 +1,4 @@
-"""What a recipe changes, and what that leaves to compute: python -m optimize show RECIPE."""
+"""Show what a recipe changes, and how much is left to compute: python -m optimize show RECIPE."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from engines.cli import ending, run
+from engines.cli import common_arguments, ending, new_parser, run
 from engines.errors import Exit
 from generators.contract import Generator, load_generator
 from pipeline.recipe import BASELINE, Recipe, load_recipe
@@ -15,12 +15,11 @@ from pipeline.sampler import base_plan
 
 def main() -> Exit:
     """Parse, call, print."""
-    parser = argparse.ArgumentParser(prog="python -m optimize", description=__doc__)
+    parser = new_parser(__doc__, "python -m optimize")
     parser.add_argument("command", choices=["show"])
     parser.add_argument("recipe", type=Path, help="a TOML file")
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
     parser.add_argument("--frames", type=int, default=48, help="of the clip that is counted for (48)")
-    parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
+    common_arguments(parser, "generator", "json")
     args = parser.parse_args()
     if args.frames < 1:
         parser.error(f"--frames must be 1 or more, got {args.frames}")
@@ -28,7 +27,7 @@ def main() -> Exit:
 
 
 def show_work(args: argparse.Namespace) -> Exit:
-    """What the recipe changes, beside the baseline."""
+    """Print a recipe's settings, and its work compared with the baseline's."""
     recipe, generator = load_recipe(args.recipe), load_generator(args.generator)
     base, own = (work(each, generator, args.frames) for each in (BASELINE, recipe))
     if args.json:
@@ -44,9 +43,9 @@ def show_work(args: argparse.Namespace) -> Exit:
 
 
 def work(recipe: Recipe, generator: Generator, frames: int) -> dict[str, int]:
-    """What a recipe has the denoiser do for a clip: steps with an evaluation, windows in these, evaluations.
+    """Count a recipe's work for a clip: evaluated steps, windows in these steps, and evaluations.
 
-    An evaluation is one branch of one window at one step, unless the guard asks for more. RecipeError.
+    An evaluation is one branch of one window at one step. The guard does not fire here. RecipeError.
     """
     adapted = recipe.adapt(generator)
     windows, plan = adapted.windows, recipe.steps or base_plan(adapted)

@@ -1,4 +1,4 @@
-"""Record what each component of a generator meets in real runs: over all steps, both branches."""
+"""Record the inputs of each component of a generator in real runs, over all steps and both branches."""
 
 from __future__ import annotations
 
@@ -15,36 +15,40 @@ from pipeline.request import read_opening
 from pipeline.sampler import generate
 from pipeline.step_plan import StepPlan
 
-CLIPS = 2  # of the first window each: enough for ranges, and 100 evaluations of a model of 25 steps
+CLIPS = 2  # the first window of each: enough for ranges, and 100 evaluations of a model of 25 steps
 Inputs = Mapping[str, np.ndarray]
 
 
 class Recorder:
-    """An engine that keeps every input it is called with."""
+    """An engine wrapper that keeps the inputs of every call in `inputs`, in order."""
 
     def __init__(self, engine: Engine, arrays: dict[str, np.ndarray]) -> None:
-        """arrays: one copy of each array by its hash, shared by recorders, as steps share their constants."""
+        """Wrap an engine. arrays: one copy of each array by its hash, shared by all recorders.
+
+        So constants, which are the same at every step, are stored once.
+        """
         self.spec, self.inputs = engine.spec, []
         self._engine, self._arrays = engine, arrays
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """The engine's outputs."""
+        """Return the engine's outputs, and record its inputs."""
         self.inputs.append({name: self._single(array) for name, array in arrays.items()})
         return self._engine(**arrays)
 
     def close(self) -> None:
-        """Nothing: the engine is its owner's."""
+        """Do nothing: the caller closes the engine."""
 
     def _single(self, array: np.ndarray) -> np.ndarray:
+        """Return the shared copy of an array."""
         array = np.ascontiguousarray(array)
         key = f"{array.dtype} {array.shape} {hashlib.sha256(array).hexdigest()}"
         if key not in self._arrays:
-            self._arrays[key] = array.copy()  # callers may write into theirs
+            self._arrays[key] = array.copy()  # the caller may write into the original
         return self._arrays[key]
 
 
 def describe(requests: Sequence[Request]) -> list[dict[str, str | int]]:
-    """What a recording of these requests depends on, beside the engines."""
+    """Return what a recording of these requests depends on, beside the engines: hashes and seeds."""
     return [
         {
             "video": file_sha256(request.video),
@@ -56,15 +60,15 @@ def describe(requests: Sequence[Request]) -> list[dict[str, str | int]]:
 
 
 def record(generator: Generator, engines: Engines, requests: Sequence[Request]) -> dict[str, list[Inputs]]:
-    """By component: the inputs of each of its calls, in order.
+    """Return by component the inputs of each of its calls, in order.
 
-    Of each request the frames of one window are sampled over all steps, as the base model does, and decoded;
-    so memory is bounded by steps, branches and clips. InputError if a file cannot be read.
+    The first window of each request is sampled by the base model's plan and decoded, so memory is bounded by
+    steps, branches and clips. InputError: a file cannot be read.
     """
     arrays: dict[str, np.ndarray] = {}
     recorders = {name: Recorder(engine, arrays) for name, engine in engines.items()}
     plans = [None]
-    if offers_deep_cache(generator):  # whose components no other plan runs
+    if offers_deep_cache(generator):  # only a plan with H runs its shallow component
         plans.append(StepPlan(("FH" * generator.scheduler.steps)[: generator.scheduler.steps]))
     for request in requests:
         frames, image = read_opening(request, generator, generator.windows.frames)

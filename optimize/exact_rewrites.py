@@ -25,7 +25,7 @@ WAN = tuple(f"diffusers.models.transformers.transformer_wan{kind}" for kind in (
 
 @dataclass(frozen=True)
 class Call:
-    """What an attention layer was given: how many tokens of a context (0: none, it attends to itself)."""
+    """A call of an attention layer: how many tokens its context had (0: none, it attends to itself)."""
 
     context: int
     masked: bool
@@ -36,7 +36,7 @@ Calls = Mapping[str, Sequence[Call]]
 
 
 def rewrite(module: nn.Module, inputs: Iterable[Tensor]) -> tuple[nn.Module, list[str]]:
-    """A module that computes the same, and a sentence for each rewrite that applied; itself if none did.
+    """Rewrite a module; give it and a sentence for each rewrite that applied; the same module if none did.
 
     inputs: an example, with which the module runs once. The module given is left as it was; what no rewrite
     changes is shared with it, weights first of all.
@@ -54,12 +54,12 @@ def rewrite(module: nn.Module, inputs: Iterable[Tensor]) -> tuple[nn.Module, lis
 
 
 def fold_one_token(attention: nn.Module) -> None:
-    """Let attention to a context of one token be that token's value: a softmax over one key is 1."""
+    """Replace attention to a context of one token by that token's value: a softmax over one key is 1."""
     attention.set_processor(_OneToken())
 
 
 def rotate_halves(attention: nn.Module) -> None:
-    """Let the rotary embedding turn the halves of a head against each other, not even against odd numbers.
+    """Make the rotary embedding pair the halves of a head instead of its even and odd numbers.
 
     Rows of the query's and the key's weights move, in both the same way, which their product does not notice.
     The exporter writes slices with a stride as scatters between transpositions, half of OpenVINO's time.
@@ -76,7 +76,7 @@ def rotate_halves(attention: nn.Module) -> None:
 
 
 def watch(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, list[Call]]:
-    """The calls that attention layers of known classes take while the module runs once, by their names."""
+    """Record the calls of attention layers of known classes while the module runs once, by their names."""
     import torch
 
     layers = {name: layer for name, layer in module.named_modules() if _is_known(layer)}
@@ -97,7 +97,7 @@ def watch(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, list[Call]]:
 
 
 class _OneToken:
-    """Computes attention to one token: its value, whatever the query, once for all queries."""
+    """The attention to one token: its value, whatever the query, once for all queries."""
 
     def __call__(
         self,
@@ -111,7 +111,7 @@ class _OneToken:
 
 
 class _Halves:
-    """Computes attention of tokens to each other; i and i + size / 2 of a head rotate as a pair."""
+    """The attention of tokens to each other in which i and i + size / 2 of a head rotate as a pair."""
 
     def __call__(
         self,
@@ -143,7 +143,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _with_one_token(module: nn.Module, calls: Calls) -> list[str]:
-    """Names of cross-attention layers in known blocks whose contexts had one token."""
+    """List the cross-attention layers in known blocks whose contexts had one token."""
     return [
         name
         for name, seen in calls.items()
@@ -156,7 +156,7 @@ def _with_one_token(module: nn.Module, calls: Calls) -> list[str]:
 
 
 def _with_rotary(module: nn.Module, calls: Calls) -> list[str]:
-    """Names of self-attention layers with rotary embedding."""
+    """List the self-attention layers with rotary embedding."""
     return [
         name for name, seen in calls.items() if seen and all(call == Call(0, False, True) for call in seen)
     ]
@@ -164,7 +164,7 @@ def _with_rotary(module: nn.Module, calls: Calls) -> list[str]:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One rewrite: what it is, names of the layers that it fits, and what it does to one of them."""
+    """A rewrite: its description, the names of the layers that it fits, and the change to one of them."""
 
     what: str
     fits: Callable[[nn.Module, Calls], list[str]]
@@ -179,7 +179,7 @@ EXACT = Rewriting(rewrite, (Path(__file__),))
 
 
 def _is_known(layer: nn.Module) -> bool:
-    """Whether it computes what diffusers' WanAttention does: no image tokens, fused or adapted layers."""
+    """Tell whether it computes as diffusers' WanAttention: no image tokens, fused or adapted layers."""
     if not _of_wan(layer, "WanAttention"):
         return False
     import torch
@@ -198,7 +198,7 @@ def _is_known(layer: nn.Module) -> bool:
 
 
 def _of_wan(thing: object, name: str) -> bool:
-    """Whether it is of diffusers' class of that name itself, not of one that inherits from it."""
+    """Tell whether it is of diffusers' class of that name itself, not of one that inherits from it."""
     where = type(thing).__module__
     return where in WAN and type(thing) is getattr(sys.modules[where], name)
 

@@ -1,4 +1,4 @@
-"""Components of a generator as checked ONNX graphs, each in the precision chosen for it."""
+"""Export the components of a generator as checked ONNX graphs, each in the precision chosen for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.batch.dataset import Request, first_requests
 
 
 def select(precisions: Mapping[str, str], components: str | None) -> dict[str, str]:
-    """Those of the precisions whose component is in a comma list; all without one. Else PrecisionError."""
+    """Return the precisions of the components in a comma list (None: all). PrecisionError: an unknown one."""
     names = list(precisions) if components is None else [name.strip() for name in components.split(",")]
     for name in names:
         if name not in precisions:
@@ -32,12 +32,11 @@ def select(precisions: Mapping[str, str], components: str | None) -> dict[str, s
 def export_all(
     generator: Generator, precisions: Mapping[str, str], data: Path, target: Target, opset: int = OPSET
 ) -> list[Artifact]:
-    """An artifact for each component that precisions names, in its order, rewritten where that is exact.
+    """Export each component that precisions names, with exact rewrites; return the artifacts in its order.
 
-    For other precisions than fp32 all components are exported in fp32 first, and requests of the data folder
-    run on them for calibration; large models are not, see engines/onnx/export_streamed.py. EngineError,
-    InputError;
-    OSError if the disk is full.
+    For precisions other than fp32, all components are first exported in fp32, and requests of the data folder
+    run on them for calibration. Large models are converted while they are exported instead, see
+    engines/onnx/export_streamed.py. EngineError, InputError. OSError: the disk is full.
     """
     if is_large(generator):
         return [
@@ -46,7 +45,7 @@ def export_all(
         ]
     if all(precision == "fp32" for precision in precisions.values()):
         return [export_onnx(generator, name, target, opset, EXACT) for name in precisions]
-    requests = first_requests(data, CLIPS)  # before the work that would be in vain
+    requests = first_requests(data, CLIPS)  # raises before any costly work
     graphs = {name: export_onnx(generator, name, target, opset, EXACT) for name in generator.components}
     runs = _Runs(generator, graphs, requests, target)
     return [
@@ -58,7 +57,7 @@ def export_all(
 
 
 class _Runs:
-    """Runs of requests on the fp32 graphs; made when the first component needs its inputs."""
+    """Recorded runs of requests on the fp32 graphs, made when the first component needs its inputs."""
 
     def __init__(
         self, generator: Generator, graphs: Mapping[str, Artifact], requests: list[Request], target: Target
@@ -67,12 +66,14 @@ class _Runs:
         self._requests, self._target = requests, target
 
     def calibration(self, component: str) -> Calibration:
+        """Return a component's calibration: what it depends on, and a function that gives its inputs."""
         graphs = {name: graph.content for name, graph in self._graphs.items()}
         source = {"requests": describe(self._requests), "graphs": graphs}
         return Calibration(source, lambda: self._recorded[component])
 
     @cached_property
     def _recorded(self) -> Mapping[str, Sequence[Inputs]]:
+        """The inputs of all calls, by component."""
         self._target.say(f"recording {', '.join(request.id for request in self._requests)} over all steps")
         components = self._generator.components
         engines = {name: OnnxRuntimeEngine(components[name], g.path) for name, g in self._graphs.items()}

@@ -1,1 +1,1 @@
-"""Carry a request from its files to a finished video."""
+"""Turn a request (skeleton video, picture, seed) into a finished video file."""

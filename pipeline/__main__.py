@@ -1,8 +1,8 @@
-"""Whether a generator keeps the contract, what is wrong if not, and how to mend it.
+"""Check whether a generator keeps the contract; print what is wrong and how to fix it.
 
 python -m pipeline check NAME|path.py:Class [--export] [--json]
 
-One window is run on made-up inputs, networks as torch modules on the processor.
+One window is run on random inputs; the networks run as torch modules on the CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.component_check import Finding
 
 
 def main() -> Exit:
-    """Parse, check, print."""
+    """Parse the arguments, check the generator, print the findings; Exit.USAGE if there are any."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,7 +46,10 @@ def main() -> Exit:
 
 
 def check(name: str, export: bool) -> dict[str, list[Finding]]:
-    """Findings by what was checked; of a generator that cannot be loaded, why."""
+    """Return the findings by the name of each check; for a generator that cannot be loaded, why under "load".
+
+    export: also export every component to ONNX. Loading must not import torch; that is a finding too.
+    """
     before = "torch" in sys.modules
     try:
         generator = load_generator(name)

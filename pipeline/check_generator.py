@@ -1,4 +1,4 @@
-"""Whether a generator keeps the contract, tried on one window: what is wrong, and how to mend it."""
+"""Check on one window whether a generator keeps the contract, and say what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engines.onnx.export import Target, export_onnx
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
-from pipeline.component_check import BROKEN, STATELESS, Finding, check_module, raised, same
+from pipeline.component_check import BROKEN, STATELESS, Finding, check_module, describe_error, same
 from pipeline.sampler import Sampler
 
 Findings = dict[str, list[Finding]]
@@ -21,9 +21,10 @@ SEED = 1
 
 
 def check_generator(generator: Generator, export: Path | None = None) -> Findings:
-    """Findings by what was checked, in order; none where it holds. What needs a failed check is left out.
+    """Return the findings by the name of each check, in order; an empty list where a check passes.
 
-    Components run as torch modules on the processor. export: a folder to which each is exported, too.
+    Checks that depend on a failed one are left out. Components run as torch modules on the CPU. export: a
+    folder; each component is then also exported to it.
     """
     found: Findings = {"settings": list(_settings(generator)), "components": list(_components(generator))}
     if found["components"]:
@@ -46,7 +47,7 @@ def check_generator(generator: Generator, export: Path | None = None) -> Finding
 
 
 class Trial:
-    """Runs a generator's members in the order of a request, on two made-up clips of one window each."""
+    """A trial run of a generator: its methods in a request's order, on two random clips of one window."""
 
     def __init__(self, generator: Generator, engines: Mapping[str, Engine]) -> None:
         self._generator, self._engines = generator, engines
@@ -61,7 +62,7 @@ class Trial:
         self._pixels: list[np.ndarray] = []
 
     def fit(self) -> Iterator[Finding]:
-        """Pictures of an odd size come to the generator's own."""
+        """Check that fit() brings pictures of any size to the generator's own, as uint8."""
         width, height = self._generator.size
         fitted = self._generator.fit(np.zeros((2, 75, 131, 3), np.uint8))
         wanted = (2, height, width, 3)
@@ -70,7 +71,7 @@ class Trial:
             yield Finding("fit", wrong, "scale and cut to size, (width, height); see generators/resize.py")
 
     def noise(self) -> Iterator[Finding]:
-        """Float32 of the asked length, the same for a seed, another for another."""
+        """Check that noise() is float32 of the asked length, repeatable, and different for another seed."""
         generator = self._generator
         count, axis = len(generator.windows.condition_indices(self._frames)), generator.frame_axis
         first, again, other = (generator.noise(count, seed) for seed in (SEED, SEED, SEED + 1))
@@ -88,7 +89,7 @@ class Trial:
         self._noise = [first, other]
 
     def condition(self) -> Iterator[Finding]:
-        """Named arrays, with frames where per_frame says."""
+        """Check that condition() gives NumPy arrays by name, among them all that per_frame names."""
         generator = self._generator
         for number in (0, 1):
             constants = self._condition(number)
@@ -106,7 +107,7 @@ class Trial:
             return
 
     def denoise(self) -> Iterator[Finding]:
-        """Both branches at the first and the last step: predictions like the latents."""
+        """Check that predictions at the first and last step are like the latents, which stay unchanged."""
         generator, noise = self._generator, self._noise[0]
         before = noise.copy()
         for step in (0, generator.scheduler.steps - 1):
@@ -121,7 +122,7 @@ class Trial:
         self._predicted = [self._predict(number, 0) for number in (0, 1)]
 
     def decode(self) -> Iterator[Finding]:
-        """Chunks of pixels at the generator's size, at least as many as the clip has frames."""
+        """Check that decode() gives uint8 pixels at the generator's size, for at least the clip's frames."""
         width, height = self._generator.size
         self._pixels = [self._decode(0), self._decode(1)]
         pixels = self._pixels[0]
@@ -133,7 +134,7 @@ class Trial:
             yield Finding("decode", wrong, "yield all chunks; windows.latent_frames says what is decoded")
 
     def state(self) -> Iterator[Finding]:
-        """All again, for the first clip after the second: nothing may have been kept of what ran between."""
+        """Run the first clip again after the second, and check that nothing was kept: equal results."""
         constants = self._condition(0)
         if not _equal(self._seen[0], constants):
             yield Finding("condition", "its answer depends on the clip before", STATELESS)
@@ -159,18 +160,19 @@ class Trial:
     def _decode(self, number: int) -> np.ndarray:
         generator, latents = self._generator, self._noise[number]
         own = generator.windows.latent_frames(self._frames)
-        cut = latents.take(np.arange(own), generator.frame_axis)
-        return np.concatenate(list(generator.decode(self._engines, cut)))
+        decoded = latents.take(np.arange(own), generator.frame_axis)
+        return np.concatenate(list(generator.decode(self._engines, decoded)))
 
 
 class _Engines(dict):
-    """Engines by name; one that is not there is explained."""
+    """Engines by name; asking for one that is missing raises LookupError with the known names."""
 
     def __missing__(self, name: str) -> Engine:
         raise LookupError(f"engines[{name!r}] is asked for, but components has only {sorted(self)}")
 
 
 def _settings(generator: Generator) -> Iterator[Finding]:
+    """Check the generator's fingerprint files, its scheduler's times, and its windows."""
     lost = [str(path) for path in generator.fingerprint_files if not Path(path).is_file()]
     if lost or not generator.fingerprint_files:
         wrong = f"{', '.join(lost)} cannot be read" if lost else "there are none"
@@ -186,10 +188,11 @@ def _settings(generator: Generator) -> Iterator[Finding]:
 
 
 def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
+    """Check that the windows of a clip cover all its latent frames, and that none is too long."""
     windows = generator.windows
-    sampled, places = len(windows.condition_indices(frames)), windows.window_indices(frames)
-    lost = set(range(sampled)) - {int(each) for place in places for each in place}
-    if lost or max(map(len, places)) > windows.length:
+    sampled, all_indices = len(windows.condition_indices(frames)), windows.window_indices(frames)
+    lost = set(range(sampled)) - {int(index) for indices in all_indices for index in indices}
+    if lost or max(map(len, all_indices)) > windows.length:
         wrong = f"of a clip of {frames} frames, {len(lost)} of {sampled} latent frames are in no window"
         yield Finding(
             "windows", wrong, "let window_indices() cover all latent frames, at most length at a time"
@@ -197,6 +200,7 @@ def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
 
 
 def _components(generator: Generator) -> Iterator[Finding]:
+    """Check that each ComponentSpec is listed under its own name, and that there is one named denoise."""
     for name, spec in generator.components.items():
         if not isinstance(spec, ComponentSpec) or spec.name != name:
             wrong = f"components[{name!r}] is {getattr(spec, 'name', type(spec).__name__)!r}"
@@ -207,19 +211,21 @@ def _components(generator: Generator) -> Iterator[Finding]:
 
 
 def _build(generator: Generator, spec: ComponentSpec, modules: dict) -> list[Finding]:
+    """Build a component's torch module, add it to modules, and check it against its spec."""
     try:
         modules[spec.name] = generator.build(spec.name)
     except BROKEN as error:
         mend = "return a torch module with loaded weights for every name in components"
-        return [Finding(f"build({spec.name!r})", raised(error), mend)]
+        return [Finding(f"build({spec.name!r})", describe_error(error), mend)]
     return check_module(spec, modules[spec.name])
 
 
 def _tried(what: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """Return a check's findings; an exception of the generator's code becomes a finding."""
     try:
         return list(check())
     except BROKEN as error:
-        return [Finding(what, raised(error), _mend(error))]
+        return [Finding(what, describe_error(error), _mend(error))]
 
 
 def _mend(error: BaseException) -> str:
@@ -229,6 +235,7 @@ def _mend(error: BaseException) -> str:
 
 
 def _export(generator: Generator, component: str, folder: Path) -> list[Finding]:
+    """Export a component to ONNX in folder; return why it cannot be exported, if so."""
     try:
         export_onnx(generator, component, Target(folder, lambda text: None))
     except EngineError as error:

@@ -1,4 +1,4 @@
-"""Whether a component's torch module does what its spec says: shapes, dtypes, the same answer every time."""
+"""Check a component's torch module against its spec: shapes, dtypes, the same outputs on every call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engines.spec import ComponentSpec
 if TYPE_CHECKING:
     import torch
 
-# What code that is not ours may raise; a check says it instead of ending with it.
+# What a user's code may raise; a check reports it as a finding.
 BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -39,7 +39,7 @@ STATELESS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: where, what, and how to mend it."""
+    """One thing that is wrong: where, what, and (mend) how to fix it."""
 
     where: str
     wrong: str
@@ -49,14 +49,14 @@ class Finding:
         return f"{self.where}: {self.wrong}\n  mend: {self.mend}"
 
 
-def raised(error: BaseException) -> str:
-    """What was raised, and by which line."""
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and text, and the file and line that raised it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
 
 
 def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
-    """What is wrong with a module, run on random inputs at the smallest and the largest sizes of its spec."""
+    """Run a module on random inputs at the smallest and largest sizes of its spec; return what is wrong."""
     empty = [name for name, weight in module.named_parameters() if weight.is_meta]
     if empty:
         wrong = f"{len(empty)} weights hold no numbers, {empty[0]} first"
@@ -68,13 +68,17 @@ def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
             if found:
                 return found
     except BROKEN as error:
-        wrong = f"it cannot take what its spec says: {raised(error)}"
-        return [Finding(spec.name, wrong, f"bring {_names(spec)} of the spec and forward() into agreement")]
+        wrong = f"it cannot take what its spec says: {describe_error(error)}"
+        names = ", ".join(tensor.name for tensor in spec.inputs)
+        return [Finding(spec.name, wrong, f"bring {names} of the spec and forward() into agreement")]
     return []
 
 
 class _Run:
-    """Calls a module as an engine would, without casting what comes out."""
+    """A callable that runs a module as an engine does, without casting its outputs.
+
+    changed: names of the inputs that the last call wrote into.
+    """
 
     def __init__(self, spec: ComponentSpec, module: torch.nn.Module) -> None:
         self.spec, self._module = spec, module
@@ -96,6 +100,7 @@ class _Run:
 
 
 def _at(run: _Run, sizes: Mapping[str, int], seed: int) -> Iterator[Finding]:
+    """Check a module at given sizes of its dynamic dimensions."""
     spec = run.spec
     inputs, others = draw(spec, sizes, seed), draw(spec, sizes, seed + 100)
     first = run(inputs)
@@ -111,6 +116,7 @@ def _at(run: _Run, sizes: Mapping[str, int], seed: int) -> Iterator[Finding]:
 def _outputs(
     spec: ComponentSpec, outputs: Sequence[torch.Tensor], sizes: Mapping[str, int]
 ) -> Iterator[Finding]:
+    """Check number, shapes, dtypes and finiteness of a module's outputs."""
     wanted = [tensor.name for tensor in spec.outputs]
     if len(outputs) != len(wanted):
         wrong = f"it gives {len(outputs)} outputs, the spec says {len(wanted)}: {', '.join(wanted)}"
@@ -135,6 +141,7 @@ def _outputs(
 def _determinism(
     run: _Run, inputs: Mapping, others: Mapping, first: Sequence[torch.Tensor]
 ) -> Iterator[Finding]:
+    """Check that equal inputs give the outputs `first` again, at once and after other inputs."""
     again = run(inputs)
     if not same(first, again):
         if same(run(inputs, seed=5), run(inputs, seed=5)):
@@ -150,13 +157,9 @@ def _determinism(
 
 
 def same(first: Sequence, second: Sequence) -> bool:
-    """Whether outputs are equal up to the order in which a processor adds."""
+    """Return whether outputs are equal up to rounding (1e-5): the order of a CPU's additions varies."""
     pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(first, second, strict=True)]
     return all(
         a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-5 * float(np.abs(a).max(initial=0)))
         for a, b in pairs
     )
-
-
-def _names(spec: ComponentSpec) -> str:
-    return ", ".join(tensor.name for tensor in spec.inputs)

@@ -1,7 +1,7 @@
-"""The guard: whether a clip is like those that a plan was fitted to, from what sampling has at hand anyway.
+"""The guard: detect clips that differ from those that a step plan was fitted to, at no evaluation's cost.
 
-It looks at the constants of conditioning before anything is sampled, and at each evaluated step at how far
-the prediction has changed since the one before. Neither costs an evaluation.
+It compares the constants of conditioning before anything is sampled, and at each evaluated step how far the
+prediction has changed since the evaluated step before.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import numpy as np
 
 from engines.errors import UsageError
 
-PARTS = 16  # of a constant's channels, at most, that have a level of their own
-PLACES = 3  # by as many, over height and width
-FRAMES = 24  # of a tuning clip that count, so that long clips do not count more
-STRETCH = 16  # frames whose mean counts: the worst stretch of a clip decides
-FEWEST = 0.02  # of a spread, in natural logarithms: what was alike in all tuning clips may differ by 2 %
-ROOM = 1.45  # times how far a tuning clip is from the others, root mean square
-RISK = 0.1  # that a clip which is like the tuning clips changes more, at an evaluated step
+PARTS = 16  # channel groups of a profile, at most
+PLACES = 3  # a profile's regions per axis, over height and width
+FRAMES = 24  # frames of a tuning clip that count, so that long clips do not count more
+STRETCH = 16  # frames over which a mean is taken: the worst stretch of a clip decides
+LEAST_SPREAD = 0.02  # in natural logarithms: what was equal in all tuning clips may differ by 2 %
+ROOM = 1.45  # limit of a distance, as a multiple of the tuning clips' distances, root mean square
+RISK = 0.1  # probability that a clip like the tuning clips exceeds the limit of an evaluated step
 TINY = float(np.finfo(np.float32).tiny)
-ENOUGH = 5  # videos, of people and motions that differ
+ENOUGH = 5  # videos, of different people and motions
 ALIKE = 0.04  # mean spread of a constant's parts; the presenter's pose has 0.09, its reference 0.19
-SINGLE = 1.5  # times the change of the only clip that a plan was tuned on
+SINGLE = 1.5  # limit of a change where a plan was tuned on one clip, as a multiple of that clip's change
 
 
 class GuardError(UsageError):
-    """A guard's settings do not fit together; the text says which and why."""
+    """Raised when a guard's settings do not fit together; the text says which and why."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """What the tuning clips were like, and how far another clip may be from that; a recipe's table [guard].
+    """Statistics of the tuning clips, and how far another clip may be from them; a recipe's table [guard].
 
-    videos: how many were tuned on. changes: for each evaluated step, how far the conditional prediction may
+    videos: number of tuning clips. changes: for each evaluated step, how far the conditional prediction may
     have changed since the one before, relative to its own size; 0 for the first, where nothing is compared.
-    constants: names of what the denoiser is conditioned on. For each of them, means and spreads of its
-    profile's parts over frames, and the limit of a clip's distance in spreads. GuardError.
+    constants: names of arrays that the denoiser is conditioned on; for each of them, means and spreads of the
+    parts of its profile over frames, and the limit of a clip's distance in spreads. GuardError.
     """
 
     videos: int
@@ -65,7 +65,7 @@ class Guard:
 
     @property
     def doubts(self) -> list[str]:
-        """In words, why the videos that were tuned on may say little of others; empty if nothing is known."""
+        """Sentences on why the tuning clips may not represent other videos; empty if there is no reason."""
         found = []
         if self.videos < ENOUGH:
             found.append(
@@ -84,9 +84,9 @@ class Guard:
     def unlike(
         self, constants: Mapping[str, np.ndarray], frame_axis: int, per_frame: Collection[str]
     ) -> str | None:
-        """Why a clip is not like the tuning clips, known before it is sampled; None if it is.
+        """Return why a clip's constants are unlike those of the tuning clips; None if they are alike.
 
-        frame_axis: of latents and of the constants in per_frame.
+        frame_axis: of the latents, and of the constants that per_frame names.
         """
         for name, means, spreads, limit in zip(
             self.constants, self.means, self.spreads, self.limits, strict=True
@@ -102,7 +102,11 @@ class Guard:
         return None
 
     def changed(self, number: int, new: np.ndarray, old: np.ndarray | None, frame_axis: int) -> str | None:
-        """Why the prediction of the evaluated step of that number is not like theirs; None if it is."""
+        """Return why a prediction changed more than those of the tuning clips; None if it did not.
+
+        number: of the evaluated step. new, old: the conditional predictions of this evaluated step and of the
+        one before (None at the first).
+        """
         if old is None or not self.changes[number]:
             return None
         found, limit = change(new, old, frame_axis), self.changes[number]
@@ -115,9 +119,10 @@ def fit_guard(
     frame_axis: int,
     per_frame: Collection[str],
 ) -> Guard:
-    """The guard of a plan from its tuning clips: their constants, and what changed in each at each step.
+    """Return a plan's guard from the constants of its tuning clips, and their changes at each evaluated step.
 
-    changes: of each clip, for each evaluated step; of predictions that rows fitted to the other clips led to.
+    changes: one list for each clip, one number (see `change`) for each evaluated step, measured in runs whose
+    corrections were fitted to the other clips.
     """
     names = [name for name, array in clips[0].items() if array.dtype.kind == "f" and array.ndim > 1]
     means, spreads, limits = [], [], []
@@ -126,36 +131,37 @@ def fit_guard(
         mean, spread = _spread(profiles)
         means.append(_rounded(mean))
         spreads.append(_rounded(spread))
-        limits.append(ROOM * _apart(profiles))
-    steps = [likely(step) if any(step) else 0.0 for step in zip(*changes, strict=True)]
+        limits.append(ROOM * _typical_distance(profiles))
+    steps = [upper_bound(step) if any(step) else 0.0 for step in zip(*changes, strict=True)]
     return Guard(len(clips), _rounded(steps), tuple(names), tuple(means), tuple(spreads), _rounded(limits))
 
 
 def profile(array: np.ndarray, frame_axis: int | None) -> np.ndarray:
-    """(F, parts): for each frame logarithms of sizes, of its channels, or runs of them, and of places.
+    """Return (F, parts): for each frame, log root mean squares of channel groups and of regions.
 
-    frame_axis: None for what is the same in all frames, which gives one row. Channels lie on axis 1, or 2
-    where frames are on 1; height and width, if there are two more axes, are the last.
+    There are at most PARTS groups of neighbouring channels, and PLACES x PLACES regions of height and width.
+    frame_axis: None for an array that is the same in all frames, which gives one row. Channels are on axis 1,
+    or 2 where frames are on 1; height and width, if there are two more axes, are the last two.
     """
     frames = array[None] if frame_axis is None else np.moveaxis(array, frame_axis, 0)  # (F, 1, C, ...)
     powers = np.square(frames, dtype=np.float64).mean(1)
     channels = powers.mean(tuple(range(2, powers.ndim)))
     parts = [run.mean(1) for run in np.array_split(channels, min(PARTS, channels.shape[1]), 1)]
     if powers.ndim == 4:
-        places = powers.mean(1)  # (F, h, w)
-        for row in np.array_split(places, min(PLACES, places.shape[1]), 1):
+        regions = powers.mean(1)  # (F, h, w)
+        for row in np.array_split(regions, min(PLACES, regions.shape[1]), 1):
             parts += [each.mean((1, 2)) for each in np.array_split(row, min(PLACES, row.shape[2]), 2)]
     return np.log(np.maximum(np.stack(parts, 1), TINY)) / 2
 
 
 def distance(found: np.ndarray, means: np.ndarray, spreads: np.ndarray) -> float:
-    """How many spreads a profile (F, parts) is from the means: root mean square of parts, worst stretch."""
+    """Return the distance in spreads of a profile (F, parts): root mean square of parts, worst stretch."""
     frames = np.sqrt(np.mean(np.square((found - means) / spreads), 1))
     return float(max(frames[run].mean() for run in stretches(len(frames))))
 
 
-def likely(values: Sequence[float]) -> float:
-    """What another value of the same normal distribution stays below with probability 1 - RISK."""
+def upper_bound(values: Sequence[float]) -> float:
+    """Return what another value of the same normal distribution stays below with probability 1 - RISK."""
     if len(values) < 2:
         return SINGLE * values[0]
     count, quantile = len(values), _student(1 - RISK, len(values) - 1)
@@ -163,7 +169,7 @@ def likely(values: Sequence[float]) -> float:
 
 
 def change(new: np.ndarray, old: np.ndarray, frame_axis: int) -> float:
-    """Root mean square of the change, relative to that of the new, in the stretch that changes most."""
+    """Return the root mean square of new - old relative to that of new, in the stretch with the largest."""
     others = tuple(axis for axis in range(new.ndim) if axis != frame_axis)
     powers = np.square(new - old).mean(others), np.square(new).mean(others)
     ratios = [
@@ -173,7 +179,7 @@ def change(new: np.ndarray, old: np.ndarray, frame_axis: int) -> float:
 
 
 def stretches(frames: int) -> list[slice]:
-    """Runs of STRETCH frames that cover a clip, the last moved back to stay full; one if it is shorter."""
+    """Return runs of STRETCH frames that cover a clip, the last moved back; one run for a shorter clip."""
     last = max(frames - STRETCH, 0)
     return [slice(start, start + STRETCH) for start in (*range(0, last, STRETCH), last)]
 
@@ -182,30 +188,30 @@ def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(float(number), 4) for number in numbers)
 
 
-def _few(found: np.ndarray) -> np.ndarray:
-    """FRAMES of the rows, evenly taken, some more than once if there are fewer."""
-    return found[np.linspace(0, len(found) - 1, FRAMES).round().astype(int)]
+def _evenly_taken(rows: np.ndarray) -> np.ndarray:
+    """Return FRAMES of the rows at even distances, some of them more than once if there are fewer."""
+    return rows[np.linspace(0, len(rows) - 1, FRAMES).round().astype(int)]
 
 
 def _spread(profiles: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations of the parts, these half way to the mean of all parts: clips are few."""
-    values = np.concatenate([_few(each) for each in profiles])
+    """Return means and standard deviations of the parts, these half way to that of all: clips are few."""
+    values = np.concatenate([_evenly_taken(each) for each in profiles])
     power = values.var(0)
-    return values.mean(0), np.maximum(np.sqrt((power + power.mean()) / 2), FEWEST)
+    return values.mean(0), np.maximum(np.sqrt((power + power.mean()) / 2), LEAST_SPREAD)
 
 
-def _apart(profiles: Sequence[np.ndarray]) -> float:
-    """How far a clip is from the others, root mean square; at least 1, as frames are from their mean."""
-    apart = [
+def _typical_distance(profiles: Sequence[np.ndarray]) -> float:
+    """Return the clips' root mean square distance from the others; at least 1, as frames have to the mean."""
+    distances = [
         distance(own, *_spread([each for each in profiles if each is not own]))
         for own in profiles
         if len(profiles) > 1
     ]
-    return max(1.0, float(np.sqrt(np.mean(np.square(apart))))) if apart else 1.0
+    return max(1.0, float(np.sqrt(np.mean(np.square(distances))))) if distances else 1.0
 
 
 def _student(probability: float, freedom: int) -> float:
-    """The quantile of Student's t distribution, by bisection on its integral (Simpson's rule)."""
+    """Return the quantile of Student's t distribution, by bisection on its integral (Simpson's rule)."""
 
     def below(t: float) -> float:
         x = np.linspace(0, t, 2001)

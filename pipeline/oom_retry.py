@@ -1,4 +1,4 @@
-"""What is done when memory runs out: the same work again, fewer frames at a time, never without a word."""
+"""Repeat an encoding or decoding stage with fewer frames at a time when memory runs out, and note that."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from generators.contract import Engines, Generator
 
 
 class OomRetry:
-    """A generator that halves its chunk while encoding or decoding ends in MemoryError, down to one frame.
+    """A generator wrapper, for one request, that halves the chunk when a stage raises MemoryError.
 
-    In all else it is the generator that it is given, for one request. The frames that come out are the same
-    but for the last bits of sums, a level at most: a stage begins anew, and decoding leaves out what it has
-    given already. rungs: by the stage where memory ran out, the frames at work at once from then on. notes: a
-    sentence on each rung.
+    It goes down to one frame at a time; every other attribute is that of the wrapped generator. The frames
+    stay the same but for the last bits of sums, one 8-bit level at most: a stage begins anew, and decoding
+    leaves out the frames it has given already. chunk_by_stage: for each stage where memory ran out, the chunk
+    (frames at a time) from then on. notes: a sentence on each retry.
     """
 
     def __init__(self, generator: Generator) -> None:
@@ -25,13 +25,16 @@ class OomRetry:
         self.notes: list[str] = []
 
     def __getattr__(self, name: str) -> object:
-        """What it does not answer itself."""
+        """Return the wrapped generator's attribute."""
         return getattr(self._generator, name)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """As the generator's. chunks can be iterated again, by what is this generator's chunk then."""
+        """Return the generator's conditions, see Generator.condition.
+
+        chunks: can be iterated again, and then gives chunks of this generator's new size.
+        """
         while True:
             try:
                 return self._generator.condition(engines, chunks, image)
@@ -41,7 +44,7 @@ class OomRetry:
             self._step_down("condition", why)
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
-        """As the generator's."""
+        """Give the generator's pixels, see Generator.decode."""
         given = 0
         while True:
             try:
@@ -54,7 +57,7 @@ class OomRetry:
             self._step_down("decode", why)
 
     def _why(self, error: MemoryError) -> str:
-        """What it said; the error again if there is no rung below."""
+        """Return the error's text; raise the error again if the chunk is one frame already."""
         if self._generator.chunk == 1:
             raise error
         return str(error) or "no reason given"
@@ -68,7 +71,7 @@ class OomRetry:
 
 
 def without_first(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
-    """Chunks after that many frames."""
+    """Give the chunks without their first `frames` frames."""
     for chunk in chunks:
         if len(chunk) > frames:
             yield chunk[frames:]

@@ -1,4 +1,4 @@
-"""One request's way from skeleton video and picture to a finished mp4, with the seconds of each stage."""
+"""Make one request's video: read, condition, denoise, decode and write, with the seconds of each stage."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import file_sha256
-from engines.progress import Progress
+from engines.progress import Progress, peak_memory_mb
 from generators.contract import Engines, Generator
 from pipeline.batch.dataset import Request
-from pipeline.memory import peak_memory_mb
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
 from pipeline.sampler_state import LESS_EXACT, SamplerState
 from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter
-from pipeline.video.skeleton_check import SkeletonLook
+from pipeline.video.skeleton_check import SkeletonCheck
 from pipeline.window_denoiser import OpenDenoiser
 
 StartProgress = Callable[[int], Progress]
@@ -31,13 +30,13 @@ StartProgress = Callable[[int], Progress]
 
 @dataclass
 class Seconds:
-    """Wall seconds by stage; a stage entered twice adds up."""
+    """A stopwatch: wall-clock seconds by stage; a stage that is entered twice adds up."""
 
     stages: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Count the time inside the block towards that stage."""
+        """Add the time spent inside a with block to that stage."""
         start = time.perf_counter()
         try:
             yield
@@ -45,12 +44,12 @@ class Seconds:
             self.stages[stage] = self.stages.get(stage, 0.0) + time.perf_counter() - start
 
     def move(self, seconds: float, source: str, target: str) -> None:
-        """Count seconds towards another stage than the one they were measured in."""
+        """Move seconds from the stage `source`, where they were measured, to the stage `target`."""
         self.stages[source] -= seconds
         self.stages[target] = self.stages.get(target, 0.0) + seconds
 
     def of_each(self, source: Iterator[np.ndarray], stage: str) -> Iterator[np.ndarray]:
-        """The items of source, the time waited for each counted towards the stage."""
+        """Give the items of source, and add the time waited for each of them to the stage."""
         while True:
             with self(stage):
                 item = next(source, None)
@@ -59,16 +58,16 @@ class Seconds:
             yield item
 
     def rounded(self) -> dict[str, float]:
-        """For a manifest line."""
+        """Return the seconds by stage to 0.1 ms, for a manifest line."""
         return {stage: round(seconds, 4) for stage, seconds in self.stages.items()}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest inputs that are taken; what is larger by its header is refused before it is decoded.
+    """The largest inputs that are accepted; a file that is larger by its header is refused before decoding.
 
     frames: of a skeleton video, whose latents are all in memory while it is sampled. pixels: of one of its
-    frames, and of the picture; None: what VideoReader and read_image allow.
+    frames, and of the picture; None: the limits of VideoReader and read_image.
     """
 
     frames: float = 7_200  # five minutes at 24 frames/s
@@ -77,10 +76,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Options:
-    """How a video is made.
+    """The settings that videos are made with.
 
-    lossless: the file keeps every RGB value, see VideoWriter. open_denoiser: what evaluates windows; None: as
-    the recipe has it.
+    lossless: the file keeps every RGB value, see VideoWriter. open_denoiser: opens what evaluates the windows
+    of a clip; None: the recipe's.
     """
 
     recipe: Recipe = BASELINE
@@ -97,13 +96,14 @@ def make_video(
     start_progress: StartProgress,
     options: Options = Options(),
 ) -> dict:
-    """Generate one video; returns what its manifest line says of it.
+    """Generate one video; return the fields that its manifest line gets.
 
-    generator: as recipe.adapt() has it. In the line, actions are what the steps did, window by window where
-    these follow on one another; guard_fired, why the guard had the base model's plan run instead; chunks, how
-    many frames were at work at once after memory ran out, by stage. The skeleton video is read and the result
-    decoded and written in chunks: memory grows with a clip by its latents only. InputError if an input cannot
-    be used, OutputError if the video cannot be written, MemoryError, FloatingPointError: not finite numbers.
+    generator: the one that recipe.adapt() returned. Of the fields, actions are the letters of the steps that
+    ran, for each window where windows continue one another; guard_fired, why the guard switched to the base
+    model's plan; chunks, frames at a time after memory ran out, by stage. The skeleton video is read, and the
+    result decoded and written, in chunks: only the latents grow in memory with a clip. InputError: an input
+    cannot be used. OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not
+    finite.
     """
     seconds, started = Seconds(), time.perf_counter()
     generator, recipe = OomRetry(generator), options.recipe
@@ -131,10 +131,10 @@ def make_video(
 
 
 class Source:
-    """A request's files as networks take them; a context manager. InputError if one cannot be used.
+    """A request's picture and skeleton video at the generator's size; a context manager.
 
-    image: the picture (1, H, W, 3) uint8 at the generator's size. Iterated, it gives the skeleton video in
-    chunks (n, H, W, 3).
+    image: the picture (1, H, W, 3) uint8. Iterating gives the skeleton video in chunks (n, H, W, 3) uint8.
+    InputError: a file cannot be used.
     """
 
     def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
@@ -143,7 +143,7 @@ class Source:
         self.image = generator.fit(read_image(request.image, notes=self._notes, **pixels)[None])
         self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
-        self._look = SkeletonLook()
+        self._check = SkeletonCheck()
 
     def __enter__(self) -> Source:
         return self
@@ -152,29 +152,29 @@ class Source:
         self._reader.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The chunks, in order."""
-        return self._look.watching(self._chunks)
+        """Give the chunks of the skeleton video, in order."""
+        return self._check.watch(self._chunks)
 
     @property
     def frames(self) -> int:
-        """How many were read."""
+        """Number of skeleton frames read so far."""
         return self._chunks.frames
 
     @property
     def waited(self) -> float:
-        """Seconds spent on reading them."""
+        """Seconds spent on reading the skeleton video so far."""
         return self._chunks.waited
 
     @property
     def notes(self) -> list[str]:
-        """Sentences for the user; complete after the iteration."""
-        return [*self._notes, *self._reader.notes, *filter(None, [self._look.note])]
+        """Sentences for the user on the inputs; complete after the iteration."""
+        return [*self._notes, *self._reader.notes, *filter(None, [self._check.note])]
 
 
 class Sampling:
-    """A request on its way through the networks: conditioned at once, sampled and decoded when asked for.
+    """One request's run through the networks: conditioned at once, sampled and decoded when asked for.
 
-    source: is read to its end. FloatingPointError: what comes of it is not finite.
+    source: is read to its end. FloatingPointError: the conditions are not finite.
     """
 
     def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
@@ -191,7 +191,7 @@ class Sampling:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What a manifest line says of it; complete after the pixels."""
+        """Fields for the manifest line; complete after all pixels were taken."""
         return {
             "frames": self._frames,
             "size": list(self._generator.size),
@@ -201,7 +201,7 @@ class Sampling:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences for the user; complete after the pixels."""
+        """Sentences for the user on the guard; complete after all pixels were taken."""
         if not self._unlike:
             return []
         where = f" in {len(self._unlike)} of its {len(self._states)} windows" if len(self._states) > 1 else ""
@@ -216,7 +216,10 @@ class Sampling:
         return [state.unlike for state in self._states if state.unlike]
 
     def pixels(self, seed: int, options: Options, start_progress: StartProgress) -> Iterator[np.ndarray]:
-        """Finished pixels (n, H, W, 3) uint8, in chunks. StepPlanError."""
+        """Give the video's pixels in chunks (n, H, W, 3) uint8.
+
+        StepPlanError: the recipe's plan does not fit the scheduler. FloatingPointError: not finite latents.
+        """
         generator, frames, self._recipe = self._generator, self._frames, options.recipe
         plan, open_denoiser = options.recipe.steps, options.open_denoiser or options.recipe.open_denoiser
         with start_progress(evaluations(generator, frames, plan)) as progress:
@@ -233,7 +236,7 @@ class Sampling:
 
 
 def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -> str:
-    """Write chunks (n, H, W, 3) of a video; the SHA-256 of all its frames. OutputError."""
+    """Write a video's chunks (n, H, W, 3) uint8; return the SHA-256 of all its frames. OutputError."""
     content = hashlib.sha256()
     with writer:
         for pixels in chunks:
@@ -247,9 +250,9 @@ def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -
 
 
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first frames (at most count, H, W, 3) and the picture (H, W, 3) at the generator's size.
+    """Read the first frames (at most count, H, W, 3) and the picture (H, W, 3) at the generator's size.
 
-    For measuring, which needs no whole clip. InputError if a file cannot be used.
+    This is for measurements that need no whole clip. InputError: a file cannot be used.
     """
     image = generator.fit(read_image(request.image, notes=[])[None])[0]
     with VideoReader(request.video) as reader:
@@ -257,14 +260,17 @@ def read_opening(request: Request, generator: Generator, count: int) -> tuple[np
 
 
 class SkeletonChunks:
-    """A skeleton video's frames at the generator's size, in its chunks, counted while they are read."""
+    """A skeleton video at the generator's size, in chunks of generator.chunk frames.
+
+    frames: number of frames read since the last start. waited: seconds spent on reading, over all iterations.
+    """
 
     def __init__(self, reader: VideoReader, generator: Generator) -> None:
         self._reader, self._generator = reader, generator
         self.frames, self.waited = 0, 0.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Chunks (n, H, W, 3) uint8, from the first again; waited adds up the seconds spent on reading."""
+        """Give the chunks (n, H, W, 3) uint8, from the first one again."""
         source, self.frames = iter(self._reader), 0
         while True:
             start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""What makes one video after another and gives a manifest line for each: in this process, or in any other.
+"""Make one video after another, with a manifest line for each, in this process or in a worker's.
 
-Settings say how, in plain values that can be sent; the engines start where the videos are made.
+Settings are plain values that can be pickled; engines start in the process that makes the videos.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import Limits, Options, StartProgress, make_video
 from pipeline.video.writer import check_place
 
-# What a video fails by, and the next one is made. The rest ends the run.
+# These errors fail one video, and the run goes on with the next; any other error ends the run.
 VIDEO_FAILURES = (InputError, OutputError, MemoryError, FloatingPointError)
-TRIES = 2  # of a video whose ffmpeg somebody killed
+TRIES = 2  # of a video whose ffmpeg process was killed from outside
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How videos are made. generator: as load_generator takes it. lossless: files keep every RGB value."""
+    """The settings of a run, which can be pickled. generator: a name or path for load_generator.
+
+    lossless: files keep every RGB value.
+    """
 
     generator: str
     recipe: Recipe = BASELINE
@@ -39,24 +42,25 @@ class Settings:
 
     @property
     def options(self) -> Options:
-        """Those of each video."""
+        """The options of each video."""
         return Options(self.recipe, self.lossless, self.limits)
 
     def load(self) -> Generator:
-        """The generator with the recipe's windows. GeneratorError, RecipeError."""
+        """Load the generator and adapt it to the recipe. GeneratorError, RecipeError."""
         return self.recipe.adapt(load_generator(self.generator))
 
     def choice(self, generator: Generator) -> Choice:
-        """Which engines it runs on. PrecisionError."""
+        """Return which engines a generator runs on: backend, precisions, device. PrecisionError."""
         precisions = choose_precisions(self.recipe.precision, generator.components)
         return Choice(self.recipe.backend, precisions, self.device, built_folder(generator.name))
 
 
 class VideoRunner:
-    """Makes videos, one at a time.
+    """A callable that makes videos, one at a time.
 
-    generator: as recipe.adapt() has it. ran_with: what else the videos depend on, for their lines. identity:
-    all that decides how a video looks, beside its inputs, by manifest field.
+    generator: the one that recipe.adapt() returned. ran_with: further facts that the videos depend on (such
+    as backend and device), for their manifest lines. identity: by manifest field, everything except the
+    inputs that decides how a video looks.
     """
 
     def __init__(
@@ -79,13 +83,14 @@ class VideoRunner:
         }
 
     def __call__(
-        self, request: Request, out: Path, start_progress: StartProgress, aside: str = ""
+        self, request: Request, out: Path, start_progress: StartProgress, subfolder: str = ""
     ) -> tuple[dict[str, object], Exit]:
-        """Make OUT/<id>.mp4: its manifest line, and why it failed or OK. Bugs and EngineError go through.
+        """Make out/<id>.mp4; return its manifest line, and OK or why it failed.
 
-        aside: a folder in OUT where the video stays until somebody takes it from there; errors name OUT.
+        subfolder: of out, where the video is written instead, to be moved later; error texts name out.
+        Only VIDEO_FAILURES are caught; EngineError and bugs are raised.
         """
-        folder, name = out / aside, f"{request.id}.mp4"
+        folder, name = out / subfolder, f"{request.id}.mp4"
         output = folder / name
         line, notes = {**request.described(), **self.identity}, []
         while True:
@@ -103,7 +108,7 @@ class VideoRunner:
 
 
 def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
-    """Load the generator and start its engines. EngineError, and what Settings' functions raise."""
+    """Load the generator, start its engines, and return the runner. EngineError, and errors of Settings."""
     generator = settings.load()
     choice = settings.choice(generator)
     backend, engines = start_engines(generator, choice, say)
@@ -113,7 +118,11 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
 
 
 def _files_of(generator: Generator) -> set[Path]:
-    """Files that decide what a generator does, its technique's too; a submission may lack weights."""
+    """Return the existing files that decide what a generator computes, with those of its classes' modules.
+
+    Its technique's files are among them. A submission may come without the weights, so missing files are left
+    out.
+    """
     files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
     names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
     modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)

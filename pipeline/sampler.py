@@ -1,4 +1,4 @@
-"""Sample clips: the denoising loop, windows blended at each step, or windows one after the other."""
+"""Sample clips with the denoising loop: windows blended at each step, or sampled one after the other."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from generators.samplers import Scheduler
 from generators.windows import Blend, ContinuationWindows, WindowRule, frame_slice
 from pipeline.oom_retry import without_first
 from pipeline.sampler_state import SamplerState
-from pipeline.step_plan import StepPlan
+from pipeline.step_plan import Action, StepPlan
 from pipeline.window_denoiser import OpenDenoiser, WindowBranch, WindowDenoiser, denoiser_for
 
 
 class ClipDenoiser(Protocol):
-    """What predicts for all latent frames of a clip at once. guidance: as SamplerState takes it."""
+    """A function that predicts for all latent frames of a clip at once. guidance: see SamplerState."""
 
     guidance: float | np.ndarray
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
-        """The conditional prediction, and at F and H the unconditional one too; none at S."""
+        """Return the conditional prediction, at F and H the unconditional one too; an empty tuple at S."""
         ...
 
 
 def denoise_loop(
     denoise: ClipDenoiser, scheduler: Scheduler, noise: np.ndarray, plan: StepPlan, frame_axis: int = 2
 ) -> Iterator[SamplerState]:
-    """Take a clip's latents from noise to the end of the schedule; the state is shown after each step.
+    """Denoise a clip's latents from noise to the end of the schedule; give the state after each step.
 
-    It is one state, and what a caller changes of its latents is what the next step begins with.
-    StepPlanError: the plan is for another schedule.
+    It is the same state object each time; if the caller changes its latents, the next step begins with those.
+    StepPlanError: the plan is for a schedule of another length.
     """
     state = SamplerState(plan, scheduler, denoise.guidance, noise, frame_axis)
     for step, action in enumerate(plan.actions):
@@ -43,17 +43,17 @@ def denoise_loop(
 
 
 class StepWindows(NamedTuple):
-    """Windows of a clip at one step: their rule, and the indices of each one's latent frames."""
+    """The windows of a clip at one step: their rule, and for each window the indices of its latent frames."""
 
     rule: WindowRule | ContinuationWindows
     indices: Sequence[np.ndarray]
 
 
 class BlendedDenoiser:
-    """Predicts for a whole clip: each window is evaluated, then they are blended.
+    """A ClipDenoiser that evaluates each window and blends the predictions.
 
-    denoise: evaluates windows. condition_indices: for each latent frame that of the conditions it sees.
-    windows: for each step of the schedule. tick is called after every evaluated window.
+    denoise: evaluates windows. condition_indices: for each latent frame, the index of the conditions it sees.
+    windows: for each step of the schedule. tick: called after every evaluated window.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class BlendedDenoiser:
         self._generator, self._step_windows, self._tick = generator, windows, tick
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
-        """The conditional prediction, and at F and H the unconditional one too; none at S.
+        """Return the conditional prediction, at F and H the unconditional one too; an empty tuple at S.
 
-        At guidance 1 the unconditional branch cancels and is not evaluated. EngineError: H, and what
-        evaluates windows cannot do it.
+        At guidance 1 the unconditional branch cancels and is not evaluated. EngineError: the action is H, and
+        the window denoiser cannot do it.
         """
-        both = action in "FH" and self._generator.guidance != 1.0
-        branches = () if action == "S" else (True, False) if both else (True,)
+        count = 1 if self._generator.guidance == 1.0 else 2
+        branches = (True, False)[: min(count, Action(action).branches)]
         rule, indices = self._step_windows[step]
         wanted = [WindowBranch(n, own, branch) for n, own in enumerate(indices) for branch in branches]
         blends = {branch: Blend(rule, latents, self._generator.frame_axis) for branch in branches}
@@ -86,7 +86,7 @@ class BlendedDenoiser:
         return tuple(blend.result() for blend in blends.values())
 
     def count(self, plan: StepPlan, steps: int | None = None) -> int:
-        """How many windows that plan has evaluated, in its first steps or in all."""
+        """Return how many windows a plan evaluates, in all its steps or in the first `steps` of them."""
         return sum(
             len(self._step_windows[step].indices) for step in plan.evaluated if steps is None or step < steps
         )
@@ -94,7 +94,7 @@ class BlendedDenoiser:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a clip that was sampled at once: its state, and its pixels, decoded when asked for."""
+    """A part of a clip that was sampled at once: its final state, and its pixels, decoded when asked for."""
 
     state: SamplerState
     pixels: Iterator[np.ndarray]
@@ -102,11 +102,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How clips are sampled.
+    """A generator with its engines and a step plan, which samples clips.
 
-    plan: None: the base model's own. open_denoiser: what evaluates windows, made anew for each clip; None: as
-    the plan needs it. tick is called after every evaluated window, more with how many there are beyond the
-    plan's where its guard fires.
+    plan: None is the base model's own. open_denoiser: opens what evaluates the windows of a clip, for each
+    clip anew; None: what the plan's actions need. tick: called after every evaluated window. more: called
+    where the plan's guard fires, with the number of windows to be evaluated beyond those of the plan.
     """
 
     generator: Generator
@@ -117,10 +117,10 @@ class Sampler:
     more: Callable[[int], None] = lambda count: None
 
     def segments(self, constants: Constants, frames: int, seed: int) -> Iterator[Segment]:
-        """Sample a clip of `frames` frames, by the generator's window rule: at once, or window by window.
+        """Sample a clip of `frames` frames by the generator's window rule: at once, or window by window.
 
-        A segment's pixels must have been taken before the next one is asked for. StepPlanError: the plan is
-        for another schedule.
+        All pixels of a segment must be taken before the next segment is asked for. StepPlanError: the plan is
+        for a schedule of another length.
         """
         if isinstance(self.generator.windows, ContinuationWindows):
             yield from self._continued(constants, frames, seed)
@@ -130,7 +130,7 @@ class Sampler:
             yield Segment(state, first_frames(pixels, frames))
 
     def sample(self, constants: Constants, frames: int, seed: int) -> SamplerState:
-        """Sample a clip whose windows are blended; the latents are the clean ones of its frames."""
+        """Sample a clip whose windows are blended; return the final state with its frames' clean latents."""
         generator = self.generator
         noise = generator.noise(len(generator.windows.condition_indices(frames)), seed)
         state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise)
@@ -138,15 +138,18 @@ class Sampler:
         return state
 
     def blended(self, constants: Constants, frames: int, plan: StepPlan | None = None) -> BlendedDenoiser:
-        """What predicts for a clip whose windows are blended, and overlap as the plan says."""
+        """Return the denoiser of a clip whose windows are blended, with the plan's overlaps.
+
+        StepPlanError: the plan is for a schedule of another length.
+        """
         generator, plan = self.generator, plan or self.plan or base_plan(self.generator)
         own, steps = generator.windows, generator.scheduler.steps
         plan.check_steps(steps)
         rules = [plan.windows(step, own) for step in range(steps)]
         windows = [StepWindows(rule, rule.window_indices(frames)) for rule in rules]
-        return self._predicting(constants, own.condition_indices(frames), windows)
+        return self._denoiser(constants, own.condition_indices(frames), windows)
 
-    def _predicting(
+    def _denoiser(
         self, constants: Constants, condition_indices: np.ndarray, windows: Sequence[StepWindows]
     ) -> BlendedDenoiser:
         open_denoiser = self.open_denoiser or denoiser_for(self.plan)
@@ -154,29 +157,29 @@ class Sampler:
         return BlendedDenoiser(self.generator, denoise, condition_indices, windows, self.tick)
 
     def _guarded(
-        self, predicting: Callable[[StepPlan], BlendedDenoiser], constants: Constants, noise: np.ndarray
+        self, denoiser_of: Callable[[StepPlan], BlendedDenoiser], constants: Constants, noise: np.ndarray
     ) -> SamplerState:
-        """Run the loop by the plan; where its guard fires, by the base model's own, from the noise again.
+        """Run the plan; if its guard fires, run the base model's plan instead, from the noise again.
 
-        What was done until then is thrown away: what a wrong jump has spoilt, later steps do not mend.
+        The work until then is thrown away, because later steps do not repair the error of a wrong jump.
         """
         generator, base = self.generator, base_plan(self.generator)
         plan, done = self.plan or base, 0
-        denoise = predicting(plan)
+        denoise = denoiser_of(plan)
         unlike = plan.guard and plan.guard.unlike(constants, generator.frame_axis, generator.per_frame)
         if not unlike:
-            state = self._until_unlike(denoise, noise, plan)
+            state = self._run_until_unlike(denoise, noise, plan)
             unlike, done = state.unlike, len(state.taken)
         if not unlike:
             return state
-        again = predicting(base)
+        again = denoiser_of(base)
         self.more(again.count(base) - denoise.count(plan) + denoise.count(plan, done))
-        state = self._until_unlike(again, noise, base)
+        state = self._run_until_unlike(again, noise, base)
         state.unlike = unlike
         return state
 
-    def _until_unlike(self, denoise: BlendedDenoiser, noise: np.ndarray, plan: StepPlan) -> SamplerState:
-        """The state at the end of the loop, or after the step at which the plan's guard fires."""
+    def _run_until_unlike(self, denoise: BlendedDenoiser, noise: np.ndarray, plan: StepPlan) -> SamplerState:
+        """Run the loop; return the state at its end, or after the step at which the plan's guard fires."""
         axis = self.generator.frame_axis
         for state in denoise_loop(denoise, self.generator.scheduler, noise, plan, axis):
             if plan.guard and state.predictions:
@@ -187,31 +190,31 @@ class Sampler:
         return state
 
     def _continued(self, constants: Constants, frames: int, seed: int) -> Iterator[Segment]:
-        """Sample one window after the other, each going on from the last frames of the one before."""
+        """Sample one window after the other, each continued from the last frames of the one before."""
         generator, windows = self.generator, self.generator.windows
         count, every = windows.count(frames), np.arange(windows.length)
         noise, tail = generator.noise(windows.length * count, seed), Tail(windows.keep)
         steps = [StepWindows(windows, [every])] * generator.scheduler.steps
         for number in range(count):
             seen = generator.carry(self.engines, constants, number, tail.pixels if number else None)
-            denoise = self._predicting(seen, every, steps)
+            denoise = self._denoiser(seen, every, steps)
             start = number * windows.length
             begun = noise[frame_slice(noise.ndim, generator.frame_axis, start, windows.length)]
             state = self._guarded(lambda plan: denoise, seen, begun)  # noqa: B023
-            known = windows.keep if number else 0  # frames that the window before has shown
+            known = windows.keep if number else 0  # frames that the window before has given already
             begin = number * (windows.frames - windows.keep) + known
-            decoded = tail.watching(generator.decode(self.engines, state.latents))
+            decoded = tail.watch(generator.decode(self.engines, state.latents))
             yield Segment(state, first_frames(without_first(decoded, known), frames - begin))
 
 
 class Tail:
-    """The last frames of what passes by."""
+    """A buffer of the last `length` frames of the chunks that pass through it; pixels: these frames."""
 
     def __init__(self, length: int) -> None:
         self._length, self.pixels = length, None
 
-    def watching(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The chunks; pixels are the last frames of those that were taken."""
+    def watch(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Give the chunks unchanged, and keep the last frames of those taken so far in pixels."""
         self.pixels = None
         for chunk in chunks:
             seen = chunk if self.pixels is None else np.concatenate([self.pixels, chunk])
@@ -227,9 +230,9 @@ def generate(
     seed: int,
     plan: StepPlan | None = None,
 ) -> np.ndarray:
-    """Frames (F, H, W, 3) uint8 of a clip that is held in memory.
+    """Return the video (F, H, W, 3) uint8 of a clip that is held in memory.
 
-    skeletons (F, H, W, 3) and image (H, W, 3) are at the generator's size already.
+    skeletons (F, H, W, 3) and image (H, W, 3) are uint8 at the generator's size.
     """
     chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
     constants = generator.condition(engines, chunks, image[None])
@@ -238,24 +241,24 @@ def generate(
 
 
 def base_plan(generator: Generator) -> StepPlan:
-    """The base model's own run: every step in full."""
-    return StepPlan("F" * generator.scheduler.steps)
+    """Return the base model's own plan: every step is F."""
+    return StepPlan(Action.FULL.value * generator.scheduler.steps)
 
 
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:
-    """How many windows are evaluated for a clip: the ticks of a sampler, unless a guard asks for more."""
+    """Return how many windows are evaluated for a clip: a Sampler's ticks, unless the guard fires."""
     plan = plan or base_plan(generator)
     return sum(plan.windows(step, generator.windows).count(frames) for step in plan.evaluated)
 
 
 def own_latents(generator: Generator, latents: np.ndarray, frames: int) -> np.ndarray:
-    """Those of the clip itself, without what was sampled to fill windows."""
+    """Return the latents of the clip's own frames, without those sampled only to fill the last window."""
     own = generator.windows.latent_frames(frames)
     return latents[frame_slice(latents.ndim, generator.frame_axis, 0, own)]
 
 
 def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
-    """Chunks up to that many frames: the last group of a clip's latents may stand for more than it has."""
+    """Give the chunks' first `frames` frames: the last latent frame may stand for more than the clip has."""
     for chunk in chunks:
         yield chunk[:frames]
         frames -= len(chunk)
@@ -264,7 +267,7 @@ def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarr
 
 
 def _guidance_over(generator: Generator, condition_indices: np.ndarray) -> float | np.ndarray:
-    """The generator's guidance, or where it changes over a clip that of each latent frame."""
+    """Return the generator's guidance; where it changes over a clip, that of each latent frame (5 axes)."""
     if not isinstance(generator.guidance, tuple):
         return generator.guidance
     own = np.linspace(*generator.guidance, condition_indices.max() + 1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The latents of one request between the steps of a plan: guidance, the scheduler's step, corrections."""
+"""Hold the latents of a clip between steps, and take a step: guidance, the scheduler's leap, corrections."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ LESS_EXACT = "a precision that is too low, or damaged weights? Try --precision f
 
 
 class SamplerState:
-    """Latents on their way through the scheduler's steps; each request begins a new one.
+    """The latents of a clip on their way through the scheduler's steps; each run begins a new one.
 
-    Predictions are those of the whole clip, blended over its windows, so that what is kept belongs to no
-    single window.
+    Predictions are those of the whole clip, blended over its windows.
 
-    step: the last that was taken, -1 before the first. latents: after it. predictions: of that step, the
-    conditional one and the unconditional one where it was evaluated; empty at an S. terms: what the jump of
-    the last evaluated step began with: latents, conditional prediction, guidance minus one times the
-    difference of the branches, and the conditional prediction of the evaluated step before; None for what
-    there is not. taken: the letters of all steps so far. unlike: why a guard had the base model's plan run.
+    step: the last step taken, -1 before the first. latents: those after it. predictions: of that step: the
+    conditional one, and the unconditional one where it was evaluated; empty at S. terms: what the jump of the
+    last evaluated step started from: latents, conditional prediction, guidance minus one times the difference
+    of the branches, and the conditional prediction of the evaluated step before; a term that does not exist
+    is None. taken: the letters of all steps so far. unlike: why the guard switched to the base model's plan.
     """
 
     def __init__(
@@ -33,10 +32,10 @@ class SamplerState:
         latents: np.ndarray,
         frame_axis: int = 2,
     ) -> None:
-        """Begin with latents, the noise. StepPlanError: the plan is for another schedule.
+        """Begin with latents that are noise. StepPlanError: the plan is for a schedule of another length.
 
-        guidance: of all frames, or an array that goes over the latents. frame_axis: of the latents, whose
-        last axes are height and width.
+        guidance: one number, or an array that broadcasts over the latents. frame_axis: of the latents, whose
+        last two axes are height and width.
         """
         plan.check_steps(scheduler.steps)
         self.step, self.latents, self.taken = -1, latents, ""
@@ -49,9 +48,9 @@ class SamplerState:
         self._guided = self._difference = None
 
     def advance(self, step: int, *predictions: np.ndarray) -> None:
-        """Take a step with what was predicted for it: the conditional branch, then the unconditional one.
+        """Take a step with its predictions: the conditional branch's, then the unconditional one's.
 
-        The second is missing at a C, and where guidance is 1, which cancels that branch; both are at an S.
+        The second is missing at C, and where guidance is 1, which cancels that branch; both are missing at S.
         FloatingPointError: the new latents are not finite.
         """
         self.step, self.predictions = step, predictions
@@ -65,7 +64,7 @@ class SamplerState:
             )
 
     def _guide(self, conditional: np.ndarray, unconditional: np.ndarray | None = None) -> None:
-        """Combine the branches; where one is missing, with their difference as it was last."""
+        """Combine the branches; where the unconditional one is missing, reuse their last difference."""
         if unconditional is not None:
             self._difference = conditional - unconditional
             self._guided = unconditional + self._guidance * self._difference
@@ -73,20 +72,17 @@ class SamplerState:
             self._guided = conditional + (self._guidance - 1) * self._difference
         else:
             self._guided = conditional
-        self.terms = self.latents, conditional, self._guided_difference, self.terms[1]
+        difference = None if self._difference is None else (self._guidance - 1) * self._difference
+        self.terms = self.latents, conditional, difference, self.terms[1]
 
     def _jump(self, number: int) -> None:
-        """Let the solver leap to the next evaluated step, and add the plan's correction there."""
+        """Let the solver leap to the next evaluated step, and add the plan's correction of that jump."""
         plan, (step, to) = self._plan, self._plan.jumps[number]
         self.latents = leap(self._solver, self.latents, self._guided, step, to)
         row = plan.corrections[number] if plan.corrections else ()
         level = plan.level_corrections[number] if plan.level_corrections else ()
         if any((*row, *level)):
             self.latents = self.latents + combine(row, self.terms, level, self._channel_axis)
-
-    @property
-    def _guided_difference(self) -> np.ndarray | None:
-        return None if self._difference is None else (self._guidance - 1) * self._difference
 
 
 def combine(
@@ -95,9 +91,10 @@ def combine(
     levels: Sequence[float] = (),
     channel_axis: int = 1,
 ) -> np.ndarray:
-    """The sum of the terms times their factors, in float32; a term that is None counts nothing.
+    """Return the sum of the terms times their factors, in float32; a term that is None counts as 0.
 
-    levels: a row of StepPlan.level_corrections, by which the sum gets another level.
+    levels: a row of StepPlan.level_corrections; the sum's mean over height and width is then replaced by the
+    one that this row gives.
     """
     parts = [np.float32(f) * term for f, term in zip(factors, terms, strict=True) if term is not None]
     total = sum(parts[1:], parts[0])
@@ -111,10 +108,10 @@ def combine(
 
 
 def channels_beside(frame_axis: int, dimensions: int) -> int:
-    """The axis of channels, which lies before or after that of frames; the last two are height and width."""
+    """Return the channel axis, which is before or after the frame axis; the last two are height and width."""
     return 2 * dimensions - 7 - frame_axis
 
 
 def level_of(array: np.ndarray) -> np.ndarray:
-    """The mean over height and width, the last two axes, which stay with length 1."""
+    """Return the mean over height and width, the last two axes, which are kept with length 1."""
     return array.mean((-2, -1), keepdims=True)

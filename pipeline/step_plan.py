@@ -1,43 +1,62 @@
-"""A step plan: at which steps of the base model's grid the denoiser is evaluated, and what else is done."""
+"""Define step plans: the steps of the schedule at which the denoiser is evaluated, and the jumps between."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 from engines.errors import UsageError
 from generators.windows import ContinuationWindows, WindowRule, overlapping
 from pipeline.guard import Guard
 
 ROWS = ("corrections", "level_corrections")
-BRANCHES = {"F": 2, "C": 1, "H": 2, "S": 0}  # evaluated by an action
-TERMS = 4  # of a correction: latents, conditional prediction, guided difference, prediction before
+TERMS = 4  # of a correction: latents, conditional prediction, guided difference, conditional one before
+
+
+class Action(str, Enum):
+    """What a step does; the value is its letter in a plan. branches: of guidance, as many as it evaluates."""
+
+    FULL = "F", 2  # evaluates both branches
+    COND_ONLY = "C", 1  # evaluates the conditional branch, and reuses the last difference of the branches
+    DEEP_CACHE = "H", 2  # evaluates both branches by shallow layers, with deep features of the last FULL
+    SKIP = "S", 0  # evaluates nothing: the solver leaps over it
+
+    branches: int
+
+    def __new__(cls, letter: str, branches: int) -> Action:
+        """Make a member that equals its letter."""
+        made = str.__new__(cls, letter)
+        made._value_, made.branches = letter, branches
+        return made
+
+
+BRANCHES = {action.value: action.branches for action in Action}
 
 
 class StepPlanError(UsageError):
-    """A step plan cannot be used; the text says what is wrong with it and what would be right."""
+    """Raised when a step plan cannot be used; the text says what is wrong with it and what would be right."""
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What each step of the base grid does; the plan of all F is the base model's run.
+    """What each step of the schedule does; a plan of F alone is the base model's run.
 
-    actions: a letter a step. F evaluates both branches of guidance; C the conditional one only, with the
-    difference of the branches as the last F left it; H both branches by a shallow engine, from features that
-    the last F kept, of generators that offer it; S evaluates nothing. The first is F.
+    actions: a letter of Action for each step; the first is F. H needs a generator that offers deep caching.
     From an evaluated step the plan jumps to the next one, or to the end: the solver leaps by the guided
-    prediction. From an F to the very next step that is the base model's own step.
-    corrections: a row for each evaluated step, of what is added where its jump has ended, as factors of the
-    latents that it began with, the conditional prediction, guidance minus one times the difference of the
-    branches, and the conditional prediction of the evaluated step before (0 for the first). Zeros from an F
-    to the very next step, where nothing is left out. The tuner fits them to base runs. Empty: nothing added.
-    level_corrections: beside each row of corrections, the same for the level of a frame's channel, its mean
-    over height and width: four factors of the terms' levels, then what is added in each channel. Predictions
-    out of noise have errors of their level that are alike in all videos, and show as a tint. Empty: as the
-    rest.
-    overlaps: frames that neighbouring windows share, for the first evaluated steps; the later ones have the
-    generator's own. Early predictions say where things are, and windows agree on that; the last draw them.
-    guard: which clips are not made by this plan but by the base model's own; None: none.
+    prediction. From an F to the very next step this is the base model's own step.
+    corrections: a row for each evaluated step: factors of the terms whose sum is added to the latents after
+    its jump. The terms are the latents before the jump, the conditional prediction, guidance minus one times
+    the difference of the branches, and the conditional prediction of the evaluated step before (0 for the
+    first). A row is zeros from an F to the very next step, which leaves nothing out. The tuner fits the rows
+    to base runs. Empty: nothing is added.
+    level_corrections: for each row of corrections, the same for the level of a frame's channel, its mean over
+    height and width: four factors of the terms' levels, then an offset for each channel. Predictions from
+    noise have errors of their level that are alike in all videos, and show as a tint. Empty: levels are
+    corrected by the rows of corrections.
+    overlaps: frames that neighbouring windows share, for the first evaluated steps; later steps have the
+    generator's own overlap. Early predictions decide where things are, and windows agree on that.
+    guard: detects the clips that run by the base model's own plan instead; None: every clip runs by this one.
     StepPlanError: an unknown letter, a plan that does not begin with F, rows that do not fit the actions.
     """
 
@@ -51,11 +70,11 @@ class StepPlan:
         for name in ROWS:
             object.__setattr__(self, name, tuple(tuple(map(float, row)) for row in getattr(self, name)))
         object.__setattr__(self, "overlaps", tuple(self.overlaps))
-        for place, action in enumerate(self.actions):
+        for step, action in enumerate(self.actions):
             if action not in BRANCHES:
                 known = f"known: {', '.join(BRANCHES)}"
-                raise StepPlanError(f"actions: step {place} has the unknown action {action!r}; {known}")
-        if not self.actions.startswith("F"):
+                raise StepPlanError(f"actions: step {step} has the unknown action {action!r}; {known}")
+        if not self.actions.startswith(Action.FULL):
             raise StepPlanError("actions: the first step must be F: nothing was evaluated before it")
         evaluated = len(self.evaluated)
         self._check_rows()
@@ -70,6 +89,7 @@ class StepPlan:
             raise StepPlanError("corrections: must be finite numbers; tune again")
 
     def _check_rows(self) -> None:
+        """Raise StepPlanError if rows of corrections do not fit the actions or each other."""
         evaluated, rows, levels = len(self.evaluated), self.corrections, self.level_corrections
         if rows and [len(row) for row in rows] != [TERMS] * evaluated:
             raise StepPlanError(
@@ -90,39 +110,42 @@ class StepPlan:
 
     @property
     def evaluated(self) -> list[int]:
-        """The steps that are not S, in order."""
-        return [step for step, action in enumerate(self.actions) if action != "S"]
+        """The indices of the steps that are not S, in order."""
+        return [step for step, action in enumerate(self.actions) if action != Action.SKIP]
 
     @property
     def jumps(self) -> list[tuple[int, int]]:
-        """From each evaluated step to the next one, or to the end."""
+        """The jumps (step, to) from each evaluated step to the next one, or to the end of the schedule."""
         return list(zip(self.evaluated, [*self.evaluated[1:], len(self.actions)], strict=True))
 
     def skips(self, step: int, to: int) -> bool:
-        """Whether a jump leaves out what the base model would evaluate: steps, or a branch in full."""
-        return to > step + 1 or self.actions[step] != "F"
+        """Return whether a jump leaves out work of the base model: steps, or a branch's full evaluation."""
+        return to > step + 1 or self.actions[step] != Action.FULL
 
     @property
     def cheaper(self) -> bool:
-        """Whether any jump leaves something out."""
+        """Whether any jump leaves out work of the base model."""
         return any(self.skips(*jump) for jump in self.jumps)
 
     @property
     def branches(self) -> int:
-        """How many branches are evaluated in all, for each window; shallow ones count as others."""
+        """Number of branches evaluated for a window over all steps; those of H count in full."""
         return sum(BRANCHES[action] for action in self.actions)
 
     def windows(self, step: int, own: WindowRule | ContinuationWindows) -> WindowRule | ContinuationWindows:
-        """A step's windows; own: the generator's, which later steps have. ValueError: none overlap so."""
+        """Return the window rule of a step. own: the generator's rule, which applies after the overlaps.
+
+        H takes the windows of the last F, whose features it uses. ValueError: the overlap is too large.
+        """
         planned = dict(zip(self.evaluated, self.overlaps, strict=False))
-        if self.actions[step] == "H":  # features are those of windows
-            step = self.actions.rindex("F", 0, step)
+        if self.actions[step] == Action.DEEP_CACHE:  # deep features belong to the windows they come from
+            step = self.actions.rindex(Action.FULL, 0, step)
         return overlapping(own, planned[step]) if step in planned else own
 
     @property
     def deep_cache(self) -> bool:
-        """Whether it has the action H."""
-        return "H" in self.actions
+        """Whether the plan has the action H."""
+        return Action.DEEP_CACHE in self.actions
 
     def calls(
         self,
@@ -131,9 +154,9 @@ class StepPlan:
         frames: int,
         actions: str = "".join(BRANCHES),
     ) -> int:
-        """How often the denoiser is evaluated for a clip: a branch of a window at a step is one.
+        """Return how often the denoiser is evaluated for a clip: once for a branch of a window at a step.
 
-        At guidance 1 the unconditional branch cancels. actions: at which only.
+        At guidance 1 the unconditional branch cancels. actions: count only the steps with these letters.
         """
         return sum(
             self.windows(step, own).count(frames) * (1 if guidance == 1.0 else BRANCHES[self.actions[step]])
@@ -142,14 +165,15 @@ class StepPlan:
         )
 
     def check_steps(self, steps: int) -> None:
-        """StepPlanError if the plan is for a grid of another length."""
+        """Raise StepPlanError if the schedule has another number of steps than the plan."""
         if len(self.actions) != steps:
             raise StepPlanError(
-                f"actions: {len(self.actions)} letters for a grid of {steps} steps; tune for this generator"
+                f"actions: {len(self.actions)} letters for a schedule of {steps} steps; "
+                "tune for this generator"
             )
 
     def check_channels(self, channels: int) -> None:
-        """StepPlanError if the levels are for latents of another number of channels."""
+        """Raise StepPlanError if level_corrections are for latents of another number of channels."""
         known = len(self.level_corrections[0]) - TERMS if self.level_corrections else channels
         if known != channels:
             raise StepPlanError(

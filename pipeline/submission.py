@@ -1,4 +1,4 @@
-"""A packed submission's first run: the defaults it was packed with, and the engines it has yet to build."""
+"""Prepare a packed submission's first run: read its default options, and build the engines it lacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATHS = ("data", "out", "recipe")  # of the entry, relative to the submission's 
 
 
 def entry_defaults(folder: Path) -> dict[str, object]:
-    """What infer.py's options are unless given, in a submission unpacked in folder; nothing in a checkout.
+    """Return the defaults of infer.py's options in a submission unpacked in folder; none in a checkout.
 
     submit/pack.py writes them: generator, recipe, device, data, out, restart, and whether to build engines.
     """
@@ -37,16 +37,16 @@ def entry_defaults(folder: Path) -> dict[str, object]:
 def build_engines_once(
     generator: str, model: Model, choice: Choice, root: Path, say: Callable[[str], None]
 ) -> None:
-    """Build the TensorRT engines that this GPU lacks, with root's build_trt.py, before anything is timed.
+    """Build the TensorRT engines that are missing for this GPU with root's build_trt.py, before any timing.
 
-    generator: as build_trt.py takes it. One process builds and others wait for it. EngineError: TensorRT or a
-    GPU is missing, or an engine cannot be built.
+    generator: the argument for build_trt.py. One process builds while others wait for it. EngineError:
+    TensorRT or a GPU is missing, or an engine cannot be built.
     """
     if choice.backend != "tensorrt":
         return
     from engines.backends.tensorrt_backend import lacking
 
-    with _alone(choice.folder):
+    with _locked(choice.folder):
         precisions = precisions_on(choice.backend, choice)
         missing = lacking(model, precisions, choice.device, choice.folder)
         if not missing:
@@ -62,8 +62,8 @@ def build_engines_once(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system frees it when a process dies."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock inside a with block; the system frees it when the process dies. EngineError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("w")
@@ -78,6 +78,6 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _text(precisions: Mapping[str, str]) -> str:
-    """Precisions as the scripts take them."""
+    """Return precisions in the form of the scripts' --precision: "fp16,decode=fp32"."""
     exceptions = (f"{name}={precision}" for name, precision in precisions.items())
     return ",".join([next(iter(precisions.values())), *exceptions])

@@ -21,8 +21,7 @@ from pathlib import Path
 
 from bench.judge import Folders, Judge, judge_folder, reasons, similarity
 from bench.similarity import load_extractor
-from bench.timed_run import start_process
-from engines.cli import above_zero, ending, run, say
+from engines.cli import above_zero, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from pipeline.batch.dataset import find_requests, first_requests
 from pipeline.recipe import load_recipe
@@ -66,7 +65,7 @@ def run_check(args: argparse.Namespace) -> Exit:
     if args.max_mb is not None:
         profile = replace(profile, max_mb=args.max_mb)
     judge = judge_against(args.data, args.extractors)
-    question = Question(args.data, judge, start_process, args.time_threshold, args.limit)
+    question = Question(args.data, judge, args.time_threshold, args.limit)
     results = []
     for result in check_archive(args.archive, profile, question, say):
         results.append(result)
@@ -85,7 +84,7 @@ def run_check(args: argparse.Namespace) -> Exit:
 
 
 def judge_against(data: Path, extractors: list[str]) -> Callable[[Path], Verdict]:
-    """What holds a folder's videos against those of data/outputs. InputError, ExtractorError."""
+    """Return what compares a folder's videos with those of data/outputs. InputError, ExtractorError."""
     first_requests(data, 1)  # an error here, not in the trial
     judge = Judge([load_extractor(name) for name in extractors])
     skeletons = {request.id: request.video for request in find_requests(data).requests}
@@ -98,30 +97,30 @@ def judge_against(data: Path, extractors: list[str]) -> Callable[[Path], Verdict
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Read the command line."""
+    parser = new_parser(__doc__, "python -m submit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     packing = commands.add_parser("pack", help="write submit.zip")
     packing.add_argument("--recipe", type=Path, required=True, help="what is changed to be fast: a TOML file")
-    packing.add_argument("--out", type=Path, default=Path("submit.zip"), help="the archive (submit.zip)")
-    packing.add_argument("--target", default="cpu", help="the machine: a profile, or a TOML file (cpu)")
-    packing.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    packing.add_argument("--data", type=Path, help="write videos there as those in its outputs/ are written")
+    common_arguments(
+        packing, "generator",
+        out={"default": Path("submit.zip"), "help": "the archive"},
+        data={"help": "write videos there as those in its outputs/ are written"},
+    )  # fmt: skip
     packing.add_argument("--wheels", action="store_true", help="with all packages, to install offline")
-    packing.add_argument("--json", action="store_true", help="print the manifest on stdout")
     packing.set_defaults(run_command=run_pack)
     checking = commands.add_parser("check", help="prove an archive; 0 if all checks pass")
     checking.add_argument("archive", type=Path, help="the zip file")
-    checking.add_argument("--data", type=Path, required=True, help="folder with videos/, images/, outputs/")
-    checking.add_argument("--target", default="cpu", help="the machine: a profile, or a TOML file (cpu)")
-    checking.add_argument("--time-threshold", type=above_zero, metavar="S", help="seconds allowed a video")
+    common_arguments(
+        checking, "time-threshold", "extractors",
+        data={"required": True, "help": "folder with videos/, images/, outputs/"},
+    )  # fmt: skip
     checking.add_argument("--max-mb", type=above_zero, metavar="N", help="MB allowed (the target's)")
-    checking.add_argument("--extractors", nargs="+", default=["stfn"], help="names or JSON files (stfn)")
     checking.add_argument("--limit", type=above_zero, default=3600, metavar="S", help="of any run (3600)")
-    checking.add_argument("--json", action="store_true", help="print all results on stdout")
     checking.set_defaults(run_command=run_check)
+    for command in (packing, checking):
+        command.add_argument("--target", default="cpu", help="the machine: a profile, or a TOML file (cpu)")
+        common_arguments(command, "json")
     return parser.parse_args()
 
 

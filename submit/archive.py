@@ -1,4 +1,4 @@
-"""The zip file itself: written so that equal content gives equal bytes, read as if it meant harm."""
+"""Write the zip file so that equal content gives equal bytes; read one as if it meant harm."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, Unico
 
 
 def write_archive(path: Path, files: Mapping[str, Path | bytes]) -> str:
-    """Write files by their names in the archive; the zip's SHA-256. Appears whole or not at all; OSError.
+    """Write files by their names in the archive, whole or not at all; return the zip's SHA-256. OSError.
 
     Names are sorted, times and modes the same for all, and nothing of the machine goes in.
     """
@@ -58,7 +58,7 @@ def _write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, content: Path
 
 
 def read_entries(path: Path) -> list[zipfile.ZipInfo]:
-    """What the archive says is in it. InputError if it is no zip file."""
+    """Return what the archive says is in it. InputError if it is no zip file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
@@ -67,7 +67,7 @@ def read_entries(path: Path) -> list[zipfile.ZipInfo]:
 
 
 def unsafe(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
-    """Why entries must not be unpacked, or would not be everywhere, without a look at their content."""
+    """Yield why entries must not be unpacked, or not everywhere; their content is not read."""
     seen: dict[str, str] = {}
     for entry in entries:
         name = entry.orig_filename
@@ -108,7 +108,7 @@ def _wrong_name(name: str) -> Iterator[str]:
 
 
 def damaged(path: Path) -> Iterator[str]:
-    """Entries whose bytes are not those that were packed; reads at most the sizes that entries declare."""
+    """Yield entries whose bytes are not those that were packed; at most the declared sizes are read."""
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             try:
@@ -130,7 +130,7 @@ def unpack(path: Path, folder: Path) -> None:
 
 
 def unpack_with_unzip(path: Path, folder: Path) -> str:
-    """Unpack as Info-ZIP's unzip does, which keeps modes; says what did it. InputError as for unpack.
+    """Unpack as Info-ZIP's unzip does, which keeps modes; return what did it. InputError as for unpack.
 
     Where there is no unzip, zipfile unpacks and the modes are set by hand.
     """

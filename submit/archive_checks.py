@@ -1,4 +1,4 @@
-"""Checks of the archive and of the text in it: S01 to S05 and S16."""
+"""Check the archive and the text in it: S01 to S05 and S16."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ABSOLUTE_IN_BYTES = re.compile(rb"/(home|root|Users|workspace)/[\w.-]{2,}/[\w.-]
 
 @check("S01", "archive hygiene", "an unpacker refuses it, unpacks it elsewhere, or loses files", PACK)
 def hygiene(submission: Submission) -> Iterator[str]:
-    """Names, methods and kinds of entries; then their bytes, if that is safe."""
+    """Check names, methods and kinds of entries; then their bytes, if that is safe."""
     wrong = list(unsafe(submission.entries))
     yield from wrong
     if not wrong and submission.is_safe:
@@ -49,7 +49,7 @@ def hygiene(submission: Submission) -> Iterator[str]:
 
 @check("S02", "root folder", f"the grader starts {ENTRY} at the root of the archive", PACK)
 def root(submission: Submission) -> Iterator[str]:
-    """The entry script and what it reads lie at the root."""
+    """Check that the entry script and what it reads are at the root."""
     names = {entry.orig_filename for entry in submission.entries}
     for wanted in AT_ROOT:
         deeper = sorted(name for name in names if PurePosixPath(name).name == wanted)
@@ -59,7 +59,7 @@ def root(submission: Submission) -> Iterator[str]:
 
 @check("S03", "size", "uploads are limited, and a zip bomb fills the disk", "send fewer or smaller files")
 def size(submission: Submission) -> Iterator[str]:
-    """Packed, unpacked, and whether every unzip can read it."""
+    """Check the packed and the unpacked size, and that every unzip can read the archive."""
     packed, most = submission.path.stat().st_size / MB, submission.profile.max_mb
     largest = max(submission.entries, key=lambda entry: entry.file_size, default=None)
     what = f", the largest is {largest.orig_filename} with {largest.file_size / MB:.1f}" if largest else ""
@@ -73,7 +73,7 @@ def size(submission: Submission) -> Iterator[str]:
 
 @check("S04", "nothing else", "data and demos are not ours to send, and secrets become everybody's", PACK)
 def forbidden(submission: Submission) -> Iterator[str]:
-    """Data, videos, pictures, leftovers of runs, secrets by name and by content."""
+    """Find data, videos, pictures, leftovers of runs, and secrets by name and by content."""
     for name in submission.files:
         path = PurePosixPath(name)
         if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
@@ -85,20 +85,20 @@ def forbidden(submission: Submission) -> Iterator[str]:
         elif SECRET_NAMES.search(path.name.lower()):
             yield f"{name} may be a secret, by its name"
         elif path.suffix in TEXT:
-            text = (submission.folder / name).read_text(encoding="utf-8", errors="replace")
+            text = submission.text(name)
             yield from (f"{name} seems to hold {what}" for what, form in SECRETS.items() if form.search(text))
 
 
 @check("S05", "no absolute paths", "they lead nowhere on another machine", "make it relative to the file")
 def absolute_paths(submission: Submission) -> Iterator[str]:
-    """Paths of a machine in code, settings and graphs, and code that depends on the working folder."""
+    """Find paths of a machine in code, settings and graphs, and code that depends on the working folder."""
     for name in submission.files:
         path, suffix = submission.folder / name, PurePosixPath(name).suffix
         if suffix == ".py":
             yield from (f"{name}:{line}: {what}" for line, what in _paths_in_code(path))
         elif suffix in TEXT and PurePosixPath(name).name != "LICENSE":
-            text = path.read_text(encoding="utf-8", errors="replace")
-            yield from (f"{name}: {found[0]!r} begins an absolute path" for found in ABSOLUTE.finditer(text))
+            found = ABSOLUTE.finditer(submission.text(name))
+            yield from (f"{name}: {each[0]!r} begins an absolute path" for each in found)
         elif suffix in GRAPHS:
             found = ABSOLUTE_IN_BYTES.search(path.read_bytes())
             if found:
@@ -117,7 +117,7 @@ def _paths_in_code(path: Path) -> Iterator[tuple[int, str]]:
 
 @check("S16", "repeatable archive", "whether two archives hold the same could not be seen otherwise", PACK)
 def deterministic(submission: Submission) -> Iterator[str]:
-    """Order, times, modes and extras of entries are those of pack, whatever the machine and the hour."""
+    """Check that order, times, modes and extras of entries are those of pack, on any machine at any hour."""
     names = [entry.orig_filename for entry in submission.entries]
     if names != sorted(names):
         yield "entries are not in the order of their names"

@@ -1,4 +1,4 @@
-"""All checks of an archive, in the order of their ids, and one verdict."""
+"""Make all checks of an archive, in the order of their ids, for one verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from submit.trial import Question, Trial
 
 
 def checks_in(module: object) -> list[Check]:
-    """The checks that a file holds, by id."""
+    """Return the checks that a file holds, by id."""
     found = (each for each in vars(module).values() if isinstance(each, Check))
     return sorted(found, key=lambda each: each.id)
 
@@ -26,7 +26,7 @@ ALL = {each.id: each for each in sorted([*STATIC, *TRIALS], key=lambda each: eac
 def check_archive(
     path: Path, profile: Profile, question: Question, say: Callable[[str], None]
 ) -> Iterator[Result]:
-    """The result of every check, as it comes: first those that run nothing, then the others.
+    """Yield the result of every check, as it comes: first those that run nothing, then the others.
 
     InputError: this is no zip file. An archive that is not safe to unpack is never run.
     """
@@ -37,13 +37,13 @@ def check_archive(
 
 
 def check_statically(path: Path, profile: Profile) -> list[Result]:
-    """The checks that run nothing of the archive. InputError: this is no zip file."""
+    """Make the checks that run nothing of the archive. InputError: this is no zip file."""
     with Submission(path, profile) as submission:
         return [evaluate(each, submission) for each in STATIC]
 
 
 def exit_status(results: Iterable[Result]) -> Exit:
-    """That of the first check that failed; what was not evaluated is no pass, and the environment's fault."""
+    """Return that of the first check that failed; one not evaluated is no pass, for the environment."""
     results = list(results)
     failed = [ALL[each.id].exit for each in results if each.status == FAIL]
     if failed:
@@ -52,7 +52,7 @@ def exit_status(results: Iterable[Result]) -> Exit:
 
 
 def told(result: Result) -> str:
-    """A result in lines for people."""
+    """Return a result in lines for people."""
     lines = [f"{result.id} {result.name}: {result.status}"]
     lines += [f"    {text}" for each in result.notes for text in each.splitlines()]
     lines += [f"  - {text}" for each in result.problems for text in each.splitlines()]

@@ -1,9 +1,10 @@
-"""What a check is: an id, why it is made, what to do when it fails, and a function that finds problems."""
+"""Define a check: an id, why it is made, what to do when it fails, and a function that finds problems."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +13,13 @@ from pathlib import Path
 
 from engines.errors import EngineError, Exit, InputError
 from engines.precision import choose_precisions
+from generators.contract import BUNDLED
 from pipeline.recipe import Recipe, RecipeError, load_recipe
+from pipeline.submission import FILE
 from submit.archive import MB, read_entries, unpack, unsafe
 from submit.errors import SubmitError
-from submit.manifest import Manifest, read_manifest
-from submit.pack import RECIPE
+from submit.pack import RECIPE, REQUIREMENTS
+from submit.packages import Pin, parse_pins
 from submit.profile import Profile
 
 PASS, FAIL, NOT_EVALUATED = "pass", "fail", "not evaluated"
@@ -26,16 +29,19 @@ SMALL = 10 * MB
 
 
 class Note(str):
-    """What a check measured or did, in its result and no problem."""
+    """A remark of a check on what it measured or did; it is in the result and no problem."""
 
 
 class NotEvaluated(Exception):
-    """A check could not be made; the text says why. That is never a pass."""
+    """An error: a check could not be made; the text says why. That is never a pass."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """find yields problems as text, and Notes. reason: what goes wrong without it. exit: if it fails."""
+    """A check. find yields problems as text, and Notes; reason: what goes wrong without it.
+
+    exit: how a script ends if it fails.
+    """
 
     id: str
     name: str
@@ -47,7 +53,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check: status is pass, fail or not evaluated."""
+    """The result of a check: status is pass, fail or not evaluated."""
 
     id: str
     name: str
@@ -79,7 +85,7 @@ def evaluate(each: Check, subject: object) -> Result:
 
 
 def too_large(entries: Iterable, profile: Profile) -> Iterator[str]:
-    """Why entries may be a zip bomb, by the sizes that they declare; zipfile reads no more than those."""
+    """Yield why entries may be a zip bomb, by the sizes that they declare; zipfile reads no more."""
     total = 0
     for entry in entries:
         total += entry.file_size
@@ -87,6 +93,31 @@ def too_large(entries: Iterable, profile: Profile) -> Iterator[str]:
             yield f"{entry.orig_filename!r} grows {entry.file_size // max(entry.compress_size, 1)} fold"
     if total > profile.max_unpacked_mb * MB:
         yield f"unpacked it has {total / MB:.0f} MB, allowed are {profile.max_unpacked_mb:g}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of submission.json, which may come from anywhere: nothing in it is taken on trust.
+
+    files: SHA-256 by name. licences by package. entry: infer.py's defaults.
+    """
+
+    files: Mapping[str, str]
+    licences: Mapping[str, str]
+    entry: Mapping
+    components: list[str]
+    generator_name: str
+
+    @property
+    def generator(self) -> str | None:
+        """Return the file of a generator that does not come with Vivace."""
+        name = self.entry["generator"]
+        return None if name in BUNDLED else name.rpartition(":")[0]
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of its built files."""
+        return f"engines/built/{Path(self.generator_name).name}"
 
 
 class Submission:
@@ -106,12 +137,12 @@ class Submission:
 
     @property
     def is_safe(self) -> bool:
-        """Whether it may be unpacked."""
+        """Return whether it may be unpacked."""
         return not any(unsafe(self.entries)) and not any(too_large(self.entries, self.profile))
 
     @cached_property
     def folder(self) -> Path:
-        """Its files, unpacked; NotEvaluated if that is not safe."""
+        """Unpack its files; NotEvaluated if that is not safe."""
         if not self.is_safe:
             raise NotEvaluated("the archive is not safe to unpack: see S01 and S03")
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vivace-")))
@@ -123,13 +154,22 @@ class Submission:
 
     @property
     def files(self) -> list[str]:
-        """Names of its files, sorted."""
+        """Return names of its files, sorted."""
         paths = (path for path in self.folder.rglob("*") if path.is_file())
         return sorted(path.relative_to(self.folder).as_posix() for path in paths)
 
+    def text(self, name: str) -> str:
+        """Read a file as UTF-8, with U+FFFD for what is not."""
+        return (self.folder / name).read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def pins(self) -> list[Pin]:
+        """Return what its requirements pin; nothing if it has none."""
+        return parse_pins(self.text(REQUIREMENTS))[0] if REQUIREMENTS in self.files else []
+
     @cached_property
     def manifest(self) -> Manifest:
-        """What it says of itself; NotEvaluated if it says nothing."""
+        """Read what it says of itself; NotEvaluated if it says nothing."""
         try:
             return read_manifest(self.folder)
         except InputError as error:
@@ -137,10 +177,31 @@ class Submission:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe that it runs by default. RecipeError."""
+        """Load the recipe that it runs by default. RecipeError."""
         return load_recipe(self.folder / RECIPE)
 
     @property
     def precisions(self) -> dict[str, str]:
-        """By component."""
+        """Return precisions by component."""
         return choose_precisions(self.recipe.precision, self.manifest.components)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an unpacked archive. InputError: it has none, or not one that pack writes."""
+    path = folder / FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(
+            {str(name): str(sha256) for name, sha256 in found["files"].items()},
+            {str(name): str(text) for name, text in found["licences"].items()},
+            dict(found["entry"]),
+            [str(name) for name in found["components"]],
+            str(found["generator"]),
+        )
+        if not isinstance(manifest.entry["generator"], str):
+            raise ValueError("entry.generator is no text")
+    except FileNotFoundError as error:
+        raise InputError(f"{FILE} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{FILE} is not one that `python -m submit pack` writes ({error!r})") from error
+    return manifest

@@ -1,4 +1,4 @@
-"""Checks of what is in the archive, without running it: S06 to S09 and S17."""
+"""Check what is in the archive, without running it: S06 to S09 and S17."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from engines.artifact import Artifact, Label, differences, file_sha256, find
+from engines.artifact import Label, differences, file_sha256, find
 from engines.errors import EngineError, Exit
+from engines.load import graph_precision, starts_from
 from pipeline.caches.calibration import CALIBRATIONS
 from pipeline.caches.technique import load_technique
 from pipeline.submission import FILE as MANIFEST
 from submit.archive_checks import PACK
 from submit.checks import Note, Submission, check
 from submit.imports import distribution, needed_packages, technique_files
-from submit.model_files import build_seconds, expected_of_engine, onnx_precision
+from submit.model_files import build_seconds, expected_of_engine
 from submit.pack import ENTRY, REQUIREMENTS, WHEELS
 from submit.packages import Pin, canonical, installs_offline, parse_pins, resolve
 
@@ -27,12 +28,12 @@ ADD = f"pin it in {REQUIREMENTS}: make the archive with python -m submit pack"
 
 @check("S06", "requirements", "a version that was not tried is installed, or nothing is", ADD)
 def requirements(submission: Submission) -> Iterator[str]:
-    """All are exact, they are complete for the target, and a wheelhouse has every one with its hash."""
-    path, profile = submission.folder / REQUIREMENTS, submission.profile
-    if not path.is_file():
+    """Check that pins are exact and complete for the target, and that a wheelhouse has each with its hash."""
+    profile = submission.profile
+    if REQUIREMENTS not in submission.files:
         yield f"{REQUIREMENTS} is missing"
         return
-    pins, wrong = parse_pins(path.read_text(encoding="utf-8", errors="replace"))
+    pins, wrong = parse_pins(submission.text(REQUIREMENTS))
     yield from (f"{line!r} is not as name==version" for line in wrong)
     keys = [pin.key for pin in pins]
     yield from sorted({f"{key} is there twice" for key in keys if keys.count(key) > 1})
@@ -41,7 +42,7 @@ def requirements(submission: Submission) -> Iterator[str]:
         return
     if wheels.is_dir():
         yield from (f"{pin.name} has no hash" for pin in pins if not pin.hashes)
-        lacking = installs_offline(path, wheels, profile)
+        lacking = installs_offline(submission.folder / REQUIREMENTS, wheels, profile)
         if lacking:
             yield f"the wheelhouse is not complete: {lacking}"
         return
@@ -54,15 +55,14 @@ def requirements(submission: Submission) -> Iterator[str]:
 
 @check("S07", "imports", "the first import of a package that is not there ends the run", ADD)
 def imports_covered(submission: Submission) -> Iterator[str]:
-    """What the entry script imports with this recipe is pinned, or on the target's image."""
+    """Check that what the entry script imports with this recipe is pinned, or on the target's image."""
     profile, own = submission.profile, submission.manifest.generator
     starts = [ENTRY, *technique_files(submission.recipe)]
     lacking = [name for name in (*starts, own) if name and name not in submission.files]
     if lacking:
         yield from (f"{name} is not in the archive" for name in lacking)
         return
-    path = submission.folder / REQUIREMENTS
-    pins = {pin.key for pin in parse_pins(path.read_text(encoding="utf-8"))[0]} if path.is_file() else set()
+    pins = {pin.key for pin in submission.pins}
     needed = needed_packages(submission.folder, starts, submission.recipe.backend, own, profile.version)
     for name, file in needed.items():
         lines = profile.as_given.get(name) or profile.packages.get(name)
@@ -77,26 +77,28 @@ def imports_covered(submission: Submission) -> Iterator[str]:
     Exit.ENVIRONMENT,
 )  # fmt: skip
 def engines_fit(submission: Submission) -> Iterator[str]:
-    """Each component has what the recipe's backend loads there, or can be built there in time."""
+    """Check that each component has what its backend loads there, or can be built there in time."""
     backend, manifest, technique = submission.recipe.backend, submission.manifest, submission.recipe.technique
     folder = submission.folder / manifest.folder
     if technique and load_technique(technique.name).calibrated and not list(folder.glob(CALIBRATIONS)):
         yield f"{technique.name} is fitted to base runs, and {manifest.folder} has no calibration"
     for path in sorted(submission.folder.rglob("*.engine")):
         yield from _misfits(path, submission)
-    if backend.startswith("torch"):
+    if starts_from(backend) is None:
         return
     seconds = 0.0
     for component, precision in submission.precisions.items():
-        precision = onnx_precision(backend, precision)
+        precision = graph_precision(backend, precision)
         graph = Label(component, precision, ".onnx")
         try:
             found = find(folder, graph, {}, PACK)
         except EngineError as error:
             yield str(error).splitlines()[0].replace(str(folder), manifest.folder)
             continue
-        if backend == "tensorrt" and not list(folder.glob(f"{component}-{precision}-????????.engine")):
-            seconds += build_seconds(_size(found), submission.profile)
+        if starts_from(backend) == ".engine" and not list(
+            folder.glob(f"{component}-{precision}-????????.engine")
+        ):
+            seconds += build_seconds(found, submission.profile)
     if not seconds:
         return
     yield Note(f"engines are built at the first run: {seconds:.0f} s at a guess")
@@ -107,7 +109,7 @@ def engines_fit(submission: Submission) -> Iterator[str]:
 
 
 def _misfits(path: Path, submission: Submission) -> Iterator[str]:
-    """Why an engine does not load on the target."""
+    """Yield why an engine does not load on the target."""
     name, sidecar = path.relative_to(submission.folder).as_posix(), path.with_name(f"{path.name}.json")
     if not submission.profile.gpu:
         yield f"{name} needs a GPU, and {submission.profile.name} has none"
@@ -121,13 +123,9 @@ def _misfits(path: Path, submission: Submission) -> Iterator[str]:
         yield f"{name}: {sentence}"
 
 
-def _size(graph: Artifact) -> int:
-    return sum(graph.path.with_name(Path(name).name).stat().st_size for name in graph.manifest["files"])
-
-
 @check("S09", "files are whole", "a file that was cut or changed fails there, or runs code of others", PACK)
 def whole_files(submission: Submission) -> Iterator[str]:
-    """SHA-256 of every file, graphs and weights that can be read, and no pickles."""
+    """Check SHA-256 of every file, that graphs and weights can be read, and that there is no pickle."""
     listed, folder = submission.manifest.files, submission.folder
     for name in submission.files:
         path, suffix = folder / name, PurePosixPath(name).suffix
@@ -160,7 +158,7 @@ def _broken_graph(path: Path, name: str) -> Iterator[str]:
 
 
 def _broken_tensors(path: Path, name: str) -> Iterator[str]:
-    """By the file's own header: eight bytes of its length, then JSON with the end of each tensor."""
+    """Check a safetensors file by its header: eight bytes of its length, then JSON with each tensor's end."""
     content = path.read_bytes()
     try:
         length = struct.unpack_from("<Q", content)[0]
@@ -175,15 +173,12 @@ def _broken_tensors(path: Path, name: str) -> Iterator[str]:
 
 @check("S17", "licences", "who passes on the work of others must say whose and on what terms", PACK)
 def licences(submission: Submission) -> Iterator[str]:
-    """Our licence, and one for every package; the GPL program that one of them carries is named."""
-    licence = submission.folder / "LICENSE"
-    if not licence.is_file() or not licence.read_text(encoding="utf-8", errors="replace").strip():
+    """Check for our licence, one for every package, and the GPL's name beside the program that has it."""
+    if "LICENSE" not in submission.files or not submission.text("LICENSE").strip():
         yield "LICENSE is missing or empty"
     known = {canonical(name): text for name, text in submission.manifest.licences.items()}
-    path = submission.folder / REQUIREMENTS
-    pins = parse_pins(path.read_text(encoding="utf-8"))[0] if path.is_file() else []
     packed = [canonical(wheel.name.split("-")[0]) for wheel in (submission.folder / WHEELS).glob("*.whl")]
-    for pin in pins:
+    for pin in submission.pins:
         yield from _unlicensed(pin, known.get(pin.key), pin.key in packed)
 
 

@@ -1,4 +1,4 @@
-"""The one failure of this room that is not a bug: what was asked for cannot be packed or checked."""
+"""Hold the one error of this room: what was asked for cannot be packed or checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from engines.errors import Exit, VivaceError
 
 
 class SubmitError(VivaceError):
-    """The text says what is wrong and what to do; exit is how a script ends."""
+    """An error that is no bug: the text says what is wrong and what to do, exit is how a script ends."""
 
     def __init__(self, text: str, exit: Exit = Exit.USAGE) -> None:
         super().__init__(text)

@@ -9,20 +9,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.load import BACKENDS
+from engines.load import BACKENDS, packages, starts_from
 from pipeline.caches.technique import load_technique
 from pipeline.recipe import Recipe
 
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
-# What modules of ours import by names that are put together when they run.
+# What a file of ours needs and does not import by name.
 BY_NAME = {
-    "engines/backends/tensorrt_backend.py": ("tensorrt", "cuda"),
-    "pipeline/caches/cache_dit_blocks.py": ("transformers",),  # which cache-dit imports and does not name
-}
-# Packages that are installed under another name than they are imported by.
+    "pipeline/caches/cache_dit_blocks.py": ("transformers",)
+}  # cache-dit imports it and does not name it
+# Packages that are installed under another name than they are imported by; a backend's file has its own.
 DISTRIBUTIONS = {
-    "PIL": "pillow", "cv2": "opencv-python-headless", "cuda": "cuda-python", "onnx_ir": "onnxscript",
+    "PIL": "pillow", "cv2": "opencv-python-headless", "onnx_ir": "onnxscript",
     "imageio_ffmpeg": "imageio-ffmpeg", "tensorrt_rtx": "tensorrt-rtx", "open_clip": "open-clip-torch",
 }  # fmt: skip
 
@@ -43,9 +42,8 @@ class Import:
 
 def distribution(package: str, device: str = "cpu") -> str:
     """What to install for an import."""
-    if package == "onnxruntime" and device != "cpu":
-        return "onnxruntime-gpu"
-    return DISTRIBUTIONS.get(package, package)
+    known = {name: what for backend in BACKENDS for name, what in packages(backend, device).items()}
+    return {**DISTRIBUTIONS, **known}.get(package, package)
 
 
 def needed_files(root: Path, starts: Iterable[str]) -> list[str]:
@@ -69,10 +67,11 @@ def needed_packages(
     What functions import in them counts, but not what they import of ours; in a generator that is what
     builds networks from weights, for the torch engine alone, so for that it is followed too.
     """
-    torch = backend.startswith("torch")
+    torch = starts_from(backend) is None
     entry = BACKENDS[backend][0].replace(".", "/") + ".py"
     own = set(filter(None, [generator]))
-    todo, seen, found = [*starts, entry, *own], set(), {}
+    todo, seen = [*starts, entry, *own], set()
+    found = dict.fromkeys(packages(backend, "cuda"), entry)
     if generator is None:
         bundled = [path for path in bundled_generators(root) if (root / path).is_file()]
         own, todo = set(bundled), [*todo, *bundled]

@@ -1,4 +1,4 @@
-"""What a recipe needs of a generator on a target machine: graphs, engines, or the weights themselves."""
+"""Choose what a recipe needs of a generator on a target machine: graphs, engines, or the weights."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.artifact import Artifact, Label, find
-from engines.backends.openvino_backend import ARTIFACT
+from engines.artifact import Artifact, Label, find, find_onnx
 from engines.errors import EngineError, Exit
-from engines.onnx.artifact import find_onnx
-from engines.precision import NATIVE
+from engines.load import graph_precision, starts_from
 from engines.spec import Model
 from engines.tensorrt.artifact import SUFFIX
 from submit.errors import SubmitError
@@ -22,8 +20,10 @@ GB = 1e9
 
 @dataclass
 class ModelFiles:
-    """Files by their names in the archive. build: engines that are to be built there, and the seconds it
-    takes at a guess; tools: versions of what made the files.
+    """Files of a model by their names in the archive.
+
+    build: engines that are to be built there; build_seconds: a guess of how long that takes; tools: versions
+    of what made the files.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class ModelFiles:
     tools: dict[str, str] = field(default_factory=dict)
 
     def add(self, artifact: Artifact, folder: str) -> None:
-        """An artifact: its files, its manifest, its tools."""
+        """Add an artifact: its files, its manifest, its tools."""
         for name in (*artifact.manifest["files"], f"{artifact.path.name}.json"):
             self.files[f"{folder}/{name}"] = artifact.path.with_name(name)
         self.tools.update(artifact.manifest["built_from"].get("toolchain") or {})
@@ -41,27 +41,26 @@ class ModelFiles:
 def model_files(
     model: Model, backend: str, precisions: Mapping[str, str], folder: Path, profile: Profile
 ) -> ModelFiles:
-    """What the backend loads; for TensorRT graphs too, from which missing engines are built there.
+    """Find what the backend loads; for TensorRT graphs too, from which missing engines are built there.
 
     EngineError: a graph is not in the folder or does not fit. SubmitError: building takes too long there.
     """
     found = ModelFiles()
-    if backend.startswith("torch"):
+    if starts_from(backend) is None:
         return found  # weights are sources: submit/pack.py has them
     where = f"{BUILT}/{model.name}"
     for component, precision in precisions.items():
-        precision = onnx_precision(backend, precision)
+        precision = graph_precision(backend, precision)
         graph = find_onnx(folder, model, component, precision)
         found.add(graph, where)
-        if backend != "tensorrt":
+        if starts_from(backend) != SUFFIX:
             continue
         engine = _engine(folder, model, component, precision, graph, profile)
         if engine:
             found.add(engine, where)
         else:
             found.build.append(component)
-            size = sum(graph.path.with_name(name).stat().st_size for name in graph.manifest["files"])
-            found.build_seconds += build_seconds(size, profile)
+            found.build_seconds += build_seconds(graph, profile)
     if found.build_seconds > profile.environment_seconds:
         raise SubmitError(
             f"no engines of {', '.join(found.build)} are for {profile.gpu['name']} and TensorRT "
@@ -73,19 +72,14 @@ def model_files(
     return found
 
 
-def onnx_precision(backend: str, precision: str) -> str:
-    """The precision of the graph that a backend starts from."""
-    precision = "fp32" if precision == NATIVE else precision  # and bf16 starts from that graph too
-    return ARTIFACT.get(precision, precision) if backend == "openvino" else precision
-
-
-def build_seconds(size: int, profile: Profile) -> float:
-    """A guess of how long building one engine takes on that machine, from its graph's bytes."""
+def build_seconds(graph: Artifact, profile: Profile) -> float:
+    """Guess how long building an engine of a graph takes on that machine, from the graph's bytes."""
+    size = sum(graph.path.with_name(Path(name).name).stat().st_size for name in graph.manifest["files"])
     return profile.build_component_seconds + profile.build_gb_seconds * size / GB
 
 
 def expected_of_engine(profile: Profile) -> dict:
-    """Fields of an engine's manifest that its target decides."""
+    """Return fields of an engine's manifest that its target decides."""
     return {
         "toolchain": {"flavour": "tensorrt", "version": profile.tensorrt},
         "targets": {profile.gpu["sm"]: profile.gpu["name"]},

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.artifact import built_folder, file_sha256
+from engines.load import starts_from
 from engines.precision import choose_precisions
 from generators.contract import BUNDLED, Generator, load_generator
 from pipeline.recipe import Recipe
@@ -54,7 +55,7 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
     generator = recipe.adapt(load_generator(generator_name))
     precisions = choose_precisions(recipe.precision, generator.components)
     built = model_files(generator, recipe.backend, precisions, built_folder(generator.name), profile)
-    name, own = _generator_files(generator_name, generator, weights=recipe.backend.startswith("torch"))
+    name, own = _generator_files(generator_name, generator, weights=starts_from(recipe.backend) is None)
     code = {path: ROOT / path for path in needed_files(ROOT, SCRIPTS)}
     files: dict[str, Path | bytes] = {**code, **own, **built.files, "LICENSE": ROOT / "LICENSE"}
     if recipe.technique:  # its file is among the code; what it was fitted to is not
@@ -91,7 +92,7 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
 
 
 def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[str, dict[str, Path]]:
-    """The generator's name in the archive, and its files there: its own, and with weights its sources."""
+    """Return the generator's name in the archive, and its files there: its own, with weights its sources."""
     found: dict[str, Path] = {}
     place = None
     if name not in BUNDLED:
@@ -118,7 +119,7 @@ def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[st
 def _imports(
     files: Mapping[str, Path | bytes], generator: str, recipe: Recipe, profile: Profile
 ) -> Iterable[str]:
-    """What the packed code imports when it runs, as submit/content_checks.py finds it in the archive."""
+    """Find what the packed code imports when it runs, as check S07 finds it in the archive."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             if name.endswith(".py"):
@@ -131,7 +132,7 @@ def _imports(
 
 
 def _entry(generator: str, profile: Profile, built: ModelFiles) -> dict:
-    """The defaults of infer.py there: pipeline/submission.py reads them.
+    """Return the defaults of infer.py there, which pipeline/submission.py reads.
 
     restart: a grader may run it into one folder again, and means it to make what it is given.
     """
@@ -149,7 +150,7 @@ def _requirements(pins: Iterable[Pin], profile: Profile, wheels: bool) -> bytes:
 
 
 def _conversion(tools: Mapping[str, str]) -> bytes:
-    """What made the model files; their makers also need the weights, which stay at home."""
+    """Write down what made the model files; their makers also need the weights, which stay at home."""
     lines = [f"{name}=={version.partition('+')[0]}" for name, version in sorted(tools.items())
              if name not in ("flavour", "version")]  # fmt: skip
     return "\n".join(["# What export_onnx.py ran with when it made the graphs.", *lines, ""]).encode()

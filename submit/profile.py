@@ -1,4 +1,4 @@
-"""What is known, or guessed, of the machine that a submission is for: a TOML file each."""
+"""Describe the machine that a submission is for, as far as it is known or guessed: a TOML file each."""
 
 from __future__ import annotations
 
@@ -71,23 +71,23 @@ class Profile:
 
     @property
     def version(self) -> tuple[int, int]:
-        """Python's, as numbers."""
+        """Return Python's version as numbers."""
         major, minor = self.python.split(".")
         return int(major), int(minor)
 
     @property
     def platforms(self) -> list[str]:
-        """The wheel tags that its system loads, newest first."""
+        """Return the wheel tags that its system loads, newest first."""
         newest = int(self.glibc.split(".")[1])
         tags = [f"manylinux_2_{minor}_x86_64" for minor in range(newest, 4, -1)]
         return [*tags, "manylinux2014_x86_64", "manylinux2010_x86_64", "linux_x86_64"]
 
     def interpreter(self) -> str | None:
-        """A Python of that version on this machine, or None."""
+        """Find a Python of that version on this machine, or None."""
         return sys.executable if self.python == HERE else shutil.which(f"python{self.python}")
 
     def why_not_here(self) -> str | None:
-        """None if a submission for this machine can be tried here, else the reason."""
+        """Return None if a submission for this machine can be tried here, else the reason."""
         if self.device != "cpu" and shutil.which("nvidia-smi") is None:
             return f"{self.name} needs a GPU, and there is none here"
         if self.interpreter() is None:
@@ -96,7 +96,7 @@ class Profile:
 
 
 def load_profile(name: str) -> Profile:
-    """The profile of that name in submit/profiles, or in a file of your own; SubmitError.
+    """Load the profile of that name in submit/profiles, or of a path to a file; SubmitError.
 
     A file may begin with `like = "cpu"` and give only what differs from that profile.
     """

@@ -1,4 +1,4 @@
-"""A machine like the grader's: a new virtual environment, no network, a home and folders of nobody's."""
+"""Make a machine like the grader's: a new virtual environment, no network, a home that was nobody's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from bench.timed_run import Ended, start_process
 from submit.checks import NotEvaluated
 from submit.pack import REQUIREMENTS, WHEELS
 from submit.packages import only_what_is_given
@@ -31,30 +31,20 @@ socket.socket.connect = socket.socket.connect_ex = socket.create_connection = so
 TIMED_OUT = 124  # coreutils' timeout
 
 
-class Ended(Protocol):
-    """How a process ended: its exit status, its wall seconds."""
-
-    status: int
-    seconds: float
-
-
-Start = Callable[[list[str], Path], Ended]
-
-
 @dataclass(frozen=True)
 class Environment:
-    """A Python with the submission's packages; seconds that making it took."""
+    """A Python with the submission's packages; seconds: how long making it took."""
 
     python: Path
     seconds: float
 
 
 def make_environment(folder: Path, python: str, unpacked: Path, image: bool = False) -> Environment:
-    """A virtual environment in folder, with what the submission's requirements say and nothing else.
+    """Make a virtual environment in folder, with what the submission's requirements say and nothing else.
 
-    From the archive's wheels if it has them, else from wherever pip takes packages here. image: with this
-    machine's own packages, as the target's image has some. NotEvaluated if that fails: with pins that resolve
-    (S06) it is the network's or the disk's fault.
+    Packages come from the archive's wheels if it has them, else from wherever pip takes packages here. image:
+    with this machine's own packages, as the target's image has some. NotEvaluated if that fails: with pins
+    that resolve (S06) it is the network's or the disk's fault.
     """
     began = time.perf_counter()
     _run([python, "-m", "venv", *(["--system-site-packages"] if image else []), str(folder)])
@@ -78,7 +68,7 @@ def _run(command: Sequence[str], folder: Path | None = None, env: Mapping[str, s
 
 
 def network_namespace() -> list[str]:
-    """What to put before a command so that it has no network; empty where the system does not permit it."""
+    """Return words that keep a command from the network; none where the system does not permit it."""
     unshare = shutil.which("unshare")
     if unshare is None:
         return []
@@ -89,26 +79,28 @@ def network_namespace() -> list[str]:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """Runs programs of an environment: work is where HOME and TMPDIR are made, seconds the time for each."""
+    """A place where programs of an environment run.
+
+    work: the folder in which HOME and TMPDIR are made. seconds: the most that a program may take.
+    """
 
     environment: Environment
     work: Path
     seconds: float
-    start: Start
 
     @property
     def blocked_by(self) -> str:
-        """How the network is kept away."""
+        """Return how the network is kept away."""
         return "a network namespace" if network_namespace() else "a guard in Python's socket module"
 
     @property
     def home(self) -> Path:
-        """An empty folder."""
+        """Return the folder for HOME, which begins empty."""
         return self.work / "home"
 
     @property
     def temporary(self) -> Path:
-        """The folder for what a run needs for a while only."""
+        """Return the folder for TMPDIR."""
         return self.work / "tmp"
 
     def run(self, arguments: Sequence[str], folder: Path, log: Path) -> Ended:
@@ -127,11 +119,11 @@ class Sandbox:
             variables["PYTHONPATH"] = str(guard)
         limit = ["timeout", "--kill-after=20", f"{self.seconds:.0f}"]
         clean = ["env", "-i", f"--chdir={folder}", *(f"{name}={value}" for name, value in variables.items())]
-        return self.start([*before, *limit, *clean, str(self.environment.python), *arguments], log)
+        return start_process([*before, *limit, *clean, str(self.environment.python), *arguments], log)
 
 
 def snapshot(folder: Path) -> Mapping[str, str]:
-    """SHA-256 of every file below a folder by its path, so that two looks can be compared."""
+    """Return SHA-256 of every file below a folder by its path, to compare two looks."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -140,13 +132,13 @@ def snapshot(folder: Path) -> Mapping[str, str]:
 
 
 def read_only(folder: Path) -> None:
-    """Take the right to write from a folder and all in it; root may still write, so look at snapshots too."""
+    """Remove write permission from a folder and all in it; root may still write, so compare snapshots too."""
     for path in [*folder.rglob("*"), folder]:
         path.chmod(0o555 if path.is_dir() else 0o444)
 
 
 def writable(folder: Path) -> None:
-    """Give it back, so that the folder can be removed."""
+    """Restore write permission on folders, so that all can be removed."""
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir():
             path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Checks that run the submission, on a machine like the grader's: S10 to S15."""
+"""Check by running the submission, on a machine like the grader's: S10 to S15."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from submit.trial import Run, Trial
     "run the archive's infer.py by hand in a new environment; what it says is above", Exit.SIMILARITY,
 )  # fmt: skip
 def clean_run(trial: Trial) -> Iterator[str]:
-    """New environment, no network, another folder, data that can only be read; then the judge's verdict."""
+    """Run in a new environment, without network, in another folder, on read-only data; ask the judge."""
     run = trial.first
     yield Note(f"no network by {trial.sandbox.blocked_by}; in {trial.work.name!r}")
     yield from _failed(run)
@@ -38,7 +38,7 @@ def clean_run(trial: Trial) -> Iterator[str]:
 
 @check("S11", "the same twice", "a verdict on one run says nothing of the next", "fix seeds and threads")
 def repeatable(trial: Trial) -> Iterator[str]:
-    """Two runs give equal frames."""
+    """Check that two runs give equal frames."""
     one, other = _videos(trial.first), _videos(trial.second)
     if not one and not other:
         raise NotEvaluated("neither run made a video: see S10")
@@ -51,7 +51,7 @@ def repeatable(trial: Trial) -> Iterator[str]:
 
 @check("S12", "unseen data", "hidden data has other lengths, sizes, rates, names", "expect nothing of data")
 def unseen_data(trial: Trial) -> Iterator[str]:
-    """One longer video of odd size and rate, its name Chinese, its image named otherwise; then no image."""
+    """Run on a longer video of odd size and rate, with a Chinese name and another image; then on no image."""
     unseen, run = trial.unseen
     yield from _failed(run)
     path = run.out / f"{unseen.name}.mp4"
@@ -72,7 +72,7 @@ def unseen_data(trial: Trial) -> Iterator[str]:
 
 @check("S13", "time", "above the threshold speed counts nothing", "tune.py finds a faster recipe", Exit.TIME)
 def time(trial: Trial) -> Iterator[str]:
-    """A cold start and all videos against the threshold; the environment and first builds against theirs.
+    """Compare a cold start and all videos with the threshold; the environment and first builds with theirs.
 
     Of a submission that builds engines at its first run, the second one in that folder counts.
     """
@@ -92,7 +92,7 @@ def time(trial: Trial) -> Iterator[str]:
 
 @check("S14", "nothing left behind", "the grader counts files; its disk is not yours", "write to --out only")
 def tidy(trial: Trial) -> Iterator[str]:
-    """Runs write only what they made, under final names, in the output folder."""
+    """Check that runs write only what they made, under final names, in the output folder."""
     for run in (trial.first, trial.second, trial.unseen[1], trial.without_images):
         yield from (f"{each} was written or changed, as {ENTRY} made {run.out.name}" for each in run.stray)
         wanted = {RUN_MANIFEST, *(f"{line.get('id')}.mp4" for line in run.lines)}
@@ -102,11 +102,12 @@ def tidy(trial: Trial) -> Iterator[str]:
 
 @check("S15", "both unpackers", "zipfile forgets modes, unzip keeps them", "start programs by interpreter")
 def both_unpackers(trial: Trial) -> Iterator[str]:
-    """It runs as zipfile unpacks it and as unzip does, and both give the same files."""
-    yield Note(f"zipfile, and {trial.unpacker}")
-    for what, run in (("zipfile", trial.first), (trial.unpacker, trial.second)):
+    """Check that it runs as zipfile unpacks it and as unzip does, and that both give the same files."""
+    folder, unpacker = trial.by_unzip
+    yield Note(f"zipfile, and {unpacker}")
+    for what, run in (("zipfile", trial.first), (unpacker, trial.second)):
         yield from (f"unpacked by {what}: {text}" for text in _failed(run))
-    one, other = (snapshot(trial.unpacked(number)) for number in (0, 1))
+    one, other = snapshot(trial.by_zipfile), snapshot(folder)
     differing = [name for name in trial.submission.files if one.get(name) != other.get(name)]
     if differing:
         yield f"the two unpack it differently: {', '.join(differing[:5])}"
@@ -120,5 +121,5 @@ def _failed(run: Run) -> Iterator[str]:
 
 
 def _videos(run: Run) -> dict[str, Path]:
-    """What it made, by id."""
+    """Return the videos that a run made, by id."""
     return {path.stem: path for path in sorted(run.out.glob("[!.]*.mp4"))}

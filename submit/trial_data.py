@@ -1,4 +1,4 @@
-"""Data folders for trials: the given one without its answers, and videos unlike any that were given."""
+"""Make data folders for trials: the given one without its answers, and videos unlike any that were given."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Unseen:
 
 
 def copy_without_outputs(data: Path, folder: Path) -> None:
-    """videos/, images/ and pairs.csv of a data folder."""
+    """Copy videos/, images/ and pairs.csv of a data folder."""
     for part in ("videos", "images"):
         shutil.copytree(data / part, folder / part)
     if (data / "pairs.csv").is_file():
@@ -38,7 +38,7 @@ def copy_without_outputs(data: Path, folder: Path) -> None:
 
 
 def make_unseen(data: Path, folder: Path, size: tuple[int, int]) -> Unseen:
-    """One skeleton video, longer than those given, of odd size and rate, with 视频 and a space in its name.
+    """Make a skeleton video, longer than those given, of odd size and rate, its name with 视频 and a space.
 
     size: of a finished video, which this one's output must have too.
     """

@@ -5,8 +5,7 @@ from functools import cache
 import numpy as np
 
 from generators.diffusion_grids import DdimScheduler, DpmSolverMultistep
-from generators.samplers import FlowMatchEuler, KarrasEuler
-from generators.unipc import UniPcMultistep
+from generators.samplers import FlowMatchEuler, KarrasEuler, UniPcMultistep
 from pipeline.sampler import denoise_loop
 from pipeline.step_plan import StepPlan
 

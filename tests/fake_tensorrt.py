@@ -13,7 +13,7 @@ from engines.backends.tensorrt_backend import TensorRTEngine
 from engines.cuda.context import GpuContext
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.shapes import shapes_of
+from engines.tensorrt.network import shapes_of
 from tests.fake_driver import FakeDriver
 
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n", 3)), TensorSpec("b", ("n",), "uint8")),

@@ -9,7 +9,8 @@ TESTS = Path(__file__).resolve().parent
 
 
 def functions(name):
-    code = ast.parse((TESTS / name).read_text(encoding="utf-8"))
+    (path,) = TESTS.rglob(name)
+    code = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in code.body if isinstance(node, ast.FunctionDef)}
 
 

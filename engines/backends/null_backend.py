@@ -13,7 +13,7 @@ from engines.spec import ComponentSpec
 
 @dataclass
 class NullEngine:
-    """Answers every call that fits the spec with zeros after `seconds`; `calls` counts them.
+    """An engine that answers calls that fit the spec with zeros after `seconds`; `calls` counts them.
 
     Dims that only outputs name take their size from sizes.
     """
@@ -26,7 +26,7 @@ class NullEngine:
     path = None
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Zeros for each output. ValueError: an input does not fit, or the engine is closed."""
+        """Give zeros for each output. ValueError: an input does not fit, or the engine is closed."""
         if self.closed:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         sizes = {**(self.sizes or {}), **self.spec.check(arrays)}
@@ -38,5 +38,5 @@ class NullEngine:
         }
 
     def close(self) -> None:
-        """From now on calls are errors."""
+        """Make further calls errors."""
         self.closed = True

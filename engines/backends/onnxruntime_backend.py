@@ -8,23 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.artifact import check_agreement, find_onnx
 from engines.errors import EngineError
-from engines.onnx.artifact import check_agreement, find_onnx
+from engines.load import allowed_threads
+from engines.precision import require, supported
 from engines.spec import ComponentSpec, Model, failure
-from engines.threads import allowed_threads
 
 # Kernels for bfloat16 are missing on the processor (ORT 1.31), those for 8-bit floats everywhere.
-PRECISIONS = {
-    "cpu": ("fp32", "fp16", "int8", "int8-fp32"),
-    "cuda": ("fp32", "fp16", "bf16", "int8", "int8-fp32"),
+SUPPORTED = {
+    "cpu": supported(compute=("float32", "float16"), layers=(None, "int8")),
+    "cuda": supported(compute=("float32", "float16", "bfloat16"), layers=(None, "int8")),
 }
-
-
+STARTS_FROM = ".onnx"
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 def why_not(device: str) -> str | None:
-    """None if ONNX Runtime runs on that device here, else what is missing and what to do."""
+    """Return None if ONNX Runtime runs on that device here, else what is missing and what to do."""
     try:
         import onnxruntime
     except ImportError:
@@ -38,8 +38,13 @@ def why_not(device: str) -> str | None:
     return None
 
 
+def packages(device: str) -> dict[str, str]:
+    """Name what has to be installed for a device, by what is imported."""
+    return {"onnxruntime": "onnxruntime" if device == "cpu" else "onnxruntime-gpu"}
+
+
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> OnnxRuntimeEngine:
-    """The component's ONNX artifact on ONNX Runtime. EngineError if it cannot be had or run."""
+    """Start the component's ONNX artifact. EngineError: it is missing, or cannot run."""
     path = _find(model, component, precision, device, folder)
     return OnnxRuntimeEngine(model.components[component], path, device)
 
@@ -47,7 +52,7 @@ def start(model: Model, component: str, precision: str, device: str, folder: Pat
 def start_tensorrt(
     model: Model, component: str, precision: str, device: str, folder: Path
 ) -> OnnxRuntimeEngine:
-    """The same through the TensorRT provider, which builds at the first call and keeps the engine."""
+    """Start it through the TensorRT provider, which builds at the first call and stores the engine."""
     if device == "cpu":
         raise EngineError("onnxruntime's TensorRT provider needs a GPU; give --device cuda")
     path = _find(model, component, precision, device, folder)
@@ -55,7 +60,7 @@ def start_tensorrt(
 
 
 class OnnxRuntimeEngine:
-    """Runs one ONNX file; inputs and outputs go by the spec's names.
+    """An engine that runs one ONNX file; inputs and outputs go by the spec's names.
 
     device: cpu, cuda or cuda:<index>. tensorrt_cache: where the TensorRT provider, used if this is given,
     keeps its engines. EngineError if the file is no ONNX graph, if the device refuses it, or if its names or
@@ -84,7 +89,7 @@ class OnnxRuntimeEngine:
         check_agreement(spec, path, _dtypes(self._session.get_inputs()), _dtypes(self._session.get_outputs()))
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         if self._session is None:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         self.spec.check(arrays)
@@ -104,7 +109,7 @@ class OnnxRuntimeEngine:
         return self._session.run(names, arrays)
 
     def _run_bound(self, names: list[str], arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """With outputs left on the device until all are there: one wait instead of one for each."""
+        """Run with outputs left on the device until all are there: one wait instead of one for each."""
         binding = self._session.io_binding()
         for name, array in arrays.items():
             binding.bind_cpu_input(name, array)
@@ -115,7 +120,7 @@ class OnnxRuntimeEngine:
 
 
 def _load_libraries() -> None:
-    """CUDA's and cuDNN's from their wheels, where the loader looks only if torch was imported first."""
+    """Load CUDA and cuDNN from their wheels, where the loader looks only if torch was imported first."""
     import onnxruntime
 
     with redirect_stdout(sys.stderr):  # it prints what it does not find, among manifest lines
@@ -123,7 +128,7 @@ def _load_libraries() -> None:
 
 
 def _providers(device: str, tensorrt_cache: Path | None) -> list[tuple[str, dict[str, str]]]:
-    """Execution providers and their options, the wanted one first."""
+    """List execution providers and their options, the wanted one first."""
     cpu = ("CPUExecutionProvider", {})
     if device == "cpu":
         return [cpu]
@@ -142,19 +147,18 @@ def _index(device: str) -> str:
 
 def _find(model: Model, component: str, precision: str, device: str, folder: Path) -> Path:
     kind = device.split(":")[0]
-    if precision not in PRECISIONS[kind]:
-        raise EngineError(f"onnxruntime on {kind} has no {precision}; choose {', '.join(PRECISIONS[kind])}")
+    require(precision, SUPPORTED[kind], f"onnxruntime on {kind}")
     return find_onnx(folder, model, component, precision).path
 
 
 def _dtypes(nodes: list) -> dict[str, str]:
-    """NumPy's dtype names for ONNX Runtime's "tensor(float)"."""
+    """Translate ONNX Runtime's "tensor(float)" to NumPy's dtype names."""
     kinds = {node.name: node.type.removeprefix("tensor(").removesuffix(")") for node in nodes}
     return {name: {"float": "float32", "double": "float64"}.get(kind, kind) for name, kind in kinds.items()}
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: a dozen types without a base of their own."""
+    """List the exceptions that ONNX Runtime raises: a dozen types without a base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     kinds = (kind for kind in vars(state).values() if isinstance(kind, type))

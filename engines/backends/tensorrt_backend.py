@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.artifact import Artifact
+from engines.artifact import Artifact, check_agreement
 from engines.cuda.context import GpuContext, IOBuffer, context_of
 from engines.errors import EngineError
-from engines.onnx.artifact import check_agreement
 from engines.spec import ComponentSpec, Model, TensorSpec
 from engines.tensorrt.api import INSTALL, TensorRT, installed
-from engines.tensorrt.artifact import find_engine
+from engines.tensorrt.artifact import SUFFIX, find_engine
 from engines.tensorrt.rtx_runtime import RtxContext, check_header
 from engines.tensorrt.targets import runs_on
 
+STARTS_FROM = SUFFIX
 _RESERVE = 512 << 20  # bytes of GPU memory left for others when weights are streamed
 
 
 def why_not(device: str) -> str | None:
-    """None if TensorRT runs on that device here, else what is missing and what to do."""
+    """Return None if TensorRT runs on that device here, else what is missing and what to do."""
     if not device.startswith("cuda"):
         return f"tensorrt runs on cuda, not on {device}; run with --device cuda"
     if not installed():
@@ -37,8 +37,13 @@ def why_not(device: str) -> str | None:
     return None
 
 
+def packages(device: str) -> dict[str, str]:
+    """Name what has to be installed, by what is imported: CUDA's driver through one of several packages."""
+    return {"tensorrt": "tensorrt", "cuda": "cuda-python"}
+
+
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TensorRTEngine:
-    """The component's engine file for the TensorRT and GPU that are here. EngineError, MemoryError."""
+    """Start the component's engine file for this TensorRT and GPU. EngineError: none fits. MemoryError."""
     gpu, refusals = context_of(device), []
     for api in installed():
         try:
@@ -51,7 +56,7 @@ def start(model: Model, component: str, precision: str, device: str, folder: Pat
 
 
 def lacking(model: Model, precisions: Mapping[str, str], device: str, folder: Path) -> list[str]:
-    """Components without an engine file that fits the GPU and TensorRT here. EngineError: none is."""
+    """List the components without an engine file for this GPU and TensorRT. EngineError: there is no GPU."""
     reason = why_not(device)
     if reason:
         raise EngineError(reason)
@@ -66,7 +71,7 @@ def lacking(model: Model, precisions: Mapping[str, str], device: str, folder: Pa
 
 
 class TensorRTEngine:
-    """Runs one engine file; inputs and outputs are NumPy arrays by the spec's names.
+    """An engine that runs one engine file; inputs and outputs are NumPy arrays by the spec's names.
 
     Engines of one GpuContext share its stream and activation memory, so they run one after the other, from
     any thread. A CUDA graph holds one shape and one set of addresses, and is captured anew when one changes.
@@ -93,7 +98,7 @@ class TensorRTEngine:
             undo.pop_all()
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         self.spec.check(arrays)
         for tensor in self.spec.inputs:
             self._check_built_for(tensor, arrays[tensor.name].shape)
@@ -154,7 +159,7 @@ class TensorRTEngine:
             self._events.append(self._driver.create_event())
 
     def _verify(self, path: Path) -> None:
-        """EngineError unless names and dtypes are the spec's; the engine is asked, not the graph."""
+        """Raise EngineError unless the engine's own names and dtypes are the spec's."""
         trt, engine = self._api.trt, self._engine
         found: dict[object, dict[str, str]] = {trt.TensorIOMode.INPUT: {}, trt.TensorIOMode.OUTPUT: {}}
         for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
@@ -171,7 +176,7 @@ class TensorRTEngine:
         engine.weight_streaming_budget_v2 = budget
 
     def _check_built_for(self, tensor: TensorSpec, shape: tuple[int, ...]) -> None:
-        """ValueError for a shape that the spec allows and this file was not built for, as a fixed one."""
+        """Raise ValueError for a shape that the spec allows and this file was not built for."""
         least, _, most = self._limits[tensor.name]
         if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
             raise ValueError(
@@ -180,7 +185,7 @@ class TensorRTEngine:
             )
 
     def _bind(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Tell the context shapes and addresses if one changed; the graph, made for the old ones, goes."""
+        """Set the context's shapes and addresses if one changed, and drop the graph of the old ones."""
         if shapes != self._shapes:
             self._drop_graph()
             self._reshape(shapes)
@@ -216,7 +221,7 @@ class TensorRTEngine:
         self._shapes = shapes
 
     def _run(self) -> None:
-        """The first run of a shape is plain, as it must be before a capture; the second is captured."""
+        """Run once; the first run of a shape is plain, as a capture requires, and the second is captured."""
         if self._graph is None and self._runs == 1 and self._capturable:
             self._capture()
         start, end = self._events
@@ -230,7 +235,7 @@ class TensorRTEngine:
         self._runs += 1
 
     def _capture(self) -> None:
-        """A graph of one run; none if that cannot be captured: runs stay plain then, as in trtexec."""
+        """Capture a graph of one run; if that fails, runs stay plain, as in trtexec."""
         self._driver.begin_capture(self._gpu.stream)
         try:
             queued = self._context.execute_async_v3(self._gpu.stream)
@@ -248,7 +253,7 @@ class TensorRTEngine:
 
 
 def streaming_budget(streamable: int, free: int, needed: int) -> int:
-    """Bytes of weights to keep on the GPU, of those that can be streamed.
+    """Choose how many bytes of the weights that can be streamed stay on the GPU.
 
     Our own: TensorRT's automatic budget passes through 32 bits (11.1) and is wrong above 2 GiB.
     """

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import EngineError
+from engines.precision import PRECISIONS, require, supported
 from engines.spec import ComponentSpec, Model
 
 if TYPE_CHECKING:
     import torch
 
 CPU_ALLOCATOR = "DefaultCPUAllocator"  # names itself in a plain RuntimeError
-# What a module computes in. Half precisions go through autocast, which leaves what would overflow in fp32.
-COMPUTE = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
+# Half precisions go through autocast, which leaves what would overflow in fp32.
+SUPPORTED = supported(compute=("float32", "float16", "bfloat16"))
 
 
 def why_not(device: str) -> str | None:
-    """None if torch can compute on that device here, else what is missing and what to do."""
+    """Return None if torch computes on that device here, else what is missing and what to do."""
     try:
         import torch
     except ImportError:
@@ -34,13 +34,13 @@ def why_not(device: str) -> str | None:
 
 
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
-    """The component as its torch module; folder, where other backends look for built files, is not used."""
+    """Start the component as its torch module; folder, where others look for built files, is not used."""
     with _memory_errors(component):
         return TorchEngine(model.components[component], model.build(component), device, precision)
 
 
 def start_compiled(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
-    """The same through torch.compile, which takes its time at the first call of each shape."""
+    """Start it through torch.compile, which compiles at the first call of each shape."""
     import torch
 
     with _memory_errors(component):
@@ -63,9 +63,9 @@ def _memory_errors(component: str) -> Iterator[None]:
 
 
 class TorchEngine:
-    """Runs a torch module whose positional inputs and outputs follow the spec's order, its weights in fp32.
+    """An engine that runs a torch module with inputs and outputs in the spec's order, weights in fp32.
 
-    precision: one of COMPUTE, else EngineError.
+    precision: one of SUPPORTED, else EngineError.
     """
 
     path = None  # nothing is built
@@ -73,15 +73,14 @@ class TorchEngine:
     def __init__(
         self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu", precision: str = "fp32"
     ) -> None:
-        if precision not in COMPUTE:
-            raise EngineError(f"torch has no {precision} here; choose {', '.join(COMPUTE)}")
+        require(precision, SUPPORTED, "torch")
         self.spec, self.device, self.precision = spec, device, precision
         _exact_convolutions(precision)
         with _memory_errors(spec.name):
             self._module = module.eval().float().to(device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name. ValueError: an input does not fit, or the engine is closed. MemoryError."""
+        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         import torch
 
         if self._module is None:
@@ -106,14 +105,14 @@ class TorchEngine:
     def _precision(self):
         import torch
 
-        compute = COMPUTE[self.precision]
-        if compute is None:
+        compute = PRECISIONS[self.precision].compute
+        if compute == "float32":
             return nullcontext()
         return torch.autocast(self.device.split(":")[0], getattr(torch, compute))
 
 
 def _exact_convolutions(precision: str) -> None:
-    """In fp32, convolutions in fp32: on a GPU torch lets them round to ten bits (TF32) unless it is told."""
+    """Keep fp32 convolutions in fp32: by default torch rounds them to ten bits (TF32) on a GPU."""
     import torch
 
     if precision == "fp32":

@@ -12,10 +12,10 @@ from engines.cuda.driver import Buffer, Driver, open_driver
 
 
 class GpuContext:
-    """A GPU's stream and activation memory, `with lane:` for the thread that uses them.
+    """A GPU's stream and activation memory; `with context:` is for the thread that uses them.
 
-    Engines on one lane run one after the other, so their contexts can share memory that holds nothing between
-    calls: the largest need counts instead of the sum. open and close go by pairs; the last close frees.
+    Its engines run one after the other, so they can share memory that holds nothing between calls: the
+    largest need counts instead of the sum. open and close go by pairs; the last close frees.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -38,14 +38,14 @@ class GpuContext:
         return self._inside.pop().__exit__(*error)
 
     def open(self) -> None:
-        """One more engine is here."""
+        """Count one more engine, and make the stream with the first."""
         with self:
             if not self._engines:
                 self.stream = self.driver.create_stream()
             self._engines += 1
 
     def close(self) -> None:
-        """One engine less; everything is freed with the last."""
+        """Count one engine less, and free everything with the last."""
         with self:
             self._engines -= 1
             if self._engines:
@@ -57,7 +57,7 @@ class GpuContext:
                 self.activations = None
 
     def reserve(self, size: int) -> None:
-        """Make the activation memory at least that large; engines see by its address that it moved."""
+        """Grow the activation memory to at least that many bytes; its address tells engines that it moved."""
         size = max(size, 256)  # so that there is an address, also for an engine that needs none
         if self.activations is None or self.activations.size < size:
             self.driver.synchronize(self.stream)
@@ -76,7 +76,7 @@ class IOBuffer:
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
 
     def fit(self, shape: tuple[int, ...], dtype: str) -> None:
-        """Hold an array of that shape from now on. The stream must be idle."""
+        """Make room for an array of that shape. The stream must be idle."""
         self.shape, self.dtype = shape, np.dtype(dtype)
         size = self.nbytes
         if self.host is None or self.host.size < size:
@@ -90,12 +90,12 @@ class IOBuffer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array that it holds now."""
+        """The size in bytes of the array that it holds."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     @property
     def array(self) -> np.ndarray:
-        """The pinned memory, seen as the array that it holds now."""
+        """The array that it holds, a view of the pinned memory."""
         return self.host[: self.nbytes].view(self.dtype).reshape(self.shape)
 
     def copy_in(self, stream: int) -> None:
@@ -107,7 +107,7 @@ class IOBuffer:
         self.driver.copy_out(self.host[: self.nbytes], self.device, stream)
 
     def free(self) -> None:
-        """Give both memories back."""
+        """Free the GPU's memory and the pinned memory."""
         device, host, self.device, self.host = self.device, self.host, None, None
         with ExitStack() as stack:
             if device is not None:
@@ -116,21 +116,21 @@ class IOBuffer:
                 stack.callback(self.driver.unpin, host)
 
 
-_LANES: dict[str, GpuContext] = {}
+_CONTEXTS: dict[str, GpuContext] = {}
 _OPENING = threading.Lock()
 
 
 def context_of(device: str) -> GpuContext:
-    """The process's lane on "cuda" or "cuda:<index>"; EngineError if that GPU cannot be used."""
+    """Return the process's context on "cuda" or "cuda:<index>"; EngineError if that GPU cannot be used."""
     with _OPENING:
         name = "cuda:0" if device == "cuda" else device
-        if name not in _LANES:
-            _LANES[name] = GpuContext(open_driver(name))
-        return _LANES[name]
+        if name not in _CONTEXTS:
+            _CONTEXTS[name] = GpuContext(open_driver(name))
+        return _CONTEXTS[name]
 
 
 def _replaced(driver: Driver, old: Buffer | None, size: int) -> Buffer:
-    """A larger buffer for a smaller one, which goes first: both at once may not fit."""
+    """Free a buffer, then allocate a larger one: both at once may not fit."""
     if old is not None:
         driver.free(old)
     return driver.allocate(size)

@@ -25,7 +25,7 @@ DRIVERS = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """What an engine's manifest says of the GPU it is for; driver is CUDA's version, as 13000 for 13.0."""
+    """A GPU as manifests name it; driver is the version of CUDA that its driver runs, 13000 for 13.0."""
 
     name: str
     capability: tuple[int, int]
@@ -33,13 +33,13 @@ class Gpu:
 
     @property
     def sm(self) -> str:
-        """Its architecture, as sm_89."""
+        """The architecture, as sm_89."""
         return "sm_{}{}".format(*self.capability)
 
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Memory on a GPU; owner is what the package gave for it."""
+    """A piece of memory on a GPU; owner is the package's own object for it."""
 
     address: int
     size: int
@@ -55,35 +55,35 @@ class Driver(Protocol):
     gpu: Gpu
 
     def current(self) -> AbstractContextManager[object]:
-        """The GPU's primary context current on this thread, while inside."""
+        """Make the GPU's primary context current on this thread while the block runs."""
         ...
 
     def free_memory(self) -> int:
-        """Bytes on the GPU that nobody has taken."""
+        """Return the number of free bytes on the GPU."""
         ...
 
     def allocate(self, size: int) -> Buffer:
-        """Memory on the GPU, aligned to 256 bytes."""
+        """Allocate memory on the GPU, aligned to 256 bytes. MemoryError."""
         ...
 
     def free(self, buffer: Buffer) -> None:
-        """Give it back."""
+        """Free memory of `allocate`."""
         ...
 
     def pin(self, size: int) -> np.ndarray:
-        """Page-locked memory (size,) uint8, so that copies need not wait."""
+        """Allocate page-locked memory (size,) uint8, from which copies run asynchronously. MemoryError."""
         ...
 
     def unpin(self, array: np.ndarray) -> None:
-        """Give back what `pin` gave."""
+        """Free page-locked memory of `pin`."""
         ...
 
     def create_stream(self) -> int:
-        """The handle of a stream that does not wait for the default stream."""
+        """Create a stream that does not wait for the default stream, and return its handle."""
         ...
 
     def destroy_stream(self, stream: int) -> None:
-        """Give it back."""
+        """Destroy the stream."""
         ...
 
     def synchronize(self, stream: int) -> None:
@@ -99,11 +99,11 @@ class Driver(Protocol):
         ...
 
     def create_event(self) -> object:
-        """An event that can be recorded and timed."""
+        """Create an event that can be recorded and timed."""
         ...
 
     def destroy_event(self, event: object) -> None:
-        """Give it back."""
+        """Destroy the event."""
         ...
 
     def record(self, event: object, stream: int) -> None:
@@ -111,7 +111,7 @@ class Driver(Protocol):
         ...
 
     def milliseconds(self, start: object, end: object) -> float:
-        """Time on the GPU between two recorded events, after a synchronize."""
+        """Measure the time on the GPU between two recorded events, after a synchronize."""
         ...
 
     def begin_capture(self, stream: int) -> None:
@@ -119,20 +119,20 @@ class Driver(Protocol):
         ...
 
     def end_capture(self, stream: int) -> int | None:
-        """The recorded work as a graph that can be launched; None if it cannot be one."""
+        """End the recording, and return its graph to launch; None if the work cannot be a graph."""
         ...
 
     def launch(self, graph: int, stream: int) -> None:
-        """Queue a graph."""
+        """Queue a graph on a stream."""
         ...
 
     def free_graph(self, graph: int) -> None:
-        """Give it back."""
+        """Free the graph."""
         ...
 
 
 def open_driver(device: str, package: str | None = None) -> Driver:
-    """The GPU named "cuda" or "cuda:<index>", through the given package or the first that works.
+    """Open the GPU "cuda" or "cuda:<index>" through the given package, or the first one that works.
 
     EngineError says for each package what is missing.
     """

@@ -16,7 +16,7 @@ from engines.errors import EngineError
 
 @functools.cache
 def open_driver(index: int) -> CudaPythonDriver:
-    """The GPU of that index; ImportError without cuda-python, EngineError without a driver or GPU."""
+    """Open the GPU of that index; ImportError without cuda-python, EngineError without a driver or GPU."""
     from cuda.bindings import driver as cuda
 
     try:
@@ -27,7 +27,7 @@ def open_driver(index: int) -> CudaPythonDriver:
 
 
 class CudaPythonDriver(CudaGraphs):
-    """Driver of engines/cuda/driver.py; the primary context stays retained until the process ends."""
+    """The Driver through cuda-python; the primary context stays retained until the process ends."""
 
     def __init__(self, device: object) -> None:
         from cuda.bindings import driver as cuda
@@ -47,7 +47,7 @@ class CudaPythonDriver(CudaGraphs):
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The context pushed on this thread."""
+        """Push the context on this thread while the block runs."""
         self._do(self._bindings.cuCtxPushCurrent(self._context))
         try:
             yield
@@ -55,33 +55,33 @@ class CudaPythonDriver(CudaGraphs):
             self._do(self._bindings.cuCtxPopCurrent())
 
     def free_memory(self) -> int:
-        """Bytes on the GPU that nobody has taken."""
+        """Return the number of free bytes on the GPU."""
         return self._do(self._bindings.cuMemGetInfo())[0]
 
     def allocate(self, size: int) -> Buffer:
-        """Memory on the GPU."""
+        """Allocate memory on the GPU."""
         return Buffer(int(self._do(self._bindings.cuMemAlloc(size))), size)
 
     def free(self, buffer: Buffer) -> None:
-        """Give it back."""
+        """Free memory of `allocate`."""
         self._do(self._bindings.cuMemFree(buffer.address))
 
     def pin(self, size: int) -> np.ndarray:
-        """Page-locked memory (size,) uint8."""
+        """Allocate page-locked memory (size,) uint8."""
         address = int(self._do(self._bindings.cuMemHostAlloc(size, 0)))
         return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
 
     def unpin(self, array: np.ndarray) -> None:
-        """Give it back."""
+        """Free page-locked memory of `pin`."""
         self._do(self._bindings.cuMemFreeHost(array.ctypes.data))
 
     def create_stream(self) -> int:
-        """The handle of a new stream."""
+        """Create a stream, and return its handle."""
         flag = self._bindings.CUstream_flags.CU_STREAM_NON_BLOCKING
         return int(self._do(self._bindings.cuStreamCreate(flag)))
 
     def destroy_stream(self, stream: int) -> None:
-        """Give it back."""
+        """Destroy the stream."""
         self._do(self._bindings.cuStreamDestroy(stream))
 
     def synchronize(self, stream: int) -> None:
@@ -99,11 +99,11 @@ class CudaPythonDriver(CudaGraphs):
         self._do(copy(array.ctypes.data, buffer.address, array.nbytes, stream))
 
     def create_event(self) -> object:
-        """An event that can be timed."""
+        """Create an event that can be timed."""
         return self._do(self._bindings.cuEventCreate(0))
 
     def destroy_event(self, event: object) -> None:
-        """Give it back."""
+        """Destroy the event."""
         self._do(self._bindings.cuEventDestroy(event))
 
     def record(self, event: object, stream: int) -> None:
@@ -111,7 +111,7 @@ class CudaPythonDriver(CudaGraphs):
         self._do(self._bindings.cuEventRecord(event, stream))
 
     def milliseconds(self, start: object, end: object) -> float:
-        """Time on the GPU between two events."""
+        """Measure the time on the GPU between two events."""
         return self._do(self._bindings.cuEventElapsedTime(start, end))
 
     def _do(self, answer: tuple) -> object:
@@ -119,7 +119,7 @@ class CudaPythonDriver(CudaGraphs):
 
 
 def _value(cuda: object, answer: tuple) -> object:
-    """What a call gave beside its code: nothing, one value or a tuple of them."""
+    """Return a call's values without its code: None, one value or a tuple. EngineError, MemoryError."""
     code, *values = answer
     if code == cuda.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
         raise MemoryError("cuda-python: CUDA_ERROR_OUT_OF_MEMORY")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from engines.cuda.driver import Buffer, Gpu
-from engines.cuda.graphs import CudaGraphs
+from engines.cuda.graphs import StreamObjects
 from engines.errors import EngineError
 
 _NON_BLOCKING = 1
@@ -18,7 +18,7 @@ _NON_BLOCKING = 1
 
 @functools.cache
 def open_driver(index: int) -> PycudaDriver:
-    """The GPU of that index; ImportError without pycuda, EngineError without a driver or GPU."""
+    """Open the GPU of that index; ImportError without pycuda, EngineError without a driver or GPU."""
     import pycuda.driver as cuda
 
     with _translated(cuda):
@@ -26,8 +26,8 @@ def open_driver(index: int) -> PycudaDriver:
         return PycudaDriver(cuda.Device(index))
 
 
-class PycudaDriver(CudaGraphs):
-    """The driver protocol by pycuda, which takes only streams of its own: they are kept here by handle.
+class PycudaDriver(StreamObjects):
+    """The Driver through pycuda, which takes only its own stream objects: they are kept here by handle.
 
     The context stays retained until Python exits: pycuda's detach leaves a released primary context on the
     thread's stack, and its destructor would detach it as if it were an ordinary one (2026.1, cuda.hpp).
@@ -40,12 +40,11 @@ class PycudaDriver(CudaGraphs):
         self._cuda_package = cuda
         self._context = device.retain_primary_context()
         atexit.register(self._context.detach)
-        self._streams: dict[int, object] = {}
         self.gpu = Gpu(device.name(), tuple(device.compute_capability()), cuda.get_driver_version())
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The context pushed on this thread; pycuda's stack is per thread."""
+        """Push the context on this thread, as pycuda's stack is per thread, while the block runs."""
         with _translated(self._cuda_package):
             self._context.push()
             try:
@@ -54,39 +53,31 @@ class PycudaDriver(CudaGraphs):
                 self._cuda_package.Context.pop()
 
     def free_memory(self) -> int:
-        """Bytes on the GPU that nobody has taken."""
+        """Return the number of free bytes on the GPU."""
         return self._cuda_package.mem_get_info()[0]
 
     def allocate(self, size: int) -> Buffer:
-        """Memory on the GPU."""
+        """Allocate memory on the GPU."""
         allocation = self._cuda_package.mem_alloc(size)
         return Buffer(int(allocation), size, allocation)
 
     def free(self, buffer: Buffer) -> None:
-        """Give it back."""
+        """Free memory of `allocate`."""
         buffer.owner.free()
 
     def pin(self, size: int) -> np.ndarray:
-        """Page-locked memory (size,) uint8."""
+        """Allocate page-locked memory (size,) uint8."""
         return self._cuda_package.pagelocked_empty(size, np.uint8)
 
     def unpin(self, array: np.ndarray) -> None:
-        """Give it back."""
+        """Free page-locked memory of `pin`."""
         array.base.free()
 
     def create_stream(self) -> int:
-        """The handle of a stream of pycuda's."""
+        """Create a stream, and return its handle."""
         stream = self._cuda_package.Stream(_NON_BLOCKING)
         self._streams[stream.handle] = stream
         return stream.handle
-
-    def destroy_stream(self, stream: int) -> None:
-        """Give it back."""
-        del self._streams[stream]
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until all of the stream's work is done."""
-        self._streams[stream].synchronize()
 
     def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
         """Queue a copy to the GPU."""
@@ -97,24 +88,17 @@ class PycudaDriver(CudaGraphs):
         self._cuda_package.memcpy_dtoh_async(array, buffer.address, self._streams[stream])
 
     def create_event(self) -> object:
-        """An event that can be timed."""
+        """Create an event that can be timed."""
         return self._cuda_package.Event()
 
-    def destroy_event(self, event: object) -> None:
-        """pycuda destroys an event with its last reference."""
-
-    def record(self, event: object, stream: int) -> None:
-        """Queue the event."""
-        event.record(self._streams[stream])
-
     def milliseconds(self, start: object, end: object) -> float:
-        """Time on the GPU between two events."""
+        """Measure the time on the GPU between two events."""
         return start.time_till(end)
 
 
 @contextmanager
 def _translated(cuda: object) -> Iterator[None]:
-    """pycuda's exceptions as ours."""
+    """Translate pycuda's exceptions to EngineError and MemoryError."""
     try:
         yield
     except cuda.MemoryError as error:

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from engines.cuda.driver import Buffer, Gpu
-from engines.cuda.graphs import CudaGraphs
+from engines.cuda.graphs import StreamObjects
 from engines.errors import EngineError
 
 
 @functools.cache
 def open_driver(index: int) -> TorchDriver:
-    """The GPU of that index; ImportError without torch, EngineError if torch sees no such GPU."""
+    """Open the GPU of that index; ImportError without torch, EngineError if torch sees no such GPU."""
     import torch
 
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
@@ -25,15 +25,14 @@ def open_driver(index: int) -> TorchDriver:
     return TorchDriver(index)
 
 
-class TorchDriver(CudaGraphs):
-    """Driver of engines/cuda/driver.py; streams are torch's, kept here by handle."""
+class TorchDriver(StreamObjects):
+    """The Driver through torch; streams are torch's, kept here by handle."""
 
     def __init__(self, index: int) -> None:
         import torch
 
         super().__init__()
         self._torch, self._device = torch, torch.device("cuda", index)
-        self._streams: dict[int, object] = {}
         self._pinned: dict[int, object] = {}
         with self.current():
             torch.zeros(1, device=self._device)  # makes the primary context
@@ -43,7 +42,7 @@ class TorchDriver(CudaGraphs):
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The GPU current on this thread, and torch's exceptions as ours."""
+        """Make the GPU current on this thread, and translate torch's exceptions, while the block runs."""
         try:
             with self._torch.cuda.device(self._device):
                 yield
@@ -53,41 +52,33 @@ class TorchDriver(CudaGraphs):
             raise EngineError(f"torch: {str(error).splitlines()[0]}") from error
 
     def free_memory(self) -> int:
-        """Bytes on the GPU that nobody has taken."""
+        """Return the number of free bytes on the GPU."""
         return self._torch.cuda.mem_get_info(self._device)[0]
 
     def allocate(self, size: int) -> Buffer:
-        """Memory on the GPU; torch aligns to 512 bytes."""
+        """Allocate memory on the GPU; torch aligns to 512 bytes."""
         tensor = self._torch.empty(size, dtype=self._torch.uint8, device=self._device)
         return Buffer(tensor.data_ptr(), size, [tensor])
 
     def free(self, buffer: Buffer) -> None:
-        """Give it back to torch's pool."""
+        """Return the memory to torch's pool."""
         buffer.owner.clear()
 
     def pin(self, size: int) -> np.ndarray:
-        """Page-locked memory (size,) uint8."""
+        """Allocate page-locked memory (size,) uint8."""
         tensor = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=True)
         self._pinned[tensor.data_ptr()] = tensor
         return tensor.numpy()
 
     def unpin(self, array: np.ndarray) -> None:
-        """Give it back."""
+        """Free page-locked memory of `pin`."""
         del self._pinned[array.ctypes.data]
 
     def create_stream(self) -> int:
-        """The handle of a stream of torch's; they never wait for the default stream."""
+        """Create a stream, and return its handle; torch's never wait for the default stream."""
         stream = self._torch.cuda.Stream(self._device)
         self._streams[stream.cuda_stream] = stream
         return stream.cuda_stream
-
-    def destroy_stream(self, stream: int) -> None:
-        """Give it back to torch's pool of streams."""
-        del self._streams[stream]
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until all of the stream's work is done."""
-        self._streams[stream].synchronize()
 
     def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
         """Queue a copy to the GPU."""
@@ -100,23 +91,16 @@ class TorchDriver(CudaGraphs):
             self._torch.from_numpy(array).copy_(buffer.owner[0][: array.nbytes], non_blocking=True)
 
     def create_event(self) -> object:
-        """An event that can be timed."""
+        """Create an event that can be timed."""
         return self._torch.cuda.Event(enable_timing=True)
 
-    def destroy_event(self, event: object) -> None:
-        """torch destroys an event with its last reference."""
-
-    def record(self, event: object, stream: int) -> None:
-        """Queue the event."""
-        event.record(self._streams[stream])
-
     def milliseconds(self, start: object, end: object) -> float:
-        """Time on the GPU between two events."""
+        """Measure the time on the GPU between two events."""
         return start.elapsed_time(end)
 
 
 def _driver_version(library: ctypes.CDLL) -> int:
-    """The newest CUDA that the driver runs, which torch does not tell: 13000 for 13.0."""
+    """Ask the driver for the newest CUDA that it runs, which torch does not say: 13000 for 13.0."""
     version = ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(version))
     return version.value

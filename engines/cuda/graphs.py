@@ -12,7 +12,7 @@ _THREAD_LOCAL = 1  # other threads may allocate meanwhile; only this thread's un
 
 
 class CudaGraphs:
-    """Captures what is queued on a stream, and launches it again. Streams and graphs are plain handles."""
+    """The capture and launch of work on a stream. Streams and graphs are plain handles."""
 
     def __init__(self, library: ctypes.CDLL | None = None) -> None:
         self._cuda = library or driver_library()
@@ -22,7 +22,7 @@ class CudaGraphs:
         self._call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), ctypes.c_int(_THREAD_LOCAL))
 
     def end_capture(self, stream: int) -> int | None:
-        """The recorded work as a graph that can be launched; None if it cannot be one."""
+        """End the recording, and return its graph to launch; None if the work cannot be a graph."""
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         ended = self._cuda.cuStreamEndCapture(ctypes.c_void_p(stream), ctypes.byref(graph))
         if not graph.value:
@@ -37,11 +37,11 @@ class CudaGraphs:
         return ready.value if ended == 0 else None
 
     def launch(self, graph: int, stream: int) -> None:
-        """Queue a graph."""
+        """Queue a graph on a stream."""
         self._call("cuGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(stream))
 
     def free_graph(self, graph: int) -> None:
-        """Give it back."""
+        """Free the graph."""
         self._call("cuGraphExecDestroy", ctypes.c_void_p(graph))
 
     def _call(self, function: str, *arguments: object) -> None:
@@ -57,8 +57,31 @@ class CudaGraphs:
         return name.value.decode() if name.value else f"CUDA error {code}"
 
 
+class StreamObjects(CudaGraphs):
+    """The streams of a package that takes only its own stream objects: they are stored here by handle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._streams: dict[int, object] = {}
+
+    def destroy_stream(self, stream: int) -> None:
+        """Drop the stream, which the package destroys with its last reference."""
+        del self._streams[stream]
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until all of the stream's work is done."""
+        self._streams[stream].synchronize()
+
+    def destroy_event(self, event: object) -> None:
+        """Do nothing: the package destroys an event with its last reference."""
+
+    def record(self, event: object, stream: int) -> None:
+        """Queue the event."""
+        event.record(self._streams[stream])
+
+
 def driver_library() -> ctypes.CDLL:
-    """The NVIDIA driver's library; EngineError without a driver."""
+    """Load the NVIDIA driver's library; EngineError without a driver."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         return ctypes.CDLL(name)

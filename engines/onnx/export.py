@@ -1,11 +1,12 @@
-"""From a component's torch module to an ONNX graph that is known to compute the same."""
+"""Export a component's torch module to an ONNX graph, and check that it computes the same."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +19,7 @@ from engines.onnx.parity import Parity, draw, extreme_sizes
 from engines.spec import ComponentSpec, Engine, Model, TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import onnx_ir
     import torch
@@ -29,12 +31,12 @@ NETWORKS = ("diffusers",)  # where a generator's layers may come from; not every
 
 
 class ExportError(EngineError):
-    """A component cannot be written as ONNX; the text says which, and the exporter's own reason."""
+    """A component that cannot be written as ONNX; the text has the exporter's own reason."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where artifacts go and how progress is told; force builds again what is there already."""
+    """The folder for artifacts and a function for messages; force: build again what is there already."""
 
     folder: Path
     say: Callable[[str], None]
@@ -43,7 +45,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Rewriting:
-    """How a module is made to compute the same with less work before it is traced.
+    """A change to a module before it is traced, after which it computes the same with less work.
 
     apply(module, example inputs): another module and a sentence on each change, or the same one and none; it
     leaves the one it is given as it was. sources: the files that decide what comes out.
@@ -56,13 +58,15 @@ class Rewriting:
 def export_onnx(
     model: Model, component: str, target: Target, opset: int = OPSET, rewriting: Rewriting | None = None
 ) -> Artifact:
-    """The component's fp32 graph, checked against torch; the one already in the folder if it still fits.
+    """Export the component's fp32 graph, checked against torch; one in the folder that still fits is kept.
 
     It is held against torch on random inputs at the smallest and the largest sizes of its spec: mistakes of
     the exporter with symbolic sizes show only at a batch of two. Torch computes the module as it was before
     rewriting, so this proves the rewrites too. ExportError, ParityError; EngineError if a package is missing;
     OSError if the disk is full. All leave nothing behind.
     """
+    from engines.backends.torch_backend import TorchEngine
+
     spec, started = model.components[component], time.perf_counter()
     built_from = identity(model, component, "fp32", opset, TOOLS)
     built_from["rewrites"] = fingerprint(rewriting.fingerprint_files) if rewriting else None
@@ -79,13 +83,13 @@ def export_onnx(
         save_graph(_trace(spec, rewritten, inputs, opset), draft.path)
         seconds = time.perf_counter() - started
         check_graph(spec, draft.path)
-        parity = _compare(spec, module, draft.path)
+        calls = (draw(spec, sizes, seed) for seed, sizes in enumerate(extreme_sizes(spec), start=1))
+        parity = compare(spec, TorchEngine(spec, module), draft.path, calls)
         draft.facts.update(
             parity=parity.require("fp32"),
             against="torch, random inputs at the smallest and largest sizes",
             rewrites=changes,
             seconds=round(seconds, 1),
-            bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
         )
     target.say(f"{label}: {parity} ({seconds:.1f} s)")
     return draft.artifact
@@ -94,7 +98,7 @@ def export_onnx(
 def identity(
     model: Model, component: str, precision: str, opset: int, tools: tuple[str, ...]
 ) -> dict[str, Field]:
-    """What an ONNX artifact is built from, for its manifest; EngineError if a tool is not installed."""
+    """Describe what an ONNX artifact is built from; EngineError if a tool is not installed."""
     return {
         "generator": model.name,
         "component": component,
@@ -108,7 +112,7 @@ def identity(
 
 
 def toolchain(tools: tuple[str, ...]) -> dict[str, str]:
-    """Versions of the tools, and of the libraries networks come from; EngineError names a missing tool."""
+    """Read the versions of the tools and of networks' libraries; EngineError names a missing tool."""
     versions = {}
     for name in (*tools, *NETWORKS):
         try:
@@ -120,7 +124,7 @@ def toolchain(tools: tuple[str, ...]) -> dict[str, str]:
 
 
 def kept(target: Target, label: Label, expected: dict[str, Field]) -> Artifact | None:
-    """The artifact that is in the folder already, intact and built from the same; None means build it."""
+    """Find an intact artifact in the folder that was built from the same; None: build it."""
     try:
         artifact = find(target.folder, label, expected, "")
     except EngineError:
@@ -130,7 +134,7 @@ def kept(target: Target, label: Label, expected: dict[str, Field]) -> Artifact |
 
 
 def check_graph(spec: ComponentSpec, path: Path) -> None:
-    """ExportError unless ONNX's checker, with shape inference, accepts the file."""
+    """Raise ExportError unless ONNX's checker, with shape inference, accepts the file."""
     import onnx
 
     try:
@@ -146,9 +150,8 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     if sum(len(weight.raw_data) for weight in model.graph.initializer) <= EXTERNAL_ABOVE:
         onnx.save_model(model, path)
         return
-    copy = onnx.ModelProto()  # writing takes the weights out
-    copy.CopyFrom(model)
-    onnx.save_model(copy, path, save_as_external_data=True, location=f"{path.name}.data")
+    copied = copy.deepcopy(model)  # writing takes the weights out
+    onnx.save_model(copied, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
 def _trace(
@@ -166,7 +169,7 @@ def traced(
     opset: int,
     optimize: bool = True,
 ) -> torch.onnx.ONNXProgram:
-    """What torch's exporter makes of a module. ExportError repeats its reason."""
+    """Run torch's exporter on a module. ExportError repeats its reason."""
     import torch
 
     dims = {
@@ -197,7 +200,7 @@ def traced(
 
 
 def example_inputs(spec: ComponentSpec) -> tuple[torch.Tensor, ...]:
-    """Inputs to trace with, at least two where a size is free: the exporter would take a 1 for a constant."""
+    """Make inputs to trace with; free sizes are at least 2, as the exporter takes a 1 for a constant."""
     import torch
 
     sizes = {name: max(limits.opt, min(2, limits.max)) for name, limits in spec.ranges.items()}
@@ -223,7 +226,7 @@ def strip(model: onnx_ir.Model) -> None:
 
 
 def _module_path(node: onnx_ir.Node) -> str:
-    """Like transformer.blocks.0.ffn/MatMul; what the optimiser made belongs to no module."""
+    """Name a node as transformer.blocks.0.ffn/MatMul; the optimiser's nodes belong to no module."""
     scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
     names = [name.strip("'") for name in scopes.strip("[]").split(", ")][:-1]  # the last is the operation
     inside = names[-1] if names and not names[-1].startswith("_") else ""
@@ -235,22 +238,24 @@ def _forget(noted: object) -> None:
     noted.doc_string = None
 
 
-def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path) -> Parity:
+def compare(
+    spec: ComponentSpec, reference: Engine, path: Path, calls: Iterable[Mapping[str, np.ndarray]]
+) -> Parity:
+    """Run calls through a reference, which is closed then, and a graph; give what they differ by."""
     from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
-    from engines.backends.torch_backend import TorchEngine
 
-    reference: Engine = TorchEngine(spec, module)
-    engine: Engine = OnnxRuntimeEngine(spec, path)
-    parity = Parity(spec)
-    for seed, sizes in enumerate(extreme_sizes(spec), start=1):
-        inputs = draw(spec, sizes, seed)
-        parity.add(reference(**inputs), engine(**inputs))
+    calls = list(calls)
+    expected = [reference(**inputs) for inputs in calls]
+    reference.close()
+    engine, parity = OnnxRuntimeEngine(spec, path), Parity(spec)
+    for inputs, wanted in zip(calls, expected, strict=True):
+        parity.add(wanted, engine(**inputs))
     return parity
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's notes on packages that are not used here and on its own deprecations."""
+    """Silence the exporter's notes on unused packages and on its own deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,4 +1,4 @@
-"""Large networks as ONNX graphs: traced without their weights, which are then written one by one.
+"""Export large networks to ONNX: they are traced without weights, which are then written one by one.
 
 The peak of memory is that of the trace, some hundred MB, plus the largest weight: it does not grow with the
 network if the module's weights are mapped files. Nothing is rewritten or measured on the way.
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 from engines.artifact import Artifact, Label, fingerprint, writing
 from engines.errors import EngineError
-from engines.mapped import give_back
+from engines.files import release_pages
 from engines.onnx.export import (
     TOOLS,
     Target,
     check_graph,
+    compare,
     example_inputs,
     identity,
     kept,
@@ -29,14 +30,15 @@ from engines.onnx.export import (
     strip,
     traced,
 )
-from engines.onnx.parity import Parity, draw
+from engines.onnx.parity import draw
+from engines.precision import PRECISIONS
 from engines.spec import ComponentSpec, Model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
+SUPPORTED = ("fp32", "fp16", "bf16", "int8")
 SMALL = 8192  # numbers; smaller weights may be folded into constants, as the exporter does
 LARGE = 2 << 30  # bytes of a generator's files, above which its networks come here
 # What a processor is asked for: bytes of weights in fp32, in which it holds every graph, and 1e12 operations.
@@ -45,7 +47,7 @@ MOST_BYTES, MOST_WORK = 8 << 30, 20.0
 
 @dataclass(frozen=True)
 class Quantising:
-    """How a traced graph gets 8-bit layers: apply(graph, its module, inputs to measure on) says what it did.
+    """A way to quantise a traced graph: apply(graph, its module, inputs to measure on) says what it did.
 
     fingerprint_files: the files that decide what comes out.
     """
@@ -56,7 +58,7 @@ class Quantising:
 
 @dataclass(frozen=True)
 class Weight:
-    """What an initializer will hold: a tensor in another dtype, its dims in another order."""
+    """The content of an initializer to be: a tensor in another dtype, its dims in another order."""
 
     tensor: torch.Tensor
     dtype: torch.dtype
@@ -68,18 +70,18 @@ class Weight:
         return [self.tensor.shape[axis] for axis in self.order]
 
     def read(self) -> torch.Tensor:
-        """A copy of the numbers; the pages of the file they came from are given back."""
+        """Copy the numbers, then release the pages of the file they came from."""
         import torch
 
         copied = self.tensor.to(self.dtype, copy=True).permute(self.order).contiguous()
-        give_back(self.tensor)
+        release_pages(self.tensor)
         if self.dtype == torch.float16 and not bool(torch.isfinite(copied).all()):
             raise EngineError("a weight is too large for fp16, or not finite; export in bf16 or fp32")
         return copied
 
 
 def is_large(model: Model) -> bool:
-    """Whether a model's files are too large for the ways that hold a graph in memory, several times over."""
+    """Tell whether a model's files are too large to hold its graph in memory several times over."""
     return sum(path.stat().st_size for path in model.fingerprint_files if path.is_file()) > LARGE
 
 
@@ -91,30 +93,33 @@ def export_streamed(
     opset: int,
     quantising: Quantising | None = None,
 ) -> Artifact:
-    """The component's graph in fp32, fp16, bf16 or int8 as torch computes it in that; one that fits is kept.
+    """Export the component's graph in fp32, fp16, bf16 or int8; one in the folder that fits is kept.
 
     Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising: what makes int8 of fp16. Held
     against torch in fp32 at the smallest sizes of its spec, where a processor can do that. EngineError for
     another precision or a weight that fp16 cannot hold; ExportError, ParityError; OSError. All leave nothing
     behind.
     """
-    if precision not in DTYPES or (precision == "int8" and quantising is None):
-        raise EngineError(f"{component} is of a large model; choose {', '.join(DTYPES)}, not {precision}")
+    from engines.backends.torch_backend import TorchEngine
+
+    if precision not in SUPPORTED or (PRECISIONS[precision].layers and quantising is None):
+        raise EngineError(f"{component} is of a large model; choose {', '.join(SUPPORTED)}, not {precision}")
+    compute, layers = PRECISIONS[precision].compute, PRECISIONS[precision].layers
     spec, started = model.components[component], time.perf_counter()
     label = Label(component, precision, ".onnx")
     built_from = identity(model, component, precision, opset, TOOLS)
-    built_from["recipe"] = {"streamed": DTYPES[precision]}
-    if precision == "int8":
-        built_from["recipe"]["int8"] = fingerprint(quantising.fingerprint_files)
+    built_from["recipe"] = {"streamed": compute}
+    if layers:
+        built_from["recipe"][layers] = fingerprint(quantising.fingerprint_files)
     present = None if target.force else kept(target, label, built_from)
     if present:
         return present
     module = model.build(component).eval()
     inputs = draw(spec, {name: limits.min for name, limits in spec.ranges.items()}, seed=1)
-    graph, work = trace_bare(spec, module, DTYPES[precision], opset)
+    graph, work = trace_bare(spec, module, compute, opset)
     too_much = _too_much(module, work)
     target.say(f"{label}: traced in {time.perf_counter() - started:.0f} s, {work:.3g} TFLOP a call")
-    if precision == "int8":
+    if layers:
         if too_much:
             raise EngineError(f"{component} cannot be calibrated on a processor: {too_much}")
         target.say(f"{label}: {quantising.apply(graph, module, inputs)}")
@@ -122,14 +127,16 @@ def export_streamed(
         save(graph, draft.path)
         seconds = time.perf_counter() - started
         check_graph(spec, draft.path)
-        parity = None if too_much else _compare(spec, module, draft.path, inputs)
+        parity = None
+        if not too_much:
+            reference = TorchEngine(spec, copy.deepcopy(module))
+            parity = compare(spec, reference, draft.path, [inputs])
         against = f"nothing: {too_much}" if too_much else "torch in fp32, random inputs at the smallest sizes"
         draft.facts.update(
             parity=parity.require(precision) if parity else None,
             against=against,
             tflop=round(work, 4),
             seconds=round(seconds, 1),
-            bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
         )
     target.say(f"{label}: {parity or f'compared with {against}'} ({seconds:.1f} s)")
     return draft.artifact
@@ -138,7 +145,7 @@ def export_streamed(
 def trace_bare(
     spec: ComponentSpec, module: torch.nn.Module, dtype: str, opset: int
 ) -> tuple[ir.Model, float]:
-    """The graph of a module as it computes in a dtype, and 1e12 operations of a call of the smallest sizes.
+    """Trace a module in a dtype; give its graph, and the TFLOP of a call at the smallest sizes.
 
     Large weights are read when the graph is saved.
     """
@@ -163,7 +170,7 @@ def trace_bare(
 
 
 def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[int, Weight]]:
-    """A copy that computes in dtype and whose large weights hold noise; by address, what they should hold.
+    """Copy a module in dtype with noise for its large weights; give what belongs there, by address.
 
     The exporter demands memory of a processor; untouched, it costs none. It is mapped, as an allocator
     would write beside it, and a page may be 2 MiB.
@@ -227,13 +234,13 @@ def _initializer(name: str, weight: Weight) -> ir.Value:
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
-    """Name, tensor, and whether it is a parameter; buffers outside the state are among them."""
+    """List (name, tensor, whether it is a parameter), buffers outside the state included."""
     yield from ((name, parameter, True) for name, parameter in module.named_parameters())
     yield from ((name, buffer, False) for name, buffer in module.named_buffers())
 
 
 def _dtype_in(module: torch.nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
-    """The dtype asked for; float32 where a class around the parameter says so; its own if it is no float."""
+    """Choose a tensor's dtype: the given one, float32 where its class says so, its own if not a float."""
     import torch
 
     parts = name.split(".")
@@ -245,7 +252,7 @@ def _dtype_in(module: torch.nn.Module, name: str, tensor: torch.Tensor, dtype: t
 
 
 def _work(spec: ComponentSpec, twin: torch.nn.Module) -> float:
-    """1e12 operations of a call at the smallest sizes; nothing is computed."""
+    """Count the TFLOP of a call at the smallest sizes; nothing is computed."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -258,22 +265,10 @@ def _work(spec: ComponentSpec, twin: torch.nn.Module) -> float:
 
 
 def _too_much(module: torch.nn.Module, work: float) -> str:
-    """Why a processor shall not run a module; nothing if it may."""
+    """Say why a processor shall not run a module; empty if it may."""
     size = 4 * sum(tensor.numel() for _, tensor, _ in _tensors(module))
     if size > MOST_BYTES:
         return f"its weights are {size / 1e9:.0f} GB in fp32; try a shallower one"
     if work > MOST_WORK:
         return f"a call is {work:.0f} TFLOP; try smaller sizes"
     return ""
-
-
-def _compare(spec: ComponentSpec, module: torch.nn.Module, path: Path, inputs: Mapping) -> Parity:
-    from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
-    from engines.backends.torch_backend import TorchEngine
-
-    reference = TorchEngine(spec, copy.deepcopy(module).float())
-    expected = reference(**inputs)
-    reference.close()
-    parity = Parity(spec)
-    parity.add(expected, OnnxRuntimeEngine(spec, path)(**inputs))
-    return parity

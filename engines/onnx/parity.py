@@ -1,4 +1,4 @@
-"""How far a component's outputs lie from their reference, and how far they may lie in each precision."""
+"""Measure how far outputs are from their reference, and check it against the tolerance of a precision."""
 
 from __future__ import annotations
 
@@ -8,38 +8,19 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from engines.errors import EngineError
+from engines.precision import PRECISIONS, Tolerance
 from engines.spec import ComponentSpec, TensorSpec
 
 Arrays = Mapping[str, np.ndarray]
 
 
 class ParityError(EngineError):
-    """Outputs that are not finite, or further from their reference than their precision explains."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What a precision may cost: errors in parts of the reference's RMS, or of 255 levels for pixels."""
-
-    cosine: float
-    mean: float
-    most: float
-
-
-# About ten times what the bundled components measure, so that a wrong graph is out and rounding is in.
-TOLERANCES = {
-    "fp32": Tolerance(0.99999, 1e-4, 1e-2),
-    "fp16": Tolerance(0.9999, 1e-2, 0.5),
-    "bf16": Tolerance(0.998, 5e-2, 2.0),
-    "int8": Tolerance(0.98, 0.15, 4.0),
-    "int8-fp32": Tolerance(0.98, 0.15, 4.0),
-    "fp8": Tolerance(0.98, 0.15, 4.0),
-}
+    """An output that is not finite, or further from its reference than its precision explains."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One output beside its reference, over several calls: in its own units, 8-bit levels for pixels."""
+    """The errors of one output over several calls: in its own units, 8-bit levels for pixels."""
 
     max_error: float
     mean_error: float
@@ -50,21 +31,21 @@ class Difference:
         return f"max {self.max_error:.3g}, mean {self.mean_error:.3g}, cosine {self.cosine:.7f}"
 
     def fits(self, tolerance: Tolerance) -> bool:
-        """Whether it lies within a tolerance."""
+        """Tell whether the errors are within a tolerance."""
         mean_fits = self.mean_error <= tolerance.mean * self.unit
         most_fits = self.max_error <= tolerance.most * self.unit
         return mean_fits and most_fits and self.cosine >= tolerance.cosine
 
 
 class Parity:
-    """Collects what several calls differ by, and holds it against the tolerance of a precision."""
+    """The errors of a component over several calls, to compare with a precision's tolerance."""
 
     def __init__(self, spec: ComponentSpec) -> None:
         self._spec = spec
         self._found: dict[str, list[Difference]] = {tensor.name: [] for tensor in spec.outputs}
 
     def add(self, reference: Arrays, outputs: Arrays) -> None:
-        """One call. ParityError if either holds what is not finite, or if their shapes or dtypes differ."""
+        """Add one call. ParityError: a number is not finite, or shapes or dtypes differ."""
         for tensor in self._spec.outputs:
             wanted, found = reference[tensor.name], outputs[tensor.name]
             for whose, array in (("the reference", wanted), ("the graph", found)):
@@ -77,7 +58,7 @@ class Parity:
             self._found[tensor.name].append(_difference(wanted, found))
 
     def result(self) -> dict[str, Difference]:
-        """By output: the largest error, the mean one and the lowest cosine of all calls."""
+        """Combine all calls by output: the largest error, the mean error and the lowest cosine."""
         return {
             name: Difference(
                 max(each.max_error for each in calls),
@@ -89,8 +70,8 @@ class Parity:
         }
 
     def require(self, precision: str) -> dict[str, dict[str, float]]:
-        """The result as plain data for a manifest; ParityError names the first output out of tolerance."""
-        tolerance = TOLERANCES[precision]
+        """Give the result as plain data; ParityError names the first output out of tolerance."""
+        tolerance = PRECISIONS[precision].tolerance
         for name, difference in self.result().items():
             if not difference.fits(tolerance):
                 raise ParityError(
@@ -105,7 +86,7 @@ class Parity:
 
 
 def require_finite(spec: ComponentSpec, tensor: TensorSpec, array: np.ndarray, whose: str) -> None:
-    """ParityError that names component and output if a number is NaN or infinite."""
+    """Raise ParityError, which names component and output, if a number is NaN or infinite."""
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         where = f"{spec.name}: {tensor.name} of {whose}"
@@ -113,7 +94,7 @@ def require_finite(spec: ComponentSpec, tensor: TensorSpec, array: np.ndarray, w
 
 
 def draw(spec: ComponentSpec, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Random inputs: pixels over all levels, floats normal, other integers 0 or 1.
+    """Draw random inputs: pixels over all levels, floats normal, other integers 0 or 1.
 
     Floats of one dim (times, flags: a number for each of the batch) are uniform in [0, 1) instead, where all
     that is known to go there lies.
@@ -123,14 +104,14 @@ def draw(spec: ComponentSpec, sizes: Mapping[str, int], seed: int) -> dict[str, 
 
 
 def extreme_sizes(spec: ComponentSpec) -> list[dict[str, int]]:
-    """The smallest and the largest size of every named dim; one entry if they are the same."""
+    """List the smallest and the largest size of every named dim; one entry if they are the same."""
     least = {name: limits.min for name, limits in spec.ranges.items()}
     most = {name: limits.max for name, limits in spec.ranges.items()}
     return [least, most] if least != most else [most]
 
 
 def rms_error(reference: Iterable[np.ndarray], outputs: Iterable[np.ndarray]) -> float:
-    """RMS of the errors of a call's outputs, each in parts of its reference's RMS; the largest counts."""
+    """Compute the largest error of a call's outputs, as RMS in parts of the reference's RMS."""
     pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(reference, outputs, strict=True)]
     return max(float(_rms(a - b) / (_rms(a) or 1.0)) for a, b in pairs)
 

@@ -43,7 +43,7 @@ _DTYPES = {
 
 
 class TensorRT:
-    """An installed TensorRT: its module, and the messages it logged last.
+    """An installed TensorRT: its module, and the last messages that it logged.
 
     One for each flavour and process: TensorRT wants the same logger wherever it takes one.
     """
@@ -60,14 +60,14 @@ class TensorRT:
         return f"{self.flavour} {self.version}"
 
     def maybe(self, name: str) -> object | None:
-        """What the module has under that dotted name, or None: for what only some flavours have."""
+        """Return the module's object of that dotted name; None if this flavour lacks it."""
         found = self.trt
         for part in name.split("."):
             found = getattr(found, part, None)
         return found
 
     def create(self, make: Callable[..., Answer], *arguments: object) -> Answer:
-        """make(*arguments, logger), a Builder, Runtime or OnnxParser; classic ones need a working driver."""
+        """Call make(*arguments, logger) for a Builder, Runtime or OnnxParser; EngineError if it fails."""
         what = f"{self} cannot start a {getattr(make, '__name__', make)}"
         try:
             return self.checked(make(*arguments, self.logger), what)
@@ -75,13 +75,13 @@ class TensorRT:
             raise self.failure(f"{what}, as without a working NVIDIA driver ({error})") from error
 
     def checked(self, answer: Answer, what: str) -> Answer:
-        """The answer, unless it is None, False or -1, by which TensorRT says that something failed."""
+        """Return the answer; raise `failure` if it is None, False or -1, by which TensorRT reports one."""
         if answer is None or answer is False or (type(answer) is int and answer == -1):
             raise self.failure(what)
         return answer
 
     def failure(self, what: str, reasons: Sequence[str] = ()) -> EngineError | MemoryError:
-        """An error to raise: what failed, why in TensorRT's own last words, and what to do about it.
+        """Make an error to raise: what failed, why by TensorRT's last messages, and what to do about it.
 
         reasons: those words, where they are not in the log.
         """
@@ -93,14 +93,14 @@ class TensorRT:
         return EngineError("\n".join([text, *advice[:1]]))
 
     def take_messages(self) -> list[tuple[str, str]]:
-        """Level and text of what was logged since the last time, warnings included; it is forgotten here."""
+        """Return (level, text) of what was logged since the last time, and forget it."""
         with self._lock:
             taken = list(dict.fromkeys(self._messages))
             self._messages.clear()
         return taken
 
     def dtype_name(self, dtype: object) -> str:
-        """NumPy's name of a TensorRT data type; TensorRT's own for those NumPy lacks."""
+        """Translate a TensorRT data type to NumPy's name; TensorRT's own name for those NumPy lacks."""
         return _DTYPES.get(dtype.name, dtype.name)
 
     def _hear(self, level: str, text: str) -> None:
@@ -110,7 +110,7 @@ class TensorRT:
 
 @functools.cache
 def load(flavour: str) -> TensorRT | None:
-    """The installed TensorRT of that flavour, or None."""
+    """Import the TensorRT of that flavour; None if it is not installed."""
     try:
         return TensorRT(importlib.import_module(flavour))
     except (ImportError, OSError):  # OSError: the bindings are there, their libraries are not
@@ -118,21 +118,21 @@ def load(flavour: str) -> TensorRT | None:
 
 
 def installed() -> list[TensorRT]:
-    """What is installed, classic first: it is the faster one where both run."""
+    """List what is installed, classic first: it is the faster one where both run."""
     return [api for flavour in FLAVOURS if (api := load(flavour))]
 
 
 def _logger(trt: ModuleType, hear: Callable[[str, str], None]) -> object:
-    """An ILogger that hands on what may matter. An IErrorRecorder instead crashes the process (RTX 1.7)."""
+    """Make an ILogger that passes on errors and warnings. An IErrorRecorder crashes the process (RTX 1.7)."""
 
     class Collector(trt.ILogger):
-        """Hands errors and warnings on."""
+        """The logger, which passes errors and warnings on."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: object, message: str) -> None:
-            """TensorRT calls this, from any thread."""
+            """Pass one message on; TensorRT calls this from any thread."""
             if severity.name in _KEPT:
                 hear(severity.name, message)
 

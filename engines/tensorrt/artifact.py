@@ -5,10 +5,9 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from engines.artifact import Artifact, Field, Label, StaleArtifact, find, fingerprint
+from engines.artifact import Artifact, Field, Label, StaleArtifact, find, find_onnx, fingerprint
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
-from engines.onnx.artifact import find_onnx
 from engines.spec import Model
 from engines.tensorrt.api import TensorRT
 
@@ -17,24 +16,24 @@ ANY_GPU = "any GPU"  # TensorRT-RTX compiles kernels where it runs; classic engi
 
 
 def toolchain(api: TensorRT) -> dict[str, str]:
-    """The TensorRT that builds or runs; an engine fits no other version."""
+    """Describe the TensorRT that builds or runs; an engine fits no other version."""
     return {"flavour": api.flavour, "version": api.version}
 
 
 def system() -> str:
-    """The operating system and processor, as Linux-x86_64."""
+    """Name the operating system and processor, as Linux-x86_64."""
     return f"{platform.system()}-{platform.machine()}"
 
 
 def target_of(api: TensorRT, gpu: Gpu) -> dict[str, str]:
-    """The entry of built_from.targets that an engine for this GPU has."""
+    """Make the entry of built_from.targets that an engine for this GPU has."""
     return {gpu.sm: ANY_GPU if api.is_rtx else gpu.name}
 
 
 def find_engine(
     folder: Path, model: Model, component: str, precision: str, built_for: tuple[TensorRT, Gpu]
 ) -> Artifact:
-    """The newest engine that fits this model, TensorRT and GPU; else EngineError names what differs.
+    """Find the newest engine for this model, TensorRT and GPU; EngineError names what differs.
 
     The graph is compared if it is in the folder too, the weights if the model's sources are at hand.
     """

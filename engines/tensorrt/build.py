@@ -1,4 +1,4 @@
-"""From a component's ONNX artifact to an engine artifact, or to a plan that says what would be built."""
+"""Build an engine artifact from a component's ONNX artifact, or plan what would be built."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from engines.artifact import Artifact, Field, Label, writing
+from engines.artifact import Artifact, Field, Label, find_onnx, writing
 from engines.errors import EngineError
-from engines.onnx.artifact import find_onnx
 from engines.spec import ComponentSpec, Model
 from engines.tensorrt.artifact import SUFFIX, system, toolchain
 from engines.tensorrt.build_progress import Report, interruptible, progress_monitor
-from engines.tensorrt.network import Network, Settings
+from engines.tensorrt.network import Network, Settings, Shapes, shapes_of
 from engines.tensorrt.rtx_runtime import verdict
-from engines.tensorrt.shapes import Shapes, shapes_of
 from engines.tensorrt.targets import Targets, capability, check_precision
 from engines.tensorrt.timing_cache import TimingCache
 
 
 @dataclass(frozen=True)
 class Order:
-    """One engine to build: from which graph, and for what."""
+    """An engine to build: its graph, its targets and the builder's settings."""
 
     spec: ComponentSpec
     precision: str
@@ -39,11 +37,11 @@ class Order:
 
     @property
     def shapes(self) -> Shapes:
-        """Least, best and most sizes of the inputs."""
+        """The min, opt and max sizes of the inputs."""
         return shapes_of(self.spec, self.settings.fixed)
 
     def built_from(self) -> dict[str, Field]:
-        """All that the engine depends on."""
+        """Describe all that the engine depends on."""
         graph = self.onnx.manifest["built_from"]
         return {
             "component": self.spec.name,
@@ -61,7 +59,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Plan:
-    """What building would make, sizes in bytes; activations is an upper estimate at the largest sizes."""
+    """The outcome of a build, sizes in bytes; activations is an upper estimate at the largest sizes."""
 
     order: Order
     layers: int
@@ -85,7 +83,7 @@ class Plan:
 def place_orders(
     model: Model, precisions: Mapping[str, str], folder: Path, targets: Targets, settings: Settings
 ) -> list[Order]:
-    """An order for each component that precisions names.
+    """Make an order for each component that precisions names.
 
     EngineError: a graph is not in the folder or does not fit the model, or a target lacks the precision.
     """
@@ -98,7 +96,7 @@ def place_orders(
 
 
 def plan(order: Order) -> Plan:
-    """What `build` would do, found out by parsing the graph. EngineError if TensorRT does not take it."""
+    """Plan what `build` would do, by parsing the graph. EngineError if TensorRT does not take it."""
     weights = sum(order.onnx.path.with_name(name).stat().st_size for name in order.onnx.manifest["files"])
     with closing(Network(order.targets.api, order.spec, order.onnx.path)) as network:
         network.set_shapes({name: [sizes[2]] * 3 for name, sizes in order.shapes.items()})
@@ -106,7 +104,7 @@ def plan(order: Order) -> Plan:
 
 
 def build(order: Order, report: Report) -> Artifact:
-    """The engine, written beside its graph; report is told the share done.
+    """Build the engine and write it beside its graph; report is called with the share done.
 
     EngineError repeats TensorRT's reasons, or says that the disk is full; MemoryError. Those, and Ctrl-C,
     which ends the build at its next step, leave nothing behind.
@@ -124,7 +122,6 @@ def build(order: Order, report: Report) -> Artifact:
             warnings = [text for level, text in api.take_messages() if level == "WARNING"]
             draft.facts.update(
                 seconds=round(time.perf_counter() - started, 1),
-                bytes=draft.path.stat().st_size,
                 layers=network.network.num_layers,
                 header=_header(order, draft.path),
                 warnings=warnings,
@@ -137,7 +134,7 @@ def build(order: Order, report: Report) -> Artifact:
 
 
 def _compile(network: Network, order: Order, report: Report) -> object:
-    """The engine's bytes. Kernels are timed on the GPU that is here, or by TensorRT-RTX not at all."""
+    """Compile the engine to bytes. Classic TensorRT times kernels on this GPU; TensorRT-RTX times none."""
     api, config = order.targets.api, network.config
     cache = None
     if api.is_rtx:
@@ -161,7 +158,7 @@ def _set_capabilities(targets: Targets, config: object) -> None:
 
 
 def _header(order: Order, path: Path) -> str:
-    """What TensorRT-RTX says of the file on this machine, which need not be a target; classic cannot."""
+    """Ask TensorRT-RTX for its verdict on the file here, where it need not run; classic has none."""
     api = order.targets.api
     if not api.is_rtx:
         return "not checked"

@@ -14,13 +14,13 @@ Report = Callable[[float], None]
 
 
 def progress_monitor(trt: ModuleType, report: Report) -> object:
-    """An IProgressMonitor that reports the share done, rising to 1; it must outlive the build.
+    """Make an IProgressMonitor that reports the share done, up to 1; it must outlive the build.
 
     Once its `cancelled` is set, the build ends at its next step.
     """
 
     class Monitor(trt.IProgressMonitor):
-        """TensorRT calls it, from any thread, as phases within phases begin, step and end."""
+        """The monitor, which TensorRT calls from any thread as phases begin, step and end."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -28,17 +28,17 @@ def progress_monitor(trt: ModuleType, report: Report) -> object:
             self._phases = Phases()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            """A phase begins."""
+            """Begin a phase."""
             self._phases.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """One of its steps is done; False cancels the build."""
+            """Count a step, and report the share; False cancels the build."""
             self._phases.step(phase_name, step)
             report(self._phases.share)
             return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
-            """A phase ends."""
+            """End a phase, and report the share."""
             self._phases.finish(phase_name)
             if not self.cancelled:  # phases end then, too
                 report(self._phases.share)
@@ -47,7 +47,7 @@ def progress_monitor(trt: ModuleType, report: Report) -> object:
 
 
 def interruptible(work: Callable[[], Answer], monitor: object) -> Answer:
-    """What work gives, done in a thread of its own so that Ctrl-C and SIGTERM arrive in this one.
+    """Do work in a thread of its own, so that Ctrl-C and SIGTERM arrive in this one.
 
     In a callback they would be swallowed by TensorRT. They cancel the build, and go on when it has ended,
     however early or often they come: what it works on is freed next, and that crashes a build still running.
@@ -74,31 +74,31 @@ def interruptible(work: Callable[[], Answer], monitor: object) -> Answer:
 
 
 class Phases:
-    """Phases within phases: the share done of the outermost, which never falls."""
+    """The phases within phases of a build; share is that of the outermost done so far, and never falls."""
 
     def __init__(self) -> None:
         self.share = 0.0
         self._open: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of that many steps begins, within its parent if it has one."""
+        """Begin a phase of that many steps, within its parent if it has one."""
         self._open[name] = (parent, max(1, steps), 0)
 
     def step(self, name: str, step: int) -> None:
-        """Step number `step`, from 0, is done."""
+        """Count step number `step`, from 0, as done."""
         if name in self._open:
             parent, steps, _ = self._open[name]
             self._open[name] = (parent, steps, min(step + 1, steps))
             self.share = max(self.share, min(1.0, self._share_with(name)))
 
     def finish(self, name: str) -> None:
-        """A phase ends; the whole with the outermost."""
+        """End a phase; the share is 1 when the outermost one ends."""
         parent = self._open.pop(name, (None, 1, 1))[0]
         if not self._open and not parent:
             self.share = 1.0
 
     def _share_with(self, name: str) -> float:
-        """Share of the outermost phase, counting what is done of this one and of those around it."""
+        """Compute the share done of the outermost phase from this one and those around it."""
         share: float = 0.0
         inner: str | None = name
         while inner in self._open:

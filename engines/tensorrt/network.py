@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from engines.artifact import check_agreement
 from engines.errors import EngineError, UsageError
-from engines.onnx.artifact import check_agreement
-from engines.spec import ComponentSpec
+from engines.spec import ComponentSpec, DimRange
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.shapes import Shapes, check_shapes
+
+Shapes = dict[str, list[list[int]]]  # the min, opt and max sizes of each input, by name
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an engine is built.
+    """The settings of a build.
 
     fixed: for the best sizes of the spec only. level: the builder's effort, 0 to 5. memory: bytes of GPU
     memory that kernels may use beside weights and activations, None for all of it. weight_streaming: weights
@@ -33,6 +34,38 @@ class Settings:
             raise UsageError(f"the builder level is 0 to 5, got {self.level}")
         if self.memory is not None and self.memory <= 0:
             raise UsageError(f"the memory limit must be above 0, got {self.memory}")
+
+
+def shapes_of(spec: ComponentSpec, fixed: bool) -> Shapes:
+    """List the sizes that the spec allows; fixed: the opt sizes only, for a faster engine."""
+    shapes: Shapes = {}
+    for tensor in spec.inputs:
+        limits = [
+            spec.ranges[dim] if isinstance(dim, str) else DimRange(dim, dim, dim) for dim in tensor.dims
+        ]
+        best = [limit.opt for limit in limits]
+        least, most = [limit.min for limit in limits], [limit.max for limit in limits]
+        shapes[tensor.name] = [best, best, best] if fixed else [least, best, most]
+    return shapes
+
+
+def check_shapes(spec: ComponentSpec, shapes: Shapes, network: dict[str, tuple[int, ...]]) -> None:
+    """Raise EngineError unless a graph's inputs, -1 where a size is free, can have these sizes.
+
+    TensorRT takes a profile of a wrong rank, or of an input that is not there, without a word.
+    """
+    if set(shapes) != set(network):
+        raise EngineError(f"{spec.name}: the graph's inputs are {sorted(network)}, expected {sorted(shapes)}")
+    for name, sizes in shapes.items():
+        for wanted in sizes:
+            fits = len(wanted) == len(network[name]) and all(
+                size in (-1, want) for want, size in zip(wanted, network[name], strict=True)
+            )
+            if not fits:
+                raise EngineError(
+                    f"{spec.name}: {name} of {wanted} does not fit the graph's {list(network[name])} (-1 is "
+                    "free); the graph was exported for other sizes: run export_onnx.py again"
+                )
 
 
 class Network:
@@ -83,7 +116,7 @@ class Network:
         return [self.network.get_output(i) for i in range(self.network.num_outputs)]
 
     def set_shapes(self, shapes: Shapes) -> None:
-        """Build for these sizes: constants if there is one of each, else an optimization profile."""
+        """Set the sizes to build for: constants if there is one of each, else an optimization profile."""
         check_shapes(self.spec, shapes, {tensor.name: tuple(tensor.shape) for tensor in self.inputs})
         if all(least == most for least, _, most in shapes.values()):
             for tensor in self.inputs:
@@ -106,7 +139,7 @@ class Network:
             config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
 
     def activation_bytes(self) -> int:
-        """Most bytes alive at once if layers ran one by one; an engine with fused layers needs less.
+        """Estimate the most bytes alive at once if layers ran one by one; fused layers need less.
 
         Only for a network whose shapes are all known.
         """

@@ -6,9 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from engines.errors import EngineError
-from engines.files import atomic_write
+from engines.files import atomic_write, read_cache
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.cache_file import read_cache
 
 RUNTIME_CACHE = ".runtime-cache"
 
@@ -42,7 +41,7 @@ class RtxContext:
         )
 
     def keep_kernels(self) -> None:
-        """Write what was compiled since the start; a read-only folder costs the next start time, no more."""
+        """Write the kernels compiled since the start, unless the folder is read-only."""
         data = bytes(self._api.checked(self._cache.serialize(), "the runtime cache gives no bytes"))
         if data != self._kept:
             with suppress(OSError), atomic_write(self._path) as draft:
@@ -51,7 +50,7 @@ class RtxContext:
 
 
 def verdict(api: TensorRT, runtime: object, header: bytes) -> tuple[str, list[str]]:
-    """VALID, SUBOPTIMAL or INVALID and why, from an engine's first bytes; "unknown" without a driver."""
+    """Judge an engine's first bytes: VALID, SUBOPTIMAL or INVALID and why; "unknown" without a driver."""
     validity, mask = runtime.get_engine_validity(header)
     known = api.trt.EngineInvalidityDiagnostics.__members__
     reasons = [name for name, reason in known.items() if mask & int(reason)]
@@ -62,7 +61,7 @@ def verdict(api: TensorRT, runtime: object, header: bytes) -> tuple[str, list[st
 
 
 def check_header(api: TensorRT, runtime: object, header: bytes, name: str) -> None:
-    """EngineError, with TensorRT-RTX's reasons, if that engine cannot run on this machine."""
+    """Raise EngineError, with TensorRT-RTX's reasons, if that engine cannot run on this machine."""
     validity, reasons = verdict(api, runtime, header)
     if validity == "INVALID":
         why = ", ".join(reasons).lower().replace("_", " ")

@@ -1,4 +1,4 @@
-"""For which GPUs an engine is built: the one that is here, or with TensorRT-RTX any by compute capability."""
+"""The GPUs an engine is built for: the one that is here, or with TensorRT-RTX any by compute capability."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from engines.cuda.driver import Gpu, open_driver
 from engines.errors import EngineError, UsageError
+from engines.precision import PRECISIONS
 from engines.tensorrt.api import INSTALL, TensorRT, installed, load
 from engines.tensorrt.artifact import ANY_GPU, target_of
 
 HERE = "gpu"
-_OLDEST_FOR = {"fp8": 89, "bf16": 80}  # compute capability times ten
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Targets:
 
     @property
     def capabilities(self) -> list[int]:
-        """Compute capabilities times ten, ascending."""
+        """The compute capabilities times ten, ascending."""
         return sorted(int(sm.removeprefix("sm_")) for sm in self.gpus)
 
 
 def resolve_targets(text: str) -> Targets:
-    """The targets of a command line: "gpu", or compute capabilities as "80,86,89,120".
+    """Read the targets of a command line: "gpu", or compute capabilities as "80,86,89,120".
 
     UsageError if it is neither; EngineError if there is no GPU, no TensorRT, or it has no such target.
     """
@@ -45,8 +45,8 @@ def resolve_targets(text: str) -> Targets:
 
 
 def check_precision(targets: Targets, precision: str) -> None:
-    """EngineError if a target has no arithmetic of that precision."""
-    oldest = _OLDEST_FOR.get(precision, 0)
+    """Raise EngineError if a target has no arithmetic of that precision."""
+    oldest = PRECISIONS[precision].capability
     lacking = [f"sm_{each}" for each in targets.capabilities if each < oldest]
     if lacking:
         raise EngineError(
@@ -56,12 +56,12 @@ def check_precision(targets: Targets, precision: str) -> None:
 
 
 def runs_on(api: TensorRT, gpu: Gpu) -> bool:
-    """Whether this TensorRT has anything for that GPU: TensorRT-RTX leaves out Hopper, for one."""
+    """Tell whether this TensorRT supports that GPU; TensorRT-RTX leaves out Hopper, for one."""
     return not api.is_rtx or capability(api, 10 * gpu.capability[0] + gpu.capability[1]) is not None
 
 
 def capability(api: TensorRT, number: int) -> object | None:
-    """TensorRT-RTX's name for a compute capability times ten, or None."""
+    """Return TensorRT-RTX's constant for a compute capability times ten, or None."""
     return api.maybe(f"ComputeCapability.SM{number}")
 
 
@@ -79,7 +79,7 @@ def _here() -> Targets:
 
 
 def _supported(targets: Targets) -> Targets:
-    """The same, or EngineError if this TensorRT-RTX does not build for one of them."""
+    """Return the targets; EngineError if this TensorRT-RTX does not build for one of them."""
     api = targets.api
     unknown = [each for each in targets.capabilities if capability(api, each) is None]
     if api.is_rtx and unknown:

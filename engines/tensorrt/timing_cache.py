@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 from engines.cuda.driver import Gpu
-from engines.files import atomic_write
+from engines.files import atomic_write, locked, read_cache
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.cache_file import locked, read_cache
 
 
 class TimingCache:
@@ -35,6 +34,6 @@ class TimingCache:
 
 
 def timing_cache_name(api: TensorRT, gpu: Gpu) -> str:
-    """A file name of all that timings depend on."""
+    """Make a file name of all that timings depend on."""
     name = re.sub(r"[^A-Za-z0-9]+", "_", gpu.name)
     return f"timing-{name}-{gpu.sm}-{api.version}-cuda{gpu.driver // 1000}.cache"

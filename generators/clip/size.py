@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ClipSize:
-    """By the names of transformers' config; the defaults are ViT-H/14's. projection_dim 0: no projection."""
+    """The sizes, named as in transformers' config; the defaults are ViT-H/14's. projection_dim 0: none."""
 
     hidden_size: int = 1280
     intermediate_size: int = 5120
@@ -19,5 +19,5 @@ class ClipSize:
 
     @property
     def tokens(self) -> int:
-        """One for each patch, and one for the class."""
+        """The number of tokens: one for each patch, and one for the class."""
         return 1 + (self.image_size // self.patch_size) ** 2

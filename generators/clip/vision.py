@@ -15,7 +15,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 class ClipVision(nn.Module):
-    """Pictures (N, 3, S, S) as normalise() gives them, S being image_size."""
+    """The encoder: pictures (N, 3, S, S) as normalise() gives them, S being image_size, to features."""
 
     def __init__(self, size: ClipSize) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class ClipVision(nn.Module):
             self.visual_projection = nn.Linear(size.hidden_size, size.projection_dim, bias=False)
 
     def hidden(self, pictures: Tensor) -> Tensor:
-        """(N, tokens, hidden_size): what goes into the last layer."""
+        """Compute what goes into the last layer, (N, tokens, hidden_size)."""
         return self._through(pictures, slice(None, -1))
 
     def embed(self, pictures: Tensor) -> Tensor:
-        """(N, projection_dim): the projected embedding of each picture."""
+        """Compute the projected embedding of each picture, (N, projection_dim)."""
         classes = self._through(pictures, slice(None))[:, 0]
         return self.visual_projection(self.vision_model["post_layernorm"](classes))
 
@@ -50,7 +50,7 @@ class ClipVision(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Patches and the class token, each with its position's embedding."""
+    """The patches and the class token, each with its position's embedding."""
 
     def __init__(self, size: ClipSize) -> None:
         super().__init__()
@@ -59,14 +59,14 @@ class Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(size.tokens, size.hidden_size)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """(N, tokens, hidden_size)."""
+        """Compute the first layer's input, (N, tokens, hidden_size)."""
         patches = self.patch_embedding(pictures).flatten(2).transpose(1, 2)
         classes = self.class_embedding.expand(len(pictures), 1, -1)
         return torch.cat([classes, patches], 1) + self.position_embedding.weight
 
 
 class Layer(nn.Module):
-    """Attention and a network for each token, each after a norm."""
+    """A layer: attention, then a network for each token, each after a norm."""
 
     def __init__(self, size: ClipSize) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Layer(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, wide), "fc2": nn.Linear(wide, width)})
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens, shaped as they come."""
+        """Compute the next tokens, shaped like the given ones."""
         seen = self.layer_norm1(tokens)
         query, key, value = (
             self.self_attn[name](seen).unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -90,13 +90,13 @@ class Layer(nn.Module):
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """Pictures (N, 3, S, S) in [-1, 1] by CLIP's own mean and deviation."""
+    """Scale pictures (N, 3, S, S) in [-1, 1] by CLIP's own mean and deviation."""
     mean, std = (pictures.new_tensor(each).view(1, 3, 1, 1) for each in (MEAN, STD))
     return ((pictures + 1.0) / 2.0 - mean) / std
 
 
 def from_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of Wan's own CLIP file (visual.*) under transformers' names; those of other parts left out."""
+    """Rename tensors of Wan's CLIP file (visual.*) to transformers' names; other parts are left out."""
     found = {}
     for name, tensor in tensors.items():
         if not name.startswith("visual.") or name == "visual.head":

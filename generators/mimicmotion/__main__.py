@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Parse, write, print."""
+    """Parse the arguments, write the folder, and print its path."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What a folder of MimicMotion holds: settings, checkpoint, Stable Video Diffusion's parts; without torch."""
+"""The files of a MimicMotion folder: settings, checkpoint, Stable Video Diffusion's parts; without torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CROSS = "CrossAttn"  # what types of blocks with attention begin with
 
 @dataclass(frozen=True)
 class Settings:
-    """FOLDER/vivace.toml; the defaults are upstream's for its 72-frame model.
+    """The settings in FOLDER/vivace.toml; the defaults are upstream's for its 72-frame model.
 
     checkpoint: the file with unet.* and pose_net.*. tile, overlap: of windows, in latent frames;
-    even_windows: as Anchored's even. Guidance goes evenly from the first frame's to the last one's. fps and
-    motion_bucket: what the network is told. gpu: whose noise is drawn, by its number of multiprocessors
+    even_windows: as ReferenceWindows.even. Guidance goes evenly from the first frame's to the last one's.
+    fps and motion_bucket: the network's inputs. gpu: whose noise is drawn, by its number of multiprocessors
     (A100: 108, H100 and H200: 132); 0: a processor's. half: times and latents are kept in half precision
     between steps, as upstream does. shallow: there are components for the action H of step plans too.
     """
@@ -57,19 +57,19 @@ class Folder:
 
     @property
     def channels(self) -> int:
-        """Of the U-Net's first level, and so of pose features."""
+        """The channels of the U-Net's first level, and so of pose features."""
         return self.unet["block_out_channels"][0]
 
     @property
     def embedded(self) -> int:
-        """Numbers of a row of Embed: two layers in each residual block."""
+        """The length of a row of Embed: two layers in each residual block."""
         levels, layers = self.unet["block_out_channels"], self.unet["layers_per_block"]
         down, up = sum(levels) * layers, sum(levels) * (layers + 1)
         return 2 * (down + 2 * levels[-1] + up)
 
     @property
-    def attended(self) -> int:
-        """Numbers of a row of Attend: two layers in each attention block."""
+    def image_context(self) -> int:
+        """The length of a row of the image context: two layers in each attention block."""
         levels, layers = self.unet["block_out_channels"], self.unet["layers_per_block"]
         down = zip(self.unet["down_block_types"], levels, strict=True)
         up = zip(self.unet["up_block_types"], reversed(levels), strict=True)
@@ -93,13 +93,13 @@ class Folder:
         return self.path / self.settings.checkpoint
 
     def part(self, name: str) -> Path:
-        """Where the weights of a part lie: its file in half precision, as upstream takes, or its folder."""
+        """Locate the weights of a part: its file in half precision, as upstream takes, or its folder."""
         half = self.path / name / HALVES[name]
         return half if half.is_file() else half.parent
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that decides what the networks are."""
+        """List all files that decide what the networks are."""
         configs = [self.path / part / "config.json" for part in (UNET, VAE, IMAGE_ENCODER)]
         weights = [self.checkpoint, self.part(VAE), self.part(IMAGE_ENCODER)]
         settings = [self.path / FILE] * (self.path / FILE).is_file()

@@ -59,9 +59,9 @@ class MimicMotion:
         chunk = {"n": DimRange(1, self.chunk, self.chunk)}
         picture = TensorSpec("pixels", (1, height, width, 3), "uint8")
         pixels, latents = TensorSpec("pixels", ("n", height, width, 3), "uint8"), (CHANNELS, h, w)
-        attended = TensorSpec("attended", (2, folder.attended))
+        image_context = TensorSpec("image_context", (2, folder.image_context))
         yield ComponentSpec("encode", Cadence.REQUEST, (picture,), (TensorSpec("latents", (1, *latents)),))
-        yield ComponentSpec("describe", Cadence.REQUEST, (picture,), (attended,))
+        yield ComponentSpec("image_embed", Cadence.REQUEST, (picture,), (image_context,))
         features = TensorSpec("features", ("n", folder.channels, h, w))
         yield ComponentSpec("pose", Cadence.CHUNK, (pixels,), (features,), chunk)
         steps = {"s": DimRange(1, settings.steps, settings.steps)}
@@ -72,7 +72,7 @@ class MimicMotion:
             TensorSpec("pose", (1, "f", folder.channels, h, w)),
             TensorSpec("conditional", ("b",)),
             TensorSpec("embedding", ("b", folder.embedded)),
-            TensorSpec("attended", ("b", folder.attended)),
+            TensorSpec("image_context", ("b", folder.image_context)),
         )
         ranges = {"b": DimRange(1, 1, 2), "f": DimRange(2, settings.tile, settings.tile)}
         v, features = TensorSpec("v", window), TensorSpec("features", ("b", "f", folder.channels, h, w))
@@ -86,30 +86,30 @@ class MimicMotion:
         )
 
     def build(self, component: str) -> torch.nn.Module:
-        """The component with the folder's weights."""
+        """Build the component with the folder's weights."""
         from generators.mimicmotion.load import build_component
 
         return build_component(component, self._folder, *self._padded)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
-        """Scaled to cover the output's size and cut to it around the centre, as upstream does."""
+        """Scale pictures to cover the output's size, and cut around the centre, as upstream does."""
         return cover(pixels, *self.size)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """image (1, 4, h, w), attended (2, M), embedding (steps, N), pose (1, 1 + F, C, h, w)."""
+        """Give image (1, 4, h, w), image_context (2, M), embedding (steps, N), pose (1, 1 + F, C, h, w)."""
         image = halved_levels(self.scheduler.half)[fill_up(image, *self._padded, "edge")]
         pose = [engines["pose"](pixels=self._skeletons(chunk))["features"] for chunk in chunks]
         return {
             "image": engines["encode"](pixels=image)["latents"],
-            "attended": engines["describe"](pixels=image)["attended"],
+            "image_context": engines["image_embed"](pixels=image)["image_context"],
             "embedding": engines["embed"](time=self.scheduler.times[:-1])["rows"],
             "pose": np.concatenate([pose[0][:1], *pose])[None],
         }
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """(1, F, 4, h, w): as upstream draws it for one window, repeated with that period.
+        """Draw (1, F, 4, h, w) as upstream draws it for one window, repeated with that period.
 
         The numbers before it are those that upstream adds to the picture with strength 0.
         """
@@ -127,13 +127,13 @@ class MimicMotion:
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
-        """v of one window; the unconditional branch sees neither picture nor pose."""
+        """Predict v of one window; the unconditional branch sees neither picture nor pose."""
         return engine(**self._seen(latents, step, constants, conditional))["v"]
 
     def denoise_full(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """v of one window, and the features that denoise_shallow takes at later steps."""
+        """Predict v of one window, and give the features that denoise_shallow takes at later steps."""
         made = engine(**self._seen(latents, step, constants, conditional))
         return made["v"], made["features"]
 
@@ -146,7 +146,7 @@ class MimicMotion:
         conditional: bool,
         features: np.ndarray,
     ) -> np.ndarray:
-        """v of one window by the features of an earlier step."""
+        """Predict v of one window by the features of an earlier step."""
         return engine(**self._seen(latents, step, constants, conditional), features=features)["v"]
 
     def _seen(
@@ -159,11 +159,11 @@ class MimicMotion:
             "pose": constants["pose"],
             "conditional": np.array([conditional], np.float32),
             "embedding": constants["embedding"][step : step + 1],
-            "attended": constants["attended"][row],
+            "image_context": constants["image_context"][row],
         }
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
-        """Pixels (n, H, W, 3) uint8 of chunks that begin with the reference, which is left out.
+        """Decode to pixels (n, H, W, 3) uint8; the reference frame at the start is left out.
 
         EngineError: a number overflowed on the way.
         """

@@ -1,4 +1,4 @@
-"""What the U-Net knows of the picture as a whole: CLIP's embedding of it, attended to."""
+"""The picture as a whole for the U-Net: its CLIP embedding, and what cross-attention to that gives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from generators.mimicmotion.unet import Attend
 from generators.mimicmotion.vae import to_input
 
 
-class Describe(nn.Module):
-    """Component `describe`: the picture (1, H, W, 3) uint8 to rows for Denoise, (2, M).
+class ImageEmbed(nn.Module):
+    """Component `image_embed`: the picture (1, H, W, 3) uint8 to the image context of Denoise, (2, M).
 
     The first row is the unconditional branch's, which sees zeros instead of the embedding.
     """
@@ -25,7 +25,7 @@ class Describe(nn.Module):
         self.register_buffer("columns", reduction(width, size), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Rows of what is attended to."""
+        """Compute both rows of the image context, (2, M) float32."""
         small = self.rows @ to_input(pixels) @ self.columns.T
         seen = normalise(small).to(self.clip.visual_projection.weight.dtype)
         embedding = self.clip.embed(seen)
@@ -33,7 +33,7 @@ class Describe(nn.Module):
 
 
 def reduction(had: int, new: int) -> Tensor:
-    """(new, had): upstream's way to CLIP's size along one axis, which is linear, as one product.
+    """Make the matrix (new, had) of upstream's linear way to CLIP's size along one axis.
 
     A Gaussian blur of deviation (had / new - 1) / 2, mirrored at the ends, then cubic interpolation with the
     corners in place.

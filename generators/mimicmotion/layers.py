@@ -1,4 +1,4 @@
-"""What diffusers' spatio-temporal layers compute, with their constants as inputs.
+"""The computation of diffusers' spatio-temporal layers, with their constants as inputs.
 
 Each function takes a diffusers module for its weights. Frames of a batch lie one after another, (B * F, C, h,
 w). Repeats are written as expand: the exporter's repeat_interleave is wrong for batches of two or more where
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 def residual(
     block: SpatioTemporalResBlock, x: Tensor, frames: int, embedding: Tensor | None = None
 ) -> Tensor:
-    """A residual block over pixels, then one over frames, blended.
+    """Apply a residual block over pixels, then one over frames, blended.
 
     embedding (B, 2 * C): the projected time of the one and of the other; the decoder has none.
     """
@@ -37,13 +37,15 @@ def residual(
     return x + share * _pictures(h, x.shape[2:])
 
 
-def transform(block: TransformerSpatioTemporalModel, x: Tensor, attended: Tensor, places: Tensor) -> Tensor:
-    """Attention within each frame, then along the frames, blended.
+def transform(
+    block: TransformerSpatioTemporalModel, x: Tensor, image_context: Tensor, places: Tensor
+) -> Tensor:
+    """Apply attention within each frame, then along the frames, blended.
 
-    attended (B, 2 * C): what attention to the one token of the picture gives, for all of its queries alike,
+    image_context (B, 2 * C): what attention to the one token of the picture gives, the same for all queries,
     in the first and in the second. places (F, C): the embedding of each frame's number.
     """
-    frames, (within, along) = places.shape[0], attended.chunk(2, 1)
+    frames, (within, along) = places.shape[0], image_context.chunk(2, 1)
     spatial, temporal = block.transformer_blocks[0], block.temporal_transformer_blocks[0]
     tokens = block.proj_in(block.norm(x).flatten(2).transpose(1, 2))  # (B * F, h * w, C)
     tokens = tokens + _attend(spatial.attn1, spatial.norm1(tokens)) + _for_each_frame(within, frames)[:, None]
@@ -58,12 +60,12 @@ def transform(block: TransformerSpatioTemporalModel, x: Tensor, attended: Tensor
 
 
 def enlarge(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Twice the height and width by repetition, then the convolution."""
+    """Double height and width by repetition, then convolve."""
     return convolution(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def flat(convolution: nn.Conv3d) -> nn.Conv2d:
-    """A convolution over frames alone as one over (F, h * w): engines have more kernels for two axes."""
+    """Make a convolution over frames one over (F, h * w): engines have more kernels for two axes."""
     after, before = convolution.weight.shape[:2]
     size, padding = convolution.kernel_size[:2], convolution.padding[:2]
     made = nn.Conv2d(before, after, size, padding=padding, device="meta")
@@ -73,22 +75,22 @@ def flat(convolution: nn.Conv3d) -> nn.Conv2d:
 
 
 def _for_each_frame(rows: Tensor, frames: int) -> Tensor:
-    """Rows (B, C) for each of the frames, (B * F, C)."""
+    """Repeat rows (B, C) for each of the frames, (B * F, C)."""
     return rows.unsqueeze(1).expand(-1, frames, -1).flatten(0, 1)
 
 
 def _frames_last(x: Tensor, frames: int) -> Tensor:
-    """Pictures (B * F, C, h, w) as (B, C, F, h * w)."""
+    """Rearrange pictures (B * F, C, h, w) to (B, C, F, h * w)."""
     return x.flatten(2).unflatten(0, (-1, frames)).transpose(1, 2)
 
 
 def _pictures(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """And back."""
+    """Rearrange (B, C, F, h * w) to pictures (B * F, C, h, w)."""
     return x.transpose(1, 2).flatten(0, 1).unflatten(2, size)
 
 
 def _attend(layer: Attention, tokens: Tensor) -> Tensor:
-    """Tokens (N, L, C) to each other."""
+    """Apply attention of tokens (N, L, C) to each other."""
     query, key, value = (
         to(tokens).unflatten(2, (layer.heads, -1)).transpose(1, 2)
         for to in (layer.to_q, layer.to_k, layer.to_v)
@@ -98,7 +100,7 @@ def _attend(layer: Attention, tokens: Tensor) -> Tensor:
 
 
 def _attend_along(layer: Attention, tokens: Tensor) -> Tensor:
-    """Tokens (B, F, L, C) to those of the same place in all frames."""
+    """Apply attention of tokens (B, F, L, C) to those of the same place in all frames."""
     # Turned before the projections: TensorRT-RTX 1.7 builds no engine for a free B where heads are turned
     # with them in five axes ("CHECK(new_stride_order[i1] != new_stride_order[i2]) failed").
     mixed = _attend(layer, tokens.transpose(1, 2).flatten(0, 1))  # (B * L, F, C)

@@ -1,4 +1,4 @@
-"""From the files of a folder to the components as torch modules."""
+"""Load the components from the files of a folder as torch modules."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.vision import ClipVision
 from generators.contract import FULL, SHALLOW, GeneratorError
 from generators.mimicmotion.files import IMAGE_ENCODER, VAE, Folder
-from generators.mimicmotion.image_embedding import Describe
+from generators.mimicmotion.image_embedding import ImageEmbed
 from generators.mimicmotion.pose_net import PoseNet
 from generators.mimicmotion.unet import Attend, Denoise, Embed, Shallow
 from generators.mimicmotion.vae import Decode, Encode, Pose
 
 
 def build_component(component: str, folder: Folder, width: int, height: int) -> nn.Module:
-    """The component with the folder's weights, for pictures of that size; GeneratorError.
+    """Build the component with the folder's weights, for pictures of that size; GeneratorError.
 
     The denoisers keep the file's own tensors, mapped and in half precision; the others are in float32.
     """
@@ -29,8 +29,8 @@ def build_component(component: str, folder: Folder, width: int, height: int) -> 
     if component == "embed":
         ids = (settings.fps - 1, settings.motion_bucket, 0)  # the picture is given without noise
         made = Embed(load_unet(folder), tuple(map(float, ids)))
-    elif component == "describe":
-        made = Describe(load_clip(folder), Attend(load_unet(folder)), height, width)
+    elif component == "image_embed":
+        made = ImageEmbed(load_clip(folder), Attend(load_unet(folder)), height, width)
     elif component == "pose":
         made = Pose(load_pose_net(folder))
     else:
@@ -39,7 +39,7 @@ def build_component(component: str, folder: Folder, width: int, height: int) -> 
 
 
 def load_unet(folder: Folder) -> UNetSpatioTemporalConditionModel:
-    """The U-Net of the checkpoint, of the size that Stable Video Diffusion's config says."""
+    """Load the U-Net of the checkpoint, of the size that Stable Video Diffusion's config says."""
     if folder.unet.get("transformer_layers_per_block", 1) != 1:
         raise GeneratorError(f"{folder.path}: its U-Net has several transformer layers a block, not one")
     with weightless():
@@ -49,7 +49,7 @@ def load_unet(folder: Folder) -> UNetSpatioTemporalConditionModel:
 
 
 def load_pose_net(folder: Folder) -> PoseNet:
-    """The pose network of the checkpoint."""
+    """Load the pose network of the checkpoint."""
     with weightless():
         pose_net = PoseNet(folder.channels)
     checkpoint = open_checkpoint(folder.checkpoint).part("pose_net.")
@@ -57,14 +57,14 @@ def load_pose_net(folder: Folder) -> PoseNet:
 
 
 def load_vae(folder: Folder) -> AutoencoderKLTemporalDecoder:
-    """Stable Video Diffusion's autoencoder."""
+    """Load Stable Video Diffusion's autoencoder."""
     with weightless():
         vae = AutoencoderKLTemporalDecoder.from_config(folder.vae)
     return fill(vae, open_checkpoint(folder.part(VAE)).tensors(), folder.part(VAE), torch.float32)
 
 
 def load_clip(folder: Folder) -> ClipVision:
-    """Stable Video Diffusion's image encoder."""
+    """Load Stable Video Diffusion's image encoder."""
     with weightless():
         clip = ClipVision(folder.clip)
     path = folder.part(IMAGE_ENCODER)

@@ -1,4 +1,4 @@
-"""MimicMotion's pose network: skeleton pictures to what is added behind the U-Net's first convolution."""
+"""MimicMotion's pose network, whose features are added behind the U-Net's first convolution."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LAYERS = ((3, 1, 3), (4, 2, 16), (3, 1, 16), (4, 2, 32), (3, 1, 32), (4, 2, 64),
 
 
 class PoseNet(nn.Module):
-    """Pictures (N, 3, H, W) in [-1, 1] to features (N, channels, H/8, W/8); H and W are multiples of 8.
+    """The network: pictures (N, 3, H, W) in [-1, 1] to features (N, channels, H/8, W/8), H and W by 8.
 
     Tensors are named as in the published checkpoints under `pose_net.`. channels: of the U-Net's first level.
     """
@@ -25,5 +25,5 @@ class PoseNet(nn.Module):
         self.scale = nn.Parameter(ones(1))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Features of pictures."""
+        """Compute the features of pictures."""
         return self.final_proj(self.conv_layers(pictures)) * self.scale

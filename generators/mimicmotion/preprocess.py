@@ -1,4 +1,4 @@
-"""How upstream brings pictures to size, and what its half precision makes of their levels; without torch."""
+"""Bring pictures to size as upstream does, and round their levels as its half precision does; no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Frames (F, H, W, 3) uint8 scaled to cover width x height, rounded up, and cut to it around the centre.
+    """Scale frames (F, H, W, 3) uint8 to cover width x height, rounded up, and cut around the centre.
 
     Bilinear between the four nearest pixels, without the filter that a smaller picture would need, as
     torchvision's resize does with tensors.
@@ -25,13 +25,13 @@ def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def fill_up(pixels: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
-    """Frames with more pixels at the right and below, up to width x height. mode: np.pad's."""
+    """Pad frames at the right and below, up to width x height. mode: np.pad's."""
     had_height, had_width = pixels.shape[1:3]
     return np.pad(pixels, ((0, 0), (0, height - had_height), (0, width - had_width), (0, 0)), mode=mode)
 
 
 def halved_levels(half: bool = True) -> np.ndarray:
-    """(256,) uint8: each level after upstream's way to [-1, 1] and back, which cuts off what is rounded down.
+    """Map each level (256,) uint8 through upstream's way to [-1, 1] and back, which truncates.
 
     In half precision 20 of the levels lose 1; without, 63.
     """
@@ -45,7 +45,7 @@ def halved_levels(half: bool = True) -> np.ndarray:
 
 
 def _nearest(had: int, new: int) -> np.ndarray:
-    """(new, 3): for each new place the one before it, the one behind, and how far it is behind the first."""
+    """Compute, (new, 3): for each new place those before and behind, and its distance from the first."""
     place = np.maximum((np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(had / new) - 0.5, 0)
     before = np.minimum(place.astype(int), had - 1)
     return np.stack([before, np.minimum(before + 1, had - 1), place - before], 1)

@@ -1,4 +1,4 @@
-"""A folder in MimicMotion's layout with random weights: the full size to measure, or a tiny one to test."""
+"""Random weights in MimicMotion's layout: the full size to measure, or a tiny one to test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The U-Net with all that is constant taken out: what an evaluation needs, and what makes the constants.
+"""The U-Net without its constants, which other components compute once a request.
 
 Modules share the tensors of one diffusers U-Net: Embed has the time's layers, Attend those of attention to
 the picture's one token, Denoise all the others, and Shallow of those the first and the last few.
@@ -20,12 +20,12 @@ from generators.mimicmotion.layers import enlarge, flat, residual, transform
 
 
 def residual_blocks(unet: UNetSpatioTemporalConditionModel) -> list[SpatioTemporalResBlock]:
-    """Its residual blocks, in the order in which they run."""
+    """List its residual blocks, in the order in which they run."""
     return [block for level in _levels(unet) for block in level.resnets]
 
 
 def transformers(unet: UNetSpatioTemporalConditionModel) -> list[TransformerSpatioTemporalModel]:
-    """Its attention blocks, in the order in which they run."""
+    """List its attention blocks, in the order in which they run."""
     return [block for level in _levels(unet) for block in getattr(level, "attentions", ())]
 
 
@@ -45,7 +45,7 @@ class Embed(nn.Module):
         self.register_buffer("ids", torch.tensor(ids), persistent=False)
 
     def forward(self, time: Tensor) -> Tensor:
-        """Rows of projected times."""
+        """Project times to rows."""
         dtype = self.time_embedding.linear_1.weight.dtype
         beside = self.add_embedding(self.add_time_proj(self.ids).flatten()[None].to(dtype))
         embedding = F.silu(self.time_embedding(self.time_proj(time).to(dtype)) + beside)
@@ -53,7 +53,7 @@ class Embed(nn.Module):
 
 
 class Attend(nn.Module):
-    """The picture's embedding (B, D) to what attention to it gives in all attention blocks, (B, M).
+    """The attention of all blocks to the picture's embedding: (B, D) to the image context (B, M).
 
     A softmax over one token is 1, so this is the token's value whatever the query, the frame or the step.
     """
@@ -70,7 +70,7 @@ class Attend(nn.Module):
         self.outputs = nn.ModuleList(layer.to_out[0] for layer in layers)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """The values side by side, in the order in which the blocks run."""
+        """Compute the values side by side, in the order in which the blocks run."""
         pairs = zip(self.values, self.outputs, strict=True)
         return torch.cat([output(value(embedding)) for value, output in pairs], 1)
 
@@ -80,7 +80,7 @@ class Denoise(nn.Module):
 
     latents (B, F, 4, h, w), scaled to unit variance; image (1, 4, h, w), the picture's latents; pose (1, F,
     C, h, w), PoseNet's features; conditional (B,), 0 where the branch sees neither; embedding (B, N), a row
-    of Embed; attended (B, M), rows of Attend. h and w are multiples of 8. The U-Net given is taken apart.
+    of Embed; image_context (B, M), rows of Attend. h, w are multiples of 8. The U-Net given is taken apart.
     features: also give what goes into the last of the layers on the way up, (B, F, C, h, w), for Shallow.
     """
 
@@ -88,18 +88,18 @@ class Denoise(nn.Module):
         super().__init__()
         self.unet, self._features = unet, features
         self._embedded = [2 * block.spatial_res_block.out_channels for block in residual_blocks(unet)]
-        self._attended = [2 * block.in_channels for block in transformers(unet)]
+        self._image_context = [2 * block.in_channels for block in transformers(unet)]
         _take_out_constants(unet, frames)
 
     def forward(
         self, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor, embedding: Tensor,
-        attended: Tensor,
+        image_context: Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-        """The prediction (B, F, 4, h, w), and features if they are wanted."""
+        """Compute the prediction (B, F, 4, h, w), and features if they are wanted."""
         unet, frames, dtype = self.unet, latents.shape[1], self.unet.conv_in.weight.dtype
         x = enter(unet, *(each.to(dtype) for each in (latents, image, pose, conditional)))
         times = iter(embedding.to(dtype).split(self._embedded, 1))
-        values = iter(attended.to(dtype).split(self._attended, 1))
+        values = iter(image_context.to(dtype).split(self._image_context, 1))
         skips = [x]
         for level in unet.down_blocks:
             for block, attention in _pairs(level):
@@ -137,27 +137,27 @@ class Shallow(nn.Module):
 
     def forward(
         self, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor, embedding: Tensor,
-        attended: Tensor, features: Tensor,
+        image_context: Tensor, features: Tensor,
     ) -> Tensor:  # fmt: skip
-        """The prediction (B, F, 4, h, w)."""
+        """Compute the prediction (B, F, 4, h, w)."""
         frames, dtype = latents.shape[1], self.conv_in.weight.dtype
         skip = enter(self, *(each.to(dtype) for each in (latents, image, pose, conditional)))
         time = embedding[:, -2 * self.resnet.spatial_res_block.out_channels :].to(dtype)
-        value = attended[:, -2 * self.attention.in_channels :].to(dtype)
+        value = image_context[:, -2 * self.attention.in_channels :].to(dtype)
         x = torch.cat([features.to(dtype).flatten(0, 1), skip], 1)
         x = _layer(self.resnet, self.attention, x, frames, iter([time]), iter([value]))
         return leave(self, x, frames)
 
 
 def enter(ends: nn.Module, latents: Tensor, image: Tensor, pose: Tensor, conditional: Tensor) -> Tensor:
-    """Latents beside the picture's through the first convolution, and the pose added to them."""
+    """Apply the first convolution to latents beside the picture's, and add the pose."""
     seen = conditional[:, None, None, None, None]
     beside = (image[:, None] * seen).expand(-1, latents.shape[1], -1, -1, -1)
     return ends.conv_in(torch.cat([latents, beside], 2).flatten(0, 1)) + (pose * seen).flatten(0, 1)
 
 
 def leave(ends: nn.Module, x: Tensor, frames: int) -> Tensor:
-    """The prediction (B, F, 4, h, w) of the last layer's (B * F, C, h, w)."""
+    """Apply the last layers: (B * F, C, h, w) to the prediction (B, F, 4, h, w)."""
     x = ends.conv_out(F.silu(ends.conv_norm_out(x)))
     return x.unflatten(0, (-1, frames)).float()
 
@@ -184,7 +184,7 @@ def _levels(unet: UNetSpatioTemporalConditionModel) -> list[nn.Module]:
 
 
 def _take_out_constants(unet: UNetSpatioTemporalConditionModel, frames: int) -> None:
-    """Drop what Embed and Attend have, and make tables of the frames' embeddings."""
+    """Remove what Embed and Attend compute, and make tables of the frames' embeddings."""
     for name in ("time_proj", "time_embedding", "add_time_proj", "add_embedding"):
         delattr(unet, name)
     for block in residual_blocks(unet):

@@ -11,7 +11,7 @@ from generators.mimicmotion.pose_net import PoseNet
 
 
 def to_input(pixels: Tensor) -> Tensor:
-    """What the networks see: pixels (N, H, W, 3) uint8 as (N, 3, H, W) float32 in [-1, 1]."""
+    """Scale pixels (N, H, W, 3) uint8 to the networks' input, (N, 3, H, W) float32 in [-1, 1]."""
     # Cast first: TensorRT takes uint8 at the borders of a graph, but moves none.
     return pixels.float().permute(0, 3, 1, 2) / 127.5 - 1.0
 
@@ -24,7 +24,7 @@ class Encode(nn.Module):
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Latents of pixels."""
+        """Encode pixels to latents."""
         pictures = to_input(pixels).to(self.quant_conv.weight.dtype)
         return self.quant_conv(self.encoder(pictures)).chunk(2, 1)[0].float()
 
@@ -37,7 +37,7 @@ class Pose(nn.Module):
         self.pose_net = pose_net
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Features of pixels."""
+        """Compute the features of pixels."""
         return self.pose_net(to_input(pixels).to(self.pose_net.scale.dtype)).float()
 
 
@@ -60,7 +60,7 @@ class Decode(nn.Module):
         decoder.time_conv_out = flat(decoder.time_conv_out)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels, and sizes."""
+        """Decode latents to pixels."""
         decoder, frames = self.decoder, latents.shape[0]
         first, *others = decoder.mid_block.resnets
         latents = (latents * self.scale).to(decoder.conv_in.weight.dtype)

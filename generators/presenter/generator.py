@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
 from generators.contract import Constants, Engines
-from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
+from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.resize import cover
 from generators.samplers import FlowMatchEuler
 from generators.windows import OverlapWindows
@@ -71,26 +71,26 @@ class Presenter:
         }
 
     def build(self, component: str) -> torch.nn.Module:
-        """The component with the bundled weights, in float32."""
+        """Build the component with the bundled weights, in float32."""
         from generators.presenter.load import build_component
 
         return build_component(component, self.weights)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
-        """Scaled to cover 128x192 and cut to it around the centre."""
+        """Scale pictures to cover 128x192, and cut around the centre."""
         return cover(pixels, *self.size)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """pose (1, 16, F, h, w) and reference (1, 16, h, w)."""
+        """Encode pose (1, 16, F, h, w) and reference (1, 16, h, w)."""
         encode = engines["encode"]
         reference = encode(pixels=image)["latents"]
         pose = np.concatenate([encode(pixels=chunk)["latents"] for chunk in chunks])
         return {"pose": pose.transpose(1, 0, 2, 3)[None], "reference": reference}
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """(1, 16, F, h, w) normal numbers of NumPy's Philox, drawn frame by frame."""
+        """Draw (1, 16, F, h, w) normal numbers of NumPy's Philox, frame by frame."""
         h, w = self.size[1] // VAE_STRIDE_HW, self.size[0] // VAE_STRIDE_HW
         draws = np.random.Generator(np.random.Philox(seed)).standard_normal(
             (frames, CHANNELS, h, w), np.float32
@@ -100,13 +100,13 @@ class Presenter:
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
-        """The flow of one window; the unconditional branch sees neither pose nor reference."""
+        """Predict the flow of one window; the unconditional branch sees neither pose nor reference."""
         return self.flow(engine, latents, self.scheduler.times[step : step + 1], constants, conditional)
 
     def flow(
         self, engine: Engine, latents: np.ndarray, time: np.ndarray, constants: Constants, conditional: bool
     ) -> np.ndarray:
-        """The network's flow at a time (1,) float32 from 1 (noise) to 0."""
+        """Run the network at a time (1,) float32 from 1 (noise) to 0."""
         keep = np.float32(conditional)
         return engine(
             latents=latents,
@@ -117,7 +117,7 @@ class Presenter:
         )["flow"]
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
-        """Pixels (n, 192, 128, 3) uint8, eight frames at a time."""
+        """Decode to pixels (n, 192, 128, 3) uint8, eight frames at a time."""
         frames = latents[0].transpose(1, 0, 2, 3)
         for start in range(0, len(frames), self.chunk):
             yield engines["decode"](latents=np.ascontiguousarray(frames[start : start + self.chunk]))[

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 
 from engines.files import atomic_write
 from generators.contract import GeneratorError
-from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
+from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.presenter.model import Autoencoder, AutoencoderSize, Decode, Denoise, DenoiserSize, Encode
 
 
 def build_component(component: str, weights: Path) -> torch.nn.Module:
-    """encode, denoise or decode with weights from a folder, float32, ready for inference."""
+    """Build encode, denoise or decode with weights from a folder, float32, for inference."""
     if component == "denoise":
         return load_denoiser(weights / DENOISER_FILE)
     return {"encode": Encode, "decode": Decode}[component](
@@ -26,21 +26,23 @@ def build_component(component: str, weights: Path) -> torch.nn.Module:
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
-    """The autoencoder of a weights file."""
+    """Load the autoencoder of a weights file."""
     return load_network(path, lambda size: Autoencoder(AutoencoderSize(**size)))
 
 
 def load_denoiser(path: Path) -> Denoise:
-    """The denoiser of a weights file."""
+    """Load the denoiser of a weights file."""
     return load_network(path, lambda size: Denoise(DenoiserSize(**size)))
 
 
 def load_network(
-    path: Path, make: Callable[[dict[str, int]], torch.nn.Module], trained_by: str = "lab.presenter"
+    path: Path,
+    make: Callable[[dict[str, int]], torch.nn.Module],
+    trained_by: str = "python -m lab.presenter train",
 ) -> torch.nn.Module:
-    """A network as save_weights wrote it, for inference; make: from its size. Else GeneratorError."""
+    """Load a network of save_weights for inference; make builds it from its size. GeneratorError."""
     if not path.is_file():
-        raise GeneratorError(f"no weights at {path}; train them with: python -m {trained_by} train")
+        raise GeneratorError(f"no weights at {path}; train them with: {trained_by}")
     tensors, size = _read(path)
     return _filled(make(size), tensors, path)
 

@@ -17,7 +17,7 @@ DOWNSAMPLE = 8
 
 
 class Residual(nn.Module):
-    """x + conv(silu(conv(silu(x)))): no normalisation, which kept the autoencoder from sharp edges."""
+    """The block x + conv(silu(conv(silu(x)))), without normalisation, which prevented sharp edges."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output, shaped like x."""
+        """Compute the block's output, shaped like x."""
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
 @dataclass(frozen=True)
 class AutoencoderSize:
-    """Channels and residual blocks at a quarter and at an eighth of the picture's size."""
+    """The channels and residual blocks at a quarter and at an eighth of the picture's size."""
 
     fine: int = 64
     coarse: int = 128
@@ -42,7 +42,7 @@ class AutoencoderSize:
 
 
 class Autoencoder(nn.Module):
-    """Pictures (N, 3, H, W) in [-1, 1] to latents (N, 16, H/8, W/8) of unit variance, and back.
+    """The autoencoder: pictures (N, 3, H, W) in [-1, 1] to latents (N, 16, H/8, W/8), variance 1, and back.
 
     H and W are multiples of 16 (8 for the autoencoder itself, twice that for the transformer's patches).
     """
@@ -72,16 +72,16 @@ class Autoencoder(nn.Module):
         self.register_buffer("std", torch.ones(1, LATENT_CHANNELS, 1, 1))
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Latents (N, 16, H/8, W/8) of pictures (N, 3, H, W)."""
+        """Encode pictures (N, 3, H, W) to latents (N, 16, H/8, W/8)."""
         return (self.encoder(pictures) - self.mean) / self.std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures (N, 3, H, W) of latents; not clamped."""
+        """Decode latents to pictures (N, 3, H, W), not clamped."""
         return self.decoder(latents * self.std + self.mean)
 
 
 def to_input(pixels: Tensor) -> Tensor:
-    """What the autoencoder sees: pixels (N, H, W, 3) uint8 as (N, 3, H, W) float32 in [-1, 1]."""
+    """Scale pixels (N, H, W, 3) uint8 to the autoencoder's (N, 3, H, W) float32 in [-1, 1]."""
     # Cast first: TensorRT takes uint8 at the borders of a graph, but moves none.
     return pixels.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
 
@@ -94,7 +94,7 @@ class Encode(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Latents of pixels."""
+        """Encode pixels to latents."""
         return self.autoencoder.encode(to_input(pixels))
 
 
@@ -106,14 +106,14 @@ class Decode(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Pixels of latents."""
+        """Decode latents to pixels."""
         pixels = (self.autoencoder.decode(latents) + 1.0) * 127.5
         return pixels.clamp(0.0, 255.0).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
 @dataclass(frozen=True)
 class DenoiserSize:
-    """Sizes of the transformer; the defaults are the bundled weights'."""
+    """The sizes of the transformer; the defaults are the bundled weights'."""
 
     heads: int = 4
     head_dim: int = 64
@@ -154,7 +154,7 @@ class Denoise(nn.Module):
     def forward(
         self, latents: Tensor, time: Tensor, pose: Tensor, reference: Tensor, conditional: Tensor
     ) -> Tensor:
-        """The flow, shaped like latents."""
+        """Compute the flow, shaped like latents."""
         batch, _, frames, h, w = latents.shape
         flag = conditional.view(batch, 1, 1, 1).expand(batch, 1, h, w)
         nothing = torch.zeros_like(reference)

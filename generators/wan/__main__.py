@@ -16,13 +16,13 @@ from generators.wan.files import Files
 
 
 def main() -> Exit:
-    """Parse, call, print."""
+    """Embed the prompts that the command line names, and print where they are."""
     args = parse()
     return ending("generators.wan", lambda: embed(args))
 
 
 def embed(args: argparse.Namespace) -> Exit:
-    """Write the embeddings, and where they are."""
+    """Write the embeddings of the prompts; return their path."""
     from generators.wan.prompt import write_prompts
 
     source = args.text_encoder or args.folder
@@ -31,7 +31,7 @@ def embed(args: argparse.Namespace) -> Exit:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m generators.wan",
         description=__doc__,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AnimateSettings(Settings):
-    """As upstream runs it. keep: frames that a window takes over from the one before, 1 or 5."""
+    """The settings, by default upstream's. keep: frames taken over from the window before, 1 or 5."""
 
     width: int = 720
     height: int = 1280
@@ -39,7 +39,7 @@ class AnimateSettings(Settings):
 
 
 class Animate(Wan):
-    """A window samples one latent frame more, which is the picture, and is not shown.
+    """Wan2.2-Animate. A window samples one latent frame more, which is the picture, and is not shown.
 
     A face video is not asked for: the face branch sees black, as the model's unconditional branch does. The
     frames taken over are whole levels of 8 bits here, upstream they are not rounded.
@@ -59,17 +59,21 @@ class Animate(Wan):
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """pose (1, 16, F of all windows, h, w), reference (1, 20, 1, h, w), image_keys and image_values."""
+        """Give pose (1, 16, F of all windows, h, w), reference (1, 20, 1, h, w), image_keys, image_values."""
         reference = self.encode(engines, known([image]))
         mask = np.ones((1, VAE_STRIDE_T, *reference.shape[2:]), np.float32)
         clips = mirrored(chunks, self.settings.frames, self.settings.keep)
         pose = np.concatenate([self.encode(engines, known(groups([clip]))) for clip in clips], 2)
-        return {"pose": pose, "reference": np.concatenate([mask, reference], 1), **self.look(engines, image)}
+        return {
+            "pose": pose,
+            "reference": np.concatenate([mask, reference], 1),
+            **self.image_kv(engines, image),
+        }
 
     def carry(
         self, engines: Engines, constants: Constants, window: int, tail: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """The window's pose, and in `begin` the picture and what is known of its first frames."""
+        """Make the window's pose, and in `begin` the picture and what is known of its first frames."""
         length = self.settings.length
         given = [*known(groups([tail]))] if tail is not None else [(np.zeros_like(self._blank()), 0.0)]
         latents = self.encode(engines, [*given, *self.nothing(length - len(given))])
@@ -82,14 +86,14 @@ class Animate(Wan):
         return {"pose": np.ascontiguousarray(own), "begin": begin, **seen}
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """(1, 16, frames, h, w), drawn window after window."""
+        """Draw (1, 16, frames, h, w), window after window."""
         shape = (1, self.vae.z_dim, self.windows.length, *self.latent_size)
         size = int(np.prod(shape))
         count = frames // self.windows.length
         return np.concatenate([torch_normal(shape, seed, number * size) for number in range(count)], 2)
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
-        """Of one window, without the picture's frame."""
+        """Decode one window, without the picture's frame."""
         return super().decode(engines, latents[:, :, 1:])
 
     def _blank(self) -> np.ndarray:

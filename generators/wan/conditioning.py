@@ -1,4 +1,4 @@
-"""What is computed once a request: what cross-attention reads of the picture, and features of skeletons."""
+"""The components of conditioning: the picture for cross-attention, and features of skeletons."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ THROUGH = 16  # channels inside the pose networks
 POSE_STRIDES = (1, 1, 1, (1, 2, 2), 2, 2)
 
 
-class Look(nn.Module):
-    """Component `look`: a picture (1, H, W, 3) uint8 to every block's keys and values.
+class ImageKv(nn.Module):
+    """Component `image_kv`: a picture (1, H, W, 3) uint8 to every block's keys and values.
 
     Both (layers, tokens, dim).
     """
@@ -28,7 +28,7 @@ class Look(nn.Module):
         self.norms = nn.ModuleList(attention.norm_added_k for attention in crossed)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The picture is stretched to CLIP's square, as upstream does."""
+        """Compute keys and values; the picture is stretched to CLIP's square, as upstream does."""
         side = self.clip.size.image_size
         picture = F.interpolate(centred(pixels, 127.5, 1.0), (side, side), mode="bicubic")
         hidden = self.clip.hidden(normalise(picture))
@@ -45,7 +45,7 @@ class PoseTokens(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The features of four frames are a latent frame's."""
+        """Compute the tokens; those of four frames are one latent frame's."""
         frames = centred(pixels, 255.0, 0.0).transpose(0, 1).unsqueeze(0)
         return self.network(frames.to(self.network[0].weight.dtype)).float()
 
@@ -58,13 +58,13 @@ class ReferencePose(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Features of one skeleton."""
+        """Compute the features of one skeleton."""
         picture = centred(pixels, 255.0, 0.0)
         return self.network(picture.to(self.network[0].weight.dtype)).unsqueeze(2).float()
 
 
 def pose_embedding(dim: int) -> nn.Sequential:
-    """UniAnimate's dwpose_embedding: seven convolutions, over time too, down to a token a patch."""
+    """Make UniAnimate's dwpose_embedding: seven convolutions, over time too, to a token for each patch."""
     layers: list[nn.Module] = []
     for number, stride in enumerate(POSE_STRIDES):
         layers += [nn.Conv3d(THROUGH if number else 3, THROUGH, 3, stride, 1), nn.SiLU()]
@@ -72,7 +72,7 @@ def pose_embedding(dim: int) -> nn.Sequential:
 
 
 def reference_pose_embedding(channels: int) -> nn.Sequential:
-    """UniAnimate's randomref_embedding_pose: six convolutions down to a latent."""
+    """Make UniAnimate's randomref_embedding_pose: six convolutions down to a latent."""
     layers: list[nn.Module] = []
     for number, stride in enumerate((1, 1, 1, 2, 2)):
         layers += [nn.Conv2d(THROUGH if number else 3, THROUGH, 3, stride, 1), nn.SiLU()]
@@ -80,6 +80,6 @@ def reference_pose_embedding(channels: int) -> nn.Sequential:
 
 
 def centred(pixels: Tensor, scale: float, offset: float) -> Tensor:
-    """Pixels (n, H, W, 3) uint8 as (n, 3, H, W) float32, divided by scale, less offset."""
+    """Scale pixels (n, H, W, 3) uint8 to (n, 3, H, W) float32: divided by scale, less offset."""
     # Cast first: TensorRT takes uint8 at the borders of a graph, but moves none.
     return pixels.to(torch.float32).permute(0, 3, 1, 2) / scale - offset

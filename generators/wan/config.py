@@ -1,4 +1,4 @@
-"""Sizes of the networks, from the config files beside the weights: diffusers' or the original ones."""
+"""Read the networks' sizes from the config files beside the weights: diffusers' or the original ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Size = TypeVar("Size")
 
 @dataclass(frozen=True)
 class TransformerSize:
-    """What diffusers' WanTransformer3DModel is made with, by its names."""
+    """The arguments of diffusers' WanTransformer3DModel, by its names."""
 
     num_attention_heads: int = 40
     attention_head_dim: int = 128
@@ -44,7 +44,7 @@ class TransformerSize:
 
 @dataclass(frozen=True)
 class AnimateSize(TransformerSize):
-    """What diffusers' WanAnimateTransformer3DModel is made with besides."""
+    """The further arguments of diffusers' WanAnimateTransformer3DModel."""
 
     motion_encoder_size: int = 512
     motion_style_dim: int = 512
@@ -58,7 +58,7 @@ class AnimateSize(TransformerSize):
 
 @dataclass(frozen=True)
 class VaeSize:
-    """What diffusers' AutoencoderKLWan is made with, by its names; the defaults are Wan 2.1's."""
+    """The arguments of diffusers' AutoencoderKLWan, by its names; the defaults are Wan 2.1's."""
 
     base_dim: int = 96
     z_dim: int = 16
@@ -66,7 +66,7 @@ class VaeSize:
     num_res_blocks: int = 2
 
     def encoder_caches(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        """(channels, frames, h, w) of what the encoder keeps of a chunk for the next, in its own order."""
+        """List (channels, frames, h, w) of the caches that the encoder passes on, in its order."""
         dims = [self.base_dim * each for each in (1, *self.dim_mult)]
         found = [(3, KEPT, height, width)]
         for level, (before, after) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
@@ -77,7 +77,7 @@ class VaeSize:
         return [*found, *[(dims[-1], KEPT, height, width)] * 5]
 
     def decoder_caches(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        """The same of the decoder, for latents of that height and width."""
+        """List the decoder's caches, for latents of that height and width."""
         dims = [self.base_dim * each for each in (self.dim_mult[-1], *self.dim_mult[::-1])]
         found = [(self.z_dim, KEPT, height, width), *[(dims[0], KEPT, height, width)] * 4]
         last = len(self.dim_mult) - 1
@@ -95,7 +95,7 @@ class VaeSize:
 
 
 def transformer_size(folder: Path, kind: type[Size]) -> Size:
-    """Of a checkpoint's folder; GeneratorError says what is missing or not known."""
+    """Read the transformer's size from a folder; GeneratorError says what is missing or not known."""
     path = _first(folder / "transformer" / "config.json", folder / "config.json")
     if path is None:
         raise GeneratorError(
@@ -115,7 +115,7 @@ def transformer_size(folder: Path, kind: type[Size]) -> Size:
 
 
 def vae_size(folder: Path) -> VaeSize:
-    """Of a checkpoint's folder: vae/config.json, or Wan 2.1's. GeneratorError: an autoencoder of Wan 2.2."""
+    """Read vae/config.json of a folder, else take Wan 2.1's. GeneratorError: it is of Wan 2.2."""
     path = _first(folder / "vae" / "config.json")
     if path is None:
         return VaeSize()
@@ -126,7 +126,7 @@ def vae_size(folder: Path) -> VaeSize:
 
 
 def clip_size(folder: Path) -> ClipSize:
-    """Of a checkpoint's folder: image_encoder/config.json, or ViT-H/14's."""
+    """Read image_encoder/config.json of a folder, else take ViT-H/14's sizes."""
     path = _first(folder / "image_encoder" / "config.json")
     return _sized(ClipSize, {**_read(path), "projection_dim": 0}, path) if path else ClipSize()
 

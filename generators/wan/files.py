@@ -1,4 +1,4 @@
-"""Where the parts of a Wan checkpoint lie in its folder; nothing here imports torch.
+"""The places of a Wan checkpoint's parts in its folder; nothing here imports torch.
 
 diffusers' layout                       original layout
 transformer/  (config.json, weights)    config.json, diffusion_pytorch_model*.safetensors
@@ -24,13 +24,13 @@ CLIP_FILE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 
 @dataclass(frozen=True)
 class Files:
-    """The parts of the checkpoint in a folder, whether they are there or not."""
+    """The paths of a checkpoint's parts in a folder, whether they are there or not."""
 
     folder: Path
 
     @property
     def transformer(self) -> Path:
-        """A folder, a file, or the first of several; GeneratorError: there is none."""
+        """The transformer: a folder, a file, or the first of several; GeneratorError: there is none."""
         if (self.folder / "transformer").is_dir():
             return self.folder / "transformer"
         found = sorted(self.folder.glob("diffusion_pytorch_model*.safetensors"))
@@ -42,12 +42,12 @@ class Files:
 
     @property
     def vae(self) -> Path:
-        """A folder or a file."""
+        """The part's folder or file."""
         return self._either("vae", "Wan2.1_VAE.pth")
 
     @property
     def image_encoder(self) -> Path:
-        """A folder or a file."""
+        """The part's folder or file."""
         return self._either("image_encoder", CLIP_FILE)
 
     @property
@@ -57,11 +57,11 @@ class Files:
 
     @property
     def adapter(self) -> Path:
-        """What UniAnimate adds to its base model."""
+        """The file that UniAnimate adds to its base model."""
         return next(iter(sorted(self.folder.glob("UniAnimate*.ckpt"))), self.folder / "adapter.safetensors")
 
     def weights(self, adapted: bool) -> tuple[Path, ...]:
-        """All weight files, as they are named even where they are not here."""
+        """List all weight files, also those that are not here."""
         try:
             parts = [self.transformer]
         except GeneratorError:

@@ -1,4 +1,4 @@
-"""Frames of a video in the groups that share a latent frame: the first alone, then four by four."""
+"""Group the frames of a video that share a latent frame: the first alone, then four by four."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from generators.wan.config import VAE_STRIDE_T
 
 
 def groups(chunks: Iterable[np.ndarray], least: int = 1) -> Iterator[np.ndarray]:
-    """Groups (1 or 4, H, W, 3) of a clip's chunks; at least that many, filled up with the last frame."""
+    """Cut a clip's chunks into groups (1 or 4, H, W, 3); at least that many, filled with the last frame."""
     waiting, made = np.empty(0), 0
     for chunk in chunks:
         waiting = np.concatenate([waiting, chunk]) if len(waiting) else chunk
@@ -27,7 +27,7 @@ def groups(chunks: Iterable[np.ndarray], least: int = 1) -> Iterator[np.ndarray]
 
 
 def mirrored(chunks: Iterable[np.ndarray], every: int, shared: int) -> Iterator[np.ndarray]:
-    """Windows of `every` frames that share `shared` with the next, (every, H, W, 3).
+    """Cut frames into windows (every, H, W, 3) that share `shared` with the next, mirrored at the end.
 
     The last is filled by playing the clip backwards from its end, and forwards again from its beginning.
     """
@@ -42,7 +42,7 @@ def mirrored(chunks: Iterable[np.ndarray], every: int, shared: int) -> Iterator[
 
 
 def bounced(frames: int, wanted: int) -> np.ndarray:
-    """Which of so many frames are shown if they are played back and forth: 0 1 2 1 0 1 ..."""
+    """List the indices of frames played back and forth: 0 1 2 1 0 1 ..."""
     if frames == 1:
         return np.zeros(wanted, int)
     place = np.arange(wanted) % (2 * frames - 2)

@@ -18,7 +18,7 @@ from generators.windows import OverlapWindows
 
 @dataclass(frozen=True)
 class FunControlSettings(BlendSettings):
-    """As VideoX-Fun runs the 1.3B model."""
+    """The settings, by default VideoX-Fun's for the 1.3B model."""
 
     shift: float = 3.0
     guidance: float = 6.0
@@ -26,7 +26,7 @@ class FunControlSettings(BlendSettings):
 
 
 class FunControl(Wan):
-    """Longer clips than a window are blended: upstream has no rule for them."""
+    """Wan2.1-Fun-Control. Clips longer than a window are blended: upstream has no rule for them."""
 
     name = "wan-fun-control"
     Settings = FunControlSettings
@@ -39,10 +39,10 @@ class FunControl(Wan):
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """pose (1, 16, F, h, w), reference (1, 16, h, w), image_keys and image_values."""
+        """Compute pose (1, 16, F, h, w), reference (1, 16, h, w), image_keys and image_values."""
         reference = self.encode(engines, known([image]))[:, :, 0]
         pose = self.encode(engines, known(groups(chunks, self.settings.length)))
-        return {"pose": pose, "reference": reference, **self.look(engines, image)}
+        return {"pose": pose, "reference": reference, **self.image_kv(engines, image)}
 
     def _own(self) -> tuple[ComponentSpec, ...]:
         frames, channels = self.settings.length, self.vae.z_dim

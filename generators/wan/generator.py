@@ -1,4 +1,4 @@
-"""A Wan checkpoint as a generator: what its three pose conditioners have in common.
+"""The base of generators from Wan checkpoints, which differ in how they condition on poses.
 
   python infer.py --generator wan-fun-control=FOLDER     Wan2.1-Fun-V1.1-Control: pose latents by channel
   python infer.py --generator wan-unianimate=FOLDER      UniAnimate-DiT: pose tokens are added
@@ -54,7 +54,7 @@ IN, OUT = "cache", "next"  # of a causal network's state, before a group and aft
 
 
 class Wan(ABC):
-    """Latents (1, 16, F, h, w) of a causal autoencoder, flow matching, text and picture by cross-attention.
+    """A Wan model: latents (1, 16, F, h, w), flow matching, text and picture by cross-attention.
 
     A subclass is a conditioner.
     """
@@ -92,24 +92,24 @@ class Wan(ABC):
         self.latent_size = settings.height // VAE_STRIDE_HW, settings.width // VAE_STRIDE_HW
         # vivace.toml decides what is in the graphs only by shapes, which manifests have too, and by guidance.
         self.fingerprint_files = (*self.files.weights(self.adapted), *(here / name for name in CODE))
-        self.components = {spec.name: spec for spec in (*self._vae(), self._look(), *self._own())}
+        self.components = {spec.name: spec for spec in (*self._vae(), self._image_kv(), *self._own())}
 
     @abstractmethod
     def _windows(self) -> WindowRule | ContinuationWindows:
-        """The rule for clips longer than a window."""
+        """Make the rule for clips longer than a window."""
 
     @abstractmethod
     def _own(self) -> tuple[ComponentSpec, ...]:
-        """The conditioner's components, the denoiser last."""
+        """Describe the conditioner's components, the denoiser last."""
 
     @abstractmethod
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """As the contract has it."""
+        """Compute the denoiser's other inputs; see Generator.condition."""
 
     def build(self, component: str) -> torch.nn.Module:
-        """The component with its weights: the transformer's in the file's dtype, others in fp32."""
+        """Build the component with its weights: the transformer's in the file's dtype, others in fp32."""
         from generators.wan import conditioning, load, vae
 
         (height, width), files = self.latent_size, self.files
@@ -119,8 +119,8 @@ class Wan(ABC):
         if component.startswith("decode"):
             caches = self.vae.decoder_caches(height, width)
             return vae.Decode(load.load_vae(self.vae, files), caches, self.truncate).eval()
-        if component == "look":
-            return conditioning.Look(load.load_clip(self.clip, files), self._loaded()).eval()
+        if component == "image_kv":
+            return conditioning.ImageKv(load.load_clip(self.clip, files), self._loaded()).eval()
         prompts = load.load_prompts(files, self.guided)
         if prompts.shape[2] != self.network.text_dim:
             raise GeneratorError(
@@ -130,7 +130,7 @@ class Wan(ABC):
         return self._denoiser(self._loaded(), prompts).eval()
 
     def _loaded(self) -> torch.nn.Module:
-        """The transformer and what the conditioner adds to it, with weights."""
+        """Load the transformer with what the conditioner adds to it."""
         from generators.wan import load
 
         return load.load_network(getattr(load, self.network_maker), self.network, self.files, self.adapted)
@@ -141,23 +141,23 @@ class Wan(ABC):
         return getattr(transformer, self.denoiser)(network, prompts)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
-        """Stretched to the output's size."""
+        """Stretch pictures to the output's size."""
         return stretch(pixels, *self.size)
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """(1, 16, frames, h, w) as torch draws it on a processor."""
+        """Draw (1, 16, frames, h, w) as torch does on a processor."""
         return torch_normal((1, self.vae.z_dim, frames, *self.latent_size), seed)
 
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
-        """The flow of one window; without guidance there is no other branch."""
+        """Predict the flow of one window; without guidance there is no other branch."""
         branch = {"branch": np.array([conditional], np.float32)} if self.guided else {}
         time = self.scheduler.times[step : step + 1]
         return engine(latents=latents, time=time, **constants, **branch)["flow"]
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
-        """The first frame's pixels, then four frames at a time."""
+        """Decode the first frame's pixels, then four frames at a time."""
         caches: dict[str, np.ndarray] = {}
         for frame in range(latents.shape[2]):
             engine = engines["decode_next" if caches else "decode_first"]
@@ -166,7 +166,7 @@ class Wan(ABC):
             yield found["pixels"]
 
     def encode(self, engines: Engines, groups: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
-        """Latents (1, 16, groups, h, w) of groups of frames; a factor of 0 makes a group nothing."""
+        """Encode groups of frames to latents (1, 16, groups, h, w); a factor of 0 makes a group grey."""
         latents, caches = [], {}
         for pixels, keep in groups:
             engine = engines["encode_next" if caches else "encode_first"]
@@ -176,12 +176,12 @@ class Wan(ABC):
             latents.append(found["latents"])
         return np.concatenate(latents, 2)
 
-    def look(self, engines: Engines, image: np.ndarray) -> dict[str, np.ndarray]:
-        """What cross-attention reads of the picture (1, H, W, 3)."""
-        return engines["look"](pixels=image)
+    def image_kv(self, engines: Engines, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the keys and values of the picture (1, H, W, 3) for cross-attention."""
+        return engines["image_kv"](pixels=image)
 
     def nothing(self, groups: int) -> Iterator[tuple[np.ndarray, float]]:
-        """Groups of four frames that are neither black nor white, for encode()."""
+        """Make groups of four grey frames, which stand for nothing, for encode()."""
         blank = np.zeros((VAE_STRIDE_T, self.size[1], self.size[0], 3), np.uint8)
         return ((blank, 0.0) for _ in range(groups))
 
@@ -208,11 +208,11 @@ class Wan(ABC):
                 name = f"{half}_{place}"
                 yield ComponentSpec(name, cadence, (*ends[0], *given), (*ends[1], *after))
 
-    def _look(self) -> ComponentSpec:
+    def _image_kv(self) -> ComponentSpec:
         pixels = TensorSpec("pixels", (1, self.size[1], self.size[0], 3), "uint8")
-        return ComponentSpec("look", Cadence.REQUEST, (pixels,), self._seen())
+        return ComponentSpec("image_kv", Cadence.REQUEST, (pixels,), self._image_kv_tensors())
 
-    def _seen(self) -> tuple[TensorSpec, TensorSpec]:
+    def _image_kv_tensors(self) -> tuple[TensorSpec, TensorSpec]:
         shape = (self.network.num_layers, self.clip.tokens, self.network.dim)
         return TensorSpec("image_keys", shape), TensorSpec("image_values", shape)
 
@@ -220,20 +220,20 @@ class Wan(ABC):
         latents = (1, self.vae.z_dim, frames, *self.latent_size)
         branch = (TensorSpec("branch", (1,)),) if self.guided else ()
         always = TensorSpec("latents", latents), TensorSpec("time", (1,))
-        inputs = (*always, *conditions, *self._seen(), *branch)
+        inputs = (*always, *conditions, *self._image_kv_tensors(), *branch)
         return ComponentSpec("denoise", Cadence.STEP, inputs, (TensorSpec("flow", latents),))
 
     @property
     def token_size(self) -> tuple[int, int]:
-        """Height and width of a frame in tokens."""
+        """The height and width of a frame in tokens."""
         return self.latent_size[0] // PATCH, self.latent_size[1] // PATCH
 
 
 def passed_on(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a causal network gives for the next group, by the names under which it takes it."""
+    """Rename a causal network's output caches to the inputs that take them for the next group."""
     return {name.replace(OUT, IN): array for name, array in found.items() if name.startswith(OUT)}
 
 
 def known(pixels: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, float]]:
-    """Groups of frames as they are, for Wan.encode."""
+    """Pair groups of frames with the factor 1, for Wan.encode."""
     return ((group, 1.0) for group in pixels)

@@ -1,4 +1,4 @@
-"""Networks of the Wan family from checkpoint files, in diffusers' layout or the original one."""
+"""Load networks of the Wan family from checkpoint files, in diffusers' layout or the original one."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ POSE = re.compile(r"(?:^|\.)(?P<name>(?:dwpose_embedding|randomref_embedding_pos
 
 
 def fun_control_network(size: TransformerSize) -> WanTransformer3DModel:
-    """With ref_conv, which makes tokens of the picture's latents."""
+    """Make the network with ref_conv, which makes tokens of the picture's latents."""
     network = transformer(size)
     network.ref_conv = nn.Conv2d(size.out_channels, size.dim, PATCH, PATCH)
     return network
 
 
 def unianimate_network(size: TransformerSize) -> WanTransformer3DModel:
-    """With the two pose networks."""
+    """Make the network with the two pose networks."""
     network = transformer(size)
     network.dwpose_embedding = pose_embedding(size.dim)
     network.randomref_embedding_pose = reference_pose_embedding(size.in_channels - size.out_channels)
@@ -49,7 +49,7 @@ def unianimate_network(size: TransformerSize) -> WanTransformer3DModel:
 
 
 def animate_network(size: TransformerSize) -> nn.Module:
-    """diffusers' own, which has a pose's patches and the face branch."""
+    """Make diffusers' own network, which has a pose's patches and the face branch."""
     try:
         from diffusers import WanAnimateTransformer3DModel
     except ImportError as error:
@@ -63,7 +63,7 @@ def animate_network(size: TransformerSize) -> nn.Module:
 def load_network(
     make: Callable[[TransformerSize], nn.Module], size: TransformerSize, files: Files, adapted: bool
 ) -> nn.Module:
-    """What `make` makes, with the weights of the files; adapted: the adapter beside them is merged."""
+    """Load the network of `make` with the weights of the files; adapted: merge the adapter beside them."""
     tensors = _named(files.transformer, "blocks.0.self_attn.q.weight", convert_wan_transformer_to_diffusers)
     if adapted:
         merge(tensors, open_checkpoint(files.adapter).tensors(), files.adapter)
@@ -73,7 +73,7 @@ def load_network(
 
 
 def load_vae(size: VaeSize, files: Files) -> AutoencoderKLWan:
-    """The autoencoder in float32."""
+    """Load the autoencoder in float32."""
     tensors = _named(files.vae, "decoder.head.0.gamma", convert_wan_vae_to_diffusers)
     with weightless():
         network = autoencoder(size)
@@ -81,7 +81,7 @@ def load_vae(size: VaeSize, files: Files) -> AutoencoderKLWan:
 
 
 def load_clip(size: ClipSize, files: Files) -> ClipVision:
-    """The image encoder in float32."""
+    """Load the image encoder in float32."""
     tensors = _named(files.image_encoder, "visual.patch_embedding.weight", from_open_clip)
     with weightless():
         network = ClipVision(size)
@@ -89,7 +89,7 @@ def load_clip(size: ClipSize, files: Files) -> ClipVision:
 
 
 def load_prompts(files: Files, guided: bool) -> Tensor:
-    """(branches, tokens, text_dim) text embeddings, the prompt's last; GeneratorError: one is missing."""
+    """Load text embeddings (branches, tokens, text_dim), the prompt's last. GeneratorError."""
     tensors = open_checkpoint(files.prompt).tensors()
     names = ["negative", "prompt"] if guided else ["prompt"]
     missing = [name for name in names if name not in tensors]
@@ -124,6 +124,6 @@ def merge(tensors: Tensors, adapter: Tensors, origin: Path) -> None:
 
 
 def _named(path: Path, mark: str, rename: Callable[[Tensors], Tensors]) -> Tensors:
-    """A checkpoint's tensors by diffusers' names; mark: a name that original files have."""
+    """Read a checkpoint's tensors by diffusers' names; mark: a name that original files have."""
     tensors = open_checkpoint(path).tensors()
     return rename(tensors) if any(name.endswith(mark) for name in tensors) else tensors

@@ -39,7 +39,7 @@ def write_prompts(encoder: Path, prompt: str, negative: str | None, path: Path) 
 
 
 def clean(text: str) -> str:
-    """The text as upstream has it before it is cut into tokens: entities as letters, single spaces."""
+    """Clean a text as upstream does before it is cut into tokens: entities as letters, single spaces."""
     return " ".join(html.unescape(html.unescape(text)).split())
 
 

@@ -1,12 +1,11 @@
-"""What a Wan generator's vivace.toml may set; each conditioner has the published values as defaults."""
+"""The settings of a Wan generator's vivace.toml; each conditioner has the published values as defaults."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from engines.errors import unknown
-from generators.samplers import FlowMatchEuler, Scheduler
-from generators.unipc import UniPcMultistep
+from generators.samplers import FlowMatchEuler, Scheduler, UniPcMultistep
 from generators.wan.config import PATCH, VAE_STRIDE_HW, VAE_STRIDE_T
 from generators.windows import OverlapWindows
 
@@ -16,7 +15,7 @@ SAMPLERS = ("flow", "flow-diffusers", "unipc")
 
 @dataclass(frozen=True)
 class Settings:
-    """width, height: of the output. frames: of the video in a window.
+    """The settings of all conditioners. width, height: of the output. frames: of the video in a window.
 
     sampler: Euler steps on an even grid (flow) or on that of diffusers' scheduler (flow-diffusers), or unipc.
     ValueError: sizes that the networks do not take.
@@ -46,7 +45,7 @@ class Settings:
 
     @property
     def length(self) -> int:
-        """Latent frames of a window's frames."""
+        """The number of latent frames in a window."""
         return 1 + (self.frames - 1) // VAE_STRIDE_T
 
     def scheduler(self) -> Scheduler:
@@ -59,7 +58,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class BlendSettings(Settings):
-    """overlap: latent frames that neighbouring windows share."""
+    """The settings of blended windows. overlap: latent frames that neighbours share."""
 
     overlap: int = 4
 

@@ -1,7 +1,7 @@
-"""The transformer as a graph that computes a step and nothing that is the same at every step.
+"""The transformer of one step, without what is the same at every step: that comes as inputs or constants.
 
 What cross-attention reads of the prompt is put in when the network is made, what it reads of the picture
-comes from outside (see look.py). The three conditioners differ in how a pose reaches the tokens.
+comes from outside (see conditioning.py). The three conditioners differ in how a pose reaches the tokens.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.mapped import give_back
+from engines.files import release_pages
 from generators.wan.config import PATCH, TransformerSize
 
 Pair = tuple[Tensor, Tensor]
 
 
 def transformer(size: TransformerSize) -> WanTransformer3DModel:
-    """The network that all conditioners share, without weights of its own."""
+    """Make the network that all conditioners share, without weights."""
     return WanTransformer3DModel(
         patch_size=(1, PATCH, PATCH),
         num_attention_heads=size.num_attention_heads,
@@ -39,7 +39,7 @@ def transformer(size: TransformerSize) -> WanTransformer3DModel:
 
 
 class Denoise(nn.Module):
-    """The flow (noise minus clean) of one window, for one branch; what comes in is a subclass's matter.
+    """The component `denoise`: the flow (noise minus clean) of one window and branch; subclasses take inputs.
 
     prompts: (branches, tokens, text_dim) text embeddings, the prompt's last; before it, where there is
     guidance, the negative one's.
@@ -57,13 +57,13 @@ class Denoise(nn.Module):
                 layers = block.attn2.to_k, block.attn2.to_v
                 block.attn2 = CrossAttention(block.attn2, text)
                 for layer in layers:
-                    give_back(layer.weight)  # used for the last time; the file stays mapped
+                    release_pages(layer.weight)  # used for the last time; the file stays mapped
         del embedder.text_embedder, embedder.image_embedder
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int, int], time: Tensor, branch: Tensor | None, images: Pair
     ) -> Tensor:
-        """What the blocks make of tokens (1, n, dim), modulated by time (1,) in [0, 1].
+        """Run the blocks on tokens (1, n, dim), modulated by time (1,) in [0, 1].
 
         grid: n tokens along time, height and width. branch (1,): 1 for the prompt, 0 for the negative one,
         None where there is only one. images: keys and values of the picture, (layers, tokens, dim).
@@ -83,11 +83,11 @@ class Denoise(nn.Module):
         return network.proj_out(tokens)
 
     def between(self, number: int, tokens: Tensor) -> Tensor:
-        """What happens after block `number`; here nothing."""
+        """Change tokens after block `number`; here not at all."""
         return tokens
 
     def embed(self, *parts: Tensor) -> Tensor:
-        """Tokens (1, dim, frames, h / 2, w / 2) of latents put together by channel."""
+        """Embed latents joined by channel to tokens (1, dim, frames, h / 2, w / 2)."""
         return self.network.patch_embedding(torch.cat(parts, 1).to(self._dtype))
 
     @property
@@ -96,7 +96,7 @@ class Denoise(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to the prompt, whose keys and values are constants, and to the picture, whose are inputs."""
+    """The attention to the prompt, with constant keys and values, and to the picture, with given ones."""
 
     def __init__(self, attention: nn.Module, text: Tensor) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class CrossAttention(nn.Module):
         self.register_buffer("value", attention.to_v(text))
 
     def forward(self, tokens: Tensor, context: tuple[Tensor | None, Tensor, Tensor], *_: None) -> Tensor:
-        """The sum of both, for every token."""
+        """Compute the sum of both, for every token."""
         branch, image_key, image_value = context
         query = self._heads(self.norm_q(self.to_q(tokens)))
         text = (self._of(each, branch).to(query.dtype) for each in (self.key, self.value))
@@ -116,7 +116,7 @@ class CrossAttention(nn.Module):
         return self.to_out[0]((read + seen).transpose(1, 2).flatten(2))
 
     def _of(self, both: Tensor, branch: Tensor | None) -> Tensor:
-        """Of two prompts the one that branch names; exact, because it is 0 or 1."""
+        """Select the prompt that branch, exactly 0 or 1, names of two."""
         if branch is None:
             return both
         share = branch.view(1, 1, 1).to(both.dtype)
@@ -127,7 +127,7 @@ class CrossAttention(nn.Module):
 
 
 class FunControl(Denoise):
-    """Pose latents beside the noisy ones by channel; the picture's latents as a first frame of tokens.
+    """The denoiser with pose latents beside the noisy ones, and the picture as a first frame of tokens.
 
     ref_conv makes tokens of the picture. The third part of the channels, for a first frame that is given, is
     zero.
@@ -143,7 +143,7 @@ class FunControl(Denoise):
         image_values: Tensor,
         branch: Tensor | None = None,
     ) -> Tensor:
-        """latents, pose (1, 16, F, h, w); reference (1, 16, h, w)."""
+        """Compute the flow; latents, pose (1, 16, F, h, w); reference (1, 16, h, w)."""
         tokens = self.embed(latents, pose, torch.zeros_like(latents))
         first = self.network.ref_conv(reference.to(tokens.dtype)).unsqueeze(2)
         tokens = torch.cat([first, tokens], 2)
@@ -153,7 +153,7 @@ class FunControl(Denoise):
 
 
 class UniAnimate(Denoise):
-    """Pose tokens added to the others, in the conditional branch; the picture as a given first frame."""
+    """The denoiser that adds pose tokens in the conditional branch; the picture is a given first frame."""
 
     def forward(
         self,
@@ -165,7 +165,7 @@ class UniAnimate(Denoise):
         image_values: Tensor,
         branch: Tensor | None = None,
     ) -> Tensor:
-        """latents (1, 16, F, h, w); pose (1, dim, F, h / 2, w / 2) tokens; first (1, 20, F, h, w)."""
+        """Compute the flow; latents (1, 16, F, h, w), pose (1, dim, F, h/2, w/2), first (1, 20, F, h, w)."""
         tokens = self.embed(latents, first)
         pose = pose.to(tokens.dtype)
         tokens = tokens + (pose if branch is None else pose * branch.view(1, 1, 1, 1, 1).to(tokens.dtype))
@@ -175,7 +175,7 @@ class UniAnimate(Denoise):
 
 
 class Animate(Denoise):
-    """Pose latents as tokens added to all frames but the first, which is the picture.
+    """The denoiser that adds pose tokens to all frames but the first, which is the picture.
 
     The face branch sees no face, but the black picture that the model's own unconditional branch sees: its
     features (1, F + 1, 5, dim) are constants too. frames: of the video in a window.
@@ -202,7 +202,7 @@ class Animate(Denoise):
         image_values: Tensor,
         branch: Tensor | None = None,
     ) -> Tensor:
-        """latents (1, 16, F + 1, h, w); pose (1, 16, F, h, w); begin (1, 20, F + 1, h, w)."""
+        """Compute the flow; latents (1, 16, F+1, h, w), pose (1, 16, F, h, w), begin (1, 20, F+1, h, w)."""
         tokens = self.embed(latents, begin)
         posed = self.network.pose_patch_embedding(pose.to(tokens.dtype))
         tokens = torch.cat([tokens[:, :, :1], tokens[:, :, 1:] + posed], 2)
@@ -211,19 +211,19 @@ class Animate(Denoise):
         return unpatched(found, grid).float()
 
     def between(self, number: int, tokens: Tensor) -> Tensor:
-        """After every fifth block the face is injected."""
+        """Inject the face after every fifth block."""
         if number % self._every:
             return tokens
         return tokens + self.network.face_adapter[number // self._every](tokens, self.face)
 
 
 def flat(tokens: Tensor) -> Tensor:
-    """Tokens (1, dim, f, h, w) in a row, (1, f h w, dim)."""
+    """Flatten tokens (1, dim, f, h, w) to (1, f h w, dim)."""
     return tokens.flatten(2).transpose(1, 2).contiguous()
 
 
 def unpatched(found: Tensor, grid: Sequence[int]) -> Tensor:
-    """Latents (1, channels, f, 2 h, 2 w) of what the last layer gives for each token, (1, n, 4 channels)."""
+    """Unfold the last layer's (1, n, 4 channels) to latents (1, channels, f, 2 h, 2 w)."""
     frames, height, width = grid
     found = found.reshape(1, frames, height, width, PATCH, PATCH, -1)
     return found.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)

@@ -25,7 +25,7 @@ HALO = 2  # latent frames at either side that the pose network's features depend
 
 @dataclass(frozen=True)
 class UniAnimateSettings(BlendSettings):
-    """As upstream runs it. ValueError: windows must share what their private frames take the place of."""
+    """The settings, by default upstream's. ValueError: windows share less than private frames replace."""
 
     guidance: float = 1.5
 
@@ -37,7 +37,7 @@ class UniAnimateSettings(BlendSettings):
 
 @dataclass(frozen=True)
 class PrivateStarts(OverlapWindows):
-    """Every window begins with the given picture, so the later ones have first frames of their own.
+    """The rule in which every window begins with the given picture, so later ones have private first frames.
 
     These see the conditions of the frames whose place they take, which the window before shows.
     """
@@ -45,12 +45,12 @@ class PrivateStarts(OverlapWindows):
     private: int = HALO
 
     def condition_indices(self, frames: int) -> np.ndarray:
-        """The clip's own, then each later window's private ones."""
+        """List the clip's own latent frames, then each later window's private ones."""
         own = super().condition_indices(frames)
         return np.concatenate([own, *(place[: self.private] for place in super().window_indices(frames)[1:])])
 
     def window_indices(self, frames: int) -> list[np.ndarray]:
-        """Each window's (length,) places among the latent frames that are sampled."""
+        """List each window's (length,) indices among the sampled latent frames."""
         first, *later = super().window_indices(frames)
         end, mine = len(super().condition_indices(frames)), np.arange(self.private)
         return [first] + [
@@ -60,7 +60,7 @@ class PrivateStarts(OverlapWindows):
 
 
 class UniAnimate(Wan):
-    """Upstream draws the private frames' noise without a seed, so only clips of one window can equal its own.
+    """UniAnimate-DiT. Upstream draws private frames' noise unseeded: only clips of one window can be equal.
 
     The picture's own skeleton is not asked for: the video's first one stands for it.
     """
@@ -77,7 +77,7 @@ class UniAnimate(Wan):
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """pose (1, dim, F, h/2, w/2), first (1, 20, F of a window, h, w), image_keys and image_values."""
+        """Give pose (1, dim, F, h/2, w/2), first (1, 20, F of a window, h, w), image_keys, image_values."""
         length = self.settings.length
         fours = _fours(groups(chunks, length))
         start = next(fours)
@@ -87,12 +87,12 @@ class UniAnimate(Wan):
         posed = engines["reference_pose"](pixels=start[:1])["features"]
         pose = np.concatenate(list(self._tokens(engines, start, fours)), 2)
         first = np.concatenate([mask, first], 1) + posed
-        return {"pose": pose, "first": first, **self.look(engines, image)}
+        return {"pose": pose, "first": first, **self.image_kv(engines, image)}
 
     def _tokens(
         self, engines: Engines, start: np.ndarray, fours: Iterator[np.ndarray]
     ) -> Iterator[np.ndarray]:
-        """Tokens of all skeletons, in stretches of a window's length, each without what its cuts touch."""
+        """Compute tokens of all skeletons, window by window, without those that its cuts touch."""
         length, window = self.settings.length, deque([start])
         begun = fresh = 0
         for group in fours:
@@ -126,7 +126,7 @@ class UniAnimate(Wan):
         )
 
     def build(self, component: str) -> torch.nn.Module:
-        """The component with the weights of base model and adapter."""
+        """Build the component with the weights of base model and adapter."""
         from generators.wan.conditioning import PoseTokens, ReferencePose
 
         if component == "pose":
@@ -137,6 +137,6 @@ class UniAnimate(Wan):
 
 
 def _fours(groups: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Groups of four: the first frame stands for the three that are missing before it."""
+    """Group four by four; the first frame stands for the three that are missing before it."""
     for group in groups:
         yield group if len(group) == VAE_STRIDE_T else np.repeat(group, VAE_STRIDE_T, 0)

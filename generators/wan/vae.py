@@ -1,4 +1,4 @@
-"""The causal autoencoder in static graphs: a clip's first frame, then groups of four, with explicit caches.
+"""The causal autoencoder as static graphs: a clip's first frame, then groups of four, with explicit caches.
 
 What a group's convolutions need of the frames before it, diffusers keeps in a list inside the network. Here
 it goes out of one call and into the next. All caches are as long as they can get, with zeros where nothing
@@ -21,7 +21,7 @@ Shapes = Sequence[tuple[int, int, int, int]]
 
 
 def autoencoder(size: VaeSize) -> AutoencoderKLWan:
-    """The network without weights of its own."""
+    """Make the network without weights."""
     return AutoencoderKLWan(
         base_dim=size.base_dim,
         z_dim=size.z_dim,
@@ -44,7 +44,7 @@ class Encode(nn.Module):
         _register_scale(self, vae)
 
     def forward(self, pixels: Tensor, keep: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
-        """Normalised latents, the mean of their distribution, and the caches."""
+        """Compute normalised latents, the mean of their distribution, and the caches."""
         # Cast first: TensorRT takes uint8 at the borders of a graph, but moves none.
         frames = (pixels.to(torch.float32) / 127.5 - 1.0) * keep.view(-1, 1, 1, 1)
         kept = _slots(self._count, caches)
@@ -67,7 +67,7 @@ class Decode(nn.Module):
         _register_scale(self, vae)
 
     def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
-        """Pixels and the caches."""
+        """Compute pixels and the caches."""
         kept = _slots(self._count, caches)
         quantised = self.quant(latents * self.std + self.mean)
         found = self.decoder(quantised, feat_cache=kept, feat_idx=[0], first_chunk=not caches)
@@ -84,12 +84,12 @@ def _register_scale(module: nn.Module, vae: AutoencoderKLWan) -> None:
 
 
 def _slots(count: int, caches: tuple[Tensor, ...]) -> list[Tensor | None]:
-    """The list that diffusers keeps: some of its places are never used."""
+    """Make diffusers' list of caches, some places of which are never used."""
     return [*caches, *[None] * (count - len(caches))]
 
 
 def _full(kept: Sequence[Tensor | str | None], shapes: Shapes) -> list[Tensor]:
-    """The caches in their final length; diffusers marks one that is all zeros by a word."""
+    """Fill caches up to their final length; diffusers marks one that is all zeros by a word."""
     found = []
     for (channels, frames, h, w), cache in zip(shapes, kept, strict=False):
         if isinstance(cache, str):

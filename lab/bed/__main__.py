@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 
 from bench.judge import Judge
-from bench.levels import LEVELS
+from bench.score import LEVELS
 from bench.similarity import load_extractor
-from engines.cli import ending, say
+from engines.cli import ending, new_parser, run, say
 from engines.errors import Exit
 from generators.presenter.generator import Presenter
 from lab.bed.inputs import PARTS, Real, like, unlike
@@ -30,11 +29,7 @@ ANOTHER_SEED = {"like": 20, "calibration": 10, "heldout": 10}  # samples that ar
 
 def main() -> Exit:
     """Parse, call, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.bed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__, "python -m lab.bed")
     commands = parser.add_subparsers(required=True)
     make = commands.add_parser("make", help="render and fit inputs, run the base model on them")
     make.add_argument("--out", type=Path, required=True, help="folder of the bed")
@@ -53,7 +48,7 @@ def main() -> Exit:
 
 
 def run_make(args: argparse.Namespace) -> None:
-    """Inputs first, then runs."""
+    """Write inputs, then make base runs of them."""
     generator = Presenter()
     for part in args.part:
         samples = like() if part == "like" else unlike(part, Real(args.real, generator))
@@ -70,7 +65,7 @@ def run_make(args: argparse.Namespace) -> None:
 
 
 def run_judge(args: argparse.Namespace) -> None:
-    """Recipes run in fp32 and without their guard, whose word is asked afterwards."""
+    """Run recipes in fp32 and without their guard, and ask the guard afterwards."""
     bench = Bench(Judge([load_extractor("stfn")]), Presenter())
     runner = None if args.known else Runner(bench.generator, say)
     for path in args.recipe:
@@ -86,4 +81,4 @@ def run_judge(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,4 +1,5 @@
-"""Inputs like the presenter's tuning set, and inputs unlike it: real ones, changed styles, speeds, lengths.
+"""Make inputs like the presenter's tuning set, and inputs unlike it: real ones, other styles, speeds,
+lengths.
 
 A part of the bed is a pure function of its name and the real files; no two parts share a person, a picture or
 a stretch of a skeleton video. Skeletons and pictures come at the presenter's size, as infer.py fits them.
@@ -28,7 +29,7 @@ PEOPLE = {"like": 0, "calibration": 10_000, "heldout": 20_000}  # first seed bey
 
 @dataclass(frozen=True)
 class Sample:
-    """One input: what it shows that is unlike, skeleton frames (F, H, W, 3) and the person (H, W, 3)."""
+    """An input: what is unlike about it, skeleton frames (F, H, W, 3) and the person (H, W, 3)."""
 
     id: str
     kind: str
@@ -44,7 +45,7 @@ class Real:
     generator: Generator
 
     def stretch(self, path: str, part: str, place: float, frames: int, speed: float) -> np.ndarray:
-        """Frames from a place (0 to 1) of a video's first half (calibration) or second, at that speed."""
+        """Return frames from a place (0 to 1) of half a video, at a speed; calibration has the first half."""
         whole = _read(self.folder / path, self.generator)
         half = len(whole) // 2
         own = whole[:half] if part == "calibration" else whole[half:]
@@ -53,7 +54,7 @@ class Real:
         return own[np.minimum(start + np.arange(frames) * speed, len(own) - 1).astype(int)]
 
     def picture(self, number: int, part: str) -> np.ndarray:
-        """A real picture: the parts have different ones."""
+        """Return a real picture; no two parts have the same."""
         own = [self.folder / path for path in PHOTOGRAPHS[part]]
         count = len(own) + 1  # and a frame of the footage
         if number % count == len(own):
@@ -79,7 +80,7 @@ PHOTOGRAPHS = {
 
 
 def like(count: int = 20) -> Iterator[Sample]:
-    """The first held-out people, as `python -m lab.presenter sample-data --held-out` has them."""
+    """Return the first held-out people, those of `python -m lab.presenter sample-data --held-out`."""
     for number in range(count):
         clip = Clip(HELD_OUT_SEED + number)
         frames = LONG if number in (3, 11) else WINDOW
@@ -87,7 +88,7 @@ def like(count: int = 20) -> Iterator[Sample]:
 
 
 def unlike(part: str, real: Real) -> Iterator[Sample]:
-    """Samples of a part, calibration or heldout (twice as many), the kinds mixed."""
+    """Return samples of a part, calibration or heldout (twice as many), the kinds mixed."""
     makers = _makers(part, real)
     people = (Clip(HELD_OUT_SEED + PEOPLE[part] + number) for number in range(10_000))
     counts: dict[str, int] = {}
@@ -168,7 +169,7 @@ def _each(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], 
 
 
 def _moved(scale: float, right: float, down: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Scaled about the middle and shifted by parts of the size, on black."""
+    """Scale about the middle and shift by parts of the size, on black."""
 
     def move(frame: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]

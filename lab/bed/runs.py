@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 def write_inputs(folder: Path, samples: Iterable[Sample], generator: Generator) -> None:
-    """A data folder of the samples, skeleton videos lossless, and kinds.json; what is there stays."""
+    """Write a data folder of the samples, skeleton videos lossless, and kinds.json; what is there stays."""
     for part in ("videos", "images"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     kinds = {}
@@ -52,7 +52,7 @@ def write_inputs(folder: Path, samples: Iterable[Sample], generator: Generator) 
 
 
 def write_frames(path: Path, chunks: Iterable[np.ndarray], generator: Generator) -> None:
-    """A lossless video of chunks (n, H, W, 3)."""
+    """Write a lossless video of chunks (n, H, W, 3)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(path, *generator.size, Fraction(FPS), lossless=True) as writer:
         for frame in (frame for chunk in chunks for frame in chunk):
@@ -69,7 +69,7 @@ class Runner:
         self._say = say
 
     def base(self, folder: Path, request: Request) -> None:
-        """The base run of a sample of a part, if it is not there yet.
+        """Make the base run of a sample of a part, if it is not there yet.
 
         base/<id>.npz holds latents (N + 1, ...), conditional and unconditional predictions (N, ...) of all
         steps and the constants; outputs/ holds the lossless video.
@@ -78,7 +78,7 @@ class Runner:
             self._base(request, folder / "outputs", folder / "base" / f"{request.id}.npz")
 
     def another_seed(self, folder: Path, request: Request) -> None:
-        """The base run with the next seed, to another-seed/, if it is not there yet."""
+        """Make the base run with the next seed, to another-seed/, if it is not there yet."""
         if not (folder / "another-seed" / f"{request.id}.mp4").exists():
             self._base(replace(request, seed=request.seed + 1), folder / "another-seed", None)
 
@@ -92,7 +92,9 @@ class Runner:
         self._say(f"{request.id}: base run with seed {request.seed}")
 
     def recipe(self, request: Request, recipe: Recipe, out: Path) -> None:
-        """A run of a recipe without its guard, if it is not there: out/<id>.mp4, and .npz as base/ has it."""
+        """Make a run of a recipe without its guard, if it is not there: out/<id>.mp4, and .npz like those of
+        base/.
+        """
         if (out / f"{request.id}.mp4").exists():
             return
         plan, generator = replace(recipe.steps, guard=None), recipe.adapt(self.generator)
@@ -121,7 +123,7 @@ class Runner:
     def _recorded(
         self, request: Request, denoise: BlendedDenoiser, plan: StepPlan
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The result; and latents before each evaluated step and what was predicted there, by name."""
+        """Return the result; and latents before each evaluated step and what was predicted there, by name."""
         generator, kept = self.generator, {"latents": [], "conditional": [], "unconditional": []}
         noise = generator.noise(denoise.frames, request.seed)
         for state in denoise_loop(denoise, generator.scheduler, noise, plan, generator.frame_axis):

@@ -1,4 +1,4 @@
-"""What a recipe does on the test bed without its guard, and what the guard says of each sample."""
+"""Find what a recipe does on the test bed without its guard, and what the guard says of each sample."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ class Row:
 
 
 def folder_of(part: Path, recipe: Recipe) -> Path:
-    """Where runs of a recipe are kept; another plan has another folder, whatever its guard."""
+    """Return where runs of a recipe are kept; another plan has another folder, whatever its guard."""
     settings = {name: value for name, value in recipe.settings().items() if name != "guard"}
     return part / "runs" / f"{recipe.name}-{key(settings)}"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What rows are made with: the judge, and the generator whose guard is asked."""
+    """A test bench that makes rows: the judge, and the generator whose guard is asked."""
 
     judge: Judge
     generator: Generator
 
 
 def rows(bench: Bench, part: Path, recipe: Recipe, goal: Goal) -> Iterator[Row]:
-    """A row for each sample of a part that the recipe has been run on."""
+    """Yield a row for each sample of a part that the recipe has been run on."""
     kinds, runs = json.loads((part / "kinds.json").read_text()), folder_of(part, recipe)
     for request in find_requests(part).requests:
         name = f"{request.id}.mp4"
@@ -67,7 +67,7 @@ def rows(bench: Bench, part: Path, recipe: Recipe, goal: Goal) -> Iterator[Row]:
 
 
 def said(guard: Guard | None, run: np.lib.npyio.NpzFile, generator: Generator) -> str | None:
-    """Why the guard would have fired in a recorded run, see runs.Runner."""
+    """Return why the guard would have fired in a recorded run, see runs.Runner."""
     if guard is None:
         return None
     axis, prefix = generator.frame_axis, "constant_"
@@ -79,7 +79,7 @@ def said(guard: Guard | None, run: np.lib.npyio.NpzFile, generator: Generator) -
 
 
 def _judged(judge: Judge, request: Request, part: Path, runs: Path) -> Judged:
-    """From a file beside the run, if it was judged before."""
+    """Read a verdict from a file beside the run, or make it and write it there."""
     saved = runs / f"{request.id}.json"
     if saved.exists():
         found = json.loads(saved.read_text())
@@ -91,7 +91,9 @@ def _judged(judge: Judge, request: Request, part: Path, runs: Path) -> Judged:
 
 
 def table(found: list[Row]) -> Iterator[str]:
-    """Markdown: by part and kind how many samples are below the level, and on how many the guard fires."""
+    """Return Markdown: by part and kind how many samples are below the level, and on how many the guard
+    fires.
+    """
     yield "| part | kind | samples | judged | below its level | of these unflagged | guard fires |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     groups = dict.fromkeys([(row.part, row.kind) for row in found])

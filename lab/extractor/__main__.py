@@ -11,11 +11,9 @@ from pathlib import Path
 
 from bench.judge import Judge
 from bench.similarity import EXTRACTORS, load_extractor
-from engines.cli import ending, run, say
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from lab.extractor.sensitivity import INTRODUCTION, MOST_FRAMES, Material, measure_all, table
-
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
 
 
 def main() -> Exit:
@@ -25,7 +23,7 @@ def main() -> Exit:
 
 
 def run_sensitivity(args: argparse.Namespace) -> Exit:
-    """What is caught, on the videos of a data folder."""
+    """Measure what is caught, on the videos of a data folder."""
     judge = Judge([load_extractor(name) for name in args.extractors])
     material = Material(args.other_engine, args.other_seed, args.harmless, args.real, args.frames)
     groups = measure_all(args.data, material, judge, say)
@@ -41,7 +39,7 @@ def run_sensitivity(args: argparse.Namespace) -> Exit:
 
 
 def run_train(args: argparse.Namespace) -> Exit:
-    """Our own extractor, from nothing or from where a run stopped."""
+    """Train our own extractor, from nothing or from where a run stopped."""
     from lab.extractor.stfn_training import train
 
     print(train(args.run, args.steps, args.out))
@@ -49,22 +47,20 @@ def run_train(args: argparse.Namespace) -> Exit:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.extractor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Read the command line."""
+    parser = new_parser(__doc__, "python -m lab.extractor")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     caught = commands.add_parser("sensitivity", help="defects, and what catches them; 5 if nothing does")
-    caught.add_argument("--data", type=Path, default=SAMPLE, help="its outputs/ are used (the sample)")
-    caught.add_argument("--extractors", nargs="+", default=["stfn"], help="names or JSON files (stfn)")
+    common_arguments(
+        caught, "extractors",
+        data={"default": SAMPLE, "help": "its outputs/ are used"},
+        out={"help": "Markdown file for the table, stdout has it too"},
+    )  # fmt: skip
     caught.add_argument("--other-engine", type=Path, help="the same videos made by another engine in fp32")
     caught.add_argument("--other-seed", type=Path, help="the base model's videos of another seed")
     caught.add_argument("--harmless", type=Path, nargs="+", default=[], help="folders that must pass")
     caught.add_argument("--real", type=Path, help="folder of camera footage, with faces.csv if known")
     caught.add_argument("--frames", type=int, default=MOST_FRAMES, help=f"of a clip, at most ({MOST_FRAMES})")
-    caught.add_argument("--out", type=Path, help="Markdown file for the table, stdout has it too")
     caught.set_defaults(run_command=run_sensitivity)
     train = commands.add_parser("train", help="stfn, on rendered clips; again: go on")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")

@@ -1,4 +1,4 @@
-"""What can go wrong with a video, each at a strength that people see, and what may happen to it unharmed."""
+"""Make what can go wrong with a video, each at a strength that people see, and changes that do no harm."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Defect:
 
     @property
     def harmless(self) -> bool:
-        """Whether it must pass."""
+        """Return whether it must pass."""
         return self.kind is Kind.HARMLESS
 
 
 def encoded_again(scene: Scene, crf: int | None = None) -> np.ndarray:
-    """Written and read as the pipeline does it, at its default quality if no other is given."""
+    """Write and read the clip as the pipeline does, at its default quality if no other is given."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "again.mp4"
         height, width = scene.frames.shape[1:3]
@@ -67,73 +67,73 @@ def encoded_again(scene: Scene, crf: int | None = None) -> np.ndarray:
 
 
 def blurred(scene: Scene) -> np.ndarray:
-    """Gaussian blur with a sigma of one pixel."""
+    """Blur by a Gaussian with a sigma of one pixel."""
     import cv2
 
     return np.stack([cv2.GaussianBlur(frame, (0, 0), 1.0) for frame in scene.frames])
 
 
 def noisy(scene: Scene) -> np.ndarray:
-    """Gaussian noise of 5 levels, other in each frame."""
+    """Add Gaussian noise of 5 levels, other in each frame."""
     noise = np.random.default_rng(0).standard_normal(scene.frames.shape, np.float32) * 5
     return levels(scene.frames + noise)
 
 
 def brighter(scene: Scene) -> np.ndarray:
-    """3 levels more everywhere."""
+    """Add 3 levels everywhere."""
     return levels(scene.frames + 3.0)
 
 
 def flickering(scene: Scene) -> np.ndarray:
-    """3 levels more and less in turns."""
+    """Add and subtract 3 levels in turns."""
     sign = np.where(np.arange(len(scene.frames)) % 2, 3.0, -3.0)
     return levels(scene.frames + sign[:, None, None, None])
 
 
 def one_black(scene: Scene) -> np.ndarray:
-    """The frame in the middle is black."""
+    """Make the frame in the middle black."""
     frames = scene.frames.copy()
     frames[len(frames) // 2] = 0
     return frames
 
 
 def frozen(scene: Scene) -> np.ndarray:
-    """The first frame all the time."""
+    """Repeat the first frame all the time."""
     return np.repeat(scene.frames[:1], len(scene.frames), 0)
 
 
 def shuffled(scene: Scene) -> np.ndarray:
-    """All frames in another order."""
+    """Put all frames in another order."""
     return scene.frames[np.random.default_rng(0).permutation(len(scene.frames))]
 
 
 def backwards(scene: Scene) -> np.ndarray:
-    """From the last frame to the first."""
+    """Play from the last frame to the first."""
     return scene.frames[::-1].copy()
 
 
 def late(scene: Scene) -> np.ndarray:
-    """One frame late; the first is shown twice."""
+    """Delay by one frame; the first is shown twice."""
     return np.concatenate([scene.frames[:1], scene.frames[:-1]])
 
 
 def moved(scene: Scene) -> np.ndarray:
-    """One pixel to the right; the border is repeated."""
+    """Move by one pixel to the right; the border is repeated."""
     return np.concatenate([scene.frames[:, :, :1], scene.frames[:, :, :-1]], 2)
 
 
 def tinted(scene: Scene) -> np.ndarray:
-    """Red up and blue down by 5 %."""
+    """Scale red up and blue down by 5 %."""
     return levels(scene.frames * np.array([1.05, 1.0, 0.95]))
 
 
 def upside_down(scene: Scene) -> np.ndarray:
-    """Top and bottom in each other's place."""
+    """Flip top and bottom."""
     return scene.frames[:, ::-1].copy()
 
 
 def half_size(scene: Scene) -> np.ndarray:
-    """Made at half the resolution and enlarged."""
+    """Shrink to half the resolution and enlarge again."""
     import cv2
 
     height, width = scene.frames.shape[1:3]
@@ -163,5 +163,5 @@ DEFECTS = (
 
 
 def levels(values: np.ndarray) -> np.ndarray:
-    """Rounded to 8 bits."""
+    """Round to 8 bits."""
     return np.clip(np.round(values), 0, 255).astype(np.uint8)

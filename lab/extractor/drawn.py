@@ -1,4 +1,4 @@
-"""What changes one place of every frame: a box over the person, glasses, a beard; and what keeps all."""
+"""Draw on one place of every frame: a box over the person, glasses, a beard; and changes that keep all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUSIEST = 8  # parts a side, of which the one that moves most is the person
 
 
 def box(frames: np.ndarray, part: float, centres: np.ndarray) -> np.ndarray:
-    """A grey rectangle of that part of each side around x and y of every frame (F, 2)."""
+    """Draw a grey rectangle of that part of each side around x and y of every frame (F, 2)."""
     high, wide = (max(1, round(part * size)) for size in frames.shape[1:3])
     changed = frames.copy()
     for frame, (x, y) in zip(changed, centres, strict=True):
@@ -29,7 +29,7 @@ def box(frames: np.ndarray, part: float, centres: np.ndarray) -> np.ndarray:
 
 
 def face_places(boxes: Iterable[Boxes]) -> np.ndarray | None:
-    """x, y, width and height of the face in every frame (F, 4); None if a frame has none."""
+    """Return x, y, width and height of the face in every frame (F, 4); None if a frame has none."""
     places = []
     for each in boxes:
         rows, columns = (np.nonzero(each.face.any(axis))[0] for axis in (1, 0))
@@ -40,7 +40,7 @@ def face_places(boxes: Iterable[Boxes]) -> np.ndarray | None:
 
 
 def with_glasses(frames: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Two dark rings and a bridge at the eyes of the faces (F, 4)."""
+    """Draw two dark rings and a bridge at the eyes of the faces (F, 4)."""
     import cv2
 
     changed = frames.copy()
@@ -54,7 +54,7 @@ def with_glasses(frames: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def with_beard(frames: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Hair from ear to ear over cheeks and chin of the faces (F, 4), the mouth left free."""
+    """Draw hair from ear to ear over cheeks and chin of the faces (F, 4), the mouth left free."""
     import cv2
 
     changed = frames.copy()
@@ -78,7 +78,7 @@ def _ring(cv2: object, frame: np.ndarray, centre: tuple[float, float], radius: f
 
 
 def busiest(frames: np.ndarray) -> np.ndarray:
-    """x and y (F, 2) of the middle of the part of the picture that changes most from frame to frame."""
+    """Return x and y (F, 2) of the middle of the part of the picture that changes most from frame to frame."""
     import cv2
 
     change = np.zeros(frames.shape[1:3], np.float32)
@@ -103,7 +103,7 @@ def _boxed_face(part: float) -> Callable[[Scene], np.ndarray | None]:
 
 
 def mirrored(scene: Scene) -> np.ndarray:
-    """Left and right in each other's place."""
+    """Flip left and right."""
     return scene.frames[:, :, ::-1].copy()
 
 

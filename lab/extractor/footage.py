@@ -1,4 +1,4 @@
-"""Camera footage as scenes for the sensitivity table: clips of a folder, with their faces where told."""
+"""Make scenes of camera footage for the sensitivity table: clips of a folder, with their faces if listed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARK = (255, 0, 170)  # what skeletons draw eyes and ears in
 
 
 def scenes_of_footage(folder: Path, most: int) -> list[Scene]:
-    """A scene of at most so many frames for each video of a folder. InputError."""
+    """Return a scene of at most so many frames for each video of a folder. InputError."""
     faces = _read_faces(folder / FACES)
     clips = {name: _beginning(path, most) for name, path in videos_in(folder).items()}
     names = list(clips)
@@ -35,7 +35,7 @@ def scenes_of_footage(folder: Path, most: int) -> list[Scene]:
 
 
 def track(frames: np.ndarray, part: tuple[float, ...]) -> np.ndarray:
-    """x, y, width and height (F, 4) in pixels of what lies at a part of the first frame, by correlation."""
+    """Return x, y, width, height (F, 4) in pixels of what is at a part of the first frame, by correlation."""
     import cv2
 
     height, width = frames.shape[1:3]
@@ -52,7 +52,7 @@ def track(frames: np.ndarray, part: tuple[float, ...]) -> np.ndarray:
 
 
 def marks(faces: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Skeleton frames (F, height, width, 3) with eyes and ears alone, for bench/boxes.py to find."""
+    """Draw skeleton frames (F, height, width, 3) with eyes and ears alone, for bench/boxes.py to find."""
     skeletons = np.zeros((len(faces), *size, 3), np.uint8)
     for frame, (x, y, w, _) in zip(skeletons, faces.astype(int), strict=True):
         margin = round(0.03 * size[1])
@@ -74,7 +74,7 @@ def _read_faces(path: Path) -> dict[str, tuple[float, ...]]:
 
 
 def _beginning(path: Path, most: int) -> np.ndarray:
-    """The first frames at the largest size allowed, of even width and height."""
+    """Read the first frames at the largest size allowed, of even width and height."""
     frames = []
     with VideoReader(path) as reader:
         scale = min(1.0, SHORT_SIDE / min(reader.width, reader.height))

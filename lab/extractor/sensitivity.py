@@ -1,4 +1,4 @@
-"""What the similarity gate and the companion checks catch: every defect on clips, as a table."""
+"""Measure what the similarity gate and the other checks catch: every defect on clips, as a table."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Row:
     comparisons: list[dict]
 
     def cosine(self, extractor: str) -> tuple[float, float]:
-        """The least and the largest over scenes."""
+        """Return the least and the largest over scenes."""
         values = [each["cosine"][extractor]["value"] for each in self.comparisons]
         return min(values), max(values)
 
     def caught_by(self, number: int) -> list[str]:
-        """The names of the checks that one scene's comparison failed, the gate's among them."""
+        """Return the names of the checks that one scene's comparison failed, the gate's among them."""
         return [check["name"] for check in self.comparisons[number]["checks"] if not check["passes"]]
 
     @property
     def as_wanted(self) -> bool:
-        """Whether a harmless change passed, or a defect was caught, in every scene."""
+        """Return whether a harmless change passed, or a defect was caught, in every scene."""
         return all(each["passes"] == self.defect.harmless for each in self.comparisons)
 
 
@@ -75,7 +75,9 @@ class Material:
 def measure_all(
     data: Path, material: Material, judge: Judge, say: Callable[[str], None]
 ) -> dict[str, list[Row]]:
-    """Rows by group: of a data folder's videos, and of the camera footage if there is some. InputError."""
+    """Return rows by group: of a data folder's videos, and of the camera footage if there is some.
+    InputError.
+    """
     made = {folder.name: folder for folder in material.harmless}
     changes = changes_of(list(made))
     if material.other_seed:
@@ -92,7 +94,7 @@ def scenes_of(
     most: int = MOST_FRAMES,
     made: Mapping[str, Path] | None = None,
 ) -> list[Scene]:
-    """A scene for each reference video of a data folder, at most so many frames.
+    """Make a scene of each reference video of a data folder, at most so many frames.
 
     other_engine: a folder of the same videos made by another engine; made: more such folders, by name.
     Another person is the next video's, the other pose is the clip's own, half its length later. InputError if
@@ -122,7 +124,7 @@ def scenes_of(
 def measure(
     scenes: Sequence[Scene], judge: Judge, say: Callable[[str], None], changes: Sequence[Defect] = DEFECTS
 ) -> list[Row]:
-    """A row for each change that any scene can have, harmless ones first."""
+    """Return a row for each change that any scene can have, harmless ones first."""
     rate, rows = Fraction(24), []
     for change in sorted(changes, key=lambda each: not each.harmless):
         say(f"sensitivity: {change.name}")
@@ -142,7 +144,7 @@ def _drawn(scene: Scene) -> Sequence[np.ndarray]:
 
 
 def changes_of(harmless: Sequence[str]) -> list[Defect]:
-    """All changes there are: those of every scene, another seed, and folders that must pass, by name."""
+    """Return all changes: those of every scene, another seed, and folders that must pass, by name."""
     folders = [Defect(name, partial(_made, name=name), Kind.HARMLESS) for name in harmless]
     seed = Defect(ANOTHER_SEED, partial(_made, name=ANOTHER_SEED), Kind.LOOK)
     return [*DEFECTS, *PLACES, seed, *folders]
@@ -153,7 +155,9 @@ def _made(scene: Scene, name: str) -> np.ndarray | None:
 
 
 def table(groups: Mapping[str, Sequence[Row]], judge: Judge) -> str:
-    """The rows of each group (rendered, real) as one Markdown table, a change's groups under each other."""
+    """Return the rows of each group (rendered, real) as one Markdown table, a change's groups under each
+    other.
+    """
     lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     order = dict.fromkeys(row.defect.name for rows in groups.values() for row in rows)
     for name in order:
@@ -180,7 +184,7 @@ def _median(row: Row, metric: str) -> str:
 
 
 def _caught(row: Row) -> str:
-    """What failed in how many scenes, most often first."""
+    """Return what failed in how many scenes, most often first."""
     found: dict[str, int] = {}
     for number in range(len(row.comparisons)):
         for name in row.caught_by(number):

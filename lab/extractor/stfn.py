@@ -37,7 +37,7 @@ class Stage(nn.Module):
         self.stay = nn.Conv2d(after, after, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, before, h, w) to (N, after, h / stride, w / stride)."""
+        """Map (N, before, h, w) to (N, after, h / stride, w / stride)."""
         x = F.silu(self.enter(x))
         return x + F.silu(self.stay(x))
 
@@ -53,7 +53,7 @@ class Spatial(nn.Module):
         self.join = nn.Linear(3 * size.fused * GRID[0] * GRID[1], size.frame)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) in -1..1 to (N, frame)."""
+        """Map (N, 3, H, W) in -1..1 to (N, frame)."""
         x, found = F.pixel_unshuffle(pictures, 4), []
         for stage, fuse in zip(self.stages, self.fuse, strict=True):
             x = stage(x)
@@ -78,17 +78,19 @@ class Stfn(nn.Module):
         self.head = nn.Linear(size.frame, size.frame)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Both of unit length."""
+        """Return the vectors of the clip and of its frames, both of unit length."""
         return self.pool(self.rows(frames))
 
     def rows(self, frames: Tensor) -> Tensor:
-        """(F, 2 frame) for frames (F, H, W, 3) uint8: of each, and of its change from the one before."""
+        """Return rows (F, 2 frame) for frames (F, H, W, 3) uint8: of each, and of its change from the one
+        before.
+        """
         pictures = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
         before = torch.cat([pictures[:1], pictures[:-1]])
         return torch.cat([self.spatial(pictures), self.moving((pictures - before) * 4)], 1)
 
     def pool(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The vectors of a clip (1, clip) and of its frames (F, frame), from its rows."""
+        """Return the vectors of a clip (1, clip) and of its frames (F, frame), from its rows."""
         x = rows.T[None]  # (1, 2 frame, F)
         x = F.silu(self.over_time[0](x))
         x = x + F.silu(self.over_time[1](x))
@@ -97,7 +99,7 @@ class Stfn(nn.Module):
         return F.normalize(clip, dim=1), F.normalize(self.head(rows[:, : self.size.frame]), dim=1)
 
     def _parts(self, each: Tensor) -> Tensor:
-        """How much each frame counts in each part of the clip (PARTS, F): overlapping triangles."""
+        """Return how much each frame counts in each part of the clip (PARTS, F): overlapping triangles."""
         count = each.shape[0]
         place = torch.arange(count, device=each.device, dtype=each.dtype) / (count - 1) * (PARTS - 1)
         middle = torch.arange(PARTS, device=each.device, dtype=each.dtype)

@@ -74,7 +74,7 @@ class Scenes(IterableDataset):
 
 
 def make_scene(seed: int, start: float, frames: int) -> Scene:
-    """A rendered clip, with another person in its motion and its person in another."""
+    """Render a clip, with another person in its motion and its person in another."""
     t = start + np.arange(frames) / FPS
     own, other = Clip(seed), seed + 250_000
     return Scene(
@@ -85,7 +85,7 @@ def make_scene(seed: int, start: float, frames: int) -> Scene:
 
 
 def make_batch(number: int) -> Batch:
-    """Batch of that number: the clip was encoded, as videos are, half of the defects before it was."""
+    """Make the batch of that number: the clip was encoded, as videos are, half of the defects before it was."""
     random = np.random.default_rng((number, 17))
     still, frames = random.random() < STILL, int(random.integers(8, 25))
     scene = make_scene(TRAINING_SEEDS + 2 * number, random.uniform(0, 8), 1 if still else frames)
@@ -105,7 +105,9 @@ def make_batch(number: int) -> Batch:
 
 
 def loss(network: Stfn, batch: Batch) -> Tensor:
-    """How far distances are beyond their bounds, in natural logarithms: a hundredth counts like a tenth."""
+    """Return how far distances are beyond their bounds, in natural logarithms: a hundredth counts like a
+    tenth.
+    """
     whole = network(batch.clip)
 
     def distances(other: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +141,7 @@ def train(run: Path, steps: int, out: Path, size: StfnSize = StfnSize(), save_ev
 
 
 def export(network: Stfn, folder: Path) -> Path:
-    """The network as an extractor of two graphs, so that clips can be long; returns its JSON's path."""
+    """Export the network as an extractor of two graphs, so that clips can be long; return its JSON's path."""
     folder.mkdir(parents=True, exist_ok=True)
     graph, pool = (folder / f"stfn{part}.onnx" for part in ("", "-pool"))
     frames = torch.zeros(12, HEIGHT, WIDTH, 3, dtype=torch.uint8)
@@ -199,7 +201,7 @@ def _draw(defects: list[Defect], random: np.random.Generator) -> list[Defect]:
 
 
 def _harmless(scene: Scene, plain: Scene, random: np.random.Generator) -> list[np.ndarray]:
-    """Encoded again, or noisy below a level; as of another engine; with a tenth of a defect."""
+    """Return the clip encoded again, or noisy below a level; as of another engine; with a tenth of a defect."""
     clip, others = plain.frames, (scene.other_person, scene.other_pose)
     noise = [random.normal(0, random.uniform(0.2, 1.2), clip.shape) for _ in range(2)]
     graded = GRADED[random.integers(len(GRADED))](plain)
@@ -211,7 +213,7 @@ def _harmless(scene: Scene, plain: Scene, random: np.random.Generator) -> list[n
 
 
 def _defective(defect: Defect, scene: Scene, plain: Scene, random: np.random.Generator) -> np.ndarray:
-    """The clip with the defect: before it was encoded, as a bad generator makes it, or after."""
+    """Return the clip with the defect: before it was encoded, as a bad generator makes it, or after."""
     if random.random() < 0.5:
         return defect.change(plain)
     return encoded_again(Scene(defect.change(scene), scene.frames, scene.frames))

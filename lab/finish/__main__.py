@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from engines.artifact import built_folder
-from engines.cli import ending, run, say
+from engines.cli import common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from engines.onnx.export import Target
 from engines.precision import PRECISIONS, choose_precisions
@@ -65,16 +65,16 @@ def run_evaluate(args: argparse.Namespace) -> Exit:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.finish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Read the command line."""
+    parser = new_parser(__doc__, "python -m lab.finish")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     export = commands.add_parser("export", help="the cover network as ONNX graphs and TensorRT engines")
-    export.add_argument("--precision", default="fp32", help=f"several of {', '.join(PRECISIONS)} (fp32)")
-    export.add_argument("--out", type=Path, help="folder (engines/built/cover)")
+    common_arguments(
+        export, "force", "json",
+        precision={"default": "fp32", "help": f"several of {', '.join(PRECISIONS)}"},
+        out={"help": "folder (engines/built/cover)"},
+    )  # fmt: skip
     export.add_argument("--target", help="TensorRT engines too: gpu, or compute capabilities as 80,89")
-    export.add_argument("--force", action="store_true", help="build again what is there already")
     export.set_defaults(run_command=run_export)
     train = commands.add_parser("train", help="the cover network; again: go on")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
@@ -88,7 +88,6 @@ def parse() -> argparse.Namespace:
     judge.add_argument("--videos", type=int, default=50, help="for covers (50)")
     judge.add_argument("--clips", type=int, default=30, help="for highlights, a minute each (30)")
     judge.set_defaults(run_command=run_evaluate)
-    export.add_argument("--json", action="store_true", help="JSON on stdout")
     args = parser.parse_args()
     for name, value in vars(args).items():
         if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:

@@ -1,1 +1,1 @@
-"""A quarter of an hour on a bare machine with a GPU: what is right, how fast it is, what it is short of."""
+"""Measure on a bare machine with a GPU, in a quarter of an hour: what is right, how fast, what limits it."""

@@ -1,23 +1,118 @@
-"""Measure on a GPU: python -m lab.gpu --help."""
+"""Measure on a machine with an NVIDIA GPU and no network, in a quarter of an hour, whether this project's
+networks are right there, how fast they are and what limits them.
+Each figure goes to bench/results/<gpu>.json and .md once it is known.
+
+python -m lab.gpu first              400 s: machine, tests, frames, three networks as they are
+python -m lab.gpu second             300 s: two of them compiled
+python -m lab.gpu wan-81             an entry measured again, after a change
+python -m lab.gpu --dry-run          all of it rehearsed on a processor, with tiny networks
+python -m lab.gpu expect             operations, bytes and floors, counted without a GPU
+
+A bare machine lacks diffusers and importlib-metadata: bring their wheels, see docs/gpu-notes.md. What is done
+is not measured again; an entry that ends the process or hangs is named, and the others are measured.
+"""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
-from engines.cli import ending, run
-from engines.errors import Exit
-from lab.gpu.command import ABOUT, add_gpu, run_gpu
+from engines.cli import ending, new_parser, run, say
+from engines.errors import EngineError, Exit, UsageError, unknown
+from lab.gpu.expected import BYTES, CROSSING, OPERATIONS
+from lab.gpu.run import COMMANDS, ENTRIES, ROOT, Place, Record, file_name, gpu_state, measure_entries
+from lab.gpu.table import rows
 
 
 def main() -> Exit:
     """Parse, call, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.gpu", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_gpu(parser)
-    args = parser.parse_args(sys.argv[1:])
+    args = parse()
     return ending("lab.gpu", lambda: run_gpu(args, print))
+
+
+def run_gpu(args: argparse.Namespace, show: Callable[[str], None]) -> Exit:
+    """Measure what is asked for; shows where the results are. UsageError, EngineError."""
+    what = args.what or list(COMMANDS)
+    if what == ["expect"]:
+        show(expected(args.dry_run))
+        return Exit.OK
+    for name in what:
+        if name not in (*COMMANDS, *ENTRIES):
+            raise UsageError(unknown("entry", name, (*COMMANDS, "expect", *ENTRIES)))
+    gpu = gpu_state()
+    if gpu is None and not args.dry_run:
+        raise EngineError("no GPU: nvidia-smi shows none; --dry-run rehearses on the processor")
+    out = (args.out or ROOT / ("out/gpu" if args.dry_run else "bench/results")).resolve()
+    record = Record(out / f"{'rehearsal' if args.dry_run else file_name(gpu['name'])}.json")
+    entries = {each.name: each for name in what for each in COMMANDS.get(name, ([ENTRIES.get(name)],))[0]}
+    if args.here_until is not None:
+        place = Place("cpu" if args.dry_run else "cuda", args.dry_run, out)
+        measure_entries(list(entries.values()), place, record, args.here_until, say)
+        return Exit.OK
+    for name in what:
+        if name in ENTRIES and record.status(name):
+            record.put(name, "status", None)
+            record.put(name, "earlier", record.entries.pop(name))
+    limit = sum(COMMANDS[name][1] if name in COMMANDS else ENTRIES[name].seconds + 30 for name in what)
+    until = float("inf") if args.dry_run else time.monotonic() + (args.seconds or limit)
+    while _measured(what, out, args.dry_run, until):
+        at = [name for name in ENTRIES if Record(record.path).status(name) == "begun"]
+        Record(record.path).write_table()
+        if not at:
+            raise EngineError("the process that measures ended before it was at an entry; see what it said")
+        say(f"the process ended at {at[0]}; another goes on behind it")
+    Record(record.path).write_table()
+    show(str(record.path))
+    return Exit.OK
+
+
+def _measured(what: list[str], out: Path, rehearsal: bool, until: float) -> int:
+    """Run a process that measures, and return its status."""
+    command = [sys.executable, "-m", "lab.gpu", *what, "--out", str(out), "--here-until", str(until)]
+    return subprocess.run([*command, *["--dry-run"] * rehearsal], cwd=ROOT).returncode
+
+
+def expected(tiny: bool) -> str:
+    """Return a table of every network's work and roofline, counted without a GPU."""
+    import torch
+
+    from lab.gpu.counted import count, crossing
+    from lab.gpu.networks import NETWORKS
+    from lab.gpu.random_init import inputs_of
+    from lab.gpu.variants import as_taken
+
+    head = (
+        "network|TFLOP|of them attention|ms at 989 TFLOP/s|least GB|ms at 4.8 TB/s|GB if eager|"
+        "ms at 4.8 TB/s|MB across|ms at 25 GB/s"
+    )
+    lines = []
+    for name, make in NETWORKS.items():
+        model = make("tiny" if tiny else "full")
+        inputs = as_taken(model, inputs_of(model.spec, model.sizes, "meta"), torch.bfloat16)
+        work = count(model.build("meta", torch.bfloat16), inputs)
+        across = crossing(model.spec, model.sizes)
+        cells = (
+            work.operations / 1e12, work.attention / 1e12, 1e3 * work.operations / OPERATIONS,
+            work.least_bytes / 1e9, 1e3 * work.least_bytes / BYTES,
+            work.eager_bytes / 1e9, 1e3 * work.eager_bytes / BYTES, across / 1e6, 1e3 * across / CROSSING,
+        )  # fmt: skip
+        lines.append("|".join([name, *(f"{cell:.4g}" for cell in cells)]))
+    return rows(head, lines)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = new_parser(__doc__, "python -m lab.gpu")
+    parser.add_argument("what", nargs="*", help=f"{', '.join(COMMANDS)}, expect or entries (first second)")
+    parser.add_argument("--out", type=Path, help="folder of the results (bench/results; rehearsed: out/gpu)")
+    parser.add_argument("--seconds", type=float, help="in which it ends (400, 300, or as entries say)")
+    parser.add_argument("--dry-run", action="store_true", help="rehearse on the processor")
+    parser.add_argument("--here-until", type=float, help=argparse.SUPPRESS)  # set by the process that watches
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

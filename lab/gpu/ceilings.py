@@ -1,4 +1,4 @@
-"""What the machine itself can do, and whether it draws the noise that `CudaNormal` says it draws."""
+"""Measure what the machine itself can do, and whether it draws the noise that `CudaNormal` predicts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measure_machine(place: Place, emit: Emit) -> None:
 
 
 def noise_error() -> float:
-    """The largest difference between what the GPU draws after manual_seed and what CudaNormal says of it."""
+    """Return the largest difference of what the GPU draws after manual_seed from what CudaNormal predicts."""
     about = torch.cuda.get_device_properties(0)
     draw = CudaNormal(42, about.multi_processor_count, about.max_threads_per_multi_processor)
     torch.manual_seed(42)
@@ -62,7 +62,7 @@ def noise_error() -> float:
 
 
 def timed(call: Callable[[], object], device: str, times: int = 1) -> float:
-    """Seconds a call, from an idle device until it is idle again."""
+    """Return seconds a call, from an idle device until it is idle again."""
     synchronize(device)
     start = time.perf_counter()
     for _ in range(times):
@@ -78,7 +78,7 @@ def synchronize(device: str) -> None:
 
 
 def words_of(refusal: BaseException) -> str:
-    """The kind of an error and the first line of its text."""
+    """Return the kind of an error and the first line of its text."""
     lines = [line for line in str(refusal).splitlines() if line.strip()]
     return f"{type(refusal).__name__}: {lines[0] if lines else ''}"[:300]
 
@@ -93,7 +93,7 @@ def stop_if_broken(refusal: BaseException) -> None:
 
 
 def _copies(place: Place) -> Iterator[tuple[str, float, Callable]]:
-    """Bytes read and written on the device; bytes that cross, from and to ordinary memory and pinned."""
+    """Yield copies on the device, from and to ordinary and pinned memory, with the bytes that each moves."""
     size = TINY if place.tiny else BYTES
     one, other = (torch.ones(size, dtype=torch.uint8, device=place.device) for _ in range(2))
     yield "copy", 2 * size, partial(other.copy_, one)
@@ -106,7 +106,7 @@ def _copies(place: Place) -> Iterator[tuple[str, float, Callable]]:
 
 
 def _products(place: Place) -> Iterator[tuple[str, float, Callable]]:
-    """Square matrices of random numbers, on which GPUs are slower than on zeros; both accumulations."""
+    """Yield products of random square matrices (GPUs are faster on zeros), with both accumulations."""
     width, device = TINY if place.tiny else MATRICES, place.device
     cuda, work = torch.backends.cuda.matmul, 2 * width**3
     a, b = (torch.randn(width, width, device=device) for _ in range(2))
@@ -131,7 +131,7 @@ def _products(place: Place) -> Iterator[tuple[str, float, Callable]]:
 
 
 def _attentions(place: Place) -> Iterator[tuple[str, float, Callable]]:
-    """Attention of bf16 by the kernel that torch takes itself, and by two that it may be told to take."""
+    """Yield attention in bf16 by the kernel that torch chooses, and by two others."""
     for name, shape in ATTENTION.items():
         shape = (2, 2, 64, 32) if place.tiny else shape
         query, key, value = (torch.randn(shape, device=place.device).bfloat16() for _ in range(3))

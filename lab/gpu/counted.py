@@ -1,4 +1,4 @@
-"""Operations and bytes that a call of a network takes, counted without computing anything."""
+"""Count the operations and bytes that a call of a network takes, without computing anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNMOVED = ("empty", "_unsafe_view")  # operations that move nothing and do not s
 
 @dataclass(frozen=True)
 class Work:
-    """Of a call: multiplications and additions, and bytes.
+    """The work of a call: multiplications and additions, and bytes.
 
     attention: the part of operations that is products of queries with keys, and of weights with values.
     least_bytes: weights, inputs and outputs, each once. eager_bytes: what all operations read and write if
@@ -71,7 +71,7 @@ class _Traffic(TorchDispatchMode):
 
 
 def count(module: torch.nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> Work:
-    """The work of a call of a module on the meta device with inputs there."""
+    """Count the work of a call of a module on the meta device with inputs there."""
     attention, traffic, counter = _OneAttention(), _Traffic(), FlopCounterMode(display=False)
     with torch.inference_mode(), traffic, counter, attention:
         made = module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
@@ -84,7 +84,7 @@ def count(module: torch.nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tenso
 
 
 def crossing(spec: ComponentSpec, sizes: Mapping[str, int]) -> int:
-    """Bytes between host and device if inputs and outputs lie on the host, as those of an engine do."""
+    """Return bytes between host and device if inputs and outputs are on the host, as an engine's are."""
     tensors = (*spec.inputs, *spec.outputs)
     shapes = (torch.Size(d if isinstance(d, int) else sizes[d] for d in tensor.dims) for tensor in tensors)
     kinds = (getattr(torch, tensor.dtype) for tensor in tensors)
@@ -92,6 +92,6 @@ def crossing(spec: ComponentSpec, sizes: Mapping[str, int]) -> int:
 
 
 def size_of(tensor: Tensor) -> int:
-    """Bytes; of a tensor that is one number repeated, those of the number."""
+    """Return a tensor's bytes; of one number repeated, those of the number."""
     shape = [size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
     return torch.Size(shape).numel() * tensor.element_size()

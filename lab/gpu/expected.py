@@ -1,4 +1,4 @@
-"""What was expected before anything ran on a GPU: counted floors, and predictions with their units."""
+"""Hold what was expected before anything ran on a GPU: counted floors, and predictions with their units."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The bundled generator end to end: how fast, how near its frames are, and how near the base model's own are.
+"""Run the bundled generator end to end: how fast, how near its frames are, and how near the base model's own.
 
-What runs is what infer.py runs between its reading and its writing of files. Skeletons are read by OpenCV:
-a bare machine has no ffmpeg.
+What runs is what infer.py runs between its reading and its writing of files. Skeletons are read by OpenCV: a
+bare machine has no ffmpeg.
 """
 
 from __future__ import annotations
@@ -17,48 +17,49 @@ import numpy as np
 
 from bench.engine_bench import Clip
 from bench.frame_metrics import psnr, temporal_error
+from bench.interleave import interleave, median_ratio
 from bench.similarity import Extractor, load_extractor
-from bench.timing import rotated
 from engines.artifact import built_folder
+from engines.cli import SAMPLE
 from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from generators.contract import Engines, Generator
 from generators.presenter.generator import Presenter
 from lab.gpu.ceilings import REFUSALS, stop_if_broken, timed, words_of
-from lab.gpu.measure import rounds_of
+from lab.gpu.measure import marking, rounds_of
 from lab.gpu.networks import Small, denoiser_of
 from lab.gpu.run import ROOT, Emit, Place
-from lab.gpu.ways import GraphEngine
+from lab.gpu.variants import GraphEngine
 from pipeline.batch.dataset import Request, first_requests
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.sampler import generate
 from pipeline.video.image import read_image
 
-SAMPLE, RECIPES = ROOT / "data" / "sample", ROOT / "optimize" / "recipes"
+RECIPES = ROOT / "optimize" / "recipes"
 FRAMES = 16  # one window
 BASE, GRAPH = "torch:fp16", "graph:fp16"  # what speeds are compared with; the denoiser as a CUDA graph
-WAYS = ("torch:fp32", "torch:fp16", "torch:bf16", GRAPH)
-SHORTENED = (BASE, GRAPH)  # ways that recipes are tried on
+VARIANTS = ("torch:fp32", "torch:fp16", "torch:bf16", GRAPH)
+SHORTENED = (BASE, GRAPH)  # variants that recipes are tried on
 EXACT = "torch:fp32 baseline"
 TIMED = (f"{BASE} baseline", f"{BASE} exact", f"{BASE} fast", f"{GRAPH} baseline", f"{GRAPH} fast")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A way to make a clip: the recipe's generator and step plan, and running engines."""
+    """A callable that makes a clip: the recipe's generator and step plan, and running engines."""
 
     generator: Generator
     engines: Engines
     recipe: Recipe
 
     def __call__(self, clip: Clip) -> np.ndarray:
-        """Its frames (F, H, W, 3) uint8."""
+        """Make the clip's frames (F, H, W, 3) uint8."""
         steps = self.recipe.steps
         return generate(self.generator, self.engines, clip.skeletons, clip.image, clip.seed, steps)
 
 
 def measure_frames(place: Place, emit: Emit) -> None:
-    """Emit a row for each way and recipe, by names as "torch:fp16 exact"; frames lie in frames.npz beside.
+    """Emit a row for each variant and recipe, by names as "torch:fp16 exact"; write frames.npz beside.
 
     Distances are those to the base model's frames, made by torch in fp32 on the processor. noise_floor: how
     far the base model, in fp32 on this device, is from itself run again, and begun one bf16 ulp beside.
@@ -70,18 +71,18 @@ def measure_frames(place: Place, emit: Emit) -> None:
     with ExitStack() as closing:
         base = Run(generator, start(generator, "torch:fp32", "cpu", closing), BASELINE)(clip)
         frames = {"processor": base}
-        for way in WAYS:
-            emit("at", way)
+        for variant in VARIANTS:
+            emit("at", variant)
             try:
-                engines = start(generator, way, place.device, closing)
-                for recipe in recipes if way in SHORTENED else recipes[:1]:
+                engines = start(generator, variant, place.device, closing)
+                for recipe in recipes if variant in SHORTENED else recipes[:1]:
                     run = Run(recipe.adapt(generator), engines, recipe)
-                    frames[f"{way} {recipe.name}"] = made = run(clip)
-                    runs[f"{way} {recipe.name}"] = run
-                    rows[f"{way} {recipe.name}"] = figures(made, base, judge)
+                    frames[f"{variant} {recipe.name}"] = made = run(clip)
+                    runs[f"{variant} {recipe.name}"] = run
+                    rows[f"{variant} {recipe.name}"] = figures(made, base, judge)
             except REFUSALS as refusal:
                 stop_if_broken(refusal)
-                rows[f"{way} refused"] = {"refused": words_of(refusal)}
+                rows[f"{variant} refused"] = {"refused": words_of(refusal)}
             emit("ways", rows)
         if EXACT in runs:
             floors = {"again": runs[EXACT], "one bf16 ulp beside": beside(runs[EXACT])}
@@ -92,7 +93,7 @@ def measure_frames(place: Place, emit: Emit) -> None:
 
 
 def opening(request: Request, generator: Generator) -> Clip:
-    """The first frames of a request and its picture at the generator's size."""
+    """Read the first frames of a request and its picture at the generator's size."""
     import cv2
 
     video = cv2.VideoCapture(str(request.video))
@@ -104,14 +105,14 @@ def opening(request: Request, generator: Generator) -> Clip:
     return Clip(skeletons, generator.fit(read_image(request.image, notes=[])[None])[0], request.seed)
 
 
-def start(generator: Generator, way: str, device: str, closing: ExitStack) -> Engines:
-    """Running engines by a text as torch:fp16. EngineError: this machine cannot run them."""
-    backend, _, precision = way.partition(":")
-    backend = "torch" if way == GRAPH else backend
+def start(generator: Generator, variant: str, device: str, closing: ExitStack) -> Engines:
+    """Start engines by a text as torch:fp16. EngineError: this machine cannot run them."""
+    backend, _, precision = variant.partition(":")
+    backend = "torch" if variant == GRAPH else backend
     precisions = choose_precisions(precision, generator.components)
     choice = Choice(backend, precisions, device, built_folder(generator.name))
     _, engines = start_engines(generator, choice, lambda text: None)
-    if way == GRAPH:
+    if variant == GRAPH:
         engines = {**engines, "denoise": GraphEngine(denoiser_of(generator), device)}
     for engine in engines.values():
         closing.callback(engine.close)
@@ -119,32 +120,30 @@ def start(generator: Generator, way: str, device: str, closing: ExitStack) -> En
 
 
 def figures(frames: np.ndarray, base: np.ndarray, judge: Extractor) -> dict:
-    """PSNR in dB (None: the same), temporal error in levels, and the judge's cosine to the base frames."""
+    """Return PSNR in dB (None: the same), temporal error in levels, the judge's cosine to the base frames."""
     error = frames.astype(np.float32) - base
     return {"psnr": psnr(error), "temporal_error": temporal_error(error),
             "similarity": judge.cosine(base, frames).raw}  # fmt: skip
 
 
 def beside(run: Run) -> Run:
-    """The run from a noise whose numbers are each one unit in the last place of bf16 larger."""
+    """Return the run from a noise whose numbers are each one unit in the last place of bf16 larger."""
     generator = copy.copy(run.generator)
     generator.noise = lambda frames, seed: one_ulp(run.generator.noise(frames, seed))
     return replace(run, generator=generator)
 
 
 def one_ulp(numbers: np.ndarray) -> np.ndarray:
-    """float32 numbers, each further from zero by one unit in the last place of its bfloat16."""
+    """Move float32 numbers further from zero, each by one unit in the last place of its bfloat16."""
     return (numbers.view(np.uint32) + np.uint32(1 << 16)).view(np.float32)
 
 
 def _rounds(runs: Mapping[str, Run], rows: dict[str, dict], clip: Clip, place: Place, emit: Emit) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds_of(place)):
-        for name in rotated(list(runs), number):
-            emit("at", f"{name}, round {number + 1}")
-            seconds[name].append(timed(partial(runs[name], clip), place.device))
+    calls = {name: partial(timed, partial(run, clip), place.device) for name, run in runs.items()}
+    for name, _, took in interleave(calls, rounds_of(place), marking(emit)):
+        seconds[name].append(took)
     for name, each in seconds.items():
-        ratios = [base / own for base, own in zip(seconds.get(TIMED[0], each), each, strict=True)]
         spread = {"seconds": statistics.median(each), "least": min(each), "most": max(each)}
-        rows[name] |= {**spread, "speed": statistics.median(ratios)}
+        rows[name] |= {**spread, "speed": median_ratio(seconds.get(TIMED[0], each), each)}
     emit("ways", rows)

@@ -1,4 +1,4 @@
-"""The networks that are measured: at full size, or tiny for a rehearsal and to be held against fp32."""
+"""Make the networks that are measured: at full size, or tiny for a rehearsal and comparison with fp32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from generators.mimicmotion.files import HALVES, Settings
 from generators.mimicmotion.generator import MimicMotion
 from generators.mimicmotion.random_weights import CONFIGS
 from generators.mimicmotion.unet import Denoise
-from generators.presenter.files import AUTOENCODER_FILE, DENOISER_FILE
+from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.presenter.generator import Presenter
 from generators.presenter.load import save_weights
 from generators.presenter.model import Autoencoder, AutoencoderSize, DenoiserSize
@@ -27,7 +27,7 @@ from generators.presenter.model import Denoise as PresenterDenoise
 from generators.wan import load, transformer, vae
 from generators.wan.config import TransformerSize, VaeSize
 from generators.wan.fun_control import FunControl
-from lab.gpu.filled import filled, normal
+from lab.gpu.random_init import normal, random_init
 
 # Wan2.1-Fun-V1.1-1.3B-Control's transformer/config.json; and the least that has each of its parts.
 SIZES = {
@@ -42,7 +42,7 @@ PROMPT = 512  # tokens, of which most are padding; the network sees all
 
 
 @dataclass(frozen=True)
-class Subject:
+class Model:
     """A network to measure: build(device, dtype) as this project runs it; sizes of its spec's named dims.
 
     same_dtype: inputs go in in the module's dtype, because it does not cast them itself.
@@ -68,16 +68,16 @@ class Small(Presenter):
         super().__init__(folder)
 
 
-def presenter(size: str) -> Subject:
-    """The bundled generator's step of its only window."""
+def presenter(size: str) -> Model:
+    """Return the bundled generator's step of its only window."""
     if size == "full":
         return denoiser_of(Presenter())
     with TemporaryDirectory() as folder:
         return denoiser_of(Small(Path(folder)))
 
 
-def denoiser_of(generator: Presenter) -> Subject:
-    """With the generator's own weights."""
+def denoiser_of(generator: Presenter) -> Model:
+    """Return a generator's denoiser with its own weights."""
     network = generator.build("denoise")
 
     def build(device: str, dtype: torch.dtype) -> nn.Module:
@@ -86,35 +86,35 @@ def denoiser_of(generator: Presenter) -> Subject:
         own = {name: tensor.to(device, dtype) for name, tensor in network.state_dict().items()}
         return fill(empty, own, "its weights").to(device)
 
-    return Subject(generator.components["denoise"], build, {"b": 1}, same_dtype=True)
+    return Model(generator.components["denoise"], build, {"b": 1}, same_dtype=True)
 
 
-def wan(size: str) -> Subject:
-    """A step of a window of 81 frames at 832x480 pixels, for one branch."""
+def wan(size: str) -> Model:
+    """Return a step of a window of 81 frames at 832x480 pixels, for one branch."""
     generator = _wan(size)
 
     def build(device: str, dtype: torch.dtype) -> nn.Module:
-        network = filled(lambda: load.fun_control_network(generator.network), device, dtype)
+        network = random_init(lambda: load.fun_control_network(generator.network), device, dtype)
         prompts = normal((2, PROMPT, generator.network.text_dim), device)
         return transformer.FunControl(network, prompts).eval()
 
-    return Subject(generator.components["denoise"], build)
+    return Model(generator.components["denoise"], build)
 
 
-def wan_decode(size: str) -> Subject:
-    """Four frames from a latent one, but the first, whose graph is another: 20 calls for 81 frames."""
+def wan_decode(size: str) -> Model:
+    """Return the decoder of four frames from a latent one, not the first: 20 calls for 81 frames."""
     generator = _wan(size)
     caches = generator.vae.decoder_caches(*generator.latent_size)
 
     def build(device: str, dtype: torch.dtype) -> nn.Module:
-        network = filled(lambda: vae.autoencoder(generator.vae), device, dtype)
+        network = random_init(lambda: vae.autoencoder(generator.vae), device, dtype)
         return vae.Decode(network, caches, generator.truncate).to(device, dtype).eval()
 
-    return Subject(generator.components["decode_next"], build, same_dtype=True)
+    return Model(generator.components["decode_next"], build, same_dtype=True)
 
 
-def mimicmotion(size: str) -> Subject:
-    """A step of a window of 72 frames at 576x1024 pixels, for one branch."""
+def mimicmotion(size: str) -> Model:
+    """Return a step of a window of 72 frames at 576x1024 pixels, for one branch."""
     width, height, frames = (576, 1024, 72) if size == "full" else (64, 64, 3)
     configs = CONFIGS[size]
     spec = _of_folder(
@@ -124,9 +124,9 @@ def mimicmotion(size: str) -> Subject:
 
     def build(device: str, dtype: torch.dtype) -> nn.Module:
         make = partial(UNetSpatioTemporalConditionModel.from_config, configs["unet"])
-        return Denoise(filled(make, device, dtype), frames).to(device, dtype).eval()
+        return Denoise(random_init(make, device, dtype), frames).to(device, dtype).eval()
 
-    return Subject(spec, build, {"b": 1, "f": frames})
+    return Model(spec, build, {"b": 1, "f": frames})
 
 
 def _wan(size: str) -> FunControl:
@@ -137,7 +137,7 @@ def _wan(size: str) -> FunControl:
 
 
 def _of_folder(kind: type, configs: Mapping, settings: Mapping[str, int], files: tuple[str, ...] = ()):
-    """The generator of a folder that has everything but weights."""
+    """Return the generator of a folder that has everything but weights."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         for part, config in configs.items():

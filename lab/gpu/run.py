@@ -1,4 +1,4 @@
-"""What is measured, the most telling first; a process that measures; the file that each figure goes to."""
+"""List what is measured, the most telling first; run it in a process; record each figure in a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Emit = Callable[[str, object], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where it is measured: the device, whether it is a rehearsal with tiny networks, a folder for files."""
+    """A place to measure at: the device, whether it is a rehearsal with tiny networks, a folder for files."""
 
     device: str
     tiny: bool
@@ -55,8 +55,8 @@ class Entry:
     given: tuple = ()
 
 
-def _network(name: str, seconds: int, *ways: str) -> Entry:
-    return Entry(name, seconds, "lab.gpu.measure:measure_network", (name.partition(" ")[0], ways))
+def _network(name: str, seconds: int, *variants: str) -> Entry:
+    return Entry(name, seconds, "lab.gpu.measure:measure_network", (name.partition(" ")[0], variants))
 
 
 MACHINE = Entry("machine", 30, "lab.gpu.ceilings:measure_machine")  # whatever comes next needs its rates
@@ -86,7 +86,7 @@ class Record:
         self.entries: dict[str, dict] = json.loads(path.read_text())["entries"] if path.is_file() else {}
 
     def status(self, entry: str) -> str | None:
-        """What became of an entry: begun, done, or in words why not."""
+        """Return what became of an entry: begun, done, or in words why not."""
         return self.entries.get(entry, {}).get("status")
 
     def put(self, entry: str, name: str, figure: object) -> None:
@@ -96,7 +96,7 @@ class Record:
         self._write(".json", json.dumps(found, indent=1, allow_nan=False) + "\n")
 
     def write_table(self) -> None:
-        """The tables, of what is known."""
+        """Write the tables of what is known."""
         self._write(".md", markdown(self.entries))
 
     def _write(self, suffix: str, text: str) -> None:
@@ -142,7 +142,7 @@ def _measure(entry: Entry, place: Place, record: Record) -> None:
 
 
 def run_tests(place: Place, emit: Emit) -> None:
-    """The GPU memory tests in a process of their own: how many passed, failed, were skipped, and why."""
+    """Run the GPU memory tests in a process of their own: how many passed, failed, were skipped, and why."""
     report = place.folder / "tests.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", TESTS, f"--junitxml={report}"]
@@ -166,7 +166,7 @@ def run_tests(place: Place, emit: Emit) -> None:
 
 
 def gpu_state() -> dict[str, str] | None:
-    """What nvidia-smi says of the first GPU now, by its own names; None without one. Nothing is set."""
+    """Ask nvidia-smi for the first GPU's state, by its own names; None without one. Nothing is set."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
@@ -177,5 +177,5 @@ def gpu_state() -> dict[str, str] | None:
 
 
 def file_name(gpu: str) -> str:
-    """A GPU's name as that of a file: nvidia-h200 for NVIDIA H200."""
+    """Return a GPU's name as that of a file: nvidia-h200 for NVIDIA H200."""
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")

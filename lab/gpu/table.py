@@ -1,4 +1,4 @@
-"""The results as tables that people read: every prediction with what came beside it, then the rest."""
+"""Format the results as tables: every prediction with the figure measured, then the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOT_RUN = "not run yet"
 
 
 def markdown(entries: Mapping[str, Mapping]) -> str:
-    """All of a results file: the machine, predictions, a table for each entry, and kernels."""
+    """Return all of a results file: the machine, predictions, a table for each entry, and kernels."""
     machine = entries.get("machine", {})
     parts = [f"# {machine.get('name', 'No GPU so far')}"]
     parts += ["Written by `python -m lab.gpu`; all figures are in the JSON file of the same name."]
@@ -23,13 +23,13 @@ def markdown(entries: Mapping[str, Mapping]) -> str:
 
 
 def rows(head: str, lines: list[str]) -> str:
-    """A Markdown table; head and lines are cells joined by |."""
+    """Return a Markdown table; head and lines are cells joined by |."""
     rule = "|".join("---" for _ in head.split("|"))
     return "\n".join(f"|{line}|" for line in (head, rule, *lines))
 
 
 def floor_of(work: Mapping, rates: Mapping) -> float | None:
-    """Seconds below which a call cannot come at this machine's rates; None where these were not measured.
+    """Return the least seconds of a call at this machine's rates; None where these were not measured.
 
     Operations at the rate of a bf16 product, or least bytes at that of a copy, whichever takes longer.
     """
@@ -50,7 +50,7 @@ def _predictions(entries: Mapping[str, Mapping]) -> str:
 
 
 def _measured(name: str, row: str, entry: Mapping) -> float | str:
-    """In the prediction's unit, or in words why not."""
+    """Return the figure in the prediction's unit, or in words why there is none."""
     if name == "machine":
         return entry.get("rates", {}).get(row, NOT_RUN)
     figures = entry.get("ways", {}).get(row, {})
@@ -70,11 +70,11 @@ def _entry(name: str, entry: Mapping, rates: Mapping) -> list[str]:
         parts += _network(entry, rates)
     elif "ways" in entry:
         lines = [
-            f"{way}|" + "|".join(_short(row.get(key)) for key in (
+            f"{variant}|" + "|".join(_short(row.get(key)) for key in (
                 "refused", "seconds", "least", "most", "speed", "similarity", "psnr", "temporal_error"))
-            for way, row in {**entry["ways"], **entry.get("noise_floor", {})}.items()
+            for variant, row in {**entry["ways"], **entry.get("noise_floor", {})}.items()
         ]  # fmt: skip
-        head = "way and recipe|refused|s|least|most|speed|similarity|PSNR, dB|temporal error, levels"
+        head = "variant and recipe|refused|s|least|most|speed|similarity|PSNR, dB|temporal error, levels"
         parts += [rows(head, lines)]
     return parts
 
@@ -87,19 +87,19 @@ def _network(entry: Mapping, rates: Mapping) -> list[str]:
         f"each operation moves its own; {_short(work['crossing'], 1e-6)} MB across. "
         f"Floor: {_short(floor, 1e3)} ms."
     ]
-    bare = [row["seconds"] for way, row in entry.get("ways", {}).items()
-            if "seconds" in row and "engine" not in way]  # fmt: skip
+    bare = [row["seconds"] for variant, row in entry.get("ways", {}).items()
+            if "seconds" in row and "engine" not in variant]  # fmt: skip
     lines = []
-    for way, row in entry.get("ways", {}).items():
+    for variant, row in entry.get("ways", {}).items():
         if "seconds" not in row:
-            lines.append(f"{way}|{row['refused']}||||||||")
+            lines.append(f"{variant}|{row['refused']}||||||||")
             continue
         seconds = row["seconds"]
         cells = (1e3 * seconds, 1e3 * row.get("least", seconds), 1e3 * row.get("most", seconds),
                  seconds / floor if floor else None, seconds / bare[0] if bare else None, row.get("error"),
                  row["apart"], row.get("memory_mb"), row["start_seconds"])  # fmt: skip
-        lines.append("|".join([way, *map(_short, cells)]))
-    head = "way|ms|least|most|times the floor|of the first|error, tiny|apart from it|memory, MB|start, s"
+        lines.append("|".join([variant, *map(_short, cells)]))
+    head = "variant|ms|least|most|times the floor|of the first|error, tiny|apart from it|memory, MB|start, s"
     parts += [rows(head, lines)] * bool(lines)
     if profile:
         parts += [f"{profile['way']}: {_short(100 * profile['idle'])} % of a call without a kernel."]
@@ -113,7 +113,7 @@ def _network(entry: Mapping, rates: Mapping) -> list[str]:
 
 
 def _short(value: object, scale: float = 1) -> str:
-    """A number with four digits; words as they are."""
+    """Return a number with four digits; words as they are."""
     if isinstance(value, (int, float)):
         return f"{value * scale:.4g}"
     return "" if value is None else str(value).replace("|", "/")

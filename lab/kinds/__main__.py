@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engines.cli import ending, run, say
+from engines.cli import common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from lab.kinds.table import HEAD, KINDS, halved, prepared, rows_of
 from pipeline.batch.dataset import find_requests
@@ -19,17 +19,12 @@ from pipeline.batch.dataset import find_requests
 
 def main() -> Exit:
     """Parse, call, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.kinds",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with videos/ and images/")
+    parser = new_parser(__doc__, "python -m lab.kinds")
+    common_arguments(parser, data={"required": True}, backend={"default": "torch"})
     parser.add_argument("--work", type=Path, required=True, help="folder for base runs, which are kept")
     parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS], help="of models (all)")
     parser.add_argument("--tuning", type=int, default=3, help="videos that are fitted to (3)")
     parser.add_argument("--plans", type=int, default=8, help="of the front, beside five patterns (8)")
-    parser.add_argument("--backend", default="torch", help="that runs the networks in fp32 (torch)")
     parser.add_argument("--halved", action="store_true", help="64x96 pixels, windows of 8: quicker")
     args = parser.parse_args()
     return ending("lab.kinds", lambda: table(args))

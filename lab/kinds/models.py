@@ -17,12 +17,11 @@ from engines.spec import Engine
 from generators.contract import Constants
 from generators.diffusion_grids import DdimScheduler, DpmSolverMultistep
 from generators.presenter.generator import Presenter
-from generators.samplers import KarrasEuler
-from generators.unipc import UniPcMultistep
+from generators.samplers import KarrasEuler, UniPcMultistep
 
 
 class OtherKind(Presenter):
-    """What the kinds share."""
+    """The base class of all these kinds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,18 +32,18 @@ class Noising(OtherKind):
     """A model of v (Salimans and Ho, 2022) whose squared shares add up to 1."""
 
     def shares(self, step: int) -> tuple[float, float]:
-        """Of signal and of noise in the latents of a step."""
+        """Return the shares of signal and of noise in the latents of a step."""
         kept = float(self.scheduler.kept[step])
         return kept**0.5, (1 - kept) ** 0.5
 
     def unit(self, latents: np.ndarray, step: int) -> np.ndarray:
-        """The latents of a step at unit variance."""
+        """Return the latents of a step at unit variance."""
         return latents
 
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
     ) -> np.ndarray:
-        """v of one window: a times the noise minus s times the clean latents."""
+        """Return v of one window: a times the noise minus s times the clean latents."""
         a, s = self.shares(step)
         x = self.unit(latents, step)
         time = np.array([s / (a + s)], np.float32)
@@ -53,7 +52,9 @@ class Noising(OtherKind):
 
 
 class Ddim(Noising):
-    """As reference-net models sample: v, zero terminal signal to noise, 20 DDIM steps, guidance 3.5."""
+    """A kind sampled as reference-net models are: v, zero terminal signal to noise, 20 DDIM steps, guidance
+    3.5.
+    """
 
     name = "presenter-ddim"
     scheduler = DdimScheduler(20, "v", "trailing", betas="linear", zero_snr=True)
@@ -61,7 +62,7 @@ class Ddim(Noising):
 
 
 class Dpm(Noising):
-    """The same by DPM-Solver++ 2M."""
+    """The same kind as Ddim, sampled by DPM-Solver++ 2M."""
 
     name = "presenter-dpm"
     scheduler = DpmSolverMultistep(20, "v", "trailing", betas="linear", zero_snr=True)
@@ -69,28 +70,28 @@ class Dpm(Noising):
 
 
 class Karras(Noising):
-    """As Stable Video Diffusion samples: Euler steps over sigmas from 700, 25 of them."""
+    """A kind sampled as Stable Video Diffusion is: Euler steps over sigmas from 700, 25 of them."""
 
     name = "presenter-karras"
     scheduler = KarrasEuler(25, half=False)
     guidance = 2.0
 
     def shares(self, step: int) -> tuple[float, float]:
-        """Of signal and of noise in latents of unit variance."""
+        """Return the shares of signal and of noise in latents of unit variance."""
         sigma = float(self.scheduler.sigmas[step])
         return 1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5
 
     def unit(self, latents: np.ndarray, step: int) -> np.ndarray:
-        """The latents of a step at unit variance."""
+        """Return the latents of a step at unit variance."""
         return self.scheduler.scaled(latents, step)
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """Noise of the first sigma."""
+        """Return noise at the first sigma."""
         return self.scheduler.begin(super().noise(frames, seed))
 
 
 class UniPc(OtherKind):
-    """As diffusers samples Wan: flow matching by UniPC, 20 steps, shift 5."""
+    """A kind sampled as diffusers samples Wan: flow matching by UniPC, 20 steps, shift 5."""
 
     name = "presenter-unipc"
     scheduler = UniPcMultistep(20, 5.0)

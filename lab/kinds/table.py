@@ -1,4 +1,4 @@
-"""Plans of every length on models of several kinds: how near the plain and the fitted form come."""
+"""Measure plans of every length on models of several kinds: how near the plain and the fitted form come."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from optimize.steps.jump_tables import jump_errors, weigh_kept
 from optimize.steps.planner import Costs, Tables, front, predict
 from optimize.steps.trajectory import Gram
 from optimize.steps.tuner import KEPT
-from optimize.steps.workbench import TuningClip
+from optimize.steps.tuning_runner import TuningClip
 from pipeline.batch.dataset import Request
 from pipeline.step_plan import StepPlan
 
@@ -66,14 +66,14 @@ def halved(kind: type[Presenter]) -> type[Presenter]:
 
 
 def decibels(end: np.ndarray, wanted: np.ndarray) -> float:
-    """Power of the wanted latents to that of the error."""
+    """Return the power of the wanted latents to that of the error, in dB."""
     return float(10 * np.log10(np.mean(wanted**2) / max(np.mean((end - wanted) ** 2), 1e-14)))
 
 
 def prepared(
     generator: Generator, requests: Sequence[Request], backend: str, folder: Path, say: Say
 ) -> tuple[list[TuningClip], list[Gram]]:
-    """Cases whose base runs are known, by these engines; kept in the folder for the next time."""
+    """Return cases whose base runs are known, by these engines; kept in the folder for the next time."""
     choice = Choice(backend, choose_precisions("fp32", generator.components), "cpu",
                     built_folder(generator.name))  # fmt: skip
     engines = start_engines(generator, choice, say)[1]
@@ -93,7 +93,7 @@ def prepared(
 
 
 def plans_of(tables: Tables, count: int) -> list[str]:
-    """Plans along the front, and of simple patterns, whose jumps are many and short, or few and long."""
+    """Return plans along the front, and of simple patterns, whose jumps are many and short, or few and long."""
     found = [plan.actions for plan in front(tables, COSTS)]
     places = np.unique(np.linspace(0, len(found) - 2, count).astype(int))
     steps = tables.steps
@@ -104,7 +104,7 @@ def plans_of(tables: Tables, count: int) -> list[str]:
 def rows_of(
     name: str, cases: Sequence[TuningClip], grams: Sequence[Gram], tuning: int, count: int
 ) -> Iterator[Row]:
-    """A row for each plan; the first `tuning` cases are fitted to, the others are fresh."""
+    """Yield a row for each plan; the first `tuning` cases are fitted to, the others are fresh."""
     generator = cases[0].generator
     scheduler, axis, steps = generator.scheduler, generator.frame_axis, generator.scheduler.steps
     full, cheap = jump_errors(grams[:tuning], scheduler)

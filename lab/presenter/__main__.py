@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import built_folder
-from engines.cli import ending
+from engines.cli import common_arguments, ending, new_parser, run
 from engines.errors import Exit
 from engines.load import Choice, start_engines
 from generators.contract import GeneratorError
@@ -28,11 +28,7 @@ from pipeline.batch.dataset import SEED
 
 def main() -> Exit:
     """Parse, call, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.presenter",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__, "python -m lab.presenter")
     commands = parser.add_subparsers(required=True)
     train = commands.add_parser("train", help="train the autoencoder, the denoiser, the decoder again")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints, logs and weights")
@@ -53,7 +49,7 @@ def main() -> Exit:
     )
     train.add_argument("--start", type=Path, help="folder of weights to go on from")
     train.add_argument("--workers", type=int, default=1, help="processes that render data (1)")
-    train.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    common_arguments(train, "device")
     train.set_defaults(run_command=run_train)
     evaluate = commands.add_parser("evaluate", help="hold generated clips against the renderer's truth")
     _add_evaluation(evaluate, clips=20)
@@ -76,7 +72,7 @@ def main() -> Exit:
     show.add_argument("--seeds", type=int, nargs="+", default=(12, 14, 21, 27))
     show.set_defaults(run_command=run_show)
     args = parser.parse_args()
-    return ending("generators.presenter", lambda: args.run_command(args) or Exit.OK)
+    return ending("lab.presenter", lambda: args.run_command(args) or Exit.OK)
 
 
 def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
@@ -86,8 +82,7 @@ def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
     parser.add_argument("--clips", type=int, default=clips, help=f"held-out clips ({clips})")
     parser.add_argument("--frames", type=int, default=48, help="frames of each (48)")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    parser.add_argument("--backend", default="torch", help="what runs the networks, as for infer.py (torch)")
+    common_arguments(parser, "device", backend={"default": "torch"})
     parser.add_argument("--report", type=Path, help="JSON file for the figures; stdout without it")
 
 
@@ -267,4 +262,4 @@ def _report(args: argparse.Namespace, figures: dict) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

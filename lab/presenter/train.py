@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from engines.files import whole
+from engines.files import atomic_write
 from generators.presenter.load import (
     AUTOENCODER_FILE,
     DENOISER_FILE,
@@ -209,7 +209,7 @@ def _save_checkpoint(
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "step": step,
     }
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         torch.save(state, draft)
 
 

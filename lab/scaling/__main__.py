@@ -17,7 +17,7 @@ import platform
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from engines.cli import ending, run, say
+from engines.cli import SAMPLE, ending, new_parser, run, say
 from engines.errors import Exit, InputError, unknown
 from lab.scaling.files import file_seconds
 from lab.scaling.null_workers import measure
@@ -36,7 +36,7 @@ LARGE = (720, 1280), 81  # of a video as models of billions of parameters make t
 NETWORKS = ("condition", "denoise", "decode")
 PER_WORKER = {1: 6, 10: 30}  # videos of a run, by how many times as fast networks are
 PER_IDLE_WORKER = 100
-VIDEO = ROOT / "data" / "sample" / "videos" / "ada.mp4"
+VIDEO = SAMPLE / "videos" / "ada.mp4"
 
 
 def main() -> Exit:
@@ -46,7 +46,7 @@ def main() -> Exit:
 
 
 def run_measure(args: argparse.Namespace) -> Exit:
-    """Costs from a report; rates of null workers, first of some that take no time."""
+    """Take costs from a report; measure rates of null workers, first of some that take no time."""
     costs = costs_of(json.loads(args.report.read_text(encoding="utf-8")), args.run)
     read, write = file_seconds(args.video, *LARGE)
     passing = bytes_of(*LARGE)
@@ -71,7 +71,9 @@ def run_measure(args: argparse.Namespace) -> Exit:
 
 
 def costs_of(report: dict, name: str) -> Costs:
-    """Of the timed run of that name, for SMALL videos; dispatch is not in it. InputError: no such run."""
+    """Return costs from the timed run of that name, for SMALL videos, without dispatch. InputError: no such
+    run.
+    """
     runs = {run["name"]: run["timing"]["stages"] for run in report["runs"] if run["timing"]}
     if name not in runs:
         raise InputError(unknown("timed run", name, runs))
@@ -81,12 +83,12 @@ def costs_of(report: dict, name: str) -> Costs:
 
 
 def bytes_of(size: tuple[int, int], frames: int) -> int:
-    """What a video's frames take."""
+    """Return the bytes of a video's frames."""
     return 3 * size[0] * size[1] * frames
 
 
 def run_draw(args: argparse.Namespace) -> Exit:
-    """The picture, and a table for docs/cluster.md."""
+    """Draw the picture, and print a table for docs/cluster.md."""
     figures = json.loads(args.figures.read_text(encoding="utf-8"))
     busy, *runs = figures["runs"]
     dispatch = busy["process"] / len(Stage)
@@ -105,10 +107,8 @@ def run_draw(args: argparse.Namespace) -> Exit:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="lab.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Read the command line."""
+    parser = new_parser(__doc__, "python -m lab.scaling")
     commands = parser.add_subparsers(required=True)
     measuring = commands.add_parser("measure", help="run null workers on Ray")
     measuring.add_argument("--report", type=Path, default=REPORT, help=f"({REPORT.relative_to(ROOT)})")

@@ -1,4 +1,4 @@
-"""How long reading and writing a video takes here, at a size that the sample data does not have."""
+"""Time reading and writing a video here, at a size that the sample data does not have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pipeline.video.reader import VideoReader, VideoWriter
 
 
 def file_seconds(video: Path, size: tuple[int, int], count: int) -> tuple[float, float]:
-    """Wall seconds of reading and of writing: the video's frames, repeated to so many, at (width, height)."""
+    """Return wall seconds of reading and of writing the video's frames, repeated to so many, at (width,
+    height).
+    """
     with VideoReader(video) as reader:
         frames = [cover(frame[None], *size)[0] for frame in reader]
     with tempfile.TemporaryDirectory() as folder:

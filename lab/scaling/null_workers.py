@@ -29,13 +29,13 @@ FRAMES = 48  # that a video is said to have
 
 
 class NullWorkers:
-    """All workers of one pool on one machine, as pipeline.parallel.ray_actors has them, with null engines."""
+    """All workers of one pool on one machine: those of pipeline.parallel.ray_actors, with null engines."""
 
     def __init__(self, pool: Pool, node: str, costs: Costs) -> None:
         self._pool, self._node, self._costs = pool, node, costs
 
     def open(self) -> Opened:
-        """Nothing starts."""
+        """Start nothing."""
         identity = {"generator": "null"} if self._pool is Pool.NETWORKS else {}
         return Opened(self._node, f"{self._pool.value} on machine {self._node}", identity)
 
@@ -61,9 +61,9 @@ class NullWorkers:
 
 @dataclass(frozen=True)
 class Measured:
-    """Videos a second between a fifth and four fifths of all; processor seconds of the driver for each.
+    """A measured rate: videos a second between a fifth and four fifths of all, processor seconds of each.
 
-    thread: of its main thread, which hands out and records; process: with Ray's threads in it.
+    thread: of the driver's main thread, which hands out and records; process: with Ray's threads in it.
     """
 
     rate: float

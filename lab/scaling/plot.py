@@ -1,4 +1,4 @@
-"""A picture of how throughput grows with machines and what bounds it: simulated, with what was measured."""
+"""Draw how throughput grows with machines and what bounds it: simulated, with what was measured."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BOUNDS = ("#8250df", "#cf222e", "#57606a", "#bf8700")
 
 
 def grown(costs: Costs, machine: Machines) -> list[tuple[int, Simulated]]:
-    """Numbers of machines, and what so many do."""
+    """Yield numbers of machines, and what so many do."""
     machines = [replace(machine, count=count) for count in COUNTS]
     return [(each.count, simulate(costs, each, PER_WORKER * each.count * each.networks)) for each in machines]
 
 
 def shortest(found: Simulated) -> str:
-    """What was busiest: where it stops scaling."""
+    """Return what was busiest: it is where scaling stops."""
     return max(found.busy, key=found.busy.get)
 
 

@@ -1,7 +1,7 @@
-"""A cluster in virtual time: the rules of the stage scheduler, with seconds for all that takes any.
+"""Simulate a cluster in virtual time: the rules of the stage scheduler, with seconds for all that takes any.
 
 One driver hands out one stage after the other. What a stage gave goes through the network of the machine that
-takes it, one transfer after the other, unless it lies there already. Nothing fails; videos differ in length.
+takes it, one transfer after the other, unless it is there already. Nothing fails; videos differ in length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GOLDEN = 0.618034  # its multiples fill 0 to 1 evenly, in any stretch
 
 @dataclass(frozen=True)
 class Costs:
-    """What a video of mean length costs: seconds of a worker by stage, of the driver for each stage.
+    """The costs of a video of mean length: seconds of a worker by stage, of the driver for each stage.
 
     read_bytes go from reading to networks, made_bytes from networks to writing.
     """
@@ -31,12 +31,14 @@ class Costs:
     made_bytes: float = 0.0
 
     def seconds(self, stage: Stage, number: int) -> float:
-        """Of a worker, for the video of that number; they are half to one and a half times as long."""
+        """Return a worker's seconds for the video of that number; videos are half to one and a half times as
+        long.
+        """
         length = 0.5 + number * GOLDEN % 1
         return length * {Stage.READ: self.read, Stage.MAKE: self.make, Stage.WRITE: self.write}[stage]
 
     def incoming(self, stage: Stage) -> float:
-        """Bytes that a stage takes over from the one before."""
+        """Return bytes that a stage takes over from the one before."""
         return {Stage.READ: 0.0, Stage.MAKE: self.read_bytes, Stage.WRITE: self.made_bytes}[stage]
 
 
@@ -60,7 +62,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Simulated:
-    """Videos a second between a fifth and four fifths of all; the part of the time that each was busy."""
+    """A simulated rate: videos a second between a fifth and four fifths of all; how busy each part was."""
 
     rate: float
     busy: dict[str, float]

@@ -1,4 +1,4 @@
-"""The road from a component's fp32 graph to one in another precision, checked on recorded inputs."""
+"""Convert a component's fp32 graph to another precision, and check the result on recorded inputs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from engines.artifact import Artifact, Draft, Field, Label, writing
 from engines.errors import EngineError
 from engines.onnx.export import Target, check_graph, kept, save_graph, toolchain
 from engines.onnx.parity import Parity
+from engines.precision import PRECISIONS, Precision
 from engines.spec import ComponentSpec
-from optimize.precision.half import SAFE, find_islands, rehearsal, to_half
+from optimize.precision.half import SAFE, find_fp32_layers, rehearsal, to_half
 from optimize.precision.layer_sensitivity import (
     FAR_ABOVE,
     NOTICED,
+    Inputs,
     beyond,
     far_above_the_rest,
     measure_sensitivity,
 )
 from optimize.precision.layers import find_layers, largest, outer_layers
 from optimize.precision.ort_run import run_graph
-from optimize.precision.quantize import KINDS, quantize
+from optimize.precision.quantize import SCHEMES, quantize
 from optimize.precision.ranges import measure_ranges
 
 if TYPE_CHECKING:
@@ -34,35 +36,8 @@ TOOLS = ("onnx", "onnxruntime", "ml_dtypes")
 
 
 @dataclass(frozen=True)
-class Scheme:
-    """What a precision is made of: how layers are quantised, if at all, and what the rest computes in."""
-
-    layers: str | None  # int8 or fp8
-    rest: str | None  # float16, bfloat16; None leaves fp32
-
-    @property
-    def safe(self) -> float | None:
-        """The largest magnitude that the rest may meet."""
-        return SAFE if self.rest == "float16" else None
-
-    @property
-    def literal(self) -> bool:
-        """Whether a processor can only rehearse it: no kernels for half precision or for 8-bit floats."""
-        return self.rest is not None or self.layers == "fp8"
-
-
-SCHEMES = {
-    "fp16": Scheme(None, "float16"),
-    "bf16": Scheme(None, "bfloat16"),
-    "int8": Scheme("int8", "float16"),
-    "int8-fp32": Scheme("int8", None),
-    "fp8": Scheme("fp8", "float16"),
-}
-
-
-@dataclass(frozen=True)
 class Calibration:
-    """Inputs that a component met in real runs: what they were recorded from, and how to have them.
+    """The inputs that a component met in real runs: their source, and a function that records them.
 
     probes: how many, spread evenly, each layer alone is measured on; checks: how many the result is held
     against the fp32 graph on. budget: what the errors of layers in 8 bits may come to together, in parts of
@@ -89,13 +64,13 @@ class _Converted:
 def convert(
     source: Artifact, spec: ComponentSpec, precision: str, calibration: Calibration, target: Target
 ) -> Artifact:
-    """The component's graph in a precision of SCHEMES, from its fp32 artifact; one that fits is kept.
+    """Make the component's graph in a precision from its fp32 artifact; one that fits already is kept.
 
-    Half precision keeps islands in fp32 where measured numbers could overflow. 8 bits leave out the first and
+    Half precision keeps layers in fp32 where measured numbers could overflow. 8 bits leave out the first and
     the last layers, and those whose error is too large (Calibration). ParityError if the outcome is outside
     its tolerance; EngineError if there is nothing to quantise. Both leave nothing behind.
     """
-    scheme, label = SCHEMES[precision], Label(spec.name, precision, ".onnx")
+    scheme, label = PRECISIONS[precision], Label(spec.name, precision, ".onnx")
     _require_opset(source, precision)
     expected = _identity(source, precision, scheme, calibration)
     present = None if target.force else kept(target, label, expected)
@@ -107,7 +82,7 @@ def convert(
     made = _convert(source, spec, scheme, inputs, calibration)
     for line in _table(made):
         target.say(f"{label}: {line}")
-    recipe = {**expected["recipe"], "islands": made.fp32_layers, "kept_layers": made.kept_layers}
+    recipe = {**expected["recipe"], "fp32_layers": made.fp32_layers, "kept_layers": made.kept_layers}
     with writing(target.folder, label, {**expected, "recipe": recipe}) as draft:
         save_graph(made.model, draft.path)
         check_graph(spec, draft.path)
@@ -119,23 +94,34 @@ def convert(
 
 
 def spread(inputs: Sequence, count: int) -> list:
-    """That many of the inputs, from the first to the last at even distances; all if there are fewer."""
+    """Pick that many inputs at even distances, the first and the last included; all if there are fewer."""
     places = np.linspace(0, len(inputs) - 1, min(count, len(inputs))).round().astype(int)
     return [inputs[place] for place in places]
 
 
+def _in_half(scheme: Precision) -> bool:
+    return scheme.compute != "float32"
+
+
+def _literal(scheme: Precision) -> bool:
+    """Tell whether a processor can only rehearse it, for lack of kernels for its floats or layers."""
+    return _in_half(scheme) or bool(scheme.layers and SCHEMES[scheme.layers].literal)
+
+
 def _require_opset(source: Artifact, precision: str) -> None:
-    """EngineError where ONNX could not express it: scales in half precision came with opset 19."""
+    """Raise EngineError where ONNX cannot express it: scales in half precision came with opset 19."""
     opset = source.manifest["built_from"]["opset"]
-    if opset < 19 and SCHEMES[precision].layers:
+    if opset < 19 and PRECISIONS[precision].layers:
         raise EngineError(f"{precision} needs opset 19 or newer, this is {opset}; leave --opset out")
 
 
-def _identity(source: Artifact, precision: str, scheme: Scheme, calibration: Calibration) -> dict[str, Field]:
+def _identity(
+    source: Artifact, precision: str, scheme: Precision, calibration: Calibration
+) -> dict[str, Field]:
     recipe = {
         "layers": scheme.layers,
-        "rest": scheme.rest,
-        "safe": scheme.safe,
+        "rest": scheme.compute if _in_half(scheme) else None,
+        "safe": SAFE.get(scheme.compute),
         "far_above": [FAR_ABOVE, NOTICED],
         "budget": calibration.budget,
         "probes": calibration.probes,
@@ -151,7 +137,7 @@ def _identity(source: Artifact, precision: str, scheme: Scheme, calibration: Cal
 
 
 def _convert(
-    source: Artifact, spec: ComponentSpec, scheme: Scheme, inputs: Sequence[Mapping], calibration: Calibration
+    source: Artifact, spec: ComponentSpec, scheme: Precision, inputs: Inputs, calibration: Calibration
 ) -> _Converted:
     import onnx
 
@@ -163,20 +149,20 @@ def _convert(
         if not made.quantised:
             why = f"no inner layer to quantise in {scheme.layers}"
             raise EngineError(f"{spec.name} has {why}; give it fp16 instead")
-    if scheme.rest:
-        made.fp32_layers = find_islands(made.model, ranges, scheme.safe)
-        made.model = to_half(made.model, scheme.rest, made.fp32_layers)
+    if _in_half(scheme):
+        made.fp32_layers = find_fp32_layers(made.model, ranges, SAFE.get(scheme.compute))
+        made.model = to_half(made.model, scheme.compute, made.fp32_layers)
     return made
 
 
 def _quantise(
-    made: _Converted, scheme: Scheme, ranges: Mapping, probes: Sequence[Mapping], budget: float | None
+    made: _Converted, scheme: Precision, ranges: Mapping, probes: Sequence[Mapping], budget: float | None
 ) -> None:
-    model, kind = made.model, scheme.layers
-    layers = find_layers(model.graph, KINDS[kind])
-    if scheme.safe:
+    model, kind, safe = made.model, scheme.layers, SAFE.get(scheme.compute)
+    layers = find_layers(model.graph, SCHEMES[kind].layers)
+    if safe:
         reached = {layer.name: largest(layer, ranges) for layer in layers}
-        far = {name: f"reaches {most:.3g}" for name, most in reached.items() if most > scheme.safe}
+        far = {name: f"reaches {most:.3g}" for name, most in reached.items() if most > safe}
         made.kept_layers |= far
     outer = outer_layers(model.graph) & {layer.name for layer in layers}
     made.kept_layers |= dict.fromkeys(sorted(outer), "first or last layer")
@@ -187,7 +173,7 @@ def _quantise(
     def quantised(names: list[str]) -> ModelProto:
         return quantize(model, ranges, names, kind)
 
-    made.errors = measure_sensitivity(model, rest, quantised, probes, literal=kind == "fp8")
+    made.errors = measure_sensitivity(model, rest, quantised, probes, SCHEMES[kind].literal)
     too_large = far_above_the_rest(made.errors) if budget is None else beyond(budget, made.errors)
     made.kept_layers |= too_large
     made.quantised = [name for name in rest if name not in made.kept_layers]
@@ -195,32 +181,31 @@ def _quantise(
 
 
 def _compare(
-    source: Artifact, draft: Draft, spec: ComponentSpec, scheme: Scheme, inputs: Sequence[Mapping]
+    source: Artifact, draft: Draft, spec: ComponentSpec, scheme: Precision, inputs: Sequence[Mapping]
 ) -> Parity:
     import onnx
 
     parity, model = Parity(spec), onnx.load(draft.path)
-    model = rehearsal(model) if scheme.rest else model
+    model = rehearsal(model) if _in_half(scheme) else model
     reference = run_graph(onnx.load(source.path), inputs)
-    for wanted, found in zip(reference, run_graph(model, inputs, scheme.literal), strict=True):
+    for wanted, found in zip(reference, run_graph(model, inputs, _literal(scheme)), strict=True):
         parity.add(wanted, found)
     return parity
 
 
-def _note(draft: Draft, made: _Converted, parity: Mapping, scheme: Scheme, seconds: float) -> None:
+def _note(draft: Draft, made: _Converted, parity: Mapping, scheme: Precision, seconds: float) -> None:
     draft.facts.update(
         parity=parity,
         against="the fp32 graph, recorded inputs"
-        + (", each result rounded as in this precision: fp32 sums, as on a GPU" if scheme.literal else ""),
+        + (", each result rounded as in this precision: fp32 sums, as on a GPU" if _literal(scheme) else ""),
         quantised_layers=len(made.quantised),
         sensitivity=made.errors,
         seconds=round(seconds, 1),
-        bytes=sum(path.stat().st_size for path in draft.path.parent.iterdir()),
     )
 
 
 def _table(made: _Converted) -> Iterator[str]:
-    """What was left out and why, and the most sensitive layers that were not, for people."""
+    """Say for people which layers were left out and why, and which of the others are most sensitive."""
     yield from (f"fp32: {name} ({why})" for name, why in made.fp32_layers.items())
     yield from (f"kept: {name} ({why})" for name, why in made.kept_layers.items())
     worst = sorted(made.quantised, key=lambda name: -made.errors[name])[:3]

@@ -1,4 +1,4 @@
-"""A graph in half precision, with islands that stay in fp32, and what that computes, on a processor.
+"""Convert a graph to half precision, except layers that must stay in fp32, and rehearse it on a processor.
 
 Known converters were tried first. They round what passes between two nodes that are to stay in fp32, which
 overflows after all: ONNX Runtime 1.31 always, onnxconverter-common 1.16 where two nodes take it.
@@ -6,6 +6,7 @@ overflows after all: ONNX Runtime 1.31 always, onnxconverter-common 1.16 where t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 # A sixteenth of fp16's largest number: where x is squared, x may grow fourfold beyond what was measured.
-SAFE = 65504 / 16
+# bfloat16 has the range of fp32.
+SAFE = {"float16": 65504 / 16}
 # Their answer hangs on the absolute size of an argument's error, and half precision only keeps the relative
 # one small: 0.5 of 1000 radians, 0.06 of 255 levels. What leads to them stays in fp32, back to a layer.
 ABSOLUTE = {"Sin", "Cos", "Round", "Floor", "Ceil", "Mod"}
@@ -25,10 +27,10 @@ ABSOLUTE = {"Sin", "Cos", "Round", "Floor", "Ceil", "Mod"}
 MOVES = {"Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Split", "Concat", "Gather"}
 
 
-def find_islands(
-    model: ModelProto, ranges: Mapping[str, tuple[float, float]], safe: float | None = SAFE
+def find_fp32_layers(
+    model: ModelProto, ranges: Mapping[str, tuple[float, float]], safe: float | None = SAFE["float16"]
 ) -> dict[str, str]:
-    """Names of the nodes that must stay in fp32, each with the reason.
+    """Find the nodes that must stay in fp32; each name with the reason.
 
     ranges: what each tensor was measured to hold. safe: the largest magnitude allowed; None for bfloat16,
     which has fp32's range.
@@ -50,29 +52,26 @@ def find_islands(
 
 
 def to_half(model: ModelProto, kind: str, fp32_layers: Mapping[str, str]) -> ModelProto:
-    """A copy that computes in "float16" or "bfloat16" but for islands and what ONNX has only in fp32.
+    """Copy a graph to compute in kind, "float16" or "bfloat16".
 
-    Inputs and outputs of the graph keep their dtypes. No node mixes float types.
+    Nodes named in fp32_layers, and those that ONNX has only in fp32, compute as before. Inputs and outputs of
+    the graph keep their dtypes. No node mixes float types.
     """
-    from onnx import ModelProto
-
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    _Conversion(copy, kind, fp32_layers).run()
-    return copy
+    converted = copy.deepcopy(model)
+    _Conversion(converted, kind, fp32_layers).run()
+    return converted
 
 
 def rehearsal(model: ModelProto) -> ModelProto:
-    """An fp32 graph of the same numbers: every half precision result rounded to what the graph would hold.
+    """Make an fp32 graph that rounds each result to half precision where the given graph would.
 
     ONNX Runtime lacks most half precision kernels on a processor; it computes in fp32 there and leaves the
     rounding out, overflows included (1.31: 1e5 in fp16 came back from softplus and sine as a finite number).
     """
-    from onnx import ModelProto, TensorProto, helper
+    from onnx import TensorProto, helper
 
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    graph, halves, kinds = copy.graph, (TensorProto.FLOAT16, TensorProto.BFLOAT16), tensor_types(model)
+    rounded = copy.deepcopy(model)
+    graph, halves, kinds = rounded.graph, (TensorProto.FLOAT16, TensorProto.BFLOAT16), tensor_types(model)
     for initializer in graph.initializer:
         if initializer.data_type in halves:
             _replace(initializer, TensorProto.FLOAT)
@@ -90,17 +89,16 @@ def rehearsal(model: ModelProto) -> ModelProto:
                 attribute.i = TensorProto.FLOAT
             elif attribute.name == "value" and attribute.t.data_type in halves:
                 _replace(attribute.t, TensorProto.FLOAT)
-    _set_nodes(copy, nodes)
+    _set_nodes(rounded, nodes)
     del graph.value_info[:]
-    return copy
+    return rounded
 
 
 def tensor_types(model: ModelProto) -> dict[str, int]:
-    """ONNX's number for the type of every tensor that a node makes, as ONNX infers it."""
-    from onnx import ModelProto, shape_inference
+    """Infer the type of every tensor that a node makes, as ONNX's number for it."""
+    from onnx import shape_inference
 
-    bare = ModelProto()
-    bare.CopyFrom(model)
+    bare = copy.deepcopy(model)
     for weight in bare.graph.initializer:
         if len(weight.raw_data) > 1024:  # no shape or scale; inference takes 2 GiB at most
             weight.ClearField("raw_data")
@@ -110,12 +108,12 @@ def tensor_types(model: ModelProto) -> dict[str, int]:
 
 
 class _Conversion:
-    """Walks a graph in order and gives each node its inputs in the type that it computes in."""
+    """The conversion of one graph: in order, each node gets its inputs in the type that it computes in."""
 
     def __init__(self, model: ModelProto, kind: str, fp32_layers: Mapping[str, str]) -> None:
         from onnx import TensorProto
 
-        self._model, self._islands = model, fp32_layers
+        self._model, self._fp32_layers = model, fp32_layers
         self._half, self._text = getattr(TensorProto, kind.upper()), f"tensor({kind})"
         self._suffix = {self._half: f"/{kind}", TensorProto.FLOAT: "/float32"}
         self._float = TensorProto.FLOAT
@@ -148,7 +146,7 @@ class _Conversion:
         fixed = [index for index in inputs if formal_inputs[index] == {"tensor(float)"}]
         allowed = [formal_inputs[index] for index in inputs if index not in fixed]
         allowed += [formal_outputs[index] for index, name in enumerate(node.output) if name in floats]
-        stays = node.name in self._islands or any(self._text not in types for types in allowed)
+        stays = node.name in self._fp32_layers or any(self._text not in types for types in allowed)
         kind = self._float if stays else self._half
         for index in inputs:
             node.input[index] = self._as(node.input[index], self._float if index in fixed else kind)
@@ -158,7 +156,7 @@ class _Conversion:
         self._nodes.append(node)
 
     def _formals(self, node: NodeProto) -> tuple[list[set[str]], list[set[str]]]:
-        """The types ONNX allows each input and output of the node; the last of a schema may repeat."""
+        """List the types ONNX allows each input and output of the node; the last of a schema may repeat."""
         from onnx import defs
 
         opset = next(each.version for each in self._model.opset_import if each.domain == node.domain)
@@ -169,7 +167,7 @@ class _Conversion:
         )
 
     def _as(self, name: str, kind: int) -> str:
-        """What the tensor is called in that type, made here if it has not been needed before."""
+        """Name the tensor in that type, and cast it there if it has not been needed before."""
         if self._made.get(name, self._float) == kind:
             return name
         if (name, kind) not in self._names:
@@ -224,7 +222,7 @@ def _replace(tensor: TensorProto, kind: int) -> None:
 
 
 def _weight_ranges(model: ModelProto) -> dict[str, tuple[float, float]]:
-    """The largest finite magnitude of every float weight; infinite ones are masks, which stay infinite."""
+    """Measure the largest finite magnitude of every float weight; infinite ones are masks and stay so."""
     from onnx import numpy_helper
 
     ranges = {}

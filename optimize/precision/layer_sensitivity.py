@@ -1,4 +1,4 @@
-"""How much the outputs suffer when only one layer is quantised, and which layers had better be left."""
+"""Measure the error of quantising one layer alone, and choose the layers that had better be left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def measure_sensitivity(
     inputs: Inputs,
     literal: bool,
 ) -> dict[str, float]:
-    """By layer: the RMS of the outputs' error with that layer alone quantised, in parts of their RMS.
+    """Measure, by layer, the RMS of the outputs' error with only that layer quantised, in parts of their RMS.
 
     quantise: gives the graph with the named layers in 8 bits. literal: see run_graph.
     """
@@ -44,7 +44,7 @@ def measure_sensitivity(
 
 
 def far_above_the_rest(errors: Mapping[str, float]) -> dict[str, str]:
-    """The layers whose error stands out and is noticed, each with how far; those without any do not count."""
+    """Find the layers whose error stands out and is noticed; those without error do not count."""
     usual = median([error for error in errors.values() if error > 0] or [0.0])
     return {
         layer: f"alone costs {error:.2g} of the output, {error / usual:.1f} times the median"
@@ -54,7 +54,7 @@ def far_above_the_rest(errors: Mapping[str, float]) -> dict[str, str]:
 
 
 def beyond(budget: float, errors: Mapping[str, float]) -> dict[str, str]:
-    """The fewest layers without which the errors of the others, added as squares, keep to the budget."""
+    """Find the fewest layers without which the others' errors, added as squares, keep to the budget."""
     found, layers = {}, sorted(errors, key=lambda layer: -errors[layer])
     for n, layer in enumerate(layers):
         together = math.hypot(*(errors[each] for each in layers[n:]))

@@ -12,13 +12,13 @@ LAYERS = ("Conv", "MatMul", "Gemm")
 
 
 def find_layers(graph: GraphProto, kinds: Iterable[str] = LAYERS) -> list[NodeProto]:
-    """Nodes of those kinds whose second input is a weight: not attention, which multiplies activations."""
+    """Find the nodes of those kinds whose second input is a weight; in attention it is an activation."""
     weights = {initializer.name for initializer in graph.initializer}
     return [node for node in graph.node if node.op_type in kinds and node.input[1] in weights]
 
 
 def outer_layers(graph: GraphProto) -> set[str]:
-    """Names of first and last layers: those with no layer before them, and those with none behind them."""
+    """Name the first and last layers: those with no layer before them, and those with none behind."""
     layers = {node.name for node in find_layers(graph)}
     makers = {output: node for node in graph.node for output in node.output}
     takers: dict[str, list[NodeProto]] = {}
@@ -36,7 +36,7 @@ def outer_layers(graph: GraphProto) -> set[str]:
 
 
 def upstream(graph: GraphProto, names: Iterable[str]) -> set[str]:
-    """Names of all nodes that lead to the named ones without a layer in between, which is left out."""
+    """Name all nodes that lead to the named ones without a layer in between."""
     makers = {output: node for node in graph.node for output in node.output}
     nodes = {node.name: node for node in graph.node}
     layers = {node.name for node in find_layers(graph)}
@@ -51,7 +51,7 @@ def upstream(graph: GraphProto, names: Iterable[str]) -> set[str]:
 
 
 def largest(node: NodeProto, ranges: Mapping[str, tuple[float, float]]) -> float:
-    """The largest magnitude among the node's inputs and outputs; 0 where none was measured."""
+    """Return the largest magnitude among the node's inputs and outputs; 0 where none was measured."""
     known = [ranges[name] for name in (*node.input, *node.output) if name in ranges]
     return max((max(-least, most) for least, most in known), default=0.0)
 
@@ -59,7 +59,7 @@ def largest(node: NodeProto, ranges: Mapping[str, tuple[float, float]]) -> float
 def _starts(
     nodes: Iterable[NodeProto], layers: set[str], neighbours: Callable[[NodeProto], list[NodeProto]]
 ) -> set[str]:
-    """The layers that come before all others on their way; nodes in the order of that way."""
+    """Find the layers that come before all others; nodes: in the order of the way, forward or back."""
     past, starts = set(), set()  # nodes that a layer leads to; layers that none leads to
     for node in nodes:
         if any(other.name in past | layers for other in neighbours(node)):

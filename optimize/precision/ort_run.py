@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def run_graph(
     model: ModelProto, inputs: Iterable[Mapping[str, np.ndarray]], literal: bool = False
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Outputs by name for each of the inputs.
+    """Compute outputs by name for each of the inputs.
 
     literal: each node as it stands. ONNX Runtime's optimiser makes 8-bit kernels of quantised layers, as a
     run would, but has none for 8-bit floats (1.31: it puts a node that does not load).

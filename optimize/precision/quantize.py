@@ -1,8 +1,10 @@
-"""Layers in 8 bits: quantise and dequantise nodes before their inputs and weights, symmetric."""
+"""Quantise layers to 8 bits: symmetric quantise and dequantise nodes before their inputs and weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import copy
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +21,6 @@ OPTIONS = {
     "QuantizeBias": False,
     "OpTypesToExcludeOutputQuantization": list(LAYERS),
 }
-# Convolutions have no 8-bit float kernels in TensorRT. Its scales for these are one a tensor.
-KINDS = {"int8": LAYERS, "fp8": ("MatMul", "Gemm")}
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 INT8_MOST, FP8_MOST = 127.0, 448.0
 
@@ -28,20 +28,18 @@ INT8_MOST, FP8_MOST = 127.0, 448.0
 def quantize(
     model: ModelProto, ranges: Mapping[str, tuple[float, float]], layers: Collection[str], kind: str
 ) -> ModelProto:
-    """A copy in which the named layers compute on 8-bit integers ("int8") or floats ("fp8", E4M3).
+    """Copy a graph with the named layers quantised; kind: a name in SCHEMES.
 
-    ranges: what each tensor was measured to hold. Integer weights have a scale for each output channel.
+    ranges: the smallest and the largest number that each tensor was measured to hold, by tensor.
     """
-    from onnx import ModelProto
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    scheme = SCHEMES[kind]
     found = {name: (np.float32(least), np.float32(most)) for name, (least, most) in ranges.items()}
     quantizer = QDQQuantizer(
-        copy,
-        per_channel=kind == "int8",
+        copy.deepcopy(model),
+        per_channel=scheme.per_channel,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8,
@@ -55,11 +53,11 @@ def quantize(
     quantizer.model.topological_sort()
     quantised = quantizer.model.model
     _spare(quantised, layers)
-    return quantised if kind == "int8" else _to_fp8(quantised, model)
+    return scheme.finish(quantised, model)
 
 
 def _spare(quantised: ModelProto, layers: Collection[str]) -> None:
-    """Give norms, sums and whatever else reads a layer's input the numbers as they were."""
+    """Reconnect norms, sums and whatever else reads a layer's input to the numbers before rounding."""
     made = {node.output[0]: node for node in quantised.graph.node}
     for node in quantised.graph.node:
         if node.op_type in PAIR or node.name in layers:
@@ -71,7 +69,7 @@ def _spare(quantised: ModelProto, layers: Collection[str]) -> None:
 
 
 def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
-    """The same nodes with E4M3 numbers: scales shrink by the ratio of the largest, weights are redone."""
+    """Turn int8 nodes into E4M3 ones: scales shrink by the ratio of the largest, weights are redone."""
     from onnx import TensorProto, helper, numpy_helper
 
     e4m3 = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
@@ -91,3 +89,25 @@ def _to_fp8(quantised: ModelProto, model: ModelProto) -> ModelProto:
             numbers = np.clip(numpy_helper.to_array(original) / scale, -FP8_MOST, FP8_MOST)
             weights[node.input[0]].CopyFrom(numpy_helper.from_array(numbers.astype(e4m3), node.input[0]))
     return quantised
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to quantise layers.
+
+    layers: the node types that it quantises. per_channel: whether weights have a scale for each output
+    channel, else one for the tensor. finish(quantised, original): the graph with int8 nodes turned into this
+    scheme's. literal: whether ONNX Runtime has no kernels for it, so that its optimiser must be off.
+    """
+
+    layers: tuple[str, ...]
+    per_channel: bool
+    finish: Callable[[ModelProto, ModelProto], ModelProto]
+    literal: bool = False
+
+
+SCHEMES = {
+    "int8": Scheme(LAYERS, True, lambda quantised, _: quantised),
+    # Convolutions have no 8-bit float kernels in TensorRT. Its scales for these are one a tensor.
+    "fp8": Scheme(("MatMul", "Gemm"), False, _to_fp8, literal=True),
+}

@@ -1,4 +1,4 @@
-"""8-bit layers in a large traced graph: scales from a run of the module, weights rounded while written.
+"""Quantise a large traced graph: scales come from a run of the module, weights are rounded when written.
 
 Layers of repeated blocks only: the first and the last ones stay as they are, as in convert.py. No
 layer's error is measured alone, which would take a run of the whole network for each.
@@ -41,7 +41,7 @@ def _path(node: ir.Node) -> str:
 
 
 def _largest_inputs(module: nn.Module, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The largest magnitude that each linear layer of a block is given, by the layer's name, in one run."""
+    """Measure in one run the largest input of each linear layer of a block, by the layer's name."""
     import torch
 
     found: dict[str, float] = {}
@@ -87,7 +87,7 @@ def _quantise(graph: ir.Graph, node: ir.Node, largest: float) -> None:
 
 
 def _eight_bits(graph: ir.Graph, weight: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Scales of a weight's columns, and its rounded numbers, which are computed when they are written."""
+    """Make the scales of a weight's columns, and its rounded numbers, which are computed when written."""
     import onnx_ir as ir
 
     lazy, half = weight.const_value, weight.const_value.dtype.numpy()

@@ -1,4 +1,4 @@
-"""The least and the largest number that every tensor of a graph holds on recorded inputs."""
+"""Measure the least and the largest number that every tensor of a graph holds on recorded inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DimRange = tuple[float, float]
 
 
 def measure_ranges(graph: Path, inputs: Iterable[Mapping[str, np.ndarray]]) -> dict[str, DimRange]:
-    """(least, largest) of each float tensor that nodes make or take, by name, over all inputs."""
+    """Measure (least, largest) of each float tensor of the graph, by name, over all inputs."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
     with tempfile.TemporaryDirectory() as folder:
@@ -30,7 +30,7 @@ def measure_ranges(graph: Path, inputs: Iterable[Mapping[str, np.ndarray]]) -> d
 
 
 class _Reader:
-    """Hands inputs over one by one, as ONNX Runtime asks for them."""
+    """A reader of inputs, one by one, in ONNX Runtime's form."""
 
     def __init__(self, inputs: Iterable[Mapping[str, np.ndarray]]) -> None:
         self._inputs = iter(inputs)

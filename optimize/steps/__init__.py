@@ -1,1 +1,1 @@
-"""The tuner: which steps of the sampler may be skipped."""
+"""Find the steps of the sampler that may be skipped: the tuner and its planner."""

@@ -1,4 +1,4 @@
-"""Fit a step plan's corrections to base runs, on the latents that the plan itself leads to."""
+"""Fit a step plan's corrections to base runs, on the latents that the plan itself produces."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from pipeline.step_plan import TERMS, StepPlan
 
 Row = tuple[float, ...]
 Terms = Sequence[np.ndarray | None]
-SHARES = (1.0, 0.75, 0.5, 0.25)  # of the least-squares correction that are tried, beside nothing
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the least-squares correction that are tried, beside 0
 
 
 class BaseRun(Protocol):
-    """A clip whose base run is known. denoise: predicts for it."""
+    """A clip whose base run was captured. denoise: its denoiser."""
 
     denoise: ClipDenoiser
 
     def base(self, step: int) -> np.ndarray:
-        """Latents of the base run before that step; before step 0 the noise, after the last the result."""
+        """Return the base run's latents before that step; step 0 gives the noise, step N the result."""
         ...
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A plan as it is to be run, and what each clip came to by rows fitted to the others.
+    """A fitted plan, and each clip's results with rows that were fitted to the other clips.
 
-    ends: its latents. changes: at each evaluated step that of the prediction since the one before, see guard.
+    ends: the final latents of each clip. changes: for each clip and evaluated step, the change of the
+    prediction since the evaluated step before, see pipeline.guard.change.
     """
 
     plan: StepPlan
@@ -49,11 +50,11 @@ def fit_plan(
     tick: Callable[[], None] = lambda: None,
     frame_axis: int = 2,
 ) -> Fitted:
-    """The plan, with corrections if every clip ends nearer to its base run by them.
+    """Return the plan with fitted corrections, if they bring every clip at least as near to its base run.
 
-    All clips walk side by side, once by the plain plan and once corrected. A clip itself walks by rows that
-    were fitted to the others (leave one out): it meets what a clip will that nothing was fitted to, where its
-    own rows would flatter it. tick is called after each clip's evaluated step.
+    All clips run side by side, once by the plain plan and once corrected. Each clip is corrected by rows that
+    were fitted to the others (leave one out), as a new clip will be; its own rows would make it look better.
+    tick: called after each evaluated step of each clip.
     """
     bare = StepPlan(plan.actions, overlaps=plan.overlaps)
     plain = _run_side_by_side(bare, clips, scheduler, tick, frame_axis, False)
@@ -61,7 +62,7 @@ def fit_plan(
         return plain
     corrected = _run_side_by_side(bare, clips, scheduler, tick, frame_axis, True)
     goals = [clip.base(len(plan.actions)) for clip in clips]
-    both = [_missed(each.ends, goals) for each in (corrected, plain)]
+    both = [_squared_errors(each.ends, goals) for each in (corrected, plain)]
     return corrected if all(one <= other for one, other in zip(*both, strict=True)) else plain
 
 
@@ -73,6 +74,7 @@ def _run_side_by_side(
     frame_axis: int,
     correct: bool,
 ) -> Fitted:
+    """Run a plan on all clips in step, fitting the rows of each jump as it comes if correct is true."""
     latents = clips[0].base(0)
     channel_axis = channels_beside(frame_axis, latents.ndim)
     nothing = (0.0,) * TERMS, (0.0,) * (TERMS + latents.shape[channel_axis])
@@ -100,10 +102,11 @@ def _run_side_by_side(
 def fit_jump(
     terms: Sequence[Terms], missed: Sequence[np.ndarray], channel_axis: int
 ) -> tuple[tuple[Row, Row], list[np.ndarray]]:
-    """Rows of corrections and of their levels, and what rows fitted to the others add to each clip.
+    """Fit one jump's rows: return (corrections, level_corrections), and the correction added to each clip.
 
-    terms: of each clip, arrays shaped like what the plain jump has missed of its goal. Levels have a row of
-    their own where it brings clips nearer that it was not fitted to; elsewhere they go as the rest.
+    terms: of each clip, see StepPlan. missed: for each clip, the base run's latents minus the plain jump's.
+    The correction of a clip uses rows fitted to the others. Levels have a row of their own where that brings
+    left-out clips nearer; otherwise they are corrected by the row of corrections.
     """
     bare = [[None if term is None else term - level_of(term) for term in own] for own in terms]
     row, of_others = shrunk_rows(
@@ -114,7 +117,7 @@ def fit_jump(
     length = len(products[0]) - 1
     as_rest = [each + (0.0,) * (length - TERMS) for each in of_others]
     level, levels_of_others = shrunk_rows(products, length)
-    if _left(products, levels_of_others) >= _left(products, as_rest):
+    if _relative_error(products, levels_of_others) >= _relative_error(products, as_rest):
         level, levels_of_others = row + (0.0,) * (length - TERMS), as_rest
     added = [
         combine(own_row, own, own_level, channel_axis)
@@ -124,12 +127,12 @@ def fit_jump(
 
 
 def shrunk_rows(products: Sequence[np.ndarray], length: int) -> tuple[Row, list[Row]]:
-    """The share of the least-squares row that serves left-out clips best, and for each clip the others' row.
+    """Return the least-squares row times the share that is best for left-out clips, and each clip's own row.
 
-    products: of each clip, of the terms and then of what is to be made of them; terms that are 0 get 0. The
-    share is the one by which the clips' relative errors are least in all, of those that make none of them
-    larger, each by the row of the others; 0 if there is none, or a clip is alone: nothing says then what
-    others need.
+    A clip's own row is fitted to the other clips, times the same share. products: of each clip, the inner
+    products of the terms and, last, the target; a term that is 0 gets factor 0. The share is the one of
+    SHARES with the least sum of the clips' relative errors, by their own rows, among those that increase no
+    clip's error; 0 if there is none, or only one clip, which cannot show what others need.
     """
     total = sum(products)
     full = _row(total, length)
@@ -144,32 +147,35 @@ def shrunk_rows(products: Sequence[np.ndarray], length: int) -> tuple[Row, list[
 
 
 def _row(products: np.ndarray, length: int) -> np.ndarray:
+    """Return the least-squares row of the first `length` arrays for the one after them."""
     return fit(products, length, range(length))[0]
 
 
 def error(products: np.ndarray, row: Sequence[float]) -> float:
-    """Mean square of what a row leaves of the last of the arrays that the products are of."""
+    """Return the mean square of the last array minus the row's sum of the others, from their products."""
     weights = np.append(-np.asarray(row), 1.0)
     return float(weights @ products @ weights)
 
 
-def _left(products: Sequence[np.ndarray], rows: Sequence[Row]) -> float:
+def _relative_error(products: Sequence[np.ndarray], rows: Sequence[Row]) -> float:
+    """Return the sum over clips of the error by their rows, relative to the target's mean square."""
     return sum(error(own, row) / max(own[-1, -1], 1e-30) for own, row in zip(products, rows, strict=True))
 
 
 def _products(terms: Terms, missed: np.ndarray) -> np.ndarray:
+    """Return the inner products of the terms (None counts as 0) and, last, of what is missed."""
     return inner_products([*(np.zeros_like(missed) if term is None else term for term in terms), missed])
 
 
 def _level_basis(terms: Terms, missed: np.ndarray, channel_axis: int) -> list[np.ndarray]:
-    """Levels of the terms, a one for each channel, and the level that is missed."""
+    """Return the levels of the terms, an indicator of each channel, and the level that is missed."""
     level = level_of(missed)
     channels = level.shape[channel_axis]
-    places = np.arange(channels).reshape([-1 if a == channel_axis else 1 for a in range(level.ndim)])
-    ones = [np.broadcast_to(places == channel, level.shape) for channel in range(channels)]
+    numbers = np.arange(channels).reshape([-1 if a == channel_axis else 1 for a in range(level.ndim)])
+    ones = [np.broadcast_to(numbers == channel, level.shape) for channel in range(channels)]
     return [*(np.zeros_like(level) if term is None else level_of(term) for term in terms), *ones, level]
 
 
-def _missed(ends: Sequence[np.ndarray], goals: Sequence[np.ndarray]) -> list[float]:
-    """Mean square error of an element, by clip."""
+def _squared_errors(ends: Sequence[np.ndarray], goals: Sequence[np.ndarray]) -> list[float]:
+    """Return the mean square error of each clip's latents."""
     return [float(np.mean(np.square(end - goal))) for end, goal in zip(ends, goals, strict=True)]

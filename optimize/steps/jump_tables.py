@@ -1,10 +1,9 @@
-"""What every jump of every plan misses, from inner products of base runs: the tables of the planner.
+"""Compute the error of every jump of every plan from inner products of base runs: the planner's tables.
 
-A jump is what pipeline.step_plan does: the solver's leap by the guided prediction, and where something is
-left out a correction, of which as much is used as serves left-out videos (fit.py). A solver's leap is a
-sum of what it is given, so what it makes of unit vectors are its factors. Where a plan has come to the base
-run's latents before a jump, these are its errors to the digit; on its own latents it meets them about as
-large.
+A jump is the one of pipeline.step_plan: the solver's leap by the guided prediction, and where something is
+left out a correction, scaled by the share that is best for left-out videos (fit.py). A solver's leap is
+linear in its inputs, so its results for unit vectors are its factors. For a jump from the base run's own
+latents these errors are exact; from a plan's own latents they are about as large.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from generators.samplers import Scheduler, leap
 from optimize.steps.fit import SHARES
 from optimize.steps.trajectory import Gram, least_squares
 
-BASIS = [0, 1, 2, 4]  # of Gram.rows, the terms of a correction
-KNOWN = 6  # of Gram.rows
-LEAST = 1e-30  # of a mean square, there to divide by
+BASIS = [0, 1, 2, 4]  # positions in Gram.rows of a correction's terms
+KNOWN = 6  # length of Gram.rows
+LEAST = 1e-30  # least mean square that is divided by
 
 
 def jump_errors(grams: Sequence[Gram], scheduler: Scheduler) -> tuple[np.ndarray, np.ndarray]:
-    """Mean square error of an element for every jump: after a full step, and after a conditional one.
+    """Return the mean square error of every jump from a full step, and from a conditional one.
 
-    grams: of each video, which count alike however long they are.
-    full (N, N, N + 1): [i, k, j] from step i to the latents of step j, the step before i being k. The first
-    step has none before it and stands at [0, 0, j]. conditional (N, N, N, N + 1): [i, k, m, j], m being the
-    last full step. What cannot be (k >= i, m > k, j <= i) is inf. Full steps to the very next one are the
-    base model's own, without an error where the history is its own, too.
+    grams: one for each video; videos count alike, however long they are.
+    full (N, N, N + 1): [i, k, j] from step i to the latents of step j, where k is the step evaluated before
+    i; the first step, which has none before it, is at [0, 0, j]. conditional (N, N, N, N + 1): [i, k, m, j],
+    where m is the last full step. Impossible entries (k >= i, m > k, j <= i) are inf. A full step to the very
+    next one is the base model's own; its error is 0 if the step before it was the one right before.
     """
-    gram, products = _together(grams)
+    gram, products = _stacked(grams)
     steps = gram.steps
     full = np.full((steps, steps, steps + 1), np.inf)
     conditional = np.full((steps, steps, steps, steps + 1), np.inf)
@@ -49,11 +48,12 @@ def jump_errors(grams: Sequence[Gram], scheduler: Scheduler) -> tuple[np.ndarray
 
 
 def shallow_errors(grams: Sequence[Gram], scheduler: Scheduler) -> np.ndarray:
-    """As jump_errors' conditional, after a shallow step: (N, N, N, N + 1), [i, k, m, j]; inf if not measured.
+    """Return the mean square error of every jump from a shallow step: (N, N, N, N + 1), [i, k, m, j].
 
-    m is the full step whose features are taken, k >= m the one evaluated before, which counts as a full one.
+    Indices are those of jump_errors' conditional; m is the full step whose features are used, and k >= m,
+    evaluated before i, counts as a full step. Entries that were not measured are inf.
     """
-    gram, products = _together(grams)
+    gram, products = _stacked(grams)
     steps = gram.steps
     errors = np.full((steps, steps, steps, steps + 1), np.inf)
     for number, (i, m) in enumerate(gram.shallow):
@@ -64,18 +64,19 @@ def shallow_errors(grams: Sequence[Gram], scheduler: Scheduler) -> np.ndarray:
 
 
 def weigh_kept(full: np.ndarray, conditional: np.ndarray, weight: float) -> np.ndarray:
-    """The conditional table with what a kept delta adds to a full step's error counted 1 + weight times.
+    """Return the conditional table with the error beyond that of a full step counted 1 + weight times.
 
-    So with a table of shallow steps, which have kept features. A kept delta errs in the same direction jump
-    after jump, so its errors add up as a sum and not as squares.
+    This error comes from reusing ("keeping") the last difference of the branches, or for a table of shallow
+    steps the last features. It has the same direction at jump after jump, so it adds up as a sum, not as
+    squares.
     """
     added = np.zeros_like(conditional)
     np.subtract(conditional, full[:, :, None], out=added, where=np.isfinite(conditional))
     return conditional + weight * np.maximum(added, 0.0)
 
 
-def _together(grams: Sequence[Gram]) -> tuple[Gram, np.ndarray]:
-    """The first, and the products of all (V, R, R)."""
+def _stacked(grams: Sequence[Gram]) -> tuple[Gram, np.ndarray]:
+    """Return the first Gram, and the products of all (V, R, R). ValueError: their rows differ."""
     first = grams[0]
     for other in grams:
         if other.steps != first.steps or other.shallow != first.shallow:
@@ -87,7 +88,7 @@ def _together(grams: Sequence[Gram]) -> tuple[Gram, np.ndarray]:
 
 
 def _leaps(scheduler: Scheduler, step: int) -> np.ndarray:
-    """(K, N - step, 6) factors of Gram.rows in the leap from step, by the step before and the goal."""
+    """Return (K, N - step, 6): factors of Gram.rows in a leap from step, by the step before and the goal."""
     latents, guided, latents_before, guided_before = np.eye(4, dtype=np.float32).reshape(4, 1, 4, 1, 1, 1)
     found = np.zeros((max(step, 1), scheduler.steps - step, KNOWN))
     for before, goal in np.ndindex(found.shape[:2]):
@@ -100,9 +101,10 @@ def _leaps(scheduler: Scheduler, step: int) -> np.ndarray:
 
 
 def _errors(products: np.ndarray, rows: np.ndarray, leaps: np.ndarray, step: int, full: bool) -> np.ndarray:
-    """Errors (n, t) of jumps from step to each later one, for n histories.
+    """Return the errors (n, t) of jumps from step to each of t later ones, for n histories.
 
-    rows: (n, 6) of Gram.rows; leaps: (n, t, 6) of its factors. full: nothing is left out to the next step.
+    products: (V, R, R) of the videos. rows: (n, 6), Gram.rows of each history. leaps: (n, t, 6), their
+    factors. full: the step is a full one, so that a jump to the next step leaves nothing out.
     """
     n, goals, _ = leaps.shape
     missed = np.zeros((n, goals, products.shape[1]))

@@ -1,14 +1,15 @@
-"""Every step plan worth having, fastest first, from tables of errors and costs; runs no network.
+"""Find all Pareto-optimal step plans from tables of errors and costs, without running a network.
 
-A plan gives each step of the base grid an action: F evaluates both branches, S nothing, a cheap action (C,
-the conditional branch with the kept delta) something between. From an evaluated step it jumps straight to the
-next one. The error predicted at the end is the sum over jumps of squared error times the gain from there on.
+A plan gives each step of the schedule an action: F evaluates both branches, S nothing, and a cheap action
+less than F (C: the conditional branch, with the last difference of the branches). From an evaluated step it
+jumps to the next one. The predicted error at the end is the sum over jumps of squared error times the gain
+from there on.
 
-Of the past a jump sees only the step evaluated before and the last full one. So shortest paths over states of
-(step, the one before, the last full one) give the front exactly: of the ways to a state those go on that no
-other beats in both cost and error. A Lagrangian sweep over the price of time would give the lower convex hull
-of the front alone; with few evaluations to place, much of the front lies off it, and a tuner that bisects
-along the front would leap over those plans. 25 steps take a tenth of a second.
+A jump's error depends on the past only by the step evaluated before and the last full one. So shortest paths
+over states (step, step before, last full step) give the front exactly: partial plans that reach a state are
+kept unless another one has both less cost and less error. A Lagrangian sweep over the price of time would
+give only the lower convex hull of the front; with few evaluations to place, much of the front is not on it,
+and a tuner that bisects along the front would miss those plans. 25 steps take a tenth of a second.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from typing import NamedTuple
 import numpy as np
 
 FULL, SKIP = "F", "S"
-# Costs this near to each other are one: floats added up in another order.
+# Costs this near to each other are equal: floats added up in another order.
 SAME = 1e-9
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What an evaluated step costs, in seconds or any other unit.
+    """The cost of an evaluated step, in seconds or any other unit.
 
-    full: of both branches. cheap: of every other action, by its letter. fixed: of a run without any step.
+    full: of F. cheap: of each other action, by its letter. fixed: of a run without any step. ValueError: a
+    cost is not above 0.
     """
 
     full: float
@@ -45,16 +47,17 @@ class Costs:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Squared errors of jumps over a grid of N steps, as jump_tables.jump_errors gives them.
+    """Squared errors of the jumps over a schedule of N steps, see jump_tables.jump_errors.
 
-    full (N, N, N + 1): [i, k, j] from step i to the latents of step j, k being evaluated before i; the first
-    step's at [0, 0, j]. cheap: by an action's letter (N, N, N, N + 1), [i, k, m, j], m being the last full
-    step. inf forbids a jump; what cannot be (k >= i, m > k, j <= i) is never looked up. gains (N + 1,): what
-    a squared error of 1 in the latents of step j has grown to at the end; gains[N] is 1, gains[0] not used.
+    full (N, N, N + 1): [i, k, j] from step i to the latents of step j, where k was evaluated before i; the
+    first step's are at [0, 0, j]. cheap: by an action's letter (N, N, N, N + 1), [i, k, m, j], where m is the
+    last full step. inf forbids a jump; impossible entries (k >= i, m > k, j <= i) are not read. gains
+    (N + 1,): the squared error at the end that comes from one of 1 in the latents of step j; gains[N] is 1,
+    gains[0] is not used. ValueError: a shape or a number is wrong.
 
-    Squares add up as those of errors without a common direction. Errors of a kept delta have one, which is
-    what jump_tables.weigh_kept is for, with a weight from real runs: where this was tried, the PSNR of twelve
-    plans correlated 0.55 with the error predicted without it, 0.95 with a weight of 8.
+    Adding squares assumes errors without a common direction. Errors of a reused difference have one, so
+    jump_tables.weigh_kept weighs them by real runs: in one trial, the PSNR of twelve plans correlated 0.55
+    with the error predicted without it, and 0.95 with a weight of 8.
     """
 
     full: np.ndarray
@@ -77,12 +80,12 @@ class Tables:
 
     @property
     def steps(self) -> int:
-        """N, the steps of the grid."""
+        """N, the steps of the schedule."""
         return len(self.full)
 
 
 class Jump(NamedTuple):
-    """From an evaluated step to the next one, or to the end of the grid."""
+    """A jump from an evaluated step to the next one, or to the end of the schedule."""
 
     step: int
     action: str
@@ -93,7 +96,7 @@ class Jump(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """actions: a letter for each step of the base grid. seconds and the squared error are predicted."""
+    """A plan's actions, a letter for each step of the schedule, with predicted seconds and squared error."""
 
     actions: str
     seconds: float
@@ -101,7 +104,7 @@ class Plan:
 
 
 def jumps(actions: str) -> Iterator[Jump]:
-    """The jumps that a plan's actions make, in order."""
+    """Give the jumps of a plan's actions, in order. ValueError: the first action is not F."""
     if actions[:1] != FULL:
         raise ValueError(f"the first action must be {FULL}, nothing is known before it; got {actions!r}")
     evaluated = [step for step, action in enumerate(actions) if action != SKIP]
@@ -113,27 +116,30 @@ def jumps(actions: str) -> Iterator[Jump]:
 
 
 def predict(tables: Tables, costs: Costs, actions: str) -> Plan:
-    """The plan of these actions, with what the tables say of it."""
+    """Return the plan of these actions, with predicted seconds and error. ValueError: unknown actions."""
     _check(tables, costs)
     if len(actions) != tables.steps or not set(actions) <= {FULL, SKIP, *tables.cheap}:
         letters = ", ".join([FULL, SKIP, *tables.cheap])
         raise ValueError(f"a plan here is {tables.steps} letters out of {letters}; got {actions!r}")
     error = 0.0
     for step, action, before, full, to in jumps(actions):
-        place = (step, before or 0) if action == FULL else (step, before, full)
+        index = (step, before or 0) if action == FULL else (step, before, full)
         table = tables.full if action == FULL else tables.cheap[action]
-        error += float(tables.gains[to] * table[(*place, to)])
+        error += float(tables.gains[to] * table[(*index, to)])
     return Plan(actions, seconds_of(actions, costs), error)
 
 
 def front(tables: Tables, costs: Costs) -> list[Plan]:
-    """All plans that no other beats in both predicted seconds and error, fastest first; of equals, one."""
+    """Return the plans that no other beats in both predicted seconds and error, fastest first.
+
+    Of plans that are equal in both, one is given. ValueError: no plan reaches the end.
+    """
     _check(tables, costs)
-    start = _Ways(np.zeros(1), np.zeros(1), np.full((1, tables.steps), ord(SKIP), np.uint8))
+    start = _Partial(np.zeros(1), np.zeros(1), np.full((1, tables.steps), ord(SKIP), np.uint8))
     reached: list[States] = [{(0, 0): start}, *({} for _ in range(tables.steps))]
     for step in range(tables.steps):
-        _go_on(reached, step, tables, costs)
-        reached[step] = {}  # the actions so far are in the ways that went on
+        _extend(reached, step, tables, costs)
+        reached[step] = {}  # frees memory: longer partial plans include these
     if not reached[-1]:
         raise ValueError("no plan reaches the end: too many jumps are inf; measure more of them")
     ends = _best(list(reached[-1].values()))
@@ -142,17 +148,11 @@ def front(tables: Tables, costs: Costs) -> list[Plan]:
     return _sorted_front([Plan(text, seconds_of(text, costs), float(error)) for text, error in found])
 
 
-def within(plans: Sequence[Plan], error: float) -> Plan:
-    """The fastest plan whose predicted error is at most that."""
-    allowed = [plan for plan in plans if plan.error <= error]
-    if not allowed:
-        least = min((plan.error for plan in plans), default=None)
-        raise ValueError(f"no plan has a predicted error of {error} or less; the least to allow is {least}")
-    return min(allowed, key=lambda plan: (plan.seconds, plan.error))
+class _Partial(NamedTuple):
+    """Partial plans that reach one state, none beaten by another.
 
-
-class _Ways(NamedTuple):
-    """Ways to one state, none of them beaten by another: (n,) seconds and errors, (n, N) letters as bytes."""
+    seconds, errors: (n,). actions: (n, N) letters as bytes.
+    """
 
     seconds: np.ndarray
     errors: np.ndarray
@@ -160,53 +160,53 @@ class _Ways(NamedTuple):
 
 
 # By the step evaluated before and the last full one.
-States = dict[tuple[int, int], _Ways]
+States = dict[tuple[int, int], _Partial]
 
 
-def _go_on(reached: list[States], step: int, tables: Tables, costs: Costs) -> None:
-    """Add to all later steps the ways that evaluate step, from those that reached it."""
+def _extend(reached: list[States], step: int, tables: Tables, costs: Costs) -> None:
+    """Extend the partial plans that reached step by an action there and a jump to every later step."""
     arrived = reached[step]
-    befores, fulls = ({state[place] for state in arrived} for place in (0, 1))
-    for last in fulls if step else ():  # nothing is kept yet that a cheap first step could use
-        known = {before: ways for (before, full), ways in arrived.items() if full == last}
-        parts = {name: (table[step, :, last], costs.cheap[name]) for name, table in tables.cheap.items()}
-        _leave(reached, step, last, known, parts, tables.gains)
-    # A full step forgets which one was full before, so ways that differ in that alone compete.
-    known = {k: _best([ways for (before, _), ways in arrived.items() if before == k]) for k in befores}
-    _leave(reached, step, step, known, {FULL: (tables.full[step], costs.full)}, tables.gains)
+    befores, fulls = ({state[number] for state in arrived} for number in (0, 1))
+    for last in fulls if step else ():  # a cheap first step would have nothing to reuse
+        known = {before: partial for (before, full), partial in arrived.items() if full == last}
+        actions = {name: (table[step, :, last], costs.cheap[name]) for name, table in tables.cheap.items()}
+        _add_jumps(reached, step, last, known, actions, tables.gains)
+    # After a full step the last full one before it does not matter, so plans that differ in it compete.
+    known = {k: _best([each for (before, _), each in arrived.items() if before == k]) for k in befores}
+    _add_jumps(reached, step, step, known, {FULL: (tables.full[step], costs.full)}, tables.gains)
 
 
-def _leave(
+def _add_jumps(
     reached: list[States],
     step: int,
     full: int,
-    known: Mapping[int, _Ways],
-    parts: Mapping[str, tuple[np.ndarray, float]],
+    known: Mapping[int, _Partial],
+    actions: Mapping[str, tuple[np.ndarray, float]],
     gains: np.ndarray,
 ) -> None:
-    """From step to all later ones by each of some actions.
+    """Add to all later steps the plans that take one of the actions at step and jump there.
 
-    known: ways to step, by the step evaluated before. full: the last full step after the action. parts: by
-    action its errors [before, to] and its cost.
+    known: partial plans that reached step, by the step evaluated before. full: the last full step after the
+    action. actions: by letter, the errors [before, to] and the cost of each.
     """
-    if not known or not parts:
+    if not known or not actions:
         return
-    before = np.concatenate([np.full(len(ways.seconds), k) for k, ways in known.items()])
-    base, errors, actions = (np.concatenate(column) for column in zip(*known.values(), strict=True))
-    seconds = np.concatenate([base + cost for _, cost in parts.values()])
-    letters = np.repeat([ord(name) for name in parts], len(base)).astype(np.uint8)
+    before = np.concatenate([np.full(len(partial.seconds), k) for k, partial in known.items()])
+    base, errors, so_far = (np.concatenate(column) for column in zip(*known.values(), strict=True))
+    seconds = np.concatenate([base + cost for _, cost in actions.values()])
+    letters = np.repeat([ord(name) for name in actions], len(base)).astype(np.uint8)
     for to in range(step + 1, len(gains)):
-        sums = np.concatenate([errors + gains[to] * table[before, to] for table, _ in parts.values()])
+        sums = np.concatenate([errors + gains[to] * table[before, to] for table, _ in actions.values()])
         kept = _unbeaten(seconds, sums)
         if not len(kept):
             continue
-        taken = actions[kept % len(base)]
+        taken = so_far[kept % len(base)]
         taken[:, step] = letters[kept]
-        reached[to][step, full] = _Ways(seconds[kept], sums[kept], taken)
+        reached[to][step, full] = _Partial(seconds[kept], sums[kept], taken)
 
 
 def _sorted_front(plans: list[Plan]) -> list[Plan]:
-    """By seconds, with more error for less; of plans that differ in seconds by rounding alone the better."""
+    """Sort by seconds, and drop plans that another beats; seconds that differ by rounding count as equal."""
     kept: list[Plan] = []
     for plan in sorted(plans, key=lambda plan: (plan.seconds, plan.error)):
         if kept and plan.error >= kept[-1].error:
@@ -217,15 +217,15 @@ def _sorted_front(plans: list[Plan]) -> list[Plan]:
     return kept
 
 
-def _best(ways: Sequence[_Ways]) -> _Ways:
-    """Of several states' ways those that none beats."""
-    columns = [np.concatenate(column) for column in zip(*ways, strict=True)]
+def _best(partials: Sequence[_Partial]) -> _Partial:
+    """Return the partial plans of several states that none of the others beats."""
+    columns = [np.concatenate(column) for column in zip(*partials, strict=True)]
     kept = _unbeaten(columns[0], columns[1])
-    return _Ways(*(column[kept] for column in columns))
+    return _Partial(*(column[kept] for column in columns))
 
 
 def _unbeaten(seconds: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Places of those with less error than all that cost no more, cheapest first; infinite errors never."""
+    """Return the indices of those with less error than all that cost no more, cheapest first; finite ones."""
     order = np.lexsort((errors, seconds))
     ordered = errors[order]
     least = np.minimum.accumulate(np.concatenate([[np.inf], ordered]))
@@ -233,12 +233,13 @@ def _unbeaten(seconds: np.ndarray, errors: np.ndarray) -> np.ndarray:
 
 
 def seconds_of(actions: str, costs: Costs) -> float:
-    """What a plan of these actions costs, a window."""
+    """Return what a plan of these actions costs for one window."""
     counted = {FULL: costs.full, **costs.cheap}
     return float(costs.fixed + sum(actions.count(name) * cost for name, cost in counted.items()))
 
 
 def _check(tables: Tables, costs: Costs) -> None:
+    """Raise ValueError if the tables and the costs are not for the same actions."""
     if tables.cheap.keys() != costs.cheap.keys():
         raise ValueError(
             f"tables for {sorted(tables.cheap)} but costs of {sorted(costs.cheap)}; give both for each action"

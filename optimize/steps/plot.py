@@ -1,4 +1,4 @@
-"""A picture of what the tuner tried: speed against likeness, the goal, and the way to the recipe it chose."""
+"""Plot the tuner's trials: speed against similarity and PSNR, with the goal and the recipe it chose."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from bench.quality_goal import Goal
 from optimize.steps.tuner import Trial, Tuned
 
-LEAST_APART = 1e-5  # 1 - similarity that is drawn for videos that hardly differ
+LEAST_APART = 1e-5  # least 1 - similarity on the logarithmic scale, for videos that hardly differ
 ACCEPTED, NARROW, FAILED = "#1a7f37", "#bf8700", "#cf222e"
 
 
 def draw_trials(tuned: Tuned, goal: Goal, path: Path) -> None:
-    """Write a PNG: a mark for each trial, predicted seconds of the denoiser against its worst video.
+    """Write a PNG with a mark for each trial: its worst video against predicted seconds of the denoiser.
 
-    Upper panel 1 - similarity, on a logarithmic scale; lower panel PSNR in dB.
+    The upper panel shows 1 - similarity on a logarithmic scale, the lower one PSNR in dB.
     """
     from matplotlib.figure import Figure
 
@@ -39,12 +39,12 @@ def draw_trials(tuned: Tuned, goal: Goal, path: Path) -> None:
     figure.suptitle(f"{len(tuned.trials)} trials; the star was chosen, dashed lines are the goal")
     psnr.legend(known.values(), known.keys(), loc="lower right")
     for panel in (apart, psnr):
-        panel.scheduler(alpha=0.3, which="both")
+        panel.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=120)
 
 
 def _kind(trial: Trial) -> tuple[str, str]:
-    """A colour and a word for how the trial ended."""
+    """Return a colour and a word for a trial's result."""
     if trial.accepted:
         return ACCEPTED, "accepted"
     return (FAILED, "fails") if trial.reasons else (NARROW, "passes, too narrowly")

@@ -1,10 +1,10 @@
-"""Inner products of what a run of the base model has made: all that is known of it for planning.
+"""Reduce a run of the base model to inner products of its tensors, from which plans are predicted.
 
 From an evaluated step i a plan jumps to the latents of step j by the latents x_i, the conditional prediction
 c_i, the guided difference d_m of the last full step m <= i (guidance minus one times conditional minus
-unconditional) and the conditional prediction c_k of the step evaluated before i. Solvers make sums of these,
-and so do corrections. What every jump of every plan misses follows from the inner products of a run's
-tensors, so the tensors themselves are kept only until their video's are taken.
+unconditional), and the conditional prediction c_k of the step evaluated before i. Solvers and corrections
+are sums of these with factors, so the error of every jump of every plan follows from the inner products of a
+run's tensors; the tensors themselves are kept only until the products of their video are computed.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-# Of a basis scaled to unit power. There to keep a basis solvable whose tensors repeat each other, no more:
-# fitted on one, three or nine clips, the others' errors were never smaller with a ridge; 1e-4 made them up to
-# 4 % larger, and 1e-6 left 1e-11 of exact jumps (Euler's own next step) where float32 leaves 1e-15. Relative
-# to the mean power instead it would hang on units: latents of a thousand sigmas would drown the predictions.
+# Added to the normal matrix of a basis scaled to unit power, only to keep it solvable when tensors are
+# linearly dependent: fitted on one, three or nine clips, the others' errors were never smaller with a ridge;
+# 1e-4 made them up to 4 % larger, and 1e-6 left an error of 1e-11 in exact jumps (Euler's own next step)
+# where float32 leaves 1e-15. A ridge relative to the mean power would depend on units: latents of a thousand
+# sigmas would outweigh the predictions.
 RIDGE = 1e-10
-CHUNK = 16384  # elements of each tensor that are in float64 at a time
+CHUNK = 16384  # elements of each tensor that are converted to float64 at a time
 
 
 def inner_products(tensors: Sequence[np.ndarray]) -> np.ndarray:
-    """(n, n) float64: mean over elements of the product of each two of n tensors of one shape.
+    """Return (n, n) float64: the mean over elements of the product of each two of n tensors of one shape.
 
-    Summed in float64: in float32 a real clip's are off by 2e-6, more than the error of a short jump.
+    They are summed in float64: in float32 those of a real clip are off by 2e-6, more than the error of a
+    short jump. ValueError: shapes differ, tensors are empty, or numbers are not finite.
     """
     shapes = {np.shape(tensor) for tensor in tensors}
     if len(shapes) != 1 or 0 in next(iter(shapes)):
@@ -36,7 +38,7 @@ def inner_products(tensors: Sequence[np.ndarray]) -> np.ndarray:
     products = np.zeros((len(flat), len(flat)))
     for start in range(0, flat[0].size, CHUNK):
         part = np.stack([tensor[start : start + CHUNK] for tensor in flat]).astype(np.float64)
-        with np.errstate(invalid="ignore"):  # looked for below
+        with np.errstate(invalid="ignore"):  # checked below
             products += part @ part.T
     if not np.isfinite(products).all():
         raise ValueError("a tensor has numbers that are not finite, or too large; see what the run did wrong")
@@ -44,18 +46,18 @@ def inner_products(tensors: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def fit(products: np.ndarray, target: int, basis: Sequence[int]) -> tuple[np.ndarray, float]:
-    """Weights of the basis tensors in the sum nearest to the target, and the mean square of what is missed.
+    """Return the least-squares weights of the basis tensors for the target, and the mean square error.
 
-    products: of inner_products; target and basis: rows of it.
+    products: of inner_products. target and basis: rows of it.
     """
     normal, right = products[np.ix_(basis, basis)], products[list(basis), target]
     weights = least_squares(normal, right)
-    # Written out, because the shorter form that holds at the minimum is not the error of these weights.
+    # The full form: the shorter one holds only at the exact minimum, which the ridge and rounding miss.
     return weights, max(float(products[target, target] - weights @ (2 * right - normal @ weights)), 0.0)
 
 
 def least_squares(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Weights (..., b) from the products of a basis (..., b, b) and those with the target (..., b)."""
+    """Return weights (..., b) from the products of a basis (..., b, b) and those with the target (..., b)."""
     power = np.diagonal(normal, axis1=-2, axis2=-1)
     scale = np.sqrt(np.where(power > 0, power, 1.0))  # a tensor of zeros keeps weight 0
     normal = normal / (scale[..., None] * scale[..., None, :]) + RIDGE * np.eye(scale.shape[-1])
@@ -64,11 +66,11 @@ def least_squares(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """Inner products of all tensors of one video's base run over N steps, as means over elements.
+    """The inner products of all tensors of one video's base run over N steps, as means over elements.
 
-    products: (R, R) float64, R = 3N + 1 + 2P; rows are x_0 ... x_N, c_0 ... c_(N-1), d_0 ... d_(N-1), d being
-    guided differences. shallow: P pairs (i, m), for each of which two rows follow: c and d of step i by a
-    shallow engine with what the full step m kept.
+    products: (R, R) float64, R = 3N + 1 + 2P; rows are x_0 ... x_N, c_0 ... c_(N-1), d_0 ... d_(N-1), where d
+    are guided differences. shallow: P pairs (i, m), for each of which two rows follow: c and d of step i by a
+    shallow engine with the features of the full step m. ValueError: a shape or a number is wrong.
     """
 
     products: np.ndarray
@@ -89,9 +91,10 @@ class Gram:
         delta: Sequence[np.ndarray],
         shallow: Mapping[tuple[int, int], tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> Gram:
-        """N + 1 latents, N conditional predictions, N guided differences, each list along the grid.
+        """Compute the products of N + 1 latents, N conditional predictions and N guided differences, by step.
 
-        shallow: by (i, m) the conditional prediction and the difference of step i from what step m kept.
+        shallow: by (i, m), the conditional prediction and the guided difference of step i with the features
+        of step m. ValueError: the counts do not fit.
         """
         counts = len(latents), len(conditional), len(delta)
         if counts[1] < 1 or counts != (counts[1] + 1, counts[1], counts[1]):
@@ -104,29 +107,29 @@ class Gram:
 
     @property
     def steps(self) -> int:
-        """N, the steps of the grid."""
+        """N, the steps of the schedule."""
         return (len(self.products) - 2 * len(self.shallow)) // 3
 
     def rows(self, step: int, full: int, before: int) -> tuple[int, ...]:
-        """x and c of the step, d of the full one, and x, c and d of the step before."""
+        """Return the rows of x and c of the step, d of the full one, and x, c and d of the step before."""
         x, c, d = 0, self.steps + 1, 2 * self.steps + 1
         return x + step, c + step, d + full, x + before, c + before, d + min(full, before)
 
     def shallow_rows(self, number: int, before: int) -> tuple[int, ...]:
-        """As rows() has them for the pair of that number: its own c and d instead of the step's."""
+        """Return the rows of a shallow pair by its number: like rows(), but with the pair's own c and d."""
         step, full = self.shallow[number]
         first = 3 * self.steps + 1 + 2 * number
         return (step, first, first + 1, *self.rows(step, full, before)[3:])
 
     def save(self, path: Path) -> None:
-        """Write to an .npz file."""
+        """Write the products to an .npz file."""
         with path.open("wb") as file:
             pairs = np.array(self.shallow, int).reshape(-1, 2)
             np.savez(file, products=self.products, shallow=pairs)
 
     @classmethod
     def load(cls, path: Path) -> Gram:
-        """Of a file that save wrote; ValueError if it is another or damaged."""
+        """Read a file that save() wrote. ValueError: it is another file, or damaged."""
         try:
             with path.open("rb") as file:
                 found = np.load(file, allow_pickle=False)

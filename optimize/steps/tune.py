@@ -1,4 +1,4 @@
-"""The tuner on a data folder: its videos are made by real runs, and judged as the bench judges all others."""
+"""Run the tuner on a data folder: real runs make its videos, and the bench's judge compares them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engines.files import atomic_write
 from generators.contract import load_generator
 from optimize.steps.plot import draw_trials
 from optimize.steps.tuner import Tuned, Tuner
-from optimize.steps.workbench import TuningRunner
+from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import check_writable
 from pipeline.recipe import BASELINE, Recipe
@@ -25,10 +25,10 @@ from pipeline.video.base_colours import as_base_videos
 
 @dataclass(frozen=True)
 class TuningJob:
-    """What is tuned: the generator on a device, on the requests of data and the base model's videos there.
+    """A tuning job: a generator on a device, with the requests of a data folder and the base model's videos.
 
-    overlaps: of windows, smaller than the generator's own, that are tried at the end. lossless: for base
-    videos that are: above some 40 dB, PSNR would mostly tell how each was encoded.
+    overlaps: of windows, smaller than the generator's own, to be tried at the end. lossless: for base videos
+    that are lossless: above about 40 dB, PSNR would otherwise mostly measure how they were encoded.
     """
 
     data: Path
@@ -42,16 +42,17 @@ class TuningJob:
 def tune_folder(
     job: TuningJob, goal: Goal, recipes: Sequence[Recipe], out: Path, say: Callable[[str], None]
 ) -> Tuned:
-    """Write the fastest recipe to out, a TOML file; trials and a picture of them lie in a folder beside it.
+    """Tune on a data folder, write the fastest recipe to the TOML file `out`, and return the result.
 
-    The same call finds that again and goes on. InputError: no pairs, or a base video is missing. TuningError:
-    nothing keeps to the goal. Whatever else loading extractors, generator and engines raises.
+    Trials and a plot of them are kept in a folder beside out, so the same call resumes an interrupted one.
+    InputError: no pairs, or a base video is missing. TuningError: no recipe keeps to the goal. Errors of
+    loading extractors, generator and engines.
     """
     folder = out.with_suffix(".tuning")
-    with closing(tuning_runner_of(job, folder)) as workbench:
-        tuned = Tuner(workbench, goal, record_of(workbench, goal, folder), say).tune(recipes, job.overlaps)
+    with closing(tuning_runner_of(job, folder)) as runner:
+        tuned = Tuner(runner, goal, record_of(runner, goal, folder), say).tune(recipes, job.overlaps)
     note = (
-        f"Tuned for {workbench.generator.name} on {len(workbench.cases)} videos, "
+        f"Tuned for {runner.generator.name} on {len(runner.clips)} videos, "
         f"to similarity {goal.similarity:g} and PSNR {goal.psnr:g} dB, from {tuned.best.recipe.name}."
     )
     for doubt in tuned.best.recipe.steps.guard.doubts if tuned.best.recipe.steps.guard else ():
@@ -63,7 +64,7 @@ def tune_folder(
 
 
 def tuning_runner_of(job: TuningJob, folder: Path) -> TuningRunner:
-    """What runs and judges recipes for a job; the folder is its own. Raises what tune_folder does."""
+    """Return what runs and judges recipes for a job. folder: for its files alone. Errors: see tune_folder."""
     requests = find_requests(job.data).requests
     references = find_references(job.data, requests)
     judge = judging(Judge([load_extractor(name) for name in job.extractors]), references)
@@ -74,6 +75,6 @@ def tuning_runner_of(job: TuningJob, folder: Path) -> TuningRunner:
     )
 
 
-def record_of(workbench: TuningRunner, goal: Goal, folder: Path) -> Path:
-    """Where a workbench's trials are kept; of one goal, as the first video that fails it ends a trial."""
-    return folder / f"trials-{key({'runs': workbench.identity, 'goal': asdict(goal)})}.jsonl"
+def record_of(runner: TuningRunner, goal: Goal, folder: Path) -> Path:
+    """Return the path of a runner's record of trials for one goal, whose first failing video ends a trial."""
+    return folder / f"trials-{key({'runs': runner.identity, 'goal': asdict(goal)})}.jsonl"

@@ -1,4 +1,4 @@
-"""Find the fastest recipe that keeps to a goal: a planner proposes, real runs on the tuning videos decide."""
+"""Find the fastest recipe that keeps to a goal: a planner proposes, real runs on the tuning clips decide."""
 
 from __future__ import annotations
 
@@ -20,50 +20,51 @@ from pipeline.recipe import Recipe, parse_recipe
 from pipeline.step_plan import StepPlan
 
 Say = Callable[[str], None]
-# What a kept difference adds to a jump's error, see jump_tables.weigh_kept. With 8, predicted errors of
-# twelve plans correlated by 0.95 with the PSNR of real runs, with 0 by 0.55; the others give second opinions.
+# Weights of the error of a reused difference, see jump_tables.weigh_kept. With 8, predicted errors of twelve
+# plans correlated 0.95 with the PSNR of real runs, with 0 only 0.55; the others give alternative fronts.
 KEPT = (8.0, 2.0, 32.0)
-PATIENCE = 3  # plans of a front that fail before it is left
+PATIENCE = 3  # failed plans of a front before the next front
 
 
 class TuningError(VivaceError):
-    """No recipe can be had; the text says what was tried and what to do."""
+    """Raised when no recipe keeps to the goal; the text says why the last one failed."""
 
     exit = Exit.SIMILARITY
 
 
-class Bench(Protocol):
-    """What runs things for the tuner: optimize.steps.workbench has it."""
+class Runner(Protocol):
+    """What runs recipes for the tuner; optimize.steps.tuning_runner implements it."""
 
     scheduler: Scheduler  # the base model's
 
     def capture(self, say: Say) -> list[Gram]:
-        """Inner products of the base runs, of each video."""
+        """Return the inner products of each video's base run."""
         ...
 
     def costs(self, recipe: Recipe, say: Say) -> Costs:
-        """Seconds of an evaluated step of a window with the recipe's engines; of H too if capture has it."""
+        """Return the seconds of each action for a window on the recipe's engines; of H if captured."""
         ...
 
     def windows(self, recipe: Recipe) -> float:
-        """How many windows the recipe has in all tuning videos, the mean over its evaluations."""
+        """Return the recipe's number of windows in all tuning videos, as the mean over its evaluations."""
         ...
 
     def run(
         self, recipe: Recipe, say: Say, enough: Callable[[Sequence[Judged]], bool]
     ) -> tuple[Recipe, list[Judged]]:
-        """The recipe with fitted corrections, and its videos judged: each as by rows fitted to the others.
+        """Fit the recipe's corrections if it has none, make its videos, and return it with their judgements.
 
-        A recipe that is fitted is run as it is. Videos behind which enough() is true are left out.
+        Each video is then made with rows that were fitted to the others. When enough() is true of the videos
+        so far, the rest is left out.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One real run: the recipe as it ran, fitted, the videos, and whether they were accepted.
+    """One real run. recipe: the fitted one. reasons: why videos fail the goal; empty if none does.
 
-    seconds: predicted, of the denoiser on all tuning videos. margin: as Goal.margin, None if a video fails.
+    seconds: predicted, of the denoiser on all tuning videos. margin: see Goal.margin; None if a video fails.
     """
 
     recipe: Recipe
@@ -76,7 +77,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The fastest accepted trial, all trials in their order, and the number of real runs they took."""
+    """A tuner's result: the fastest accepted trial, all trials in order, and the number of real runs."""
 
     best: Trial
     trials: list[Trial]
@@ -84,26 +85,26 @@ class Tuned:
 
 
 class Tuner:
-    """One search. record: a file for this goal that gets a line for every trial and for what engines take.
+    """A search for the fastest recipe. record: a file for this goal, with a line for each trial and timing.
 
-    Neither is run or timed again, so that the same search finds the same recipe, however busy the machine is.
-    The first video that fails ends a trial.
+    Neither is run or timed again, so the same search finds the same recipe, however busy the machine is. The
+    first video that fails ends a trial.
     """
 
-    def __init__(self, bench: Bench, goal: Goal, record: Path, say: Say) -> None:
+    def __init__(self, runner: Runner, goal: Goal, record: Path, say: Say) -> None:
         self.goal, self.trials, self.runs = goal, [], 0
-        self._bench, self._record, self._say = bench, record, say
+        self._runner, self._record, self._say = runner, record, say
         self._known, self._timed = _read_record(record)
 
     def tune(self, recipes: Sequence[Recipe], overlaps: Sequence[int] = ()) -> Tuned:
-        """Search plans for each of the recipes, which differ in engine and precision, then smaller overlaps.
+        """Search plans for each of the recipes' engines and precisions, then smaller overlaps.
 
-        The recipes are taken from the fastest on. One that has a step plan, as of an earlier search, is tried
-        with that first: what cannot be faster need not be run. What is best at last is run once more, as it
-        will be run by others, with its corrections as they are. TuningError: nothing is accepted, or fails
-        then.
+        The fastest engine comes first. Step plans of the recipes, for example from an earlier search, are
+        tried before others, so that slower plans need not be run. The best one is run once more at the end
+        with its corrections as they are, as users will run it. TuningError: no recipe is accepted, or passes
+        this last run.
         """
-        grams, scheduler = self._bench.capture(self._say), self._bench.scheduler
+        grams, scheduler = self._runner.capture(self._say), self._runner.scheduler
         full, cheap = jump_errors(grams, scheduler)
         errors = {"C": cheap, **({"H": shallow_errors(grams, scheduler)} if grams[0].shallow else {})}
         gains = getattr(scheduler, "gains", np.ones(scheduler.steps + 1))
@@ -111,27 +112,28 @@ class Tuner:
             Tables(full, {name: weigh_kept(full, each, weight) for name, each in errors.items()},
                    gains) for weight in KEPT
         ]  # fmt: skip
-        earlier = {replace(recipe, steps=None): recipe.steps for recipe in recipes}
+        earlier = _by_engine(recipes)
         costs = {recipe: self._costs(recipe) for recipe in earlier}
         for recipe in sorted(earlier, key=lambda each: costs[each].full):
-            windows = self._bench.windows(recipe)
-            if earlier[recipe]:
-                self._try_earlier(recipe, earlier[recipe], costs[recipe])
+            windows = self._runner.windows(recipe)
+            for plan in earlier[recipe]:
+                self._try_earlier(recipe, plan, costs[recipe])
             fronts = [[replace(plan, seconds=plan.seconds * windows) for plan in front(each, costs[recipe])]
                       for each in tables]  # fmt: skip
             first = self._faster(recipe, fronts[0])
             self._say(f"{recipe.name}: {len(first)} plans would be the fastest yet")
             self._bisect(recipe, first)
             for plans in fronts:
-                self._go_on(recipe, plans)
+                self._try_faster(recipe, plans)
         for overlap in sorted(overlaps) if self.best else ():
             self._try_overlap(overlap)
         return Tuned(self._confirmed(), self.trials, self.runs)
 
     def _costs(self, recipe: Recipe) -> Costs:
+        """Return the costs of a recipe's engines from the record, or measure and record them."""
         asked = recipe.to_toml()
         if asked not in self._timed:
-            self._timed[asked] = self._bench.costs(recipe, self._say)
+            self._timed[asked] = self._runner.costs(recipe, self._say)
             self._write({"timed": asked, "costs": asdict(self._timed[asked])})
         return self._timed[asked]
 
@@ -142,14 +144,14 @@ class Tuner:
         return min(accepted, key=lambda trial: trial.seconds, default=None)
 
     def _faster(self, recipe: Recipe, plans: Sequence[Plan]) -> list[Plan]:
-        """Those that would be the fastest accepted one, and were not tried with this recipe."""
+        """Return the plans that would be the fastest accepted one, and were not tried with this recipe."""
         tried = {each.recipe.steps.actions for each in self.trials if each.recipe.name == recipe.name}
         limit = self.best.seconds if self.best else np.inf
         return [plan for plan in plans if plan.seconds < limit and plan.actions not in tried]
 
     def _bisect(self, recipe: Recipe, plans: Sequence[Plan]) -> None:
-        """Find the first of a front that is accepted, as if all behind it were too."""
-        low, high = -1, len(plans)  # plans[low] fails, plans[high] is accepted, or not known to be
+        """Find the first plan of a front that is accepted, by bisection: as if all after it were too."""
+        low, high = -1, len(plans)  # plans[low] failed, plans[high] was accepted or not tried
         while high - low > 1:
             middle = (low + high) // 2
             if self._try(recipe, plans[middle]).accepted:
@@ -157,8 +159,8 @@ class Tuner:
             else:
                 low = middle
 
-    def _go_on(self, recipe: Recipe, plans: Sequence[Plan]) -> None:
-        """Try the next faster plans of a front; what is predicted of two alike may be the other way round."""
+    def _try_faster(self, recipe: Recipe, plans: Sequence[Plan]) -> None:
+        """Try the next faster plans of a front: predictions may rank similar plans in the wrong order."""
         failures = 0
         while failures < PATIENCE and (faster := self._faster(recipe, plans)):
             failures += not self._try(recipe, faster[-1]).accepted
@@ -167,12 +169,12 @@ class Tuner:
         return self.trial(replace(recipe, steps=StepPlan(plan.actions)), plan.seconds)
 
     def _try_earlier(self, recipe: Recipe, steps: StepPlan, costs: Costs) -> None:
-        """Corrections and guard are fitted again; they may be of other videos or weights."""
+        """Try a given plan; its corrections and guard are fitted again, as videos or weights may differ."""
         known = replace(recipe, steps=StepPlan(steps.actions, overlaps=steps.overlaps))
-        self.trial(known, seconds_of(steps.actions, costs) * self._bench.windows(known))
+        self.trial(known, seconds_of(steps.actions, costs) * self._runner.windows(known))
 
     def _try_overlap(self, overlap: int) -> None:
-        """Find up to which evaluated step windows may overlap that little, as if all after it may not."""
+        """Find by bisection up to which evaluated step windows of the best recipe may overlap that little."""
         best = self.best
         actions = best.recipe.steps.actions
         low, high = len(best.recipe.steps.overlaps), len(best.recipe.steps.evaluated) + 1
@@ -180,14 +182,14 @@ class Tuner:
             middle = (low + high) // 2
             fewer = (*best.recipe.steps.overlaps, *[overlap] * middle)[:middle]
             recipe = replace(best.recipe, steps=StepPlan(actions, overlaps=fewer))
-            share = self._bench.windows(recipe) / self._bench.windows(best.recipe)
+            share = self._runner.windows(recipe) / self._runner.windows(best.recipe)
             if share < 1 and self.trial(recipe, best.seconds * share).accepted:
                 low = middle
             else:
                 high = middle
 
     def _confirmed(self) -> Trial:
-        """The fastest accepted trial whose recipe passes as it is."""
+        """Return the fastest accepted trial whose recipe also passes with its corrections as they are."""
         while best := self.best:
             trial = self.trial(best.recipe, best.seconds)
             if not trial.reasons:
@@ -198,10 +200,10 @@ class Tuner:
         raise TuningError("\n".join(["no recipe keeps to the goal; the last one failed by:", *reasons]))
 
     def trial(self, recipe: Recipe, seconds: float) -> Trial:
-        """Run a recipe on the tuning videos, or look it up in the record; seconds: predicted."""
+        """Run a recipe on the tuning clips, or read its result from the record. seconds: predicted."""
         asked = recipe.to_toml()
         if asked not in self._known:
-            self._known[asked] = fitted, videos = self._bench.run(recipe, self._say, self._fails)
+            self._known[asked] = fitted, videos = self._runner.run(recipe, self._say, self._fails)
             self.runs += 1
             judged = [asdict(video) for video in videos]
             self._write({"asked": asked, "name": fitted.name, "recipe": fitted.to_toml(), "videos": judged})
@@ -221,17 +223,27 @@ class Tuner:
             record.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+def _by_engine(recipes: Sequence[Recipe]) -> dict[Recipe, list[StepPlan]]:
+    """Return the recipes without their plans, one of those that differ only in name, with their plans."""
+    found: dict[str, tuple[Recipe, list[StepPlan]]] = {}
+    for recipe in recipes:
+        bare = replace(recipe, steps=None)
+        _, plans = found.setdefault(json.dumps(bare.settings(), sort_keys=True), (bare, []))
+        plans += [recipe.steps] if recipe.steps else []
+    return dict(found.values())
+
+
 def _line(trial: Trial, number: int) -> str:
-    """What is said of a trial."""
+    """Return a line for the user on a trial."""
     least = min((v.similarity for v in trial.videos if v.similarity is not None), default=float("nan"))
     psnr, actions = min(video.psnr for video in trial.videos), trial.recipe.steps.actions
-    said = "accepted" if trial.accepted else trial.reasons[0] if trial.reasons else "passes, but too narrowly"
+    result = "accepted" if trial.accepted else [*trial.reasons, "passes, but too narrowly"][0]
     return (f"trial {number}: {trial.recipe.name} {actions}: {trial.seconds:.2f} s, "
-            f"similarity {least:.4f}, PSNR {psnr:.1f} dB: {said}")  # fmt: skip
+            f"similarity {least:.4f}, PSNR {psnr:.1f} dB: {result}")  # fmt: skip
 
 
 def _read_record(path: Path) -> tuple[dict[str, tuple[Recipe, list[Judged]]], dict[str, Costs]]:
-    """Finished runs, and what engines took, by the recipe; a line that was cut off is left out."""
+    """Read finished runs and engines' costs by their recipes' TOML; skip a line that was cut off."""
     known, timed = {}, {}
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():

@@ -1,1 +1,1 @@
-"""A folder of requests: pairing, batch, run folder."""
+"""Find the requests of a data folder, make their videos one by one, and keep a manifest of the results."""

@@ -1,7 +1,7 @@
-"""Many requests in a run's folder: which are finished already, what came of the others, how it all ended.
+"""Track the requests of a run: which videos exist already, the result of each other one, the exit code.
 
-A finished video is kept while its inputs, the settings it was made with and its file are what they were.
-Other inputs or settings are refused, so that a folder's videos always belong together.
+A finished video is kept while its inputs, its settings and its file are unchanged. A run with other inputs or
+settings in the same folder is refused, so that all videos of a folder are made alike.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from pipeline.batch.dataset import Pairing, Request
 from pipeline.batch.run_folder import RunFolder
 from pipeline.runner import VideoRunner
 
-MOST_SHOWN = 8  # differences, in a refusal
-LABELS = ("recipe",)  # a recipe's name: what is in it counts
+MOST_SHOWN = 8  # differences listed in an error, failed ids listed in a table
+LABELS = ("recipe",)  # fields that are not compared: a recipe's content counts, not its name
 SHOWN_DIGITS = 16  # of a hash
 
 
 class Jobs:
-    """The requests of a run.
+    """A run's list of requests, with the state and the manifest line of each.
 
-    identity: Maker's, which must be that of every finished video in the folder, and of all that is to be
-    made. todo: requests that are not finished. lines: what is known of each video so far, those kept with
-    "kept": true. emit: is given every such line at once. FolderError: the folder was made otherwise.
+    identity: VideoRunner.identity, which must equal that of every finished video in the folder and of every
+    video still to be made. todo: the requests that are not finished. lines: the manifest lines so far; those
+    of kept videos have "kept": true. emit: called with each line as soon as it is known. FolderError: the
+    folder's videos were made with other inputs or settings.
     """
 
     def __init__(
@@ -54,20 +55,20 @@ class Jobs:
 
     @property
     def status(self) -> Exit:
-        """SOME_FAILED if some were made and some not; if none was, the reason they share, or SOME_FAILED."""
+        """The run's exit code: the one that all videos have (OK, or a failure's reason), else SOME_FAILED."""
         return next(iter(self._reasons)) if len(self._reasons) == 1 else Exit.SOME_FAILED
 
     def label(self, name: str) -> str:
-        """What to call a request in messages, from its id."""
+        """Return a request's name for messages, "[number/count] id"."""
         return f"[{self._numbers[name]}/{len(self._numbers)}] {name}"
 
     def taken(self, line: dict, worker: str) -> dict:
-        """The line of a video that another process has made, with its file at its place here. DiskError."""
+        """Move a video that another process made to its final path; return its manifest line. DiskError."""
         output = {"output": str(self._folder.take(Path(line["output"])))} if line["status"] == "done" else {}
         return {**line, **output, "worker": worker}
 
     def ended(self, line: dict, reason: Exit) -> None:
-        """Record what came of a video, and say so. DiskError."""
+        """Write a video's manifest line, and print its result. reason: OK, or why it failed. DiskError."""
         if line["status"] == "failed":
             self._say(f"{line['id']}: failed: {line['error']}")
         else:
@@ -78,18 +79,18 @@ class Jobs:
         self._add(self._folder.record(line), reason)
 
     def check(self, identity: Mapping[str, object], name: str) -> None:
-        """EngineError if a worker of that name would make other videos than the first: files differ there."""
+        """Raise EngineError if worker `name` has another identity than the first: other files or versions."""
         found = differences(_plain(identity), _plain(self.identity), built="first started")
         if found:
             raise EngineError(f"{name} would make other videos: {'; '.join(found)}")
 
     def lost(self, request: Request, why: str, reason: Exit) -> None:
-        """Record a video that whatever made it could not report on. DiskError."""
+        """Record as failed a video whose worker died before it could report. DiskError."""
         line = {**request.described(), **self.identity, "status": "failed", "error": why}
         self.ended(line, reason)
 
     def conclude(self) -> Exit:
-        """Say what came of all videos; the status of the whole."""
+        """Print the results of all videos, and return the run's exit code."""
         if len(self.lines) > 1:
             for text in table(self.lines):
                 self._say(text)
@@ -98,7 +99,7 @@ class Jobs:
         return self.status
 
     def _keep(self, line: dict | None) -> bool:
-        """Whether a finished video's file is what it was; then its line counts."""
+        """Return whether a finished video's file is unchanged; if so, count its line (None: no line)."""
         path = self.out / f"{line['id']}.mp4" if line else None
         if path is None or not path.is_file() or file_sha256(path) != line["output_sha256"]:
             if line:
@@ -115,35 +116,35 @@ class Jobs:
 
 
 def table(lines: Iterable[Mapping[str, object]]) -> Iterator[str]:
-    """What came of videos: number, frames and seconds by who made them, then the ids of those that failed."""
-    makers: dict[str, list[Mapping[str, object]]] = {}
+    """Give a table's rows: videos, frames and seconds for each worker, then the ids of those that failed."""
+    by_worker: dict[str, list[Mapping[str, object]]] = {}
     failed = []
     for line in lines:
         if line["status"] == "done":
-            maker = "kept" if line.get("kept") else line.get("worker", "made")
-            makers.setdefault(maker, []).append(line)
+            worker = "kept" if line.get("kept") else line.get("worker", "made")
+            by_worker.setdefault(worker, []).append(line)
         else:
             failed.append(line["id"])
-    if makers:
+    if by_worker:
         yield f"{'':20}{'videos':>8}{'frames':>8}{'seconds':>10}"
-    for maker, made in sorted(makers.items()):
+    for worker, made in sorted(by_worker.items()):
         frames, seconds = (sum(line[key] for line in made) for key in ("frames", "total_seconds"))
-        yield f"{maker:20}{len(made):8}{frames:8}{seconds:10.1f}"
+        yield f"{worker:20}{len(made):8}{frames:8}{seconds:10.1f}"
     if failed:
         more = f" and {len(failed) - MOST_SHOWN} more" if len(failed) > MOST_SHOWN else ""
         yield f"failed: {', '.join(failed[:MOST_SHOWN])}{more}; the manifest says why"
 
 
-def run_here(jobs: Jobs, maker: VideoRunner) -> None:
-    """Make what is to do in this process, one video after the other. DiskError."""
+def run_here(jobs: Jobs, runner: VideoRunner) -> None:
+    """Make the videos that are not finished in this process, one after the other. DiskError."""
     for request in jobs.todo:
-        jobs.ended(*maker(request, jobs.out, partial(Progress, jobs.label(request.id))))
+        jobs.ended(*runner(request, jobs.out, partial(Progress, jobs.label(request.id))))
 
 
 def _check_same(
     requests: list[Request], finished: Mapping[str, dict], folder: RunFolder, identity: Mapping[str, object]
 ) -> None:
-    """FolderError with what differs between finished videos and what would be made now."""
+    """Raise FolderError if finished videos differ in inputs or settings from what would be made now."""
     expected, found = _plain(identity), []
     for line in finished.values():
         was = _plain(line)
@@ -160,6 +161,7 @@ def _check_same(
 
 
 def _changed_inputs(request: Request, line: Mapping[str, object]) -> Iterator[str]:
+    """Give the differences between a request's files and seed and those in its manifest line. InputError."""
     check_file(request.video, "video"), check_file(request.image, "picture")
     now = {
         "seed": request.seed,
@@ -170,7 +172,7 @@ def _changed_inputs(request: Request, line: Mapping[str, object]) -> Iterator[st
 
 
 def _plain(line: Mapping[str, object]) -> dict[str, object]:
-    """What counts of a line's fields, in a form to compare and to show."""
+    """Return the fields of a manifest line that are compared, short enough to print."""
     fields = {name: value for name, value in line.items() if name not in LABELS}
     for name, value in fields.items():
         if name.endswith("_sha256"):

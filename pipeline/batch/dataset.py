@@ -1,4 +1,4 @@
-"""Find the requests of a data folder: skeleton videos and people's pictures, paired by list or by name."""
+"""Find the requests of a data folder: skeleton videos and pictures of people, paired by a list or by name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from engines.errors import InputError
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-MOST_REQUESTS = 100_000  # of a run, whose manifest lines are in memory
-SEED = 42  # of requests whose list gives none
+MOST_REQUESTS = 100_000  # a run holds all manifest lines in memory
+SEED = 42  # of requests for which neither pairs.csv nor the caller gives one
 
 
 @dataclass(frozen=True)
 class Request:
-    """One output video to make: from a skeleton video, a picture of the person and a seed."""
+    """One output video to make, from a skeleton video, a picture of the person and a seed."""
 
     id: str
     video: Path
@@ -27,23 +27,23 @@ class Request:
     seed: int
 
     def described(self) -> dict[str, str | int]:
-        """As a manifest line has it."""
+        """Return the request's fields for a manifest line."""
         return {"id": self.id, "video": str(self.video), "image": str(self.image), "seed": self.seed}
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """The requests of a folder, and the ids that have no partner with the reason for each."""
+    """The requests of a data folder, and by id why other files could not be paired."""
 
     requests: list[Request]
     unpaired: dict[str, str]
 
 
 def find_requests(data: Path, seed: int = SEED) -> Pairing:
-    """Pair a data folder: pairs.csv if there, else equal stems, else one image for all videos.
+    """Pair videos with pictures: by pairs.csv if there is one, else by equal stems, else one image for all.
 
-    seed serves every request that pairs.csv gives none. InputError if the folder is missing or empty, or has
-    more than MOST_REQUESTS.
+    seed: for every request to which pairs.csv gives none. InputError: the folder is missing or empty, or has
+    more than MOST_REQUESTS requests.
     """
     if not data.is_dir():
         raise InputError(f"data folder {data} does not exist; it needs videos/ and images/ in it")
@@ -55,7 +55,7 @@ def find_requests(data: Path, seed: int = SEED) -> Pairing:
 
 
 def first_requests(data: Path, count: int) -> list[Request]:
-    """The first requests of a data folder, to measure on: at most count. InputError if it has none."""
+    """Return at most `count` requests of a data folder, to measure on. InputError: it has none."""
     pairing = find_requests(data)
     if not pairing.requests:
         raise InputError(f"no video in {data} has its image: {'; '.join(pairing.unpaired.values())}")
@@ -63,6 +63,7 @@ def first_requests(data: Path, count: int) -> list[Request]:
 
 
 def _by_name(data: Path, seed: int) -> Pairing:
+    """Pair the files of data/videos and data/images by their stems. InputError: one folder has none."""
     videos, images = _by_stem(data / "videos", VIDEO_SUFFIXES), _by_stem(data / "images", IMAGE_SUFFIXES)
     if not videos or not images:
         empty = data / ("videos" if not videos else "images")
@@ -93,17 +94,19 @@ def _by_name(data: Path, seed: int) -> Pairing:
 
 
 def _by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:
+    """Return a folder's files with these suffixes by stem (Unicode NFC). InputError: there is no folder."""
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; a data folder has videos/ and images/ in it")
     stems: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            # One name may be spelt in two ways: macOS writes accents apart from their letters.
+            # macOS stores an accent and its letter as two characters; others store them as one.
             stems.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
     return stems
 
 
 def _listed(data: Path, seed: int) -> Pairing:
+    """Read the pairs of data/pairs.csv. InputError: it is not UTF-8, or a column or line is wrong."""
     table = data / "pairs.csv"
     requests, unpaired = [], {}
     try:
@@ -131,6 +134,7 @@ def _listed(data: Path, seed: int) -> Pairing:
 
 
 def _listed_request(data: Path, table: Path, line: int, row: dict[str, str], seed: int) -> Request:
+    """Return the request of one row of pairs.csv. InputError: its id or its seed cannot be used."""
     name, chosen = (row["id"] or "").strip(), (row.get("seed") or "").strip()
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(

@@ -1,7 +1,7 @@
-"""The folder of a run: its manifest, which outlives a kill at any byte, and its lock.
+"""Keep the output folder of a run: its manifest, which survives a kill at any byte, and its lock.
 
-Lines are appended and synced one by one. Of a line that was cut short nothing is believed, and the folder's
-lock is the system's own, so that no process that died holds it.
+Manifest lines are appended and synced one by one; a line that was cut short is dropped. The lock is an flock,
+which the system releases when its process dies.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from engines.errors import DiskError, FolderError
 from pipeline.video.writer import remove_unfinished
 
 MANIFEST = "manifest.jsonl"
-LOCK = ".lock"  # is there while a run is, or was killed
-MADE = ".made"  # a folder for videos of other processes until this one has taken them
+LOCK = ".lock"  # exists while a run holds the folder, and after a run was killed
+MADE = ".made"  # subfolder for videos of worker processes until this process moves them to their final path
 
 
 class RunFolder:
-    """A folder of videos that this process alone writes to; a context manager.
+    """An output folder that only this process writes to; a context manager.
 
-    lines: the last manifest line of each id. restart: forget what the manifest says; videos stay until others
-    take their names. FolderError: it cannot be written to, another run holds it, or its manifest is none.
+    lines: the last manifest line of each id. restart: empty the manifest; videos stay until new ones replace
+    them. FolderError: the folder is not writable, another run holds its lock, or its manifest is invalid.
     """
 
     def __init__(self, path: Path, restart: bool = False) -> None:
@@ -49,7 +49,7 @@ class RunFolder:
         self._stack.close()
 
     def record(self, line: dict) -> dict:
-        """Append a line for a video, with the time of day; it is on the disk on return. DiskError."""
+        """Append a video's line to the manifest with the current time, sync it, and return it. DiskError."""
         line = {**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         # A file name that is no text has bytes that UTF-8 cannot hold; as \udcff they still make valid JSON.
         left = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
@@ -64,9 +64,9 @@ class RunFolder:
         return line
 
     def take(self, made: Path) -> Path:
-        """Give a video from MADE its place here, to be recorded next; DiskError.
+        """Move a video from MADE into this folder, to be recorded next, and return its new path. DiskError.
 
-        So that at most one video is here and not in the manifest, however many processes are killed.
+        So at most one video is in this folder but not in the manifest, however many processes are killed.
         """
         try:
             return made.rename(self.path / made.name)
@@ -74,10 +74,12 @@ class RunFolder:
             raise DiskError(f"{made}: cannot be moved ({error.strerror}); run again") from error
 
     def _clean(self) -> None:
+        """Remove what killed processes left behind: temporary video files and MADE."""
         remove_unfinished(self.path)
         rmtree(self.path / MADE, ignore_errors=True)
 
     def _open(self) -> None:
+        """Open the manifest, read its lines, and cut off an incomplete last one. FolderError."""
         path = self.path / MANIFEST
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if self._restart else 0)
@@ -95,6 +97,7 @@ class RunFolder:
             os.ftruncate(self._manifest, whole)
 
     def _lock(self) -> None:
+        """Take the folder's lock, and write this process's id and host into it. FolderError: it is held."""
         path = self.path / LOCK
         try:
             while (lock := _locked(path)) is None:
@@ -113,7 +116,10 @@ class RunFolder:
 
 
 def _locked(path: Path) -> TextIO | None:
-    """The lock's file, emptied and held until it is closed; None if its last holder has just removed it."""
+    """Return the lock file, emptied and locked until it is closed; None if its last holder just removed it.
+
+    BlockingIOError: another process holds it.
+    """
     with ExitStack() as stack:
         lock = stack.enter_context(path.open("a"))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,13 +131,14 @@ def _locked(path: Path) -> TextIO | None:
 
 
 def _holder(path: Path) -> str:
+    """Return the name that the lock's holder wrote into it, or "another process"."""
     with suppress(OSError):
         return path.read_text().strip() or "another process"
     return "another process"
 
 
 def _parsed(line: bytes, where: str) -> dict:
-    """A manifest line; FolderError if it is none."""
+    """Return the content of a manifest line. FolderError: it is not one."""
     try:
         found = json.loads(line)
         found["id"], found["status"]
@@ -142,7 +149,7 @@ def _parsed(line: bytes, where: str) -> dict:
 
 
 def check_writable(out: Path) -> None:
-    """Make the output folder and prove that files can be made in it, before costly work; else FolderError."""
+    """Make the output folder; raise FolderError if no file can be created in it, before any costly work."""
     probe = out / f".writable-{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Many processes, devices or machines for one run."""
+"""Share a run's videos, or the windows of one video, between processes, devices or machines."""

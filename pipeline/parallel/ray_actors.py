@@ -1,6 +1,6 @@
-"""What the workers of a cluster do: read a request's files, run its networks, write its video.
+"""Define the actors of a Ray cluster: one kind reads requests and writes videos, one runs the networks.
 
-Arrays go from one to the next through Ray's object store, many frames an object; the driver sees receipts.
+Arrays pass between actors through Ray's object store, many frames in an object; the driver sees receipts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.artifact import file_sha256
+from engines.progress import peak_memory_mb
 from generators.contract import Generator
 from generators.weight_files import licences
 from pipeline.batch.dataset import Request
-from pipeline.memory import peak_memory_mb
 from pipeline.oom_retry import OomRetry
 from pipeline.request import Sampling, Seconds, Source, write
 from pipeline.runner import Settings, VideoRunner, start_runner
@@ -36,9 +36,10 @@ OBJECT_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a stage gave. arrays: lists of them in the store; facts and seconds: for the manifest line.
+    """The result of a stage. facts and seconds: for the manifest line.
 
-    The arrays are chunks (n, H, W, 3) uint8; of what was read, the first is the picture (1, H, W, 3).
+    arrays: references to lists of chunks (n, H, W, 3) uint8 in the object store. The first chunk that READ
+    gives is the picture (1, H, W, 3).
     """
 
     arrays: list[ObjectRef] = field(default_factory=list)
@@ -47,28 +48,32 @@ class Receipt:
     fps: Fraction = Fraction(0)
 
 
-class Silent:
-    """Stands in for Progress where nobody looks."""
+class NoProgress:
+    """A stand-in for Progress that shows nothing."""
 
     def tick(self) -> None:
-        """One more evaluation is done."""
+        """Ignore that an evaluation is done."""
 
     def grow(self, count: int) -> None:
-        """There are so many more."""
+        """Ignore that `count` more evaluations are to be done."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A worker is ready. node: Ray's name of its machine; name: for people; identity: a maker's, or none."""
+    """The report of a worker that is ready.
+
+    node: Ray's name of its machine. name: for messages. identity: VideoRunner's; empty for a file worker.
+    messages: the lines that starting it printed.
+    """
 
     node: str
     name: str
     identity: dict[str, object]
-    said: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
 
 
 def store(arrays: Iterable[np.ndarray]) -> list[ObjectRef]:
-    """Put arrays into the store, in lists of OBJECT_BYTES and more: each object costs its users messages."""
+    """Put arrays into the object store, in lists of OBJECT_BYTES or more: each object costs messages."""
     import ray
 
     references, held = [], []
@@ -81,7 +86,7 @@ def store(arrays: Iterable[np.ndarray]) -> list[ObjectRef]:
 
 
 def stored(receipt: Receipt) -> Iterator[np.ndarray]:
-    """The arrays, in order; they lie in the store and must not be written into."""
+    """Give a receipt's arrays, in order; they are memory of the object store and must not be written to."""
     import ray
 
     for reference in receipt.arrays:
@@ -89,7 +94,10 @@ def stored(receipt: Receipt) -> Iterator[np.ndarray]:
 
 
 class StoredSource:
-    """What was read of a request, like pipeline.request.Source; chunks are the generator's."""
+    """A request's picture and skeleton video from the store; a counterpart of pipeline.request.Source.
+
+    image: the picture (1, H, W, 3) uint8. frames, waited: frames given, and seconds spent on fetching them.
+    """
 
     def __init__(self, receipt: Receipt, generator: Generator) -> None:
         self._receipt, self._generator = receipt, generator
@@ -97,7 +105,7 @@ class StoredSource:
         self.image = next(stored(receipt))
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The chunks, from the first again."""
+        """Give the skeleton video from the start, in chunks (n, H, W, 3) uint8 of the generator's size."""
         self.frames, size, start = 0, self._generator.chunk, time.perf_counter()
         for chunk in islice(stored(self._receipt), 1, None):
             self.waited += time.perf_counter() - start
@@ -107,23 +115,23 @@ class StoredSource:
 
 
 class FileWorker:
-    """Reads requests' files and writes videos. Errors: see pipeline.request."""
+    """An actor that reads requests' files and writes videos. Errors: those of pipeline.request."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @cached_property
     def _generator(self) -> Generator:
-        """Its rules say what size pictures get."""
+        """The generator, whose fit() brings pictures to its size."""
         return self._settings.load()
 
     def open(self) -> Opened:
-        """Load the generator."""
+        """Load the generator, and report that this worker is ready."""
         _ = self._generator
-        return Opened(*_place("files"), {})
+        return Opened(*_node_and_name("files"), {})
 
     def read(self, request: Request) -> Receipt:
-        """The request's files at the generator's size."""
+        """Read the request's files, scale them to the generator's size, and put them into the store."""
         seconds = Seconds()
         with seconds("read"), Source(request, self._generator, self._settings.limits) as source:
             arrays = store(chain([source.image], source))
@@ -136,7 +144,7 @@ class FileWorker:
         return Receipt(arrays, facts, seconds.stages, source.fps)
 
     def write(self, made: Receipt, output: Path) -> Receipt:
-        """Encode what was made."""
+        """Encode the frames of a receipt to the file `output`."""
         seconds = Seconds()
         recipe, lossless = self._settings.recipe, self._settings.lossless
         how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": lossless}
@@ -147,42 +155,42 @@ class FileWorker:
 
 
 class NetworkWorker:
-    """Runs a request's networks."""
+    """An actor that runs the networks for requests."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings, self._said = settings, []
+        self._settings, self._messages = settings, []
 
     @cached_property
     def _runner(self) -> VideoRunner:
-        """Ray may ask a process that takes a lost one's place for a video before `open`."""
-        return start_runner(self._settings, self._said.append)
+        """The runner, started when first needed: after a restart, Ray may call `make` before `open`."""
+        return start_runner(self._settings, self._messages.append)
 
     def open(self) -> Opened:
-        """Start the engines; EngineError."""
+        """Start the engines, and report that this worker is ready. EngineError."""
         runner = self._runner
-        said = *self._said, *licences(runner.generator.fingerprint_files)
-        return Opened(*_place("networks"), runner.identity, said)
+        messages = *self._messages, *licences(runner.generator.fingerprint_files)
+        return Opened(*_node_and_name("networks"), runner.identity, messages)
 
     def make(self, read: Receipt, seed: int) -> Receipt:
-        """From skeleton frames and picture to finished frames."""
+        """Make the frames of a video from its skeleton video and picture, and put them into the store."""
         runner, seconds = self._runner, Seconds()
-        generator, silent = OomRetry(runner.generator), nullcontext(Silent())
+        generator, progress = OomRetry(runner.generator), nullcontext(NoProgress())
         with seconds("read"):
             source = StoredSource(read, generator)
         sampling = Sampling(source, generator, runner.engines, seconds)
-        arrays = store(sampling.pixels(seed, runner.options, lambda total: silent))
+        arrays = store(sampling.pixels(seed, runner.options, lambda total: progress))
         facts = {
             **sampling.facts,
             "chunks": generator.chunk_by_stage,
             "notes": [*generator.notes, *sampling.notes],
             "peak_memory_mb": peak_memory_mb(),
-            "worker": _place("networks")[1],
+            "worker": _node_and_name("networks")[1],
         }
         return Receipt(arrays, facts, seconds.stages, read.fps)
 
 
-def _place(kind: str) -> tuple[str, str]:
-    """Where this process runs: Ray's name of the machine, and a name for people."""
+def _node_and_name(kind: str) -> tuple[str, str]:
+    """Return Ray's name of this machine, and this worker's name for messages."""
     import ray
 
     node = ray.get_runtime_context().get_node_id()

@@ -1,9 +1,9 @@
-"""Make a run's videos on a Ray cluster: actors that read and write files, others that run networks.
+"""Make a run's videos on a Ray cluster: some actors read and write files, others run the networks.
 
 Ray places the actors, restarts those that are lost, and moves arrays between machines; the stage scheduler
-says who does which video next. Ray Core's actors and not Ray Data's pools, because a video must be able to
-fail, to be tried again and to be listed by itself, longest first: a Dataset stops at an error or drops its
-block, takes blocks as they come, and would bring pandas and pyarrow. docs/cluster.md has more.
+decides which worker does which video next. We use Ray Core's actors instead of Ray Data's pools, because a
+video must be able to fail, to be tried again and to be listed by itself, longest first: a Dataset stops at an
+error or drops its block, takes blocks as they come, and needs pandas and pyarrow. See docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pipeline.parallel.stage_scheduler import Flow, Pool, Stage, Video
 from pipeline.parallel.worker_pool import longest_first
 from pipeline.runner import VIDEO_FAILURES, Settings
 
-TRIES = 3  # of a video: machines of a cluster go and come, and each may take videos with it
-OPENINGS = 3  # of a worker that dies while it opens
-RESTART_PAUSE = 0.5  # seconds before a worker that starts again is asked again
-PATIENCE = 600.0  # seconds without any worker before the rest is left for another run
-CONNECTING = 10.0  # seconds for a cluster's head to answer
+TRIES = 3  # of a video: machines join and leave a cluster, and one that leaves may lose videos
+OPENINGS = 3  # attempts to open a worker that dies while it opens
+RESTART_PAUSE = 0.5  # seconds before a worker that is restarting is opened again
+PATIENCE = 600.0  # seconds without any worker before the run ends with an error
+CONNECTING = 10.0  # seconds for a cluster's head node to answer
 LOCAL = "local"
 
 OpenJobs = Callable[[Mapping[str, object]], Jobs]
@@ -39,7 +39,7 @@ OpenJobs = Callable[[Mapping[str, object]], Jobs]
 
 @dataclass(eq=False)
 class Worker:
-    """An actor, as its driver sees it; node and name: since it is open."""
+    """The driver's handle of an actor. node and name: empty until it is open."""
 
     pool: Pool
     actor: object
@@ -50,11 +50,12 @@ class Worker:
 def run_cluster(
     settings: Settings, address: str, workers: int | None, open_jobs: OpenJobs, say: Callable[[str], None]
 ) -> Jobs:
-    """Make what is to do on the cluster at that address, or on one of this machine's own ("local").
+    """Make the videos that are not finished on the cluster at an address, or on this machine's own ("local").
 
-    workers: how many run networks; None: one a GPU, or one a machine where settings.device is a processor.
-    More of them than GPUs share these. Every machine sees this folder, the data and the output folder under
-    the same paths. EngineError: no Ray, no cluster, no GPU, no worker that can start. DiskError.
+    workers: number of workers that run networks; None: one for each GPU, or one for each machine where
+    settings.device is a CPU. More workers than GPUs share the GPUs. Every machine must have this folder, the
+    data and the output folder under the same paths. EngineError: no Ray, no cluster, no GPU, or no worker can
+    start. DiskError.
     """
     ray = connect(address)
     try:
@@ -65,7 +66,7 @@ def run_cluster(
 
 
 class Driver:
-    """Hands videos to workers and records what comes of them."""
+    """The driver of a cluster's run: gives videos to workers, and records the results in jobs."""
 
     def __init__(
         self, ray: ModuleType, workers: list[Worker], open_jobs: OpenJobs, say: Callable[[str], None]
@@ -78,7 +79,10 @@ class Driver:
         self.jobs, self._flow = None, None
 
     def run(self) -> Jobs:
-        """Until every video is made or has failed. EngineError: no worker, or they differ. DiskError."""
+        """Run until every video is made or has failed; return the jobs.
+
+        EngineError: there is no worker, or the workers' identities differ. DiskError.
+        """
         for worker in self._workers:
             self._open(worker)
         while self.jobs is None or self._flow:
@@ -91,16 +95,18 @@ class Driver:
         return self.jobs
 
     def _open(self, worker: Worker) -> None:
-        """Have it start its engines, on the machine where Ray starts it, when there is one."""
+        """Have a worker start its engines as soon as Ray has placed it on a machine."""
         opening = worker.actor.open.options(max_task_retries=OPENINGS)
         self._pending[opening.remote()] = worker, None
 
     def _begin(self) -> None:
+        """Start every stage for which a worker and a video are free."""
         while self.jobs is not None and (begun := self._flow.begin()):
             worker, video = begun
             receipts, request = self._made.setdefault(video, []), video.request
             if video.stage is Stage.READ:
-                reference = worker.actor.read.remote(_reachable(request))
+                paths = {"video": request.video.absolute(), "image": request.image.absolute()}
+                reference = worker.actor.read.remote(replace(request, **paths))
             elif video.stage is Stage.MAKE:
                 reference = worker.actor.make.remote(receipts[-1], request.seed)
             else:
@@ -108,6 +114,7 @@ class Driver:
             self._pending[reference] = worker, video
 
     def _ended(self, reference: object) -> None:
+        """Handle the result of a call that has ended: of opening a worker, or of a video's stage."""
         errors = self._ray.exceptions
         worker, video = self._pending.pop(reference)
         try:
@@ -136,11 +143,12 @@ class Driver:
                 self._passed(worker, video, answer)
 
     def _is_open(self, worker: Worker, opened: Opened) -> None:
+        """Register a worker that is ready; the first one with an identity opens the jobs. EngineError."""
         worker.node, worker.name = opened.node, opened.name
         if self.jobs is not None and opened.identity:
             self.jobs.check(opened.identity, worker.name)
         elif opened.identity:
-            for text in opened.said:
+            for text in opened.messages:
                 self._say(text)
             self.jobs = self._open_jobs(opened.identity)
             counts = Counter(each.pool for each in self._workers)
@@ -150,22 +158,24 @@ class Driver:
         self._free(worker)
 
     def _free(self, worker: Worker) -> None:
+        """Let a worker take videos; before the jobs are open it waits."""
         if self._flow is None:
             self._opened.append(worker)
         else:
             self._flow.free(worker)
 
     def _cannot_open(self, worker: Worker, cause: Exception) -> None:
-        """Go on without the worker, if there are others like it that may work."""
+        """Go on without a worker that cannot start; raise its error if there is no other in its pool."""
         self._workers.remove(worker)
         if self.jobs is None or not any(other.pool is worker.pool for other in self._workers):
             raise cause
         self._say(f"going on without a worker for {worker.pool.value}, which cannot start: {cause}")
 
     def _passed(self, worker: Worker, video: Video, receipt: Receipt) -> None:
+        """Keep a stage's receipt, free the arrays of earlier ones, and record the video after its last."""
         ended, receipts = video.stage is Stage.WRITE, self._made[video]
         for used in receipts:
-            used.arrays.clear()  # the store can do without them
+            used.arrays.clear()  # lets the store free them
         receipts.append(receipt)
         self._flow.passed(video, worker.node)
         self._flow.free(worker)
@@ -173,6 +183,7 @@ class Driver:
             self.jobs.ended(self._line(video.request, self._made.pop(video)), Exit.OK)
 
     def _failed(self, worker: Worker, video: Video, cause: Exception) -> None:
+        """Record a video whose inputs or output cannot be used as failed; try it again for other errors."""
         if isinstance(cause, VIDEO_FAILURES) and not isinstance(cause, ProgramKilled):
             self._lost(video, str(cause) or type(cause).__name__, exit_of(cause))
         elif isinstance(cause, self._ray.exceptions.RayError):
@@ -181,6 +192,7 @@ class Driver:
             self._again(video, f"{worker.name} failed ({type(cause).__name__}: {cause})", exit_of(cause))
 
     def _again(self, video: Video, why: str, status: Exit) -> None:
+        """Start a video anew, or record it as failed after TRIES."""
         request = video.request
         self._tries[request.id].append(f"{why}; it was tried again")
         if len(self._tries[request.id]) == TRIES:
@@ -199,6 +211,7 @@ class Driver:
         return self.jobs.out / f"{request.id}.mp4"
 
     def _line(self, request: Request, receipts: list[Receipt]) -> dict:
+        """Return a finished video's manifest line from the receipts of its stages."""
         facts: dict[str, object] = {}
         seconds: Counter[str] = Counter()
         notes = []
@@ -214,7 +227,10 @@ class Driver:
 
 
 def connect(address: str) -> ModuleType:
-    """Ray, connected; without its statistics, which it sends home otherwise, and without its dashboard."""
+    """Connect to a cluster and return the ray module; without Ray's usage statistics and its dashboard.
+
+    EngineError: Ray is not installed, or nothing answers at the address.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
@@ -228,18 +244,18 @@ def connect(address: str) -> ModuleType:
         ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
     except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(f"--ray {address}: {error}; give a cluster's HOST:PORT, or local") from error
-    signal.signal(signal.SIGTERM, terminated)  # Ray has put its own in its place
+    signal.signal(signal.SIGTERM, terminated)  # ray.init has replaced the handler
     return ray
 
 
 def _check_answers(address: str) -> None:
-    """OSError or ValueError if nothing listens there: Ray itself would try for minutes."""
+    """Raise OSError or ValueError if nothing listens at the address: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), CONNECTING).close()
 
 
 def _start(ray: ModuleType, settings: Settings, workers: int | None) -> list[Worker]:
-    """Have Ray make the actors, which are restarted wherever there is room."""
+    """Create the actors, which Ray restarts on any machine with room. EngineError: the cluster has no GPU."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus, needs = sum(machine.get("GPU", 0) for machine in machines), {}
     if settings.device.startswith("cuda"):
@@ -258,21 +274,17 @@ def _start(ray: ModuleType, settings: Settings, workers: int | None) -> list[Wor
 
 
 def gpus_each(gpus: float, count: int) -> float:
-    """The part of a GPU for each of so many workers: whole ones, or equal parts that fill a GPU."""
+    """Return the share of a GPU that each of `count` workers gets: one whole, or an equal part of one."""
     return 1 / max(1, math.ceil(count / gpus))
 
 
 def cores_each(machines: Sequence[int], count: int) -> int:
-    """The most cores that each of so many workers can have on machines with so many; at least 1."""
+    """Return the most cores that each of `count` workers can have on machines with so many; at least 1."""
     fitting = (cores for cores in range(max(machines), 0, -1) if sum(m // cores for m in machines) >= count)
     return next(fitting, 1)
 
 
 def _absolute(settings: Settings) -> Settings:
-    """With the path of the user's generator, if it is one, as other processes find it."""
+    """Return the settings with an absolute path of the user's generator, if it is a path."""
     path, _, name = settings.generator.rpartition(":")
     return replace(settings, generator=f"{Path(path).absolute()}:{name}") if path else settings
-
-
-def _reachable(request: Request) -> Request:
-    return replace(request, video=request.video.absolute(), image=request.image.absolute())

@@ -1,8 +1,8 @@
-"""A pipe between two processes whose arrays go through memory that both have mapped.
+"""Send arrays between two processes through memory that both have mapped, and other objects by a pipe.
 
-On two cores with other work, 8 MiB there and back took 22 ms by memory, 160 ms pickled through the pipe. The
-memory has no name (memfd_create), so none is left behind when a process is killed, and none of the little
-that containers have in /dev/shm is needed.
+On two busy cores, 8 MiB there and back took 22 ms by memory, and 160 ms pickled through the pipe. The memory
+has no name (memfd_create), so none is left behind when a process is killed, and /dev/shm, which is small in
+containers, is not used.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ ALIGNMENT = 64  # bytes
 
 
 class Channel:
-    """One end; connection: of a duplex pipe. Ends take turns: a second message overwrites the first."""
+    """One end of a channel over a duplex pipe's `connection`.
+
+    The two ends take turns: a second message in the same direction overwrites the arrays of the first.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._sending, self._receiving = mmap.mmap(-1, 1), mmap.mmap(-1, 1)
 
-    def send(self, words: object, arrays: Sequence[np.ndarray]) -> None:
-        """Words that can be pickled, with arrays. OSError: nobody listens."""
-        places, size = [], 0
+    def send(self, message: object, arrays: Sequence[np.ndarray]) -> None:
+        """Send an object that can be pickled, with arrays. OSError: the other end is gone."""
+        layout, size = [], 0
         for array in arrays:
-            places.append((size, array.shape, array.dtype))
+            layout.append((size, array.shape, array.dtype))
             size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
         file = None
         if size > len(self._sending):
@@ -37,9 +40,9 @@ class Channel:
             os.ftruncate(file, size)
             self._sending = mmap.mmap(file, size)
         try:
-            for array, (start, shape, dtype) in zip(arrays, places, strict=True):
+            for array, (start, shape, dtype) in zip(arrays, layout, strict=True):
                 np.ndarray(shape, dtype, self._sending, start)[...] = array
-            self.connection.send((words, places, size if file is not None else 0))
+            self.connection.send((message, layout, size if file is not None else 0))
             if file is not None:
                 send_handle(self.connection, file, None)
         finally:
@@ -47,12 +50,12 @@ class Channel:
                 os.close(file)
 
     def receive(self) -> tuple[object, list[np.ndarray]]:
-        """What the other end has sent; arrays hold until it sends again. EOFError, OSError: it is gone."""
-        words, places, size = self.connection.recv()
+        """Return the next message and its arrays, valid until the next one. EOFError, OSError: it is gone."""
+        message, layout, size = self.connection.recv()
         if size:
             file = recv_handle(self.connection)
             try:
                 self._receiving = mmap.mmap(file, size)
             finally:
                 os.close(file)
-        return words, [np.ndarray(shape, dtype, self._receiving, start) for start, shape, dtype in places]
+        return message, [np.ndarray(shape, dtype, self._receiving, start) for start, shape, dtype in layout]

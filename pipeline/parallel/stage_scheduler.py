@@ -1,7 +1,6 @@
-"""Who does what next, where two pools of workers pass videos on: files are read and written by one pool,
-networks run in the other.
+"""Decide which worker does which stage of which video next; two pools: files and networks.
 
-Nothing here knows of processes or time, so a cluster and a simulation of one follow the same rules.
+This module knows nothing of processes or time, so a cluster and a simulation of one follow the same rules.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Stage(str, Enum):
-    """What is done to a video, in this order."""
+    """The stages of a video, in order."""
 
     READ = "read"
     MAKE = "make"
@@ -22,7 +21,7 @@ class Stage(str, Enum):
 
 
 class Pool(str, Enum):
-    """Workers of one kind."""
+    """A kind of workers: those that read and write files, or those that run networks."""
 
     FILES = "files"
     NETWORKS = "networks"
@@ -33,7 +32,7 @@ NEXT = {Stage.READ: Stage.MAKE, Stage.MAKE: Stage.WRITE}
 
 
 class Worker(Protocol):
-    """One that does a video's stages one at a time. node: the machine it runs on."""
+    """A worker, which does one stage of one video at a time. node: the machine it runs on."""
 
     pool: Pool
     node: str
@@ -41,7 +40,7 @@ class Worker(Protocol):
 
 @dataclass(eq=False)
 class Video:
-    """A video on its way. node: where what its last stage gave lies."""
+    """A video in progress. stage: the next or current one. node: the machine that holds its data."""
 
     request: object
     stage: Stage = Stage.READ
@@ -52,11 +51,11 @@ W = TypeVar("W", bound=Worker)
 
 
 class Flow(Generic[W]):
-    """Videos that wait for a stage, and workers that wait for a video.
+    """A scheduler with the videos that wait for a stage, and the workers that wait for a video.
 
-    workers: how many there are of each pool. Back-pressure: as many videos at most are read ahead as networks
-    have workers, and none is made while as many as files have workers wait to be written; that, and those in
-    work, bounds what is held between the stages.
+    workers: the number in each pool. Back-pressure bounds the data between stages: at most as many videos are
+    read ahead as there are network workers, and no video is made while as many wait to be written as there
+    are file workers.
     """
 
     def __init__(self, requests: Iterable[object], workers: dict[Pool, int]) -> None:
@@ -67,17 +66,17 @@ class Flow(Generic[W]):
         self._at: Counter[Stage] = Counter()
 
     def __bool__(self) -> bool:
-        """Whether anything waits or is being worked on."""
+        """Return whether any video waits or is being worked on."""
         return any(self._waiting.values()) or any(self._at.values())
 
     def free(self, worker: W) -> None:
-        """The worker can take a video."""
+        """Register a worker as free to take a video."""
         self._idle[worker.pool].append(worker)
 
     def begin(self) -> tuple[W, Video] | None:
-        """A worker and the video whose stage it is to do now; None: nothing can begin.
+        """Return a worker and the video whose stage it does now; None: nothing can begin.
 
-        What is nearest to its end goes first. A worker gets a video that lies on its own node, if one does.
+        Later stages go first. A worker gets a video whose data is on its own node, if there is one.
         """
         for stage in reversed(Stage):
             idle, waiting = self._idle[POOL[stage]], self._waiting[stage]
@@ -91,23 +90,24 @@ class Flow(Generic[W]):
         return None
 
     def passed(self, video: Video, node: str) -> None:
-        """A stage of the video is done, and what it gave lies on that node."""
+        """Register that the video's stage is done, with its results on that node."""
         self._at[video.stage] -= 1
         if video.stage in NEXT:
             video.stage, video.node = NEXT[video.stage], node
             self._waiting[video.stage].append(video)
 
     def dropped(self, video: Video) -> None:
-        """The video goes no further."""
+        """Register that the video in progress is given up."""
         self._at[video.stage] -= 1
 
     def again(self, video: Video) -> None:
-        """What there was of the video is lost: it starts anew, before others."""
+        """Register that the video's data is lost: it starts anew, before all others."""
         self.dropped(video)
         video.stage, video.node = Stage.READ, ""
         self._waiting[Stage.READ].appendleft(video)
 
     def _has_room_after(self, stage: Stage) -> bool:
+        """Return whether back-pressure allows another video to begin that stage."""
         if stage is Stage.WRITE:
             return True
         ahead = len(self._waiting[NEXT[stage]])

@@ -1,8 +1,8 @@
 """Split the evaluations of one video over processes, each with an engine of its own.
 
-Within a step, windows and branches of guidance do not depend on each other. Constants are sent once a clip,
-then latents go out and predictions come back once a step. This process evaluates a share too and blends all
-in the order of an unsplit run, so engines that compute alike give the same bytes.
+Within a step, windows and branches of guidance do not depend on each other. Constants are sent once per clip;
+latents go out and predictions come back once per step. This process evaluates a share too, and blends all in
+the order of an unsplit run, so equal engines give equal bytes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from pipeline.parallel.shared_memory import Channel
 from pipeline.window_denoiser import SerialDenoiser, WindowBranch
 
 START_SECONDS = 1800.0  # for a worker to load its engine
-STALL_SECONDS = 600.0  # beyond what this process took for its own share; a first call may compile a graph
-Start = Callable[[], tuple[Generator, Engine]]  # can be pickled: new processes call it
+STALL_SECONDS = 600.0  # of waiting, after this process's own share; a first call may compile a graph
+Start = Callable[[], tuple[Generator, Engine]]  # must be picklable: new processes call it
 
 
 class WindowWorkers:
-    """Processes that share windows and branches with this one, of generators that keep nothing of them.
+    """A group of processes that evaluate a share of a clip's windows and branches.
 
-    workers: for each process to start, what gives its generator and its engine of `denoise`. A worker that is
-    lost is named through say, and its share is evaluated here from then on. EngineError: a worker cannot
-    start.
+    workers: for each process to start, a function that gives its generator and its engine of `denoise`. The
+    generator must keep no state of windows. If a worker is lost, say gets a sentence, and its share is
+    evaluated in this process from then on. EngineError: a worker cannot start.
     """
 
     def __init__(
         self, workers: Sequence[Start], say: Callable[[str], None], stall_seconds: float = STALL_SECONDS
     ) -> None:
         self._say, self._stall_seconds = say, stall_seconds
-        with contextlib.ExitStack() as closing:  # whatever stops one, those before it are ended
+        with contextlib.ExitStack() as closing:  # if one cannot start, the others are ended
             self._workers = [Worker(number, how) for number, how in enumerate(workers, 2)]
             for worker in self._workers:
                 closing.callback(worker.end)
@@ -49,7 +49,7 @@ class WindowWorkers:
     def open(
         self, generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
     ) -> ParallelDenoiser:
-        """Begin a clip, which ends the one before; generator and engines are this process's."""
+        """Begin a clip, which ends the one before; return its denoiser. engines: this process's."""
         for worker in self._workers:
             worker.send(list(constants), [*constants.values(), condition_indices])
         for worker in list(self._workers):
@@ -65,7 +65,7 @@ class WindowWorkers:
     def evaluate(
         self, own: SerialDenoiser, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
     ) -> list[np.ndarray]:
-        """The predictions in order, a share of them from each process; own: this one's."""
+        """Return the wanted predictions in order, a share of them from each process. own: this one's."""
         asked = self._workers[: max(len(wanted) - 1, 0)]
         count = 1 + len(asked)
         shares = [wanted[number::count] for number in range(count)]
@@ -81,7 +81,7 @@ class WindowWorkers:
         return predictions
 
     def _answer(self, worker: Worker) -> list[np.ndarray] | None:
-        """What the worker sends, to be used before its next order; None: it is lost, and is asked no more."""
+        """Return a worker's arrays, valid until its next order; None: it is lost, and has been removed."""
         try:
             return worker.receive(self._stall_seconds)[1]
         except WorkerLost as lost:
@@ -91,7 +91,7 @@ class WindowWorkers:
 
 
 class ParallelDenoiser:
-    """Evaluates a clip's windows and branches in several processes at once."""
+    """A WindowDenoiser that evaluates a clip's windows and branches in several processes at once."""
 
     def __init__(self, own: SerialDenoiser, workers: WindowWorkers) -> None:
         self._own, self._workers = own, workers
@@ -99,29 +99,29 @@ class ParallelDenoiser:
     def __call__(
         self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
     ) -> Iterator[np.ndarray]:
-        """Give the predictions, as WindowDenoiser does."""
+        """Give the wanted predictions in order, see WindowDenoiser."""
         return iter(self._workers.evaluate(self._own, latents, step, action, wanted))
 
 
 class WorkerLost(RuntimeError):
-    """A process ended or stopped answering; the text says which and how."""
+    """Raised when a process ended or stopped answering; the text says which and how."""
 
 
 class Worker:
-    """One process with an engine; number: which of the split's, from 2 on, for messages."""
+    """A process with an engine of its own. number: for messages; this process is 1, workers begin at 2."""
 
     def __init__(self, number: int, how: Start) -> None:
-        """Start it; it opens its engine while the caller does other things."""
+        """Start the process, which opens its engine in the background."""
         spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self._number = number
         ours, theirs = spawn.Pipe()
         self._channel = Channel(ours)
         self._process = spawn.Process(target=_serve, args=(theirs, how), daemon=True)
         self._process.start()
-        theirs.close()  # so that its end is the pipe's end
+        theirs.close()  # so that the pipe ends when the process does
 
     def wait_until_ready(self) -> None:
-        """Return when its engine is there; else EngineError."""
+        """Wait until its engine is ready. EngineError: it cannot start."""
         try:
             refusal, _ = self.receive(START_SECONDS)
         except WorkerLost as lost:
@@ -130,12 +130,12 @@ class Worker:
             raise EngineError(f"split worker {self._number}: {refusal}")
 
     def send(self, order: object, arrays: Sequence[np.ndarray]) -> None:
-        """Give it an order; a lost worker shows in what it answers."""
+        """Send an order; that a worker is lost is noticed when its answer is received."""
         with contextlib.suppress(OSError):
             self._channel.send(order, arrays)
 
     def receive(self, seconds: float) -> tuple[object, list[np.ndarray]]:
-        """Its next answer, within so many seconds. WorkerLost: there is none; the process has been ended."""
+        """Return the next answer, or end the process and raise WorkerLost if none comes within `seconds`."""
         how = f"did not answer for {seconds:g} s"
         try:
             if self._channel.connection.poll(seconds):
@@ -148,14 +148,14 @@ class Worker:
         raise WorkerLost(f"split worker {self._number} {how}")
 
     def end(self) -> None:
-        """End the process; harmless when it has ended."""
+        """End the process; does nothing if it has ended already."""
         self._channel.connection.close()
         self._process.kill()
         self._process.join()
 
 
 def _serve(pipe: Connection, how: Start) -> None:
-    """A worker's life: say that it is ready or why not, then answer orders until the pipe closes."""
+    """Run a worker: report that it is ready or why not, then answer orders until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
     channel = Channel(pipe)
     try:
@@ -169,7 +169,7 @@ def _serve(pipe: Connection, how: Start) -> None:
         while True:
             order, arrays = channel.receive()
             if isinstance(order, list):
-                # Copies, for the next order's arrays take their place.
+                # Copies, because the next order overwrites the received arrays.
                 *constants, indices = (array.copy() for array in arrays)
                 named = dict(zip(order, constants, strict=True))
                 denoise = SerialDenoiser(generator, {"denoise": engine}, named, indices)

@@ -1,4 +1,4 @@
-"""A runner that evaluates windows in several processes: one on each device, or on a share of the cores."""
+"""Start a runner that evaluates windows in several processes, each on a device or a share of the cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engines.errors import EngineError
 from engines.load import start_engines
 from engines.spec import Engine
 from generators.contract import Generator
-from pipeline.parallel.cpu_affinity import keep_to, shares_of_cores
+from pipeline.parallel.cpu_affinity import pin_to, shares_of_cores
 from pipeline.parallel.window_parallel import WindowWorkers
 from pipeline.runner import Settings, VideoRunner, start_runner
 from pipeline.window_denoiser import SerialDenoiser
@@ -18,14 +18,17 @@ from pipeline.window_denoiser import SerialDenoiser
 
 @dataclass(frozen=True)
 class StartDenoiser:
-    """Opens a generator and the engine of its denoiser. cores: those to keep to; empty: all."""
+    """A picklable function that opens a generator and its engine of `denoise`.
+
+    cores: those to pin the process to; empty: all.
+    """
 
     settings: Settings
     cores: Sequence[int] = ()
 
     def __call__(self) -> tuple[Generator, Engine]:
-        """EngineError, and what Settings' functions raise."""
-        keep_to(self.cores)
+        """Return the generator and its engine of `denoise`. EngineError, and errors of Settings."""
+        pin_to(self.cores)
         generator = self.settings.load()
         alone = copy.copy(generator)
         alone.components = {"denoise": generator.components["denoise"]}
@@ -36,9 +39,10 @@ class StartDenoiser:
 def start_parallel_runner(
     settings: Settings, devices: Sequence[str], count: int, say: Callable[[str], None]
 ) -> VideoRunner:
-    """As start_runner, with each video's evaluations split over count processes, this one among them.
+    """Return a runner as start_runner does, whose windows are split over count processes including this one.
 
-    Processes take the devices in turn; on processors each keeps to its share of the cores.
+    Processes take the devices in turn; on a CPU each is pinned to its share of the cores. EngineError: the
+    recipe needs all windows in one process.
     """
     if settings.recipe.open_denoiser is not SerialDenoiser:
         raise EngineError(
@@ -46,9 +50,9 @@ def start_parallel_runner(
             "stays in one process; leave --split out"
         )
     cores = shares_of_cores(count) if set(devices) == {"cpu"} else [()] * count
-    keep_to(cores[0])
+    pin_to(cores[0])
     runner = start_runner(replace(settings, device=devices[0]), say)
-    recipe = replace(settings.recipe, backend=runner.identity["backend"])  # that "auto" has led to
+    recipe = replace(settings.recipe, backend=runner.identity["backend"])  # the one that "auto" selected
     others = [
         StartDenoiser(replace(settings, recipe=recipe, device=devices[number % len(devices)]), cores[number])
         for number in range(1, count)

@@ -1,4 +1,4 @@
-"""A process that makes videos for another one: it starts engines, takes requests from a pipe, and reports."""
+"""Run a worker process, which starts engines, takes requests from a pipe, makes their videos, and reports."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from pipeline.batch.run_folder import MADE
 from pipeline.runner import start_runner
 
 REFUSALS = (VivaceError, MemoryError, FloatingPointError)
-TICK = 0.2  # seconds between two words on progress
-WATCH = 1.0  # seconds between two looks whether the parent lives
+TICK = 0.2  # seconds between two messages on progress
+WATCH = 1.0  # seconds between two checks whether the parent lives
 
 
 @dataclass(frozen=True)
 class Started:
-    """Engines run. identity: the Maker's; said: what starting them had to say."""
+    """A message: engines run. identity: VideoRunner's. messages: the lines that starting them printed."""
 
     identity: dict
-    said: list[str]
+    messages: list[str]
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Engines cannot run: the error, which a script knows how to end with."""
+    """A message: engines cannot run. error: carries the exit code."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class Counted:
-    """So many of a video's evaluations are done."""
+    """A message: `count` of a video's `total` evaluations are done."""
 
     count: int
     total: int
@@ -47,7 +47,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a video: its manifest line, and why it failed or OK."""
+    """A message: a video has ended. line: its manifest line. reason: OK, or why it failed."""
 
     line: dict
     reason: Exit
@@ -55,60 +55,63 @@ class Ended:
 
 @dataclass(frozen=True)
 class Broken:
-    """An engine failed in a way that may have spoilt it: this process ends."""
+    """A message: an engine failed and may be unusable, so this process ends."""
 
     why: str
 
 
-class Counting:
-    """Stands in for Progress, and reports to the other process now and then."""
+class PipeProgress:
+    """A stand-in for Progress that sends Counted messages to the parent, at most one every TICK seconds."""
 
     def __init__(self, connection: Connection, total: int) -> None:
-        self._connection, self._total, self._count, self._told = connection, total, 0, 0.0
+        self._connection, self._total, self._count, self._sent = connection, total, 0, 0.0
 
-    def __enter__(self) -> Counting:
+    def __enter__(self) -> PipeProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Nothing is left open."""
+        """Do nothing: there is nothing to close."""
 
     def tick(self) -> None:
-        """One more evaluation is done."""
+        """Count one more evaluation as done."""
         self._count += 1
-        if time.monotonic() - self._told >= TICK:
-            self._told = time.monotonic()
+        if time.monotonic() - self._sent >= TICK:
+            self._sent = time.monotonic()
             self._connection.send(Counted(self._count, self._total))
 
     def grow(self, count: int) -> None:
-        """There are so many more evaluations."""
+        """Add `count` to the evaluations to be done."""
         self._total += count
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Take Settings and a folder, then requests until there is None. It ends with its parent, at once."""
+    """Run a worker on a pipe: receive Settings and the output folder, then requests until None.
+
+    descriptor: of the pipe. parent: its process id; when the parent dies, this process is killed.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(Exit.TERMINATED))
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with Connection(descriptor) as connection:
         settings, out = connection.recv()
-        said: list[str] = []
+        messages: list[str] = []
         try:
-            maker = start_runner(settings, said.append)
+            runner = start_runner(settings, messages.append)
         except REFUSALS as error:
             connection.send(Refused(error))
             return
-        connection.send(Started(maker.identity, [*said, *licences(maker.generator.fingerprint_files)]))
+        connection.send(Started(runner.identity, [*messages, *licences(runner.generator.fingerprint_files)]))
         try:
             while (request := connection.recv()) is not None:
-                with suppress(OSError):  # the video's writer says what is wrong
+                with suppress(OSError):  # the video's writer raises an error that says what is wrong
                     (out / MADE).mkdir(exist_ok=True)
-                connection.send(Ended(*maker(request, out, partial(Counting, connection), MADE)))
+                connection.send(Ended(*runner(request, out, partial(PipeProgress, connection), MADE)))
         except EngineError as error:
             connection.send(Broken(str(error)))
 
 
 def _end_with(parent: int) -> None:
-    """Kill this process and its ffmpeg when its parent has died: nobody would take what it makes."""
+    """Wait until the parent has died, then kill this process and its ffmpeg: nobody would use the videos."""
     while os.getppid() == parent:
         time.sleep(WATCH)
     os.killpg(0, signal.SIGKILL)

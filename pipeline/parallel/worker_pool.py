@@ -1,8 +1,8 @@
-"""Several processes on one machine that make videos, each with its own engines and its share of the cores.
+"""Make videos in several processes on one machine, each with its own engines and its share of the cores.
 
-They are plain subprocesses that talk over a pipe, not a pool of multiprocessing: each is a session of its
-own, so that its ffmpeg ends with it whatever happens; its cores are set before NumPy, torch or an engine
-count them; and one that dies is seen at once, replaced, and its video tried once more.
+They are plain subprocesses that talk over a pipe instead of a multiprocessing pool: each is a session of its
+own, so that its ffmpeg always ends with it; its cores are set before NumPy, torch or an engine count them;
+and one that dies is noticed at once, replaced, and its video tried once more.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from pipeline.runner import Settings
 from pipeline.video.mp4_boxes import frames_in_header
 
 ROOT = Path(__file__).resolve().parents[2]
-# The cores first: libraries count them when they are imported.
+# Pins the cores first, because libraries count them when they are imported.
 PROGRAM = """
 import sys
 sys.path[0] = {root!r}
-from pipeline.parallel.cpu_affinity import keep_to
-keep_to({cores})
+from pipeline.parallel.cpu_affinity import pin_to
+pin_to({cores})
 from pipeline.parallel.worker import serve
 serve({descriptor}, {parent})
 """
 TRIES = 2  # of a video whose worker dies
-GRACE = 4.0  # seconds for a worker that is stopped to remove its half-written video
+GRACE = 4.0  # seconds for a worker that is terminated to remove its half-written video
 
 OpenJobs = Callable[[Mapping[str, object]], Jobs]
 
@@ -48,11 +48,11 @@ OpenJobs = Callable[[Mapping[str, object]], Jobs]
 def run_workers(
     settings: Settings, devices: Sequence[str], out: Path, open_jobs: OpenJobs, say: Callable[[str], None]
 ) -> Jobs:
-    """Make what is to do with a worker for each entry of devices; the jobs when all have ended.
+    """Make the videos that are not finished, longest first, with one worker per device; return the jobs.
 
-    open_jobs: gives the jobs for the identity of the first worker that has started. Longest videos come
-    first. EngineError, and what else starting engines raises, if no worker can start; DiskError; whatever
-    open_jobs raises. However this ends, no process of it is left.
+    open_jobs: opens the jobs for the identity of the first worker that has started. EngineError, and other
+    errors of starting engines: no worker can start. DiskError. Errors of open_jobs. However this ends, no
+    worker process is left.
     """
     pool = _Pool(settings, out, open_jobs, say)
     try:
@@ -66,7 +66,7 @@ def run_workers(
 
 
 def longest_first(requests: Sequence[Request]) -> list[Request]:
-    """By the frames that the videos' headers name; by the files' sizes if one names none."""
+    """Sort requests by the frame counts in the videos' headers; by file size if one header has none."""
     frames = {request.id: frames_in_header(request.video) for request in requests}
     if None in frames.values():
         frames = {request.id: request.video.stat().st_size for request in requests}
@@ -74,7 +74,7 @@ def longest_first(requests: Sequence[Request]) -> list[Request]:
 
 
 class Worker:
-    """A process that makes videos for this one. name: for people; request: the video that it is at."""
+    """A process that makes videos for this one. name: for messages. request: the one it is working on."""
 
     def __init__(self, number: int, settings: Settings, out: Path, cores: list[int]) -> None:
         self.number, self.settings, self.cores = number, settings, cores
@@ -84,34 +84,37 @@ class Worker:
         self._bar: Progress | None = None
         self.connection, theirs = Pipe()
         with theirs:
-            about = {"cores": cores, "root": str(ROOT), "descriptor": theirs.fileno(), "parent": os.getpid()}
-            # What a generator prints must not get among the manifest lines on stdout.
+            filled = {"cores": cores, "root": str(ROOT), "descriptor": theirs.fileno(), "parent": os.getpid()}
+            # stdout is for manifest lines alone, so what a generator prints goes to stderr.
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM.format(**about)], stdin=subprocess.DEVNULL, stdout=2,
+                [sys.executable, "-c", PROGRAM.format(**filled)], stdin=subprocess.DEVNULL, stdout=2,
                 pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
         self._send((settings, out))
 
     def give(self, request: Request | None) -> None:
-        """A video to make; None: there are no more."""
+        """Send a request to make; None: there are no more, and the process ends."""
         self.request = request
         self._send(request)
 
     def show(self, label: str, counted: Counted) -> None:
-        """How far its video is."""
+        """Show the progress of its video."""
         if self._bar is None:
             self._bar = Progress(label, counted.total, position=self.number).__enter__()
         self._bar.grow(counted.total - self._bar.total)
         self._bar.reach(counted.count)
 
     def hide(self) -> None:
-        """Its video has ended."""
+        """Remove the progress bar: its video has ended."""
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.__exit__()
 
     def end(self, seconds: float) -> tuple[str, Exit]:
-        """How it ended, or was ended after some seconds, in words and as a status; its ffmpeg is gone too."""
+        """Wait at most `seconds` for the process to end, then kill it with its ffmpeg.
+
+        Return how it ended, in words and as an exit code.
+        """
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         with suppress(ProcessLookupError):
@@ -121,18 +124,18 @@ class Worker:
         self.hide()
         if self.why:
             return self.why, Exit.ENVIRONMENT
-        if status < 0:  # SIGKILL is what a system sends when memory is short
+        if status < 0:  # a system that runs out of memory sends SIGKILL
             reason = Exit.EXHAUSTED if status == -signal.SIGKILL else Exit.BUG
             return f"was ended by {signal.Signals(-status).name}", reason
         return f"ended with status {status}", Exit.BUG
 
     def _send(self, message: object) -> None:
-        with suppress(OSError):  # that it has died is found out when its answer is waited for
+        with suppress(OSError):  # a dead process is noticed when its answer is received
             self.connection.send(message)
 
 
 class _Pool:
-    """The workers that live, and the requests that nobody is at yet."""
+    """The living workers, and the queue of requests that no worker has taken yet."""
 
     def __init__(
         self, settings: Settings, out: Path, open_jobs: OpenJobs, say: Callable[[str], None]
@@ -144,11 +147,11 @@ class _Pool:
         self.jobs: Jobs | None = None
 
     def start(self, worker: Worker) -> None:
-        """Listen to one more."""
+        """Add a worker to listen to."""
         self._workers.append(worker)
 
     def work(self) -> None:
-        """Until all workers have ended."""
+        """Handle messages until all workers have ended."""
         while self._workers:
             ready = wait([worker.connection for worker in self._workers])
             for worker in [each for each in self._workers if each.connection in ready]:
@@ -160,7 +163,7 @@ class _Pool:
                     self._heard(worker, message)
 
     def stop(self) -> None:
-        """End those that live: kindly first."""
+        """End all living workers: by SIGTERM, and after GRACE seconds by SIGKILL."""
         for worker in self._workers:
             worker.process.terminate()
         until = time.monotonic() + GRACE
@@ -168,6 +171,7 @@ class _Pool:
             worker.end(max(0.0, until - time.monotonic()))
 
     def _heard(self, worker: Worker, message: object) -> None:
+        """Handle a worker's message. Raises a worker's error if no worker has started before. DiskError."""
         match message:
             case Started():
                 self._opened(worker, message)
@@ -190,8 +194,9 @@ class _Pool:
                 worker.give(self._queue.popleft() if self._queue else None)
 
     def _opened(self, worker: Worker, message: Started) -> None:
+        """Open the jobs for the first worker that has started; check the identity of others. EngineError."""
         if self.jobs is None:
-            for text in message.said:
+            for text in message.messages:
                 self._say(text)
             self.jobs = self._open_jobs(message.identity)
             self._queue.extend(longest_first(self.jobs.todo))
@@ -199,7 +204,10 @@ class _Pool:
             self.jobs.check(message.identity, worker.name)
 
     def _gone(self, worker: Worker) -> None:
-        """It ended: nothing is left to do for it, it cannot start, or its video has to be made by another."""
+        """Handle the end of a worker: replace it if it died at a video, which is tried once more.
+
+        EngineError: it ended before it could start, and no other worker is left.
+        """
         self._workers.remove(worker)
         (why, reason), request = worker.end(GRACE), worker.request
         if request is None and worker.ready:

@@ -1,1 +1,1 @@
-"""Video and image files in and out."""
+"""Read and write video and image files."""

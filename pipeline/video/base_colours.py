@@ -1,4 +1,4 @@
-"""Write videos as the base model's are: a reader that ignores colour tags must see both alike."""
+"""Choose the colour coding of the base model's videos: a reader that ignores tags must see both alike."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pipeline.recipe import Recipe
 from pipeline.video.colours import TAGGED
 from pipeline.video.reader import colours_of
 
-OUTPUTS = "outputs"  # of a data folder: the base model's videos
+OUTPUTS = "outputs"  # subfolder of a data folder with the base model's videos
 
 
 def as_base_videos(recipe: Recipe, data: Path, say: Callable[[str], None]) -> Recipe:
-    """The recipe with the colours of the first base video in data, if it names none and there is one."""
+    """Return the recipe with the colours of the first base video in data, if the recipe names none.
+
+    It is returned unchanged if there is no base video, or its colours cannot be written; say gets the latter.
+    """
     folder = data / OUTPUTS
     if recipe.colours is not None or not folder.is_dir():
         return recipe

@@ -1,11 +1,11 @@
-"""How a video's pixels are coded, in ffmpeg's words: pixel format, range and matrix, as far as tagged."""
+"""Describe how a video's pixels are coded, in ffmpeg's terms: pixel format, range, and colour tags."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# Tags of the matrix, as the scale filter calls what they stand for; no tag means BT.601 to every reader.
+# The scale filter's name for each tag of the matrix; every reader takes untagged video as BT.601.
 MATRICES = {"bt709": "bt709", "bt470bg": "bt601", "smpte170m": "bt601", "unknown": "bt601"}
 FORMATS = ("yuv420p", "yuv444p")
 TEXT = re.compile(r"(\w+)(?:\(([^)]*)\))?")
@@ -13,9 +13,9 @@ TEXT = re.compile(r"(\w+)(?:\(([^)]*)\))?")
 
 @dataclass(frozen=True)
 class Colours:
-    """range: tv (limited) or pc; tags: of matrix, primaries, transfer.
+    """A colour coding. range: tv (limited) or pc (full). tags: of matrix, primaries and transfer.
 
-    What is "unknown" has no tag; a range without one is limited.
+    "unknown" stands for a missing tag; without a tag the range is limited.
     """
 
     pixel_format: str = "yuv420p"
@@ -23,7 +23,7 @@ class Colours:
     tags: tuple[str, str, str] = ("unknown", "unknown", "unknown")
 
     def check(self) -> Colours:
-        """Itself; ValueError if it cannot be written."""
+        """Return this coding; ValueError: VideoWriter cannot write it."""
         if self.pixel_format not in FORMATS:
             known = ", ".join(FORMATS)
             raise ValueError(f"pixel format {self.pixel_format!r} is not written; known: {known}")
@@ -33,9 +33,9 @@ class Colours:
 
     @classmethod
     def parse(cls, text: str) -> Colours:
-        """From "yuv420p" or "yuv420p(tv, bt709)" or "yuv420p(tv, bt470bg/bt470bg/unknown)"; ValueError.
+        """Parse "yuv420p", "yuv420p(tv, bt709)" or "yuv420p(tv, bt470bg/bt470bg/unknown)"; ValueError.
 
-        Other words in the brackets, as ffmpeg has them there on interlacing, are passed over.
+        Other words in the brackets, such as ffmpeg's on interlacing, are ignored.
         """
         found = TEXT.fullmatch(text)
         if not found:
@@ -50,11 +50,11 @@ class Colours:
 
     @property
     def matrix(self) -> str:
-        """What luma and chroma are made with, as the scale filter calls it."""
+        """The scale filter's name of the matrix between RGB and YUV."""
         return MATRICES.get(self.tags[0], self.tags[0])
 
     def __str__(self) -> str:
-        """As `parse` takes it, and ffmpeg says it."""
+        """Return the text that `parse` reads, which is also how ffmpeg prints it."""
         tags = self.tags[0] if len(set(self.tags)) == 1 else "/".join(self.tags)
         words = ", ".join(word for word in (self.range, tags) if word != "unknown")
         return f"{self.pixel_format}({words})" if words else self.pixel_format

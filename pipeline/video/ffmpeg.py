@@ -1,4 +1,4 @@
-"""Run one ffmpeg process so that it can neither hang nor fail unseen, and read the frame times it lists."""
+"""Run one ffmpeg process that can neither hang nor fail unnoticed, and read the frame times it lists."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-# A list, because ffmpeg would also play a text file (as a terminal) and follow playlists to other files.
+# An allow-list, because ffmpeg also plays text files (as a terminal) and follows playlists to other files.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,nut,ivf,yuv4mpegpipe"
 NO_TIME = str(-(2**63))
-# Between RGB and YUV; without them ffmpeg's fast ways round down, by 0.8 to 1.6 levels on the way to RGB.
+# For conversions between RGB and YUV: ffmpeg's fast ones round down, by 0.8 to 1.6 levels towards RGB.
 EXACT = "flags=accurate_rnd+full_chroma_int+bitexact"
 
 
 def ffmpeg_exe() -> str:
-    """Path of the ffmpeg program of imageio-ffmpeg; a test puts a stand-in here."""
+    """Return the path of imageio-ffmpeg's ffmpeg program; tests replace this function."""
     import imageio_ffmpeg
 
     return imageio_ffmpeg.get_ffmpeg_exe()
 
 
 class Ffmpeg:
-    """One ffmpeg process, killed when it stalls; its messages go to a file: a full pipe would hang it."""
+    """One ffmpeg process, killed when it stalls; stderr goes to a file: a full pipe would hang it."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Ffmpeg:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.DEVNULL,
     ) -> None:
-        """Start ffmpeg; OSError when the program cannot be started."""
+        """Start ffmpeg; OSError: the program cannot be started."""
         command = [ffmpeg_exe(), "-hide_banner", "-nostdin", "-v", "error", *arguments]
         self._stall_seconds = stall_seconds
         self._stalled = False
@@ -51,7 +51,7 @@ class Ffmpeg:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Kill the process when the block outlasts the stall time; that ends a read or write on its pipes."""
+        """Kill the process if the with block outlasts the stall time; this ends reads and writes of pipes."""
         timer = threading.Timer(self._stall_seconds, self._stop_stalled)
         timer.daemon = True
         timer.start()
@@ -61,18 +61,19 @@ class Ffmpeg:
             timer.cancel()
 
     def _stop_stalled(self) -> None:
+        """Kill the process, and remember that it stalled."""
         self._stalled = True
         self.process.kill()
 
     def wait(self) -> int:
-        """Return code of the process; negative for a signal."""
+        """Wait for the process to end; return its return code, negative for a signal."""
         with self.watched():
             return self.process.wait()
 
     def listing(self, most: float = math.inf) -> str:
-        """All that the process writes to its stdout, which must be a pipe and the output text.
+        """Return the text that the process writes to its stdout, which must be a pipe.
 
-        Once there are so many lines or more, no more are read.
+        Reading stops when there are `most` lines or more.
         """
         parts, lines = [], 0
         while lines < most:
@@ -84,24 +85,24 @@ class Ffmpeg:
             lines += part.count(b"\n")
         return b"".join(parts).decode("ascii", "replace")
 
-    def said(self, most: int = 4096) -> str:
-        """What the ended process wrote to its stderr, so many bytes of it."""
+    def stderr(self, most: int = 4096) -> str:
+        """Return the first `most` bytes that the ended process wrote to its stderr."""
         self._messages.seek(0)
         return self._messages.read(most).decode("utf-8", "replace")
 
     def messages(self) -> str:
-        """First messages of the ended process on one line, without the addresses that ffmpeg puts first."""
-        text = self.said()
+        """Return the ended process's first messages on one line, without their prefixes of addresses."""
+        text = self.stderr()
         lines = [re.sub(r"^(\[[^]]*\] ?)+", "", line).strip() for line in text.splitlines()]
         return "; ".join(dict.fromkeys(line for line in lines[:3] if line))
 
     @property
     def killed(self) -> bool:
-        """Whether somebody else ended the process by SIGKILL, as a system does that lacks memory."""
+        """Whether another process sent SIGKILL, as a system does that runs out of memory."""
         return self.process.returncode == -signal.SIGKILL and not self._stalled
 
     def reason(self) -> str:
-        """Why the ended process failed, for an error text."""
+        """Return why the ended process failed, for an error text."""
         if self._stalled:
             return f"ffmpeg made no progress for {self._stall_seconds:g} s and was stopped"
         code = self.process.returncode
@@ -109,7 +110,7 @@ class Ffmpeg:
         return f"ffmpeg ended {ended}: {self.messages() or 'no message'}"
 
     def close(self) -> None:
-        """Kill the process if it still runs, and give its pipes and its message file back."""
+        """Kill the process if it still runs, and close its pipes and its message file."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self._messages):
@@ -119,33 +120,36 @@ class Ffmpeg:
 
 
 def strict_input(path: Path) -> list[str]:
-    """Arguments that open a file and stop at its first damage.
+    """Return ffmpeg's arguments to open a file, and to stop at its first damage.
 
-    "file:" because a name may look like an option, a protocol or a pattern.
+    "file:" is there because a name may look like an option, a protocol or a pattern.
     """
     return ["-xerror", "-err_detect", "explode", "-format_whitelist", CONTAINERS, "-i", f"file:{path}"]
 
 
 def rgb_output(width: int, height: int, tag_blind: bool = False) -> list[str]:
-    """Arguments that write frames as raw uint8 RGB of that size, whatever a stream's own is and becomes.
+    """Return ffmpeg's arguments to output raw uint8 RGB of that size, whatever the stream's own sizes.
 
-    tag_blind: taken as BT.601, whatever the tags say.
+    tag_blind: decode as BT.601, whatever the tags say.
     """
     matrix = ":in_color_matrix=bt601" if tag_blind else ""
     return ["-vf", f"scale={width}:{height}:{EXACT}{matrix}", "-pix_fmt", "rgb24", "-f", "rawvideo"]
 
 
 def tick(listing: str, stream: int) -> Fraction:
-    """Seconds per tick of one stream in a framecrc listing; for a decoded stream one over its frame rate."""
+    """Return the seconds per tick of a stream in a framecrc listing; of a decoded stream 1 / frame rate."""
     return Fraction(re.search(rf"^#tb {stream}: (\d+/\d+)", listing, re.MULTILINE)[1])
 
 
 def timestamps(listing: str, stream: int) -> list[int]:
-    """Presentation times of one stream in a framecrc listing, in ticks; unknown times are left out."""
+    """Return the presentation times of a stream in a framecrc listing, in ticks, without unknown ones."""
     found = re.findall(rf"^{stream}, *-?\d+, *(NOPTS|-?\d+),", listing, re.MULTILINE)
     return [int(time) for time in found if time not in ("NOPTS", NO_TIME)]
 
 
 def evenly_spaced(times: list[int], unit: Fraction, fps: Fraction) -> bool:
-    """Whether ascending times in ticks of unit seconds lie at fps, up to rounding (1 ms in Matroska)."""
+    """Return whether ascending times, in ticks of unit seconds, are 1 / fps apart up to rounding.
+
+    Matroska rounds to 1 ms.
+    """
     return all(abs((time - times[0]) * unit - i / fps) < unit for i, time in enumerate(times))

@@ -1,4 +1,4 @@
-"""Read the reference picture as plain 8-bit RGB, whatever kind of picture file it is."""
+"""Read the reference picture as 8-bit RGB from any kind of picture file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAX_PIXELS = 89_000_000  # just below the size at which Pillow begins to warn
 def read_image(
     path: str | Path, *, notes: list[str] | None = None, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """Read a picture as (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
+    """Read a picture as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Transparent parts are laid over white; a sentence on this for the user is appended to notes. 16-bit grey
-    is scaled, not clipped; palette, grey and CMYK are converted; of an animation the first picture counts.
+    Transparent parts become white, and a sentence on this for the user is appended to notes. 16-bit grey is
+    scaled, not clipped; palette, grey and CMYK are converted; an animation gives its first picture.
     InputError: no file, empty, not a picture, truncated, 32-bit pixels of unknown range, above max_pixels.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -45,7 +45,7 @@ def read_image(
 
 
 def _rgb(image: Image.Image, path: Path, notes: list[str]) -> np.ndarray:
-    """Pixels of a loaded picture as (H, W, 3) uint8."""
+    """Return the pixels of a loaded picture as (H, W, 3) uint8 RGB. InputError: 32-bit pixels."""
     from PIL import Image
 
     low, high = image.getextrema() if image.mode in ("I", "F") else (0, 65535)

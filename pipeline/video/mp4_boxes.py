@@ -1,4 +1,4 @@
-"""What an MP4 file says of itself in its boxes, read without ffmpeg: whether it is whole, how many frames."""
+"""Read the boxes of an MP4 file without ffmpeg: whether the file is complete, and its number of frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOXES = {b"ftyp", b"styp", b"sidx", b"moov", b"moof", b"mdat", b"free", b"skip",
 
 
 def check_whole(path: Path) -> None:
-    """Refuse an MP4 file that ends inside one of its boxes; InputError.
+    """Raise InputError if an MP4 file ends inside one of its boxes.
 
     ffmpeg reports nothing when the file was cut exactly between two frames.
     """
@@ -28,9 +28,9 @@ def check_whole(path: Path) -> None:
 
 
 def frames_in_header(path: Path) -> int | None:
-    """How many frames an MP4 or MOV file says its video has; None if it says nothing, or is something else.
+    """Return the number of frames in the header of an MP4 or MOV file; None for a file without one.
 
-    A guide only: decoding decides.
+    It is an estimate: only decoding gives the number of frames.
     """
     with path.open("rb") as file:
         for name, start, end in _boxes(file, 0, path.stat().st_size):
@@ -43,7 +43,7 @@ def frames_in_header(path: Path) -> int | None:
 
 
 def _samples(file: BinaryIO, start: int, end: int) -> int:
-    """The frames of a track; 0 if it is not one of video."""
+    """Return the number of frames of a track; 0 if it is not a video track."""
     media = _inside(file, (start, end), b"mdia")
     kind = _inside(file, media, b"hdlr")
     table = _inside(file, _inside(file, _inside(file, media, b"minf"), b"stbl"), b"stsz")
@@ -57,14 +57,14 @@ def _samples(file: BinaryIO, start: int, end: int) -> int:
     return struct.unpack(">I", sizes[8:])[0] if len(sizes) == 12 else 0
 
 
-def _inside(file: BinaryIO, place: tuple[int, int] | None, name: bytes) -> tuple[int, int] | None:
-    """Where the content of the first box of that name lies in another's content."""
-    boxes = _boxes(file, *place) if place else ()
+def _inside(file: BinaryIO, parent: tuple[int, int] | None, name: bytes) -> tuple[int, int] | None:
+    """Return start and end of the content of the first box of that name in a parent box's content."""
+    boxes = _boxes(file, *parent) if parent else ()
     return next(((start, end) for each, start, end in boxes if each == name), None)
 
 
 def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Names of the boxes between two places, where their content begins, where they end."""
+    """Give (name, start of the content, end) of each box between two byte offsets."""
     while at + 8 <= end:
         file.seek(at)
         header = file.read(16)

@@ -1,7 +1,7 @@
-"""Read videos so that no damage and no missing frame stays silent; the door to writing and pictures too.
+"""Read videos so that damage and missing frames are errors; also re-export the writer and read_image.
 
-Works on the ffmpeg program of imageio-ffmpeg, but not on that package's own reader, which returns a shorter
-clip for a truncated file without a word.
+It runs imageio-ffmpeg's ffmpeg program, but not that package's own reader, which returns a shorter clip for a
+truncated file without an error.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ __all__ = [
 MAX_FRAMES = 5_000  # of a clip held in memory: 14 GB at 720 x 1280
 MAX_PIXELS = 7680 * 4320  # of one frame
 STALL_SECONDS = 30.0  # without a new frame
-HEADER_LINES = 50  # and more, in a listing, than frames
+HEADER_LINES = 50  # lines of a listing beside those of the frames, at most
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size of the decoded frames in pixels (rotation applied), frames per second, and the frames' spacing.
+    """The format of a video: size of the decoded frames in pixels (rotation applied), frames per second.
 
     variable_rate: the frames are unevenly spaced, and fps is their average. packets: compressed frames in the
-    file, a guide for memory and progress only: decoding decides how many frames there are.
+    file, an estimate for memory and progress: only decoding gives the number of frames.
     """
 
     width: int
@@ -66,22 +66,22 @@ class Clip:
 
     @property
     def width(self) -> int:
-        """Of a frame, in pixels."""
+        """Width of a frame in pixels."""
         return self.frames.shape[2]
 
     @property
     def height(self) -> int:
-        """Of a frame, in pixels."""
+        """Height of a frame in pixels."""
         return self.frames.shape[1]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Frame by frame, as a VideoReader."""
+        """Give the frames one by one, like a VideoReader."""
         return iter(self.frames)
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a video is, beside its pictures: frame count, frames per second, width and height."""
+    """The format that two videos must share: frame count, frames per second, (width, height) in pixels."""
 
     frames: int
     fps: Fraction
@@ -89,12 +89,16 @@ class Form:
 
     @classmethod
     def of(cls, clip: Clip) -> Form:
-        """A clip's."""
+        """Return the form of a clip."""
         return cls(len(clip.frames), clip.fps, (clip.width, clip.height))
 
 
 def _rate(times: list[int], unit: Fraction, nominal: Fraction) -> tuple[Fraction, bool]:
-    """Frames per second, the stream's own if the frame times bear it out; and whether it is an average."""
+    """Return frames per second, and whether the frames are unevenly spaced.
+
+    times: of the frames, in ticks of unit seconds. nominal: the stream's own rate, which is returned if the
+    times agree with it; else the average rate is.
+    """
     times = sorted(set(times))
     if len(times) < 2 or evenly_spaced(times, unit, nominal):
         return nominal, False
@@ -103,9 +107,10 @@ def _rate(times: list[int], unit: Fraction, nominal: Fraction) -> tuple[Fraction
 
 
 def _first_look(path: Path, stall_seconds: float, max_frames: float) -> str:
-    """List the times of all packets as stream 0 and the first decoded frame as stream 1; InputError.
+    """Return a framecrc listing: all packets' times as stream 0, the first decoded frame as stream 1.
 
-    Of a video that is longer than max_frames, by its header or by its packets, not all is listed.
+    InputError: it is not a video, or is longer than max_frames by its header or its packets, whose listing
+    then stops. ProgramKilled: ffmpeg was killed from outside.
     """
     if (frames_in_header(path) or 0) > max_frames:
         raise _too_long(path, max_frames)
@@ -140,11 +145,11 @@ def probe(
     max_frames: float = math.inf,
     stall_seconds: float = STALL_SECONDS,
 ) -> VideoInfo:
-    """Size, rate and spacing of a video, from all its packets and its first frame (40 ms for 480 of 720p).
+    """Return a video's format, from all its packets and its first frame (40 ms for 480 frames of 720p).
 
-    Exact rates such as 30000/1001 stay exact: times are listed as integers, so no rounded number is read.
-    InputError: no file, empty, not a video, no video stream (cover art of a sound file is none), no frame, a
-    cut MP4, frames above max_pixels, or more than max_frames of them.
+    Exact rates such as 30000/1001 stay exact, because times are listed as integers. InputError: no file,
+    empty, not a video, no video stream (cover art of a sound file does not count), no frame, a truncated MP4,
+    frames above max_pixels, or more than max_frames of them.
     """
     path = Path(path)
     check_file(path, "video")
@@ -159,12 +164,12 @@ def probe(
 
 
 def colours_of(path: Path) -> Colours:
-    """How a video's pixels are coded. InputError: it is no video."""
+    """Return how a video's pixels are coded. InputError: it is not a video."""
     nothing = ["-map", "0:V:0", "-c", "copy", "-t", "0", "-f", "null", "-"]
     child = Ffmpeg(["-v", "info", *strict_input(path), *nothing], STALL_SECONDS)
     try:
         child.wait()
-        found = re.search(r"Stream #0.*Video: .*?, (\w+(?:\([^)]*\))?), \d+x\d+", child.said(1 << 20))
+        found = re.search(r"Stream #0.*Video: .*?, (\w+(?:\([^)]*\))?), \d+x\d+", child.stderr(1 << 20))
     finally:
         child.close()
     if not found:
@@ -173,15 +178,14 @@ def colours_of(path: Path) -> Colours:
 
 
 class VideoReader:
-    """Every coded frame of a video once, in order, as (H, W, 3) uint8 RGB, with constant memory.
+    """An iterator over every coded frame of a video once, as (H, W, 3) uint8 RGB, in constant memory.
 
-    Iterate over it; a second iteration starts again at the first frame and ends an earlier one. Frames of
-    variable-rate video are neither repeated nor dropped. Rotation is applied; sound, alpha and pixel aspect
-    ratio are ignored. Colours follow the file's tag; untagged video is taken as BT.601 at every size, as
-    ffmpeg does, and with tag_blind all video is, as OpenCV 4 does. InputError: as `probe`, and in the
-    iteration when the data is damaged, ends early, or does not come within stall_seconds. What no reader
-    can see: damage that is valid data again (H.264 and VP9 have no checksums), an AVI or TS file that was
-    cut.
+    A second iteration starts again at the first frame, and ends an earlier one. Frames of variable-rate video
+    are neither repeated nor dropped. Rotation is applied; sound, alpha and pixel aspect ratio are ignored.
+    Colours follow the file's tags; untagged video is taken as BT.601 at every size, as by ffmpeg; with
+    tag_blind all video is, as by OpenCV 4. InputError: as `probe`, and in the iteration when the data is
+    damaged, ends early, or does not come within stall_seconds. No reader can notice damage that is valid data
+    again (H.264 and VP9 have no checksums), or a truncated AVI or TS file.
     notes: sentences for the user; complete after the iteration.
     """
 
@@ -194,7 +198,7 @@ class VideoReader:
         stall_seconds: float = STALL_SECONDS,
         tag_blind: bool = False,
     ) -> None:
-        """Probe the file; decoding starts with the iteration."""
+        """Probe the file, see `probe`; decoding starts with the iteration."""
         self.path, self._max_frames, self._tag_blind = Path(path), max_frames, tag_blind
         self.info = probe(path, max_pixels=max_pixels, max_frames=max_frames, stall_seconds=stall_seconds)
         self.width, self.height, self.fps = self.info.width, self.info.height, self.info.fps
@@ -214,7 +218,7 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Stop decoding; harmless when nothing runs."""
+        """Stop decoding, if it is running."""
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -242,13 +246,17 @@ class VideoReader:
             child.close()
 
     def _check_end(self, child: Ffmpeg, count: int, rest: int) -> None:
-        """Tell a complete video from one that stopped; a cut Matroska file ends with code 0 and a message."""
+        """Raise InputError if decoding stopped before the video's end, and add notes on what is odd.
+
+        count: frames that were read. rest: bytes of an incomplete last one. A truncated Matroska file ends
+        with code 0 and a message. ProgramKilled: ffmpeg was killed from outside.
+        """
         failed = child.wait()
-        said = child.messages()
+        messages = child.messages()
         if child.killed:
             what = f"reading stopped after {count} frames ({child.reason()})"
             raise ProgramKilled(f"{self.path}: {what}. Check free memory.")
-        if failed or rest or not count or "prematurely" in said:
+        if failed or rest or not count or "prematurely" in messages:
             raise InputError(
                 f"{self.path}: is damaged or truncated after {count} good frames ({child.reason()}). "
                 "Expected a whole video; copy or make it again."
@@ -256,13 +264,13 @@ class VideoReader:
         notes, packets = [], self.info.packets
         if count != packets:  # a cut with an edit list, interlaced fields, or a frame lost in decoding
             notes.append(f"{self.path}: {count} frames from {packets} packets; see if that is right")
-        if said:
-            notes.append(f"{self.path}: all was decoded, but ffmpeg said: {said}")
+        if messages:
+            notes.append(f"{self.path}: all was decoded, but ffmpeg said: {messages}")
         self.notes += tuple(note for note in notes if note not in self.notes)
 
 
 def read(path: str | Path, *, max_frames: int = MAX_FRAMES, max_pixels: int = MAX_PIXELS) -> Clip:
-    """Read a whole video into memory; InputError as `VideoReader`, and for more than max_frames frames."""
+    """Read a whole video into memory. InputError: as VideoReader, or more than max_frames frames."""
     with VideoReader(path, max_pixels=max_pixels, max_frames=max_frames) as reader:
         frames = np.empty((reader.info.packets, reader.height, reader.width, 3), np.uint8)
         count = 0

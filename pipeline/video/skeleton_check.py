@@ -1,4 +1,4 @@
-"""Whether a video looks like key points drawn on black, thin coloured limbs. Nothing is refused for it."""
+"""Notice a skeleton video that does not look like thin coloured limbs on black; it is never refused."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-DARK = 48  # levels: no channel of a pixel is brighter
+DARK = 48  # levels: a pixel is dark if no channel is brighter
 LEAST_DARK = 0.75  # of a frame; real and rendered skeletons have 0.92 to 0.99, footage 0.18, DensePose 0
-BLOCK = 0.06  # of the shorter side: blocks that are lit throughout are no limbs
-MOST_FILLED = 0.25  # of what is lit; skeletons have 0 to 0.07, thick ones 0.15, DensePose's bodies 0.84
-COLOURED = 64  # levels between a pixel's strongest and weakest channel
-LEAST_COLOURED = 0.3  # of what is lit; skeletons have 0.72 to 0.95, white lines and grey maps 0
+BLOCK = 0.06  # block size over the shorter side: blocks that are lit throughout are not limbs
+MOST_FILLED = 0.25  # of lit pixels; skeletons have 0 to 0.07, thick ones 0.15, DensePose's bodies 0.84
+COLOURED = 64  # levels between the strongest and the weakest channel of a coloured pixel
+LEAST_COLOURED = 0.3  # of lit pixels; skeletons have 0.72 to 0.95, white lines and grey maps 0
 
 
-class SkeletonLook:
-    """Watches a skeleton video's frames pass, one of each chunk, and says at the end what is odd."""
+class SkeletonCheck:
+    """A check of a skeleton video that looks at one frame of each chunk while the chunks are read."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, float, float]] = []
 
-    def watching(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The chunks (n, H, W, 3) uint8."""
+    def watch(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Give the chunks (n, H, W, 3) uint8 unchanged, and measure the first frame of each."""
         self._seen = []
         for chunk in chunks:
-            self._seen.append(look(chunk[0]))
+            self._seen.append(measure(chunk[0]))
             yield chunk
 
     @property
     def note(self) -> str | None:
-        """A sentence for the user; None if the frames look as they should, or none was seen."""
+        """A sentence for the user; None if the frames look like a skeleton video, or none was seen."""
         if not self._seen:
             return None
         dark, filled, coloured = np.array(self._seen).mean(0)
@@ -46,10 +46,10 @@ class SkeletonLook:
         return f"the skeleton video does not look like key points drawn on black: {odd}"
 
 
-def look(frame: np.ndarray) -> tuple[float, float, float]:
-    """Of a frame (H, W, 3): the share that is dark, and of the rest the shares in full blocks and in colour.
+def measure(frame: np.ndarray) -> tuple[float, float, float]:
+    """Return a frame's share of dark pixels, and of its lit pixels the shares in filled blocks and in colour.
 
-    A frame without anything drawn has no filled areas, and counts as coloured.
+    frame: (H, W, 3) uint8. A frame in which nothing is lit has no filled blocks, and counts as coloured.
     """
     lit = frame.max(-1) > DARK
     if not lit.any():

@@ -1,4 +1,4 @@
-"""Write a video in a thread of its own; the file gets its name only when it is complete and verified."""
+"""Write a video file by a background thread; the file gets its name only when it is complete and verified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engines.errors import FolderError, OutputError, ProgramKilled
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.video.ffmpeg import EXACT, Ffmpeg, evenly_spaced, strict_input, tick, timestamps
 
-STALL_SECONDS = 120.0  # without taking a frame, and for the rest after the last one
+STALL_SECONDS = 120.0  # in which the encoder takes no frame, or does not end after the last one
 ENCODER_THREADS = 8  # fixed, whatever the machine: x264's bytes depend on the number of threads
 QUEUED_FRAMES = 8
 UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}\.tmp-\d+\.\w{3}")  # names of VideoWriter's temporary files
@@ -26,20 +26,20 @@ REPEATABLE = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitex
 
 
 class VideoWriter:
-    """Writes frames to an H.264 file: .mp4, .mov or .mkv.
+    """A writer of H.264 files (.mp4, .mov or .mkv); a context manager.
 
-    Use it in a with statement. A thread feeds ffmpeg, so that encoding overlaps with computing; when that
-    lags by QUEUED_FRAMES, `write` waits. At the end the file is decoded to check its frames, synced and
-    renamed. When the block ends by an exception, or anything fails, the temporary file (hidden, in the same
-    folder) is removed, and an older file of that name stays as it was.
+    A thread feeds ffmpeg, so encoding overlaps with computing; when the encoder is QUEUED_FRAMES behind,
+    `write` waits. At the end the file is decoded to check its frames, synced and renamed. If the with block
+    raises, or anything fails, the temporary file (hidden, in the same folder) is removed, and an older file
+    of that name stays unchanged.
 
-    Normal output is yuv420p, converted to BT.709 and tagged so, or has other colours that are asked for;
-    width and height must be even, else ValueError. crf: 0 to 51, default 12: chroma subsampling then costs
-    more than the quantizer. preset: x264's, default medium; veryfast takes 0.4 of the time for 0.2 dB.
-    lossless=True keeps every RGB value, at any size: libx264rgb with preset ultrafast, 4 times as fast as
-    FFV1, 0.6 of its size (720 x 1280, 2 cores), and fit for MP4; few players show it. fps is taken to the
-    nearest fraction with a denominator up to 1001. Equal frames give equal bytes. OutputError: folder, disk
-    or encoder failed, at `write` or at the end. ValueError: bad argument or frame, or no frame at all.
+    Normal output is yuv420p, converted to BT.709 and tagged so, or has the colours asked for; width and
+    height must be even, else ValueError. crf: 0 to 51, default 12: chroma subsampling then costs more than
+    the quantizer. preset: x264's, default medium; veryfast takes 0.4 of the time and costs 0.2 dB.
+    lossless=True keeps every RGB value, at any size: libx264rgb with preset ultrafast is 4 times as fast as
+    FFV1, gives 0.6 of its size (720 x 1280, 2 cores), and works in MP4; few players show it. fps is rounded
+    to the nearest fraction with a denominator up to 1001. Equal frames give equal bytes. OutputError: folder,
+    disk or encoder failed, at `write` or at the end. ValueError: a bad argument or frame, or no frame.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class VideoWriter:
             self._codec = ["-c:v", "libx264rgb", "-qp", "0", "-preset", preset or "ultrafast"]
         else:
             quality = ["-crf", str(12 if crf is None else crf), "-preset", preset or "medium"]
-            self._codec = [*coded_as(colours), "-c:v", "libx264", *quality]
+            self._codec = [*_colour_arguments(colours), "-c:v", "libx264", *quality]
         name = f".{path.stem[:40]}-{secrets.token_hex(4)}.tmp-{os.getpid()}{path.suffix}"
         self._temporary = path.with_name(name)
         self._stall_seconds = stall_seconds
@@ -81,7 +81,7 @@ class VideoWriter:
         self._count = 0
 
     def __enter__(self) -> VideoWriter:
-        """Create the temporary file and start the encoder; OutputError."""
+        """Create the temporary file and start the encoder. OutputError."""
         check_place(self.path)
         try:
             self._temporary.open("xb").close()
@@ -103,7 +103,7 @@ class VideoWriter:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        """Finish, verify and rename the file, or remove it when the block failed; OutputError."""
+        """Finish, verify and rename the file, or remove it if the block raised. OutputError."""
         try:
             if error is None:
                 self._finish()
@@ -111,7 +111,7 @@ class VideoWriter:
             self._discard()
 
     def write(self, frame: np.ndarray) -> None:
-        """Queue one (height, width, 3) uint8 RGB frame; the array may be used again at once."""
+        """Queue one (height, width, 3) uint8 RGB frame; the array may be reused at once. OutputError."""
         if self._child is None:
             raise ValueError(f"{self.path}: is not open; use VideoWriter in a with statement")
         shape = (self.height, self.width, 3)
@@ -124,29 +124,32 @@ class VideoWriter:
         self._count += 1
 
     def _put(self, data: bytes | None) -> None:
-        """Queue data, or None for the end; looks every 0.1 s whether the encoder has failed meanwhile."""
+        """Queue data, or None for the end; check every 0.1 s whether the encoder has failed meanwhile."""
         while not self._broken.is_set():
             with contextlib.suppress(queue.Full):
                 return self._queue.put(data, timeout=0.1)
         raise self._failure()
 
     def _feed(self, child: Ffmpeg) -> None:
+        """Write queued frames to the encoder until None; runs in the thread."""
         try:
             while (data := self._queue.get()) is not None:
                 with child.watched():
                     child.process.stdin.write(data)
             with child.watched():
                 child.process.stdin.close()
-        except OSError:  # the encoder is gone, and its own message says why
+        except OSError:  # the encoder has ended, and its own message says why
             self._broken.set()
 
     def _failure(self) -> OutputError:
+        """Return the error that says why the encoder failed."""
         self._child.wait()
         what = f"writing failed after {self._count} frames ({self._child.reason()})"
         kind = ProgramKilled if self._child.killed else OutputError
         return kind(f"{self.path}: {what}. Check free space and memory, then run it again.")
 
     def _finish(self) -> None:
+        """Wait for the encoder, verify the file, sync it and rename it. OutputError, ValueError."""
         if not self._count:
             raise ValueError(f"{self.path}: no frame was written, and a video needs one")
         self._put(None)
@@ -163,7 +166,7 @@ class VideoWriter:
             raise OutputError(f"{self.path}: cannot be written ({why}). Check disk and folder.") from error
 
     def _verify(self) -> None:
-        """Decode the temporary file: number, size and times of its frames must be those that were sent."""
+        """Decode the temporary file; OutputError if its frames' number, size or times are not those sent."""
         decode = ["-map", "0:V:0", "-fps_mode", "passthrough", "-f", "framecrc", "pipe:1"]
         child = Ffmpeg([*strict_input(self._temporary), *decode], self._stall_seconds, stdout=subprocess.PIPE)
         try:
@@ -193,12 +196,12 @@ class VideoWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-def coded_as(colours: Colours) -> list[str]:
-    """Arguments that convert RGB frames to these colours, and tag the file so."""
+def _colour_arguments(colours: Colours) -> list[str]:
+    """Return ffmpeg's arguments to convert RGB frames to these colours, and to tag the file so."""
     levels = "tv" if colours.range == "unknown" else colours.range
     names = ("colorspace", "color_primaries", "color_trc", "color_range")
     tags = dict(zip(names, (*colours.tags, colours.range), strict=True))
-    # They are set on the frames too: ffmpeg 9 drops the options of primaries and transfer otherwise.
+    # The tags are set on the frames too: ffmpeg 9 otherwise drops the options of primaries and transfer.
     frames = ":".join(f"{name.replace('color_range', 'range')}={tag}" for name, tag in tags.items())
     scale = f"scale=out_color_matrix={colours.matrix}:out_range={levels}:{EXACT}"
     options = [word for name, tag in tags.items() if tag != "unknown" for word in (f"-{name}", tag)]
@@ -206,20 +209,20 @@ def coded_as(colours: Colours) -> list[str]:
 
 
 def check_place(path: Path) -> None:
-    """FolderError if there is a folder where a video is to be."""
+    """Raise FolderError if there is a folder at a video's path."""
     if path.is_dir():
         raise FolderError(f"{path}: cannot be written, there is a folder of that name. Rename it.")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes have left in a folder that nobody writes to."""
+    """Remove the temporary files of killed processes from a folder that no process writes to."""
     for path in folder.iterdir():
         if UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
-    """Force a file, or the names in a folder, onto the disk."""
+    """Force a file's data, or a folder's entries, onto the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot sync a folder
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

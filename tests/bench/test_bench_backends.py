@@ -1,4 +1,4 @@
-"""bench backends: interleaved rounds, figures against the base, and ways that cannot run."""
+"""bench backends: interleaved rounds, figures against the base, and variants that cannot run."""
 
 import json
 import subprocess
@@ -43,24 +43,24 @@ def runs(monkeypatch, plain):
 
     monkeypatch.setattr(backends, "start_engines", start)
 
-    def run(ways, rounds=3):
+    def run(variants, rounds=3):
         generator = plain()
         generator.noise = lambda frames, seed: np.zeros((1, frames, 12, 8), np.float32)
-        return compare(generator, CLIP, ways, "cpu", rounds, lambda text: None)
+        return compare(generator, CLIP, variants, "cpu", rounds, lambda text: None)
 
     return SimpleNamespace(run=run, order=order, closed=closed, offsets=offsets)
 
 
-def test_a_way_is_read_from_its_text_and_is_fp32_unless_it_says_so():
+def test_a_variant_is_read_from_its_text_and_is_fp32_unless_it_says_so():
     assert Variant.parse("openvino") == Variant("openvino", "fp32")
-    way = Variant.parse("onnxruntime:fp32,denoise=int8-fp32")
-    assert way == Variant("onnxruntime", "fp32,denoise=int8-fp32")
-    assert str(way) == "onnxruntime:fp32,denoise=int8-fp32"
+    variant = Variant.parse("onnxruntime:fp32,denoise=int8-fp32")
+    assert variant == Variant("onnxruntime", "fp32,denoise=int8-fp32")
+    assert str(variant) == "onnxruntime:fp32,denoise=int8-fp32"
 
 
-def test_rounds_interleave_the_ways_and_begin_with_the_base(runs):
+def test_rounds_interleave_the_variants_and_begin_with_the_next_of_them(runs):
     runs.run([Variant("openvino", "fp32"), BASE])
-    assert runs.order == ["torch", "openvino"] * 4  # a warm-up and three rounds
+    assert runs.order == ["torch", "openvino", "torch", "openvino", "openvino", "torch", "torch", "openvino"]
 
 
 def test_figures_are_ratios_to_the_base_and_distances_from_its_frames(runs):
@@ -72,7 +72,7 @@ def test_figures_are_ratios_to_the_base_and_distances_from_its_frames(runs):
     assert other["psnr_to_base"] == round(20 * np.log10(255 / 32), 2) and other["temporal_error"] == 0
 
 
-def test_a_way_that_cannot_run_has_its_reason_and_the_others_still_run(runs):
+def test_a_variant_that_cannot_run_has_its_reason_and_the_others_still_run(runs):
     figures = runs.run([Variant("tensorrt", "fp16"), Variant("openvino", "fp32")], rounds=1)
     assert figures["tensorrt:fp16"] == {"refused": "tensorrt is not installed; run: pip install tensorrt"}
     assert "speedup" in figures["openvino:fp32"]

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from bench.quality_goal import Goal, Judged, tolerance_factor
+from bench.checks import LIMITS, largest_share
+from bench.quality_goal import PLACE_CONFIDENCE, PLACE_COVERAGE, Goal, Judged, tolerance_factor
 
 
 def videos(*similarities, psnr=40.0):
@@ -70,3 +72,26 @@ def test_a_goal_that_cannot_be_met_or_means_nothing_is_refused(arguments, reason
 def test_one_video_has_no_margin():
     with pytest.raises(ValueError, match="two videos or more, got 1"):
         Goal().margin(videos(0.99))
+
+
+def with_shares(*shares):
+    return [Judged(f"v{number}", 0.999, 40.0, share=share) for number, share in enumerate(shares)]
+
+
+def test_videos_whose_worst_places_come_close_to_a_limit_do_not_vouch_for_others():
+    """They all pass; but the bound that nine of ten others keep lies beyond the limit, 1."""
+    near, far = with_shares(0.5, 0.6, 0.7, 0.8, 0.95), with_shares(0.2, 0.3, 0.3, 0.4, 0.25)
+    goal = Goal(0.97, 35)
+    assert goal.why_not(near) == [] and not goal.accepts(near) and goal.accepts(far)
+    assert Goal(0.97).accepts(near), "the contest's gate asks for no more than the checks"
+    logs = np.log([0.5, 0.6, 0.7, 0.8, 0.95])
+    expected = -logs.mean() / logs.std(ddof=1) - tolerance_factor(5, PLACE_COVERAGE, PLACE_CONFIDENCE)
+    assert goal.margin(near) == pytest.approx(expected)
+    assert goal.margin(with_shares(*[0.0] * 5)) == math.inf, "equal videos"
+
+
+def test_the_largest_share_is_of_the_error_that_comes_nearest_to_its_limit():
+    most = {name: limits[1] for name, limits in LIMITS.items()}
+    found = {"colour_block": most["colour_block"] / 2, "structure": most["structure"] / 4, "frozen": 0,
+             "sharpness": 1.1, "shift": None}
+    assert largest_share(found) == 0.5 and largest_share({}) == 0

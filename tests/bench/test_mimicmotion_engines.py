@@ -28,7 +28,7 @@ from tests.extractors import write_extractor
 from tests.tiny_mimicmotion import write_tiny
 
 # The autoencoder's encoder and the times stay in fp32.
-HALF = ("describe", "pose", "denoise", FULL, SHALLOW, "decode")
+HALF = ("image_embed", "pose", "denoise", FULL, SHALLOW, "decode")
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench import report as module
-from bench.levels import level_of
 from bench.report import curves, markdown, write_report
+from bench.score import level_of
 from pipeline.video.reader import VideoWriter, read
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import staging as module
-from bench.staging import keep, staging
+from bench import timed_run as module
+from bench.timed_run import keep, staging
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bench.staging import staging
+from bench.timed_run import staging
 
 with staging(Path(sys.argv[1])) as folder:
     (folder / "runs").mkdir()

@@ -8,7 +8,7 @@ import pytest
 
 from bench import timing
 from bench.timed_run import Ended, Job, Outcome, RunFailed
-from bench.timing import TWIN, differing, figures, median_ratio, noise_floor, rotated, stages, time_recipes
+from bench.timing import TWIN, differing, figures, noise_floor, stages, time_recipes
 from engines.errors import InputError, OutputError
 from pipeline.batch.dataset import find_requests
 from pipeline.recipe import Recipe, RecipeError
@@ -90,11 +90,6 @@ def test_every_recipe_is_warmed_up_then_runs_once_a_round_and_the_baseline_twice
     assert len(runner.calls) == len(names)
 
 
-def test_rotation_begins_each_round_with_the_next_and_comes_round():
-    assert [rotated("abc", number) for number in range(4)] == [
-        list("abc"), list("bca"), list("cab"), list("abc")]
-
-
 def test_a_run_is_infer_py_with_the_jobs_and_the_recipes_arguments(timed, runner):
     timed(FAST, generator="mine.py:Mine", device="cuda:1")
     assert runner.calls[1].startswith(f"--data {timed.data} --out {timed.out}/.timing-")
@@ -109,10 +104,6 @@ def test_the_baseline_is_added_where_no_recipe_is_it_under_whatever_name(timed):
 
 
 # The arithmetic
-
-
-def test_the_ratio_is_the_median_of_rounds_not_of_their_sums():
-    assert median_ratio([1, 10, 3], [1, 2, 1]) == 3
 
 
 def test_the_noise_floor_is_the_shift_of_the_median_or_the_spread_of_rounds():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench.roofline import calls, floor_seconds, operations, peak
+from bench.roofline import calls, operations, peak, roofline_seconds
 from bench.waterfall import Bar, bars_of, draw_waterfall
 from pipeline.recipe import BASELINE, parse_recipe
 
@@ -35,14 +35,14 @@ def test_calls_follow_from_windows_chunks_and_the_step_plan(tiny):
 def test_operations_are_counted_twice_for_each_multiplication(tiny):
     work = operations(tiny)
     assert set(work) == set(tiny.components) and all(value > 0 for value in work.values())
-    assert floor_seconds({"denoise": 3}, work, 2.0) == 1.5 * work["denoise"]
+    assert roofline_seconds({"denoise": 3}, work, 2.0) == 1.5 * work["denoise"]
 
 
 def test_the_peak_of_this_machine_is_a_rate():
     assert peak("fp32") > 1e8
 
 
-def test_bars_add_up_and_a_plan_lowers_the_floor(tiny):
+def test_bars_add_up_and_a_plan_lowers_the_roofline(tiny):
     steps = {"actions": "F" + "S" * (tiny.scheduler.steps - 1), "corrections": [], "guard": None}
     technique = {"name": "uniform-skip", "settings": {"every": 3}}
     report = {"runs": [timed("baseline"), timed("fast", steps=steps), timed("skip", technique=technique),
@@ -50,7 +50,7 @@ def test_bars_add_up_and_a_plan_lowers_the_floor(tiny):
     base, fast = bars_of(report, tiny)
     assert (base.name, fast.name) == ("baseline", "fast")
     assert base.seconds == pytest.approx(4.5) and base.stages["start"] == 0.5
-    assert 0 < fast.floor < base.floor
+    assert 0 < fast.roofline < base.roofline
 
 
 def test_the_picture_is_a_png(tmp_path):

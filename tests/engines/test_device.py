@@ -88,7 +88,7 @@ def test_all_drivers_have_what_the_protocol_asks_for():
 
 
 def test_a_device_has_one_lane_in_the_process(monkeypatch):
-    monkeypatch.setattr(gpu_context, "_LANES", {})
+    monkeypatch.setattr(gpu_context, "_CONTEXTS", {})
     monkeypatch.setattr(gpu_context, "open_driver", lambda device: FakeDriver())
     assert context_of("cuda") is context_of("cuda:0") is not context_of("cuda:1")
 

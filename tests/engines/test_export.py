@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_nothing(target, monkeypatch):
 
 
 def test_graphs_go_where_engines_look_for_them(tmp_path, monkeypatch):
-    from engines.onnx.artifact import find_onnx
+    from engines.artifact import find_onnx
 
     monkeypatch.setenv("VIVACE_BUILT", str(tmp_path))
     model = Model()

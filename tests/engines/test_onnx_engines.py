@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
 from engines.backends.openvino_backend import OpenVinoEngine
 from engines.errors import EngineError
+from engines.load import allowed_threads
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
-from engines.threads import allowed_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = [OnnxRuntimeEngine, OpenVinoEngine]

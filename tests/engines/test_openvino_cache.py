@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_onnx_engines import SPEC, A, B, write_graph
 
-import engines.openvino_cache as cache
+import engines.backends.openvino_backend as cache
 from engines.artifact import Label, writing
 from engines.backends.openvino_backend import OpenVinoEngine
 from engines.errors import EngineError

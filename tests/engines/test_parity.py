@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engines.onnx.parity import TOLERANCES, Parity, ParityError, draw, extreme_sizes, rms_error
+from engines.onnx.parity import Parity, ParityError, draw, extreme_sizes, rms_error
 from engines.precision import PRECISIONS
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 
@@ -51,7 +51,7 @@ def test_another_shape_or_dtype_is_an_error_even_where_numpy_would_broadcast(fou
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_each_precision_lets_its_own_rounding_pass_and_not_ten_times_its_tolerance(precision):
-    allowed = TOLERANCES[precision].mean
+    allowed = PRECISIONS[precision].tolerance.mean
     reference = np.random.default_rng(0).standard_normal((1, 2000)).astype(np.float32)
     noise = np.random.default_rng(1).standard_normal((1, 2000)).astype(np.float32)
     parity_of(FLOATS, (reference, reference + 0.3 * allowed * noise)).require(precision)

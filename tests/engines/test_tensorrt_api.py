@@ -10,8 +10,7 @@ from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from engines.tensorrt import api as tensorrt_api
 from engines.tensorrt import targets as tensorrt_targets
 from engines.tensorrt.api import TensorRT, load
-from engines.tensorrt.network import Settings
-from engines.tensorrt.shapes import check_shapes, shapes_of
+from engines.tensorrt.network import Settings, check_shapes, shapes_of
 from engines.tensorrt.targets import Targets, check_precision, resolve_targets
 
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n", 3)), TensorSpec("b", (4,))),

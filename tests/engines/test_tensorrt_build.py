@@ -13,10 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engines.artifact import Label, StaleArtifact, file_sha256, fingerprint, writing
+from engines.artifact import Label, StaleArtifact, file_sha256, find_onnx, fingerprint, writing
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
-from engines.onnx.artifact import find_onnx
 from engines.onnx.export import Target, export_onnx
 from engines.onnx.parity import draw, extreme_sizes
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec

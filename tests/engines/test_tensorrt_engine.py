@@ -13,7 +13,7 @@ from engines.cuda.driver import Gpu
 from engines.errors import EngineError
 from engines.tensorrt.api import TensorRT
 from engines.tensorrt.artifact import system, target_of, toolchain
-from engines.tensorrt.shapes import shapes_of
+from engines.tensorrt.network import shapes_of
 from tests.fake_driver import FakeDriver
 from tests.fake_tensorrt import SPEC, FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
 

@@ -7,8 +7,8 @@ import pytest
 
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
+from engines.files import locked, read_cache
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.cache_file import locked, read_cache
 from engines.tensorrt.timing_cache import TimingCache, timing_cache_name
 
 GPU = Gpu("NVIDIA RTX 6000 Ada", (8, 9), 13010)

@@ -156,7 +156,7 @@ def test_half_precisions_round_as_they_should_and_give_the_specs_dtype(precision
 
 
 def test_a_precision_that_torch_lacks_is_refused():
-    with pytest.raises(EngineError, match="torch has no int8 here; choose fp32, fp16, bf16"):
+    with pytest.raises(EngineError, match="torch has no int8; choose fp32, fp16, bf16"):
         TorchEngine(SPEC, Mix(), precision="int8")
 
 

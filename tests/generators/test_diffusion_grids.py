@@ -6,8 +6,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from generators.diffusion_grids import DdimScheduler, DpmSolverMultistep
-from generators.samplers import KarrasEuler
-from generators.unipc import UniPcMultistep
+from generators.samplers import KarrasEuler, UniPcMultistep
 
 STEPS = [1, 2, 5, 7, 20]
 SETTINGS = [{"prediction": "epsilon", "offset": 1}, {"prediction": "v", "betas": "linear"},

@@ -13,7 +13,7 @@ from engines.backends.torch_backend import TorchEngine
 from generators.clip.size import ClipSize
 from generators.clip.vision import ClipVision, normalise
 from generators.mimicmotion.files import UNET, VAE, Folder
-from generators.mimicmotion.image_embedding import Describe, reduction
+from generators.mimicmotion.image_embedding import ImageEmbed, reduction
 from generators.mimicmotion.pose_net import PoseNet
 from generators.mimicmotion.random_weights import CONFIGS
 from generators.mimicmotion.unet import Attend, Denoise, Embed, residual_blocks, transformers
@@ -77,7 +77,7 @@ def test_a_sixth_of_the_u_net_s_weights_is_constants_and_leaves_the_denoiser(ful
         (tmp_path / part / "config.json").write_text(json.dumps(config))
     folder = Folder(tmp_path)
     assert folder.embedded == sum(each.out_features for each in embed.projections) == 40320
-    assert folder.attended == sum(each.out_features for each in attend.outputs) == 24960
+    assert folder.image_context == sum(each.out_features for each in attend.outputs) == 24960
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_describe_looks_at_the_picture_as_upstream_does(tiny_unet):
     assert abs(normalise(small) - clip_input(to_input(pixels), 28)).max() <= 1e-5
     image_encoder, attend = ClipVision(size).eval(), Attend(tiny_unet)
     with torch.inference_mode():
-        rows = Describe(image_encoder, attend, 128, 64)(pixels)
+        rows = ImageEmbed(image_encoder, attend, 128, 64)(pixels)
         assert abs(rows[1:] - attend(image_encoder.embed(normalise(small)))).max() <= 1e-5
         assert torch.equal(rows[:1], attend(torch.zeros(1, 16)))
 
@@ -230,7 +230,7 @@ def test_what_is_constant_runs_once_and_the_denoiser_as_often_as_planned(tmp_pat
     skeletons, image = clip(11)
     pipeline.sampler.generate(generator, engines, skeletons, image, 1)
     assert engines["pose"].frames == 11
-    assert [engines[name].calls for name in ("encode", "describe", "embed")] == [1, 1, 1]
+    assert [engines[name].calls for name in ("encode", "image_embed", "embed")] == [1, 1, 1]
     windows, branches, steps = 3, 2, 3
     assert engines["denoise"].calls == windows * branches * steps
     assert engines["decode"].frames == 12

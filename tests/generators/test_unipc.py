@@ -5,8 +5,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from generators.samplers import FlowMatchEuler
-from generators.unipc import UniPcMultistep
+from generators.samplers import FlowMatchEuler, UniPcMultistep
 
 STEPS = [1, 2, 3, 5, 20]
 

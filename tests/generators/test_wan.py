@@ -115,7 +115,7 @@ def test_what_depends_on_the_picture_alone_is_computed_once_a_request(running, n
 
     generate(generator, {part: counting(part) for part in engines}, *clip(30), 1)
     windows, steps = generator.windows.count(30), generator.scheduler.steps
-    assert calls["look"] == 1 and calls["denoise"] == windows * steps * (1 + generator.guided)
+    assert calls["image_kv"] == 1 and calls["denoise"] == windows * steps * (1 + generator.guided)
     assert calls["decode_first"] == (windows if name == "wan-animate" else 1)
     assert calls.get("reference_pose", 1) == 1
 

@@ -36,7 +36,7 @@ def pipelines():
 
 
 class Look(torch.nn.Module):
-    """Stands for transformers' image processor and encoder in a pipeline; computes what `look` computes."""
+    """Stands for transformers' image processor and encoder in a pipeline; computes the same as `image_kv`."""
 
     device = torch.device("cpu")
 

@@ -30,18 +30,18 @@ class Stage:
         self.clips = [opening(request, self.generator) for request in first_requests(SAMPLE, 2)]
         self.closing, self._engines = ExitStack(), {}
 
-    def engines(self, way, device="cuda"):
+    def engines(self, variant, device="cuda"):
         """Skips the test, with the backend's reason, if it cannot run here."""
-        if (way, device) not in self._engines:
+        if (variant, device) not in self._engines:
             try:
-                self._engines[way, device] = start(self.generator, way, device, self.closing)
+                self._engines[variant, device] = start(self.generator, variant, device, self.closing)
             except EngineError as refusal:
                 pytest.skip(" ".join(str(refusal).split())[:300])
-        return self._engines[way, device]
+        return self._engines[variant, device]
 
-    def frames(self, way, request=0, device="cuda"):
+    def frames(self, variant, request=0, device="cuda"):
         """(F, H, W, 3) as float32."""
-        clip, engines = self.clips[request], self.engines(way, device)
+        clip, engines = self.clips[request], self.engines(variant, device)
         return generate(self.generator, engines, clip.skeletons, clip.image, clip.seed).astype(np.float32)
 
     def base(self, request=0):

@@ -22,27 +22,27 @@ LEAST = {
 ALIKE = 60  # dB between two runs of the same: GPUs may add up in another order
 
 
-@pytest.mark.parametrize("way", LEAST)
-def test_the_frames_are_those_of_torch_on_a_processor(stage, way):
-    error = stage.frames(way) - stage.base()
-    least, most = LEAST[way]
+@pytest.mark.parametrize("variant", LEAST)
+def test_the_frames_are_those_of_torch_on_a_processor(stage, variant):
+    error = stage.frames(variant) - stage.base()
+    least, most = LEAST[variant]
     assert psnr(error) >= least and temporal_error(error) <= most
 
 
-@pytest.mark.parametrize("way", LEAST)
-def test_a_request_leaves_nothing_for_the_next(stage, way):
-    first, other, again = (stage.frames(way, request) for request in (0, 1, 0))
+@pytest.mark.parametrize("variant", LEAST)
+def test_a_request_leaves_nothing_for_the_next(stage, variant):
+    first, other, again = (stage.frames(variant, request) for request in (0, 1, 0))
     assert psnr(again - first) >= ALIKE > psnr(other - first)
 
 
-@pytest.mark.parametrize("way", ["torch:fp16", "onnxruntime:fp16", "tensorrt:fp16"])
-def test_two_threads_on_one_gpu_do_not_mix_their_requests(stage, way):
-    alone = [stage.frames(way, request) for request in (0, 1)]
+@pytest.mark.parametrize("variant", ["torch:fp16", "onnxruntime:fp16", "tensorrt:fp16"])
+def test_two_threads_on_one_gpu_do_not_mix_their_requests(stage, variant):
+    alone = [stage.frames(variant, request) for request in (0, 1)]
     together = [None, None]
 
     def make(request):
         with torch.cuda.stream(torch.cuda.Stream()):
-            together[request] = stage.frames(way, request)
+            together[request] = stage.frames(variant, request)
 
     threads = [threading.Thread(target=make, args=(request,)) for request in (0, 1)]
     for thread in threads:
@@ -52,12 +52,12 @@ def test_two_threads_on_one_gpu_do_not_mix_their_requests(stage, way):
     assert min(psnr(a - b) for a, b in zip(alone, together, strict=True)) >= ALIKE
 
 
-@pytest.mark.parametrize(("way", "levels"), [
+@pytest.mark.parametrize(("variant", "levels"), [
     ("torch:fp32", 1), ("torch-compile:fp16", 6), ("onnxruntime:fp32", 1)])
-def test_another_shape_and_the_first_again_give_what_torch_gives(stage, way, levels):
+def test_another_shape_and_the_first_again_give_what_torch_gives(stage, variant, levels):
     spec = stage.generator.components["decode"]
     reference = TorchEngine(spec, stage.generator.build("decode"))
-    engine = stage.engines(way)["decode"]
+    engine = stage.engines(variant)["decode"]
     for seed, frames in enumerate((8, 3, 8, 1, 3)):
         inputs = draw(spec, {"n": frames}, seed)
         error = engine(**inputs)["pixels"].astype(np.float32) - reference(**inputs)["pixels"]

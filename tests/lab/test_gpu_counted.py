@@ -1,4 +1,4 @@
-"""Work is counted exactly, random networks are what they should be, ways are read or refused."""
+"""Work is counted exactly, random networks are what they should be, variants are read or refused."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
-from lab.gpu.command import expected
+from lab.gpu.__main__ import expected
 from lab.gpu.counted import count, crossing, size_of
 from lab.gpu.expected import PREDICTED
-from lab.gpu.filled import SMALL, filled, inputs_of, normal
 from lab.gpu.frames import TIMED, one_ulp
 from lab.gpu.networks import NETWORKS
+from lab.gpu.random_init import SMALL, inputs_of, normal, random_init
 from lab.gpu.run import ENTRIES
 from lab.gpu.table import floor_of, markdown
-from lab.gpu.ways import FEATURES, as_taken, channels_last, parse
+from lab.gpu.variants import FEATURES, as_taken, channels_last, parse
 
 
 class Attend(nn.Module):
@@ -63,18 +63,19 @@ class Parts(nn.Module):
 
 
 def test_a_filled_network_is_the_same_each_time_keeps_tables_and_what_must_stay_in_fp32():
-    one, two = (filled(Parts, "cpu", torch.bfloat16) for _ in range(2))
+    one, two = (random_init(Parts, "cpu", torch.bfloat16) for _ in range(2))
     assert torch.equal(one.blocks[0].weight, two.blocks[0].weight)
     assert one.blocks[0].weight.dtype == torch.bfloat16 and one.norm.weight.dtype == torch.float32
     assert torch.equal(one.table, torch.arange(3.0)) and one.norm.weight.eq(1).all()
     assert one.blocks[0].bias.eq(0).all()
-    lengths = filled(Parts, "cpu", torch.float32).blocks[0].weight.norm(dim=1)
+    lengths = random_init(Parts, "cpu", torch.float32).blocks[0].weight.norm(dim=1)
     assert 0.8 < lengths.mean() < 1.2
-    assert {p.device.type for p in filled(Parts, "meta", torch.float16).parameters()} == {"meta"}
+    assert {p.device.type for p in random_init(Parts, "meta", torch.float16).parameters()} == {"meta"}
 
 
 def test_rounding_is_all_that_differs_between_dtypes():
-    exact, half = (filled(Parts, "cpu", dtype).blocks[0].weight for dtype in (torch.float32, torch.float16))
+    dtypes = torch.float32, torch.float16
+    exact, half = (random_init(Parts, "cpu", dtype).blocks[0].weight for dtype in dtypes)
     assert torch.equal(exact.half(), half)
 
 
@@ -97,15 +98,15 @@ def test_channels_go_innermost_in_kernels_of_two_and_of_three_axes():
 def test_a_way_is_read_from_its_text_and_a_wrong_one_is_told_what_there_is():
     assert parse("compile+cudnn:bf16") == (frozenset({"compile", "cudnn"}), "bf16")
     for text in ("comple:bf16", "eager", "eager:fp8"):
-        with pytest.raises(ValueError, match=f"no way '{text}'; it is made of .*compile.*fp16"):
+        with pytest.raises(ValueError, match=f"no variant '{text}'; it is made of .*compile.*fp16"):
             parse(text)
     assert all(parse(f"{feature}:fp16")[0] == {feature} for feature in FEATURES)
 
 
 def test_every_prediction_is_of_something_that_is_measured():
     for name, each in PREDICTED.items():
-        ways = TIMED if name.endswith("end to end") else (ENTRIES[name].given or (None, each))[1]
-        assert set(each) <= set(ways), name
+        variants = TIMED if name.endswith("end to end") else (ENTRIES[name].given or (None, each))[1]
+        assert set(each) <= set(variants), name
 
 
 def test_beside_a_prediction_stands_what_was_measured_or_why_not():
@@ -141,17 +142,17 @@ def test_one_ulp_of_bfloat16_is_added_away_from_zero():
 @pytest.mark.parametrize(("name", "tflop", "attention"), [
     ("wan-81", 307.8, 222.0), ("wan-decode", 13.55, 0.0598), ("mimicmotion-72", 222.0, 45.19)])
 def test_full_size_networks_are_as_large_as_published(name, tflop, attention):
-    subject = NETWORKS[name]("full")
-    inputs = as_taken(subject, inputs_of(subject.spec, subject.sizes, "meta"), torch.float16)
-    work = count(subject.build("meta", torch.float16), inputs)
+    model = NETWORKS[name]("full")
+    inputs = as_taken(model, inputs_of(model.spec, model.sizes, "meta"), torch.float16)
+    work = count(model.build("meta", torch.float16), inputs)
     assert work.operations / 1e12 == pytest.approx(tflop, rel=1e-3)
     assert work.attention / 1e12 == pytest.approx(attention, rel=1e-3)
 
 
 def test_what_crosses_to_a_gpu_is_counted_as_engines_take_it():
-    subject = NETWORKS["presenter"]("full")
+    model = NETWORKS["presenter"]("full")
     latents, reference = 16 * 16 * 24 * 16, 16 * 24 * 16
-    assert crossing(subject.spec, subject.sizes) == 4 * (3 * latents + reference + 2)
+    assert crossing(model.spec, model.sizes) == 4 * (3 * latents + reference + 2)
 
 
 def test_what_is_expected_is_a_table_with_a_row_for_each_network():

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import __main__ as script
 from engines.errors import EngineError
-from lab.gpu import command, run
+from lab.gpu import __main__ as command
+from lab.gpu import run
 from lab.gpu.ceilings import stop_if_broken
 from lab.gpu.run import COMMANDS, ENTRIES, Entry, Place, Record, measure_entries
 from pipeline.batch.dataset import first_requests
@@ -77,7 +77,7 @@ def test_an_entry_that_is_named_is_measured_again_and_what_it_had_is_kept(run_ma
     measured(tmp_path, entry("wan-81", "work"))
     (tmp_path / "fake.json").rename(tmp_path / "rehearsal.json")
     monkeypatch.setattr(command, "_measured", lambda *given: 0)
-    assert run_main(script, "gpu", "wan-81", "--dry-run", "--out", tmp_path).status == 0
+    assert run_main(command, "wan-81", "--dry-run", "--out", tmp_path).status == 0
     found = json.loads((tmp_path / "rehearsal.json").read_text())["entries"]["wan-81"]
     assert found["earlier"]["figure"] == 1.5 and "status" not in found
 
@@ -100,9 +100,9 @@ def test_a_refusal_that_breaks_the_gpu_ends_the_process_and_another_does_not(mon
 
 def test_without_a_gpu_it_is_status_4_and_a_wrong_entry_is_status_2(run_main, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "gpu_state", lambda: None)
-    answer = run_main(script, "gpu", "--out", tmp_path)
+    answer = run_main(command, "--out", tmp_path)
     assert answer.status == 4 and "--dry-run rehearses on the processor" in answer.err
-    answer = run_main(script, "gpu", "wan-18", "--out", tmp_path)
+    answer = run_main(command, "wan-18", "--out", tmp_path)
     assert answer.status == 2 and "did you mean 'wan-81'" in answer.err
 
 
@@ -127,15 +127,16 @@ def test_the_clips_of_gpu_tests_are_read_without_ffmpeg(monkeypatch):
 
 @pytest.mark.slow
 def test_both_commands_are_rehearsed_on_a_processor(run_main, tmp_path):
-    answer = run_main(script, "gpu", "--dry-run", "--out", tmp_path)
+    answer = run_main(command, "--dry-run", "--out", tmp_path)
     assert answer.status == 0, answer.err
     found = json.loads((tmp_path / "rehearsal.json").read_text())["entries"]
     for each in ENTRIES.values():
         assert found[each.name]["status"] == "done", (each.name, found[each.name])
-        for way in each.given[1] if each.given else ():
-            row, needs_gpu = found[each.name]["ways"][way], "cudnn" in way or "graph" in way
-            assert ("refused" in row) if needs_gpu else row["rounds"] == 1 and row["apart"] < 0.05, (way, row)
-            assert needs_gpu or "compile" in way or row["error"] < 0.05, (way, row)
+        for variant in each.given[1] if each.given else ():
+            row, needs_gpu = found[each.name]["ways"][variant], "cudnn" in variant or "graph" in variant
+            right = "refused" in row if needs_gpu else row["rounds"] == 1 and row["apart"] < 0.05
+            assert right, (variant, row)
+            assert needs_gpu or "compile" in variant or row["error"] < 0.05, (variant, row)
     assert found["tests"]["counts"] == {"skipped": found["tests"]["counts"]["skipped"]}
     frames = found["presenter end to end"]
     assert frames["ways"]["torch:fp32 baseline"]["similarity"] == pytest.approx(1, abs=1e-4)

@@ -13,9 +13,9 @@ from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from generators.contract import load_generator
 from optimize.exact_rewrites import EXACT
-from optimize.precision.half import SAFE, find_islands, to_half
+from optimize.precision.half import find_fp32_layers, to_half
 from optimize.precision.layers import find_layers, outer_layers
-from optimize.precision.quantize import KINDS, quantize
+from optimize.precision.quantize import SCHEMES, quantize
 from optimize.precision.ranges import measure_ranges
 
 pytestmark = pytest.mark.slow
@@ -30,10 +30,10 @@ def folder(tmp_path_factory):
         source = export_onnx(PRESENTER, component, Target(folder, lambda text: None), rewriting=EXACT)
         ranges = measure_ranges(source.path, [draw(spec, sizes, 0) for sizes in extreme_sizes(spec)[:1]])
         model = onnx.load(source.path)
-        layers = [layer.name for layer in find_layers(model.graph, KINDS["int8"])]
+        layers = [layer.name for layer in find_layers(model.graph, SCHEMES["int8"].layers)]
         inner = [name for name in layers if name not in outer_layers(model.graph)]
         for precision, graph in (("fp16", model), ("int8", quantize(model, ranges, inner, "int8"))):
-            half = to_half(graph, "float16", find_islands(graph, ranges, SAFE))
+            half = to_half(graph, "float16", find_fp32_layers(graph, ranges))
             built_from = {**source.manifest["built_from"], "precision": precision}
             with writing(folder, Label(component, precision, ".onnx"), built_from) as draft:
                 onnx.save(half, draft.path)

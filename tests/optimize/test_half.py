@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper, parser
 
-from optimize.precision.half import find_islands, rehearsal, tensor_types, to_half
+from optimize.precision.half import find_fp32_layers, rehearsal, tensor_types, to_half
 from optimize.precision.ort_run import run_graph
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -43,38 +43,38 @@ LINE = graph("f (float[n] x) => (float[n] y) { a = Mul(x, w) b = Neg(a) y = Abs(
 
 
 def test_a_node_whose_tensor_grows_beyond_what_is_safe_stays_in_fp32_with_the_number_as_reason():
-    assert find_islands(LINE, {"x": (-1, 1), "a": (-5000, 3), "b": (0, 1), "y": (0, 1)}) == {
+    assert find_fp32_layers(LINE, {"x": (-1, 1), "a": (-5000, 3), "b": (0, 1), "y": (0, 1)}) == {
         "a": "reaches 5e+03", "b": "reaches 5e+03"}
-    assert find_islands(LINE, {"x": (-1, 1), "a": (-4000, 3), "b": (0, 1), "y": (0, 1)}) == {}
+    assert find_fp32_layers(LINE, {"x": (-1, 1), "a": (-4000, 3), "b": (0, 1), "y": (0, 1)}) == {}
 
 
 def test_a_weight_that_half_precision_cannot_hold_keeps_its_node_in_fp32_but_an_infinite_mask_does_not():
     for weight, fp32_layers in ((-3e38, ["a"]), (-np.inf, [])):
         model = graph("f (float[n] x) => (float[n] a) { a = Add(x, w) }", w=np.float32([weight, 0]))
-        assert list(find_islands(model, {})) == fp32_layers
+        assert list(find_fp32_layers(model, {})) == fp32_layers
 
 
-def test_bfloat16_has_no_islands_for_range():
-    assert find_islands(LINE, {"a": (-1e30, 1e30)}, safe=None) == {}
+def test_bfloat16_keeps_no_layer_in_fp32_for_its_range():
+    assert find_fp32_layers(LINE, {"a": (-1e30, 1e30)}, safe=None) == {}
 
 
 def test_what_leads_to_a_sine_stays_in_fp32_back_to_the_layer_before():
     model = graph("f (float[n,2] x) => (float[n,2] y) { a = Neg(x) b = MatMul(a, w) c = Mul(b, s) d = Sin(c)"
                   " y = Neg(d) }", w=np.eye(2, dtype=np.float32), s=np.float32([1000]))
-    assert set(find_islands(model, {})) == {"c", "d"}
+    assert set(find_fp32_layers(model, {})) == {"c", "d"}
 
 
 def test_the_phase_of_a_sine_survives_half_precision():
     thousand = np.float32([1000])
     model = graph("f (float[n] x) => (float[n] y) { a = Mul(x, s) b = Sin(a) y = Neg(b) }", s=thousand)
     time = np.linspace(0, 1, 50, dtype=np.float32)
-    half = to_half(model, "float16", find_islands(model, {}))
+    half = to_half(model, "float16", find_fp32_layers(model, {}))
     np.testing.assert_allclose(run(rehearsal(half), x=time)["y"], -np.sin(1000 * time), atol=2e-3)
     everything = run(rehearsal(to_half(model, "float16", {})), x=time)["y"]
     assert np.abs(everything + np.sin(1000 * time)).max() > 0.3
 
 
-def test_two_neighbouring_islands_pass_on_fp32_and_keep_their_weights_exact():
+def test_two_neighbouring_fp32_layers_pass_on_fp32_and_keep_their_weights_exact():
     model = graph("f (float[n] x) => (float[n] y) { a = Mul(x, big) b = Mul(a, small) y = Neg(b) }",
                   big=np.float32([1e6]), small=np.float32([1.0001e-6]))
     half = to_half(model, "float16", dict.fromkeys("ab", "reaches 1e6"))
@@ -82,7 +82,7 @@ def test_two_neighbouring_islands_pass_on_fp32_and_keep_their_weights_exact():
     assert {weight.data_type for weight in half.graph.initializer} == {TensorProto.FLOAT}
 
 
-def test_a_weight_of_an_island_and_of_others_is_there_in_both_types():
+def test_a_weight_of_an_fp32_layer_and_of_others_is_there_in_both_types():
     model = graph("f (float[n] x) => (float[n] y) { a = Mul(x, w) y = Mul(a, w) }", w=np.float32([0.1]))
     half = to_half(model, "float16", {"a": "for the test"})
     kinds = sorted(weight.data_type for weight in half.graph.initializer)

@@ -36,7 +36,7 @@ def test_the_empty_recipe_is_said_to_be_the_baseline(shown):
 
 
 @pytest.mark.parametrize(("text", "arguments", "reason"), [
-    ('[steps]\nactions = "FS"', (), "actions: 2 letters for a grid of 25 steps"),
+    ('[steps]\nactions = "FS"', (), "actions: 2 letters for a schedule of 25 steps"),
     ("overlap = 99", (), "windows need 0 <= overlap < length"),
     ("", ("--generator", "nothing"), "no generator 'nothing'"),
 ])

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from optimize.steps.planner import Costs, Jump, Plan, Tables, front, jumps, predict, within
+from optimize.steps.planner import Costs, Jump, Plan, Tables, front, jumps, predict
 
 
 def random_tables(steps, seed, letters="C"):
@@ -182,14 +182,6 @@ def test_forbidden_jumps_are_not_taken():
     with pytest.raises(ValueError, match="no plan reaches the end.*measure more"):
         front(tables, Costs(2.0, {"C": 1.0}))
 
-
-def test_within_gives_the_fastest_plan_of_at_most_that_error():
-    plans = [Plan("FSS", 2.0, 0.5), Plan("FSC", 3.0, 0.2), Plan("FFF", 6.0, 0.0)]
-    assert within(plans, 1.0) is plans[0]
-    assert within(plans, 0.2) is plans[1]
-    assert within(plans[::-1], 0.19) is plans[2]
-    with pytest.raises(ValueError, match="error of 0.1 or less; the least to allow is 0.2"):
-        within(plans[:2], 0.1)
 
 
 @pytest.mark.parametrize("cost", [0.0, -1.0, np.inf, np.nan])

@@ -1,5 +1,6 @@
 """The road to half precision and 8 bits: what is kept, what the graphs hold, what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
 from engines.backends.openvino_backend import OpenVinoEngine
 from engines.errors import EngineError
 from engines.onnx.export import Target, export_onnx
-from engines.onnx.parity import TOLERANCES, ParityError, draw, rms_error
+from engines.onnx.parity import ParityError, draw, rms_error
 from engines.precision import PRECISIONS
 from optimize.precision import convert as road
-from optimize.precision.convert import SCHEMES, Calibration, convert
+from optimize.precision.convert import Calibration, convert
 from optimize.precision.half import tensor_types
 from optimize.precision.layers import find_layers, outer_layers
+from optimize.precision.quantize import SCHEMES
 from optimize.precision.ranges import measure_ranges
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -65,7 +67,7 @@ def weights(model):
     return {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
 
 
-@pytest.mark.parametrize("precision", SCHEMES)
+@pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "fp32"])
 @pytest.mark.parametrize("name", ["denoise", "decode"])
 def test_no_node_mixes_float_types_and_inputs_and_outputs_keep_theirs(tiny, converted, name, precision):
     if (name, precision) == ("decode", "fp8"):
@@ -81,14 +83,14 @@ def test_no_node_mixes_float_types_and_inputs_and_outputs_keep_theirs(tiny, conv
             tensor.name: tensor.dtype for tensor in tensors}
 
 
-def test_there_is_a_scheme_for_each_precision_but_the_first():
-    assert ["fp32", *SCHEMES] == list(PRECISIONS)
+def test_there_is_a_scheme_for_the_layers_of_each_precision():
+    assert {each.layers for each in PRECISIONS.values()} - {None} == set(SCHEMES)
 
 
 def test_half_precision_halves_the_file_and_keeps_the_time_s_phase_in_fp32(fp32, converted):
     artifact, told = converted("denoise", "fp16")
     assert artifact.path.stat().st_size < 0.7 * fp32["denoise"].path.stat().st_size
-    fp32_layers = artifact.manifest["built_from"]["recipe"]["islands"]
+    fp32_layers = artifact.manifest["built_from"]["recipe"]["fp32_layers"]
     assert {name.rpartition("/")[2] for name in fp32_layers} >= {"Sin", "Cos", "Mul"}
     assert any("fp32: " in line and "/Sin (depends on absolute errors)" in line for line in told)
 
@@ -209,7 +211,8 @@ def test_parity_outside_its_tolerance_is_refused_and_leaves_nothing(
         tiny, fp32, calibrations, tmp_path, monkeypatch):
     monkeypatch.setattr(road, "measure_ranges", lambda path, inputs: {
         name: (0.1 * least, 0.1 * most) for name, (least, most) in measure_ranges(path, inputs).items()})
-    monkeypatch.setitem(TOLERANCES, "int8-fp32", TOLERANCES["fp16"])  # tiny, most of the flow is linear
+    strict = replace(PRECISIONS["int8-fp32"], tolerance=PRECISIONS["fp16"].tolerance)
+    monkeypatch.setitem(PRECISIONS, "int8-fp32", strict)  # tiny, most of the flow is linear
     with pytest.raises(ParityError, match="denoise: flow in int8-fp32 is too far from its reference"):
         convert(fp32["denoise"], tiny.components["denoise"], "int8-fp32", calibrations["denoise"],
                 Target(tmp_path, print))

@@ -21,7 +21,7 @@ from generators.windows import OverlapWindows
 from optimize.calibration import record
 from optimize.steps.planner import Costs, Tables, front
 from optimize.steps.tune import TuningJob, tune_folder
-from optimize.steps.workbench import TuningRunner
+from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.dataset import find_requests
 from pipeline.recipe import BASELINE, Recipe, RecipeError
 from pipeline.request import Options

@@ -1,5 +1,7 @@
 """The search: it finds the fastest plan that keeps to the goal, spares runs, goes on when interrupted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,18 @@ def test_the_fastest_plan_of_the_front_that_passes_is_found(tuner, need):
 
 def test_the_engine_that_passes_faster_wins_and_one_that_never_passes_is_left(tuner):
     assert tuner(Bench()).tune([EXACT, QUICK]).best.recipe.name == "quick"
+
+
+def test_recipes_that_differ_in_name_and_plan_alone_are_one_search(tuner, tmp_path):
+    alone = tuner(Bench()).tune([EXACT])
+    (tmp_path / "trials.jsonl").unlink()
+    named = [replace(EXACT, name=name, steps=StepPlan(actions))
+             for name, actions in (("a", "FSSSSSSS"), ("b", "FSSSFSSS"))]
+    bench = Bench()
+    together = tuner(bench).tune([EXACT, *named])
+    assert together.best.recipe.steps == alone.best.recipe.steps
+    actions = [recipe.steps.actions for recipe in bench.ran if not recipe.steps.guard]
+    assert actions[:2] == ["FSSSSSSS", "FSSSFSSS"] and len(actions) == len(set(actions))
 
 
 def test_an_engine_that_never_passes_is_left_for_the_next(tuner):

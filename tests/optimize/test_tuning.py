@@ -12,7 +12,7 @@ from bench.quality_goal import Goal, Judged
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import InputError
 from optimize.steps.tune import TuningJob, tune_folder
-from optimize.steps.workbench import TuningRunner
+from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder
@@ -43,8 +43,8 @@ def make_all(data, out, maker):
 
 
 @pytest.fixture
-def workbench(data, tiny, tmp_path):
-    """A workbench on that folder; its judge keeps the videos' bytes."""
+def tuning_runner(data, tiny, tmp_path):
+    """A tuning runner on that folder; its judge keeps the videos' bytes."""
     made = {}
 
     def judge(request, path):
@@ -57,10 +57,10 @@ def workbench(data, tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_base_run_that_is_captured_is_the_one_that_infer_makes(workbench, tiny, tiny_engines):
-    bench, _ = workbench
+def test_the_base_run_that_is_captured_is_the_one_that_infer_makes(tuning_runner, tiny, tiny_engines):
+    bench, _ = tuning_runner
     assert [gram.steps for gram in bench.capture(lambda text: None)] == [2, 2]
-    for case in bench.cases:
+    for case in bench.clips:
         with Source(case.request, tiny) as source:
             constants = tiny.condition(tiny_engines, source, source.image)
         walk = Sampler(tiny, tiny_engines).sample(constants, case.frames, 42)
@@ -69,11 +69,11 @@ def test_the_base_run_that_is_captured_is_the_one_that_infer_makes(workbench, ti
 
 @pytest.mark.slow
 def test_captured_runs_are_found_again_and_those_of_another_seed_are_not(
-        workbench, tiny, tmp_path, monkeypatch):
-    bench, _ = workbench
+        tuning_runner, tiny, tmp_path, monkeypatch):
+    bench, _ = tuning_runner
     first = bench.capture(lambda text: None)
     monkeypatch.setattr(TorchEngine, "__call__", lambda *a, **k: pytest.fail("a base run was made again"))
-    requests = [case.request for case in bench.cases]
+    requests = [case.request for case in bench.clips]
     again = TuningRunner(requests, tiny, "cpu", tmp_path / "work", None)
     for one, other in zip(again.capture(None), first, strict=True):
         np.testing.assert_array_equal(one.products, other.products)
@@ -82,8 +82,9 @@ def test_captured_runs_are_found_again_and_those_of_another_seed_are_not(
 
 
 @pytest.mark.slow
-def test_a_fitted_recipe_makes_in_a_real_run_what_was_judged(workbench, data, tiny, tiny_engines, tmp_path):
-    bench, made = workbench
+def test_a_fitted_recipe_makes_in_a_real_run_what_was_judged(
+        tuning_runner, data, tiny, tiny_engines, tmp_path):
+    bench, made = tuning_runner
     bench.capture(lambda text: None)
     plan = StepPlan("FS", overlaps=(0,))
     fitted, videos = bench.run(Recipe("short", steps=plan, overlap=2), lambda text: None)
@@ -101,12 +102,12 @@ def test_a_fitted_recipe_makes_in_a_real_run_what_was_judged(workbench, data, ti
 
 
 @pytest.mark.slow
-def test_costs_are_of_a_window_and_two_branches_cost_more_than_one(workbench):
-    costs = workbench[0].costs(BASELINE, lambda text: None)
+def test_costs_are_of_a_window_and_two_branches_cost_more_than_one(tuning_runner):
+    costs = tuning_runner[0].costs(BASELINE, lambda text: None)
     assert costs.full > costs.cheap["C"] > 0
-    assert workbench[0].windows(BASELINE) == 2 + 2
-    assert workbench[0].windows(Recipe("x", overlap=12)) == 2 + 2
-    bench, plan = workbench[0], StepPlan("FC", overlaps=(15,))
+    assert tuning_runner[0].windows(BASELINE) == 2 + 2
+    assert tuning_runner[0].windows(Recipe("x", overlap=12)) == 2 + 2
+    bench, plan = tuning_runner[0], StepPlan("FC", overlaps=(15,))
     assert bench.windows(Recipe("x", steps=plan)) == pytest.approx(((2 + 5) * 2 + (2 + 2)) / 3)
 
 

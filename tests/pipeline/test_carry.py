@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from generators.windows import ContinuationWindows
-from optimize.steps.workbench import TuningRunner
+from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.dataset import Request
 from pipeline.recipe import Recipe, RecipeError
 from pipeline.request import make_video

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.spec import Cadence, ComponentSpec, Range, TensorSpec
+from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from generators.resize import cover
 from generators.samplers import FlowMatchEuler
-from generators.windows import Windows
+from generators.windows import OverlapWindows
 
 
 def network(component):
@@ -61,7 +61,7 @@ class Mine:
     scheduler, guidance, windows = FlowMatchEuler(2), 2.0, OverlapWindows(4, 1)
     per_frame, fingerprint_files = frozenset({"pose"}), (Path(__file__),)
     pixels, latents = TensorSpec("pixels", ("n", 48, 32, 3), "uint8"), TensorSpec("latents", ("n", 3, 6, 4))
-    window, n, b = ("b", 3, 4, 6, 4), {"n": Range(1, 4, 4)}, {"b": Range(1, 1, 2)}
+    window, n, b = ("b", 3, 4, 6, 4), {"n": DimRange(1, 4, 4)}, {"b": DimRange(1, 1, 2)}
     seen = (TensorSpec("latents", window), TensorSpec("time", ("b",)), TensorSpec("pose", window),
             TensorSpec("reference", ("b", 3, 6, 4)))
     components = {"encode": ComponentSpec("encode", Cadence.CHUNK, (pixels,), (latents,), n),

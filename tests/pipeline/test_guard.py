@@ -21,8 +21,8 @@ from pipeline.guard import (
     change,
     distance,
     fit_guard,
-    likely,
     profile,
+    upper_bound,
 )
 from pipeline.recipe import Recipe, RecipeError, load_recipe
 from pipeline.request import Options, make_video
@@ -126,11 +126,11 @@ def test_profiles_are_logarithms_of_sizes_by_channel_whatever_the_axis_of_frames
 def test_another_value_of_a_normal_distribution_stays_below_as_often_as_is_said():
     rng = np.random.default_rng(0)
     values = rng.normal(5, 2, (4000, 6))
-    below = np.mean([each[-1] <= likely(each[:-1]) for each in values])
+    below = np.mean([each[-1] <= upper_bound(each[:-1]) for each in values])
     assert below == pytest.approx(1 - RISK, abs=0.02)
     wanted = NormalDist(0, 3**-0.5).inv_cdf(1 - RISK)
-    assert likely(np.linspace(-1, 1, 100_000)) == pytest.approx(wanted, abs=1e-3)
-    assert likely([0.2]) == pytest.approx(SINGLE * 0.2)
+    assert upper_bound(np.linspace(-1, 1, 100_000)) == pytest.approx(wanted, abs=1e-3)
+    assert upper_bound([0.2]) == pytest.approx(SINGLE * 0.2)
 
 
 def test_a_change_is_that_of_the_worst_stretch():

@@ -201,7 +201,7 @@ def test_a_small_file_of_a_giant_picture_takes_no_memory(tmp_path):
 import sys, warnings
 warnings.simplefilter("ignore")
 from engines.errors import InputError
-from pipeline.memory import peak_memory_mb
+from engines.progress import peak_memory_mb
 from pipeline.video.image import read_image
 before = peak_memory_mb()
 try:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import memory
+from engines import progress
 
 ROOT = Path(__file__).resolve().parents[2]
-TELL = "from pipeline.memory import peak_memory_mb; print(peak_memory_mb(), flush=True)"
+TELL = "from engines.progress import peak_memory_mb; print(peak_memory_mb(), flush=True)"
 PARENT = f"""
 import subprocess, sys
 held = b"x" * (256 << 20)
@@ -19,7 +19,7 @@ subprocess.run([sys.executable, "-c", {TELL!r}], check=True)
 """
 
 
-@pytest.mark.skipif(not memory.STATUS.is_file(), reason="only Linux hands a peak on, and tells one's own")
+@pytest.mark.skipif(not progress.STATUS.is_file(), reason="only Linux hands a peak on, and tells one's own")
 def test_a_child_does_not_report_the_peak_of_the_process_that_started_it():
     command = [sys.executable, "-c", PARENT]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -29,7 +29,7 @@ def test_a_child_does_not_report_the_peak_of_the_process_that_started_it():
 
 @pytest.mark.parametrize(("platform", "told"), [("darwin", 300 << 20), ("freebsd14", 300 << 10)])
 def test_other_systems_are_asked_by_getrusage_in_their_own_unit(monkeypatch, tmp_path, platform, told):
-    monkeypatch.setattr(memory, "STATUS", tmp_path / "none")
-    monkeypatch.setattr(memory.sys, "platform", platform)
+    monkeypatch.setattr(progress, "STATUS", tmp_path / "none")
+    monkeypatch.setattr(progress.sys, "platform", platform)
     monkeypatch.setattr(resource, "getrusage", lambda who: type("", (), {"ru_maxrss": told}))
-    assert memory.peak_memory_mb() == 300
+    assert progress.peak_memory_mb() == 300

@@ -82,7 +82,7 @@ def test_a_generator_is_adapted_and_itself_left_as_it_was(load, plain):
 
 
 @pytest.mark.parametrize(("text", "reason"), [
-    ('[steps]\nactions = "FSFS"', "recipe fast: steps.actions: 4 letters for a grid of 3 steps; tune"),
+    ('[steps]\nactions = "FSFS"', "recipe fast: steps.actions: 4 letters for a schedule of 3 steps; tune"),
     ('[steps]\nactions = "FSS"\ncorrections = [[1, 0, 0, 0]]\nlevel_corrections = [[1, 0, 0, 0, 1, 1]]',
      "recipe fast: steps.level_corrections: are for 2 channels, not 1; tune for this generator"),
     ('[steps]\nactions = "FSF"\noverlaps = [0, 16]',

@@ -10,15 +10,15 @@ from lab.presenter.render.clip import Clip
 from pipeline.batch.dataset import Request
 from pipeline.request import Source
 from pipeline.video.reader import read
-from pipeline.video.skeleton_check import SkeletonLook
+from pipeline.video.skeleton_check import SkeletonCheck
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="real files are not here")
 
 
 def note(frames):
-    look = SkeletonLook()
-    assert sum(len(chunk) for chunk in look.watching(np.array_split(frames, 2))) == len(frames)
+    look = SkeletonCheck()
+    assert sum(len(chunk) for chunk in look.watch(np.array_split(frames, 2))) == len(frames)
     return look.note
 
 

@@ -170,5 +170,5 @@ def test_a_plan_that_cannot_be_run_is_refused(arguments, reason):
 
 
 def test_a_plan_for_another_grid_is_refused(plain):
-    with pytest.raises(StepPlanError, match="actions: 2 letters for a grid of 3 steps; tune for this"):
+    with pytest.raises(StepPlanError, match="actions: 2 letters for a schedule of 3 steps; tune for this"):
         run(plain(steps=3), StepPlan("FS"))

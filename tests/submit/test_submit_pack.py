@@ -9,22 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from engines.artifact import Label, file_sha256, fingerprint, writing
+from engines.artifact import Label, file_sha256, find_onnx, fingerprint, writing
 from engines.errors import EngineError
-from engines.onnx.artifact import find_onnx
 from generators.contract import load_generator
 from pipeline.caches.calibration import Calibration, save_calibration
 from pipeline.caches.technique import TechniqueChoice
 from pipeline.recipe import BASELINE, Recipe
+from pipeline.step_plan import StepPlan
 from submit.content_checks import PICKLES
 from submit.errors import SubmitError
 from submit.pack import pack
 from submit.packages import Pin
 from submit.profile import load_profile
 from tests.submissions import OPENVINO, ROOT, contents, only_wheels, pack_tiny, write_wheels
+from tests.test_architecture import imported, sources
 
 TENSORRT = Recipe("gpu", backend="tensorrt")
 A800 = "a800-py310-cu124"
+RUN_TIME = {"engines", "generators", "pipeline"}  # all that infer.py imports of ours
+ROOMS = {*RUN_TIME, "optimize"}  # export_onnx.py and build_trt.py, which are packed too, need some of that
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +53,39 @@ def test_the_archive_has_what_the_recipe_needs_and_nothing_else(tiny_file, tmp_p
     assert suffixes == {".py", ".toml", ".txt", ".json", ".onnx", ""} and not suffixes & PICKLES
     assert [name for name in files if name.startswith("generator/")] == ["generator/tiny.py"]
     assert sum(name.endswith(".onnx") for name in files) == 3
-    for absent in ("bench/", "tests/", "data/", "submit/", "lab/presenter/train.py", "tune.py"):
-        assert not any(name.startswith(absent) for name in files)
+    assert {name.partition("/")[0] for name in files if "/" in name} == {*ROOMS, "generator"}
     for name in ("infer.py", "pipeline/batch/batch.py", "engines/backends/openvino_backend.py"):
         assert files[name] == (ROOT / name).read_bytes()
+
+
+def file_of(module):
+    """The file of a module of the repository, or of the module that has this name in it; None: neither is."""
+    parts = module.split(".")
+    paths = (Path(*parts[:end]) for end in (len(parts), len(parts) - 1) if end)
+    files = (file for path in paths for file in (f"{path}.py", f"{path}/__init__.py"))
+    return next((file for file in files if (ROOT / file).is_file()), None)
+
+
+def test_rooms_above_the_run_time_stay_at_home_and_nothing_packed_imports_them(
+        tmp_path, fixed_pins, make_data):
+    recipe = Recipe("quick", steps=StepPlan("F" + 24 * "S"))
+    packed = pack(recipe, "presenter", load_profile("cpu"), tmp_path / "submit.zip")
+    files = packed.manifest["files"].keys()
+    assert {name.partition("/")[0] for name in files if "/" in name} == ROOMS
+    offline = "optimize/steps", "optimize/recipes", "optimize/__main__"
+    assert not any(name.startswith(offline) for name in files)
+    folder = tmp_path / "unpacked"
+    shutil.unpack_archive(packed.path, folder)
+    for path, code in sources(folder).items():
+        for line, module in imported(path, code):
+            assert file_of(module) in {None, *files}, f"{path}:{line} imports {module}"
+    shutil.move(make_data({"a": 3}), folder / "data")
+    command = [sys.executable, "-X", "importtime", "infer.py"]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert answer.returncode == 0 and (folder / "out" / "a.mp4").is_file(), answer.stderr[-2000:]
+    loaded = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
+    ours = {name for name in loaded if file_of(name)}
+    assert "pipeline.runner" in ours and {name.partition(".")[0] for name in ours} == RUN_TIME
 
 
 def test_the_manifest_lists_every_other_file_with_its_hash_and_the_tools(tiny_file, tmp_path):

@@ -11,7 +11,6 @@ import pytest
 
 from bench.judge import Folders, Judge, judge_folder, reasons, similarity
 from bench.similarity import load_extractor
-from bench.timed_run import start_process
 from submit import sandbox
 from submit.archive import MODE, write_archive
 from submit.check import ALL
@@ -50,7 +49,7 @@ def trial(good, data):
     """A function that judges an archive by checks: results by id. It runs on the Python of these tests."""
     def run(ids, path=good, **question):
         with Submission(path, CPU) as submission:
-            asked = Question(data, question.pop("judge", lambda folder: ALIKE), start_process, **question)
+            asked = Question(data, question.pop("judge", lambda folder: ALIKE), **question)
             with Trial(submission, asked, lambda text: None, Path(sys.executable)) as made:
                 results = {id: evaluate(ALL[id], made) for id in ids}
             assert not made.work.exists()
@@ -172,7 +171,7 @@ def test_a_program_that_must_be_executable_runs_in_one_unpacking_only(trial, spo
 
 def sandboxed(tmp_path, program):
     log = tmp_path / "log"
-    box = Sandbox(Environment(Path(sys.executable), 0.0), tmp_path / "提交 1", 20.0, start_process)
+    box = Sandbox(Environment(Path(sys.executable), 0.0), tmp_path / "提交 1", 20.0)
     ended = box.run(["-c", program], tmp_path / "cwd", log)
     return ended.status, ended.stdout.strip() + log.read_text()
 

@@ -1,4 +1,4 @@
-"""Networks of full size without a checkpoint: random weights, drawn where they are used."""
+"""Make networks of full size without a checkpoint: random weights, drawn where they are used."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SCALES = ("gamma", "scale")  # what weights that multiply are called, where they
 SMALL = 1 << 20  # numbers up to which a tensor is drawn on the processor
 
 
-def filled(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn.Module:
-    """The network that `make` makes, on the device, its parameters random in dtype; on "meta" without any.
+def random_init(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn.Module:
+    """Make the network of `make` on the device, its parameters random in dtype; on "meta" without numbers.
 
     The numbers are the same every time, but for rounding to dtype. Rows of matrices and kernels have length
     1, so that what comes out is about as large as what goes in, and fp16 can hold it. Modules that the
@@ -28,12 +28,12 @@ def filled(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn
     tensors = {}
     for name, tensor in network.state_dict().items():
         own = torch.float32 if exact.intersection(name.split(".")) else dtype
-        tensors[name] = drawn(name, tensor, device, own) if tensor.is_meta else tensor.to(device)
+        tensors[name] = random_parameter(name, tensor, device, own) if tensor.is_meta else tensor.to(device)
     return fill(network, tensors, "random weights").to(device)
 
 
-def drawn(name: str, like: Tensor, device: str, dtype: torch.dtype) -> Tensor:
-    """Random numbers for a parameter of that name, shaped like one."""
+def random_parameter(name: str, like: Tensor, device: str, dtype: torch.dtype) -> Tensor:
+    """Draw random numbers for a parameter of that name, shaped like one."""
     if like.ndim < 2 or name.endswith(SCALES):
         make = torch.zeros if name.endswith("bias") else torch.ones
         return make(like.shape, device=device, dtype=dtype)
@@ -41,13 +41,13 @@ def drawn(name: str, like: Tensor, device: str, dtype: torch.dtype) -> Tensor:
 
 
 def normal(shape: torch.Size | tuple[int, ...], device: str) -> Tensor:
-    """Normal numbers on the device; small tensors have the same on every device, large ones are made fast."""
+    """Draw normal numbers on the device; small tensors are the same on every device, large ones are fast."""
     small = torch.Size(shape).numel() <= SMALL and device != "meta"
     return torch.randn(shape, device="cpu" if small else device).to(device)
 
 
 def inputs_of(spec: ComponentSpec, sizes: Mapping[str, int], device: str) -> list[Tensor]:
-    """Random inputs in the spec's order and dtypes: pixels of all levels, times and flags in [0, 1)."""
+    """Draw random inputs in the spec's order and dtypes: pixels of all levels, times and flags in [0, 1)."""
     torch.manual_seed(1)
     return [_input(tensor, sizes, device) for tensor in spec.inputs]
 

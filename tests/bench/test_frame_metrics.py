@@ -1,11 +1,11 @@
-"""Companion metrics: exact where the maths gives the value, and blind spots of a cosine seen."""
+"""Metrics of frames: exact where the maths gives the value, and blind spots of a cosine seen."""
 
 import cv2
 import numpy as np
 import pytest
 
 from bench.boxes import Boxes, find_boxes
-from bench.metrics import Companions
+from bench.frame_metrics import FrameMetrics
 from lab.presenter.evaluate import hand_and_face_boxes, held_out
 from lab.presenter.render.clip import HEIGHT, WIDTH
 from pipeline.video.reader import read
@@ -18,19 +18,19 @@ def clip():
     return held_out(3, 24).truth
 
 
-def companions(reference, candidate, boxes=None):
-    watched = Companions()
+def frame_metrics(reference, candidate, boxes=None):
+    watched = FrameMetrics()
     for wanted, found in zip(reference, candidate, strict=True):
         watched.update(wanted, found, boxes)
     return watched.summary()
 
 
 def of(reference, candidate, boxes=None):
-    return companions(reference, candidate, boxes)[0]
+    return frame_metrics(reference, candidate, boxes)[0]
 
 
 def test_a_copy_has_no_error_and_nothing_to_report(clip):
-    metrics, per_frame = companions(clip, clip)
+    metrics, per_frame = frame_metrics(clip, clip)
     assert metrics["psnr"] is None and metrics["ssim"] == pytest.approx(1)
     assert [metrics[name] for name in ("temporal_error", "lag", "frozen", "black", "colour_shift")] == [0] * 5
     assert metrics["sharpness"] == 1 and metrics["motion_correlation"] == pytest.approx(1)
@@ -110,7 +110,7 @@ def test_short_clips_have_what_can_be_measured(clip, frames):
 
 
 def test_boxes_that_lack_in_one_frame_give_no_figures(clip):
-    boxes, watched = find_boxes(np.zeros((64, 48, 3), np.uint8), (WIDTH, HEIGHT)), Companions()
+    boxes, watched = find_boxes(np.zeros((64, 48, 3), np.uint8), (WIDTH, HEIGHT)), FrameMetrics()
     for each in (boxes, None, boxes):
         watched.update(clip[0], clip[1], each)
     found = watched.summary()[0]
@@ -121,7 +121,7 @@ def test_boxes_that_lack_in_one_frame_give_no_figures(clip):
 
 def test_other_shapes_are_refused(clip):
     with pytest.raises(ValueError, match="cannot be compared"):
-        companions(clip, clip[:, 1:])
+        frame_metrics(clip, clip[:, 1:])
 
 
 def test_hands_and_face_are_found_in_an_encoded_skeleton_video(tmp_path):

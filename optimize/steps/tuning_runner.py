@@ -1,4 +1,4 @@
-"""The tuner's hands: base runs are captured, plans are fitted and run on real requests, videos are judged."""
+"""Run recipes for the tuner: capture base runs, fit plans, run them on real requests, judge the videos."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ FILES = (
     "optimize/steps/trajectory.py",
     "optimize/steps/jump_tables.py", "generators/samplers.py", "pipeline/sampler.py",
 )  # fmt: skip
-CODE = [ROOT / file for file in FILES]  # decides how near a plan comes, beside the generator
-GAPS = 3  # steps that features are kept for, at most: each is as large as the latents are small
-PROBES = 5  # evaluations that are timed; the least time counts, the rest is other programs' work
+CODE = [ROOT / file for file in FILES]  # decides a plan's result, beside the generator
+GAPS = 3  # steps for which deep features are kept, at most: they are much larger than latents
+PROBES = 5  # evaluations that are timed; the least time counts: more than that is other programs' work
 
 
 class TuningClip:
-    """One request to tune on. folder: its own; it gets the base run's latents, a file for each step.
+    """A request to tune on. folder: its own, for the base run's latents, one file for each step.
 
-    After prepare() constants are those of its conditioning, and denoise is what the engines predict for it.
+    frames, fps: the skeleton video's. image: the picture (1, H, W, 3) uint8. After prepare(), constants are
+    the results of its conditioning, and denoise is its denoiser.
     """
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
@@ -64,40 +65,42 @@ class TuningClip:
         tick: Callable[[], None],
         plan: StepPlan | None = None,
     ) -> None:
-        """Encode and condition with these engines; predictions are then theirs, in the plan's windows."""
+        """Condition with these engines, and open the denoiser that runs on them in the plan's windows.
+
+        tick: called after every evaluated window.
+        """
         with VideoReader(self.request.video) as reader:
             chunks = SkeletonChunks(reader, generator)
             self.constants = generator.condition(engines, chunks, self.image)
         self.denoise = Sampler(generator, engines, plan, tick=tick).blended(self.constants, self.frames)
 
     def run(self, plan: StepPlan) -> Iterator[SamplerState]:
-        """The denoising loop by a plan, without its guard."""
+        """Run the denoising loop by a plan, without its guard; give the state after each step."""
         return denoise_loop(
             self.denoise, self.generator.scheduler, self.noise(), plan, self.generator.frame_axis
         )
 
     def noise(self) -> np.ndarray:
-        """Where every run of this request begins."""
+        """Return the noise with which every run of this request begins."""
         return self.generator.noise(self.denoise.frames, self.request.seed)
 
     def base(self, step: int) -> np.ndarray:
-        """Latents of the base run before that step."""
+        """Return the base run's latents before that step, mapped from their file."""
         return np.load(self._file(step), mmap_mode="r", allow_pickle=False)
 
     def capture(self, gaps: int) -> Gram:
-        """Run the base model's plan, keep its latents on disk; the inner products of all that it made.
+        """Run the base model's plan, write its latents to disk, and return the inner products of its tensors.
 
-        gaps: how many steps back the features are from that shallow engines are measured with.
+        gaps: shallow predictions are measured with the features of up to that many steps before; 0: none.
         """
         kept, features, shallow = ([], [], []), {}, {}
         self.folder.mkdir(parents=True, exist_ok=True)
         for state in self.run(base_plan(self.generator)):
             began, conditional, difference, _ = state.terms
             np.save(self._file(state.step), began)
-            for part, array in zip(
-                kept, (began, conditional, _or_zeros(difference, conditional)), strict=True
-            ):
-                part.append(array)
+            difference = np.zeros_like(conditional) if difference is None else difference
+            for arrays, array in zip(kept, (began, conditional, difference), strict=True):
+                arrays.append(array)
             if gaps:
                 own = self.denoise.windows.features
                 for before, old in features.items():
@@ -110,7 +113,7 @@ class TuningClip:
         return Gram.of(*kept, shallow)
 
     def _shallow(self, latents: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The conditional prediction at H, and the guided difference."""
+        """Return the conditional prediction at H, and the guided difference."""
         conditional, *unconditional = self.denoise(latents, step, "H")
         if not unconditional:
             return conditional, np.zeros_like(conditional)
@@ -121,10 +124,10 @@ class TuningClip:
 
 
 class TuningRunner:
-    """Runs recipes on the requests that are tuned on, in this process.
+    """A tuner.Runner that runs recipes on the tuning clips in this process.
 
-    folder: for what is captured and for videos, on a disk with room for the latents of every step. lossless:
-    and colours: of videos, see VideoWriter. GeneratorError: the generator's windows are not blended.
+    folder: for captured runs and videos, on a disk with room for the latents of every step. lossless,
+    colours: of videos, see VideoWriter. GeneratorError: the generator's windows are not blended.
     """
 
     def __init__(
@@ -142,64 +145,64 @@ class TuningRunner:
         self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
         self._lossless, self._colours = lossless, colours
         weights = fingerprint(generator.fingerprint_files)
-        self.cases = [
+        self.clips = [
             TuningClip(each, generator, folder / "base" / _identity(each, weights)) for each in requests
         ]
-        self._order = list(range(len(self.cases)))  # in which they are judged
+        self._order = list(range(len(self.clips)))  # in which their videos are judged
         self._started: tuple[tuple[str, str], dict[str, Engine]] | None = None
 
     @property
     def identity(self) -> str:
-        """Changes with the device, videos, pictures and seeds, weights and networks, and how plans run."""
-        cases, code = [case.folder.name for case in self.cases], fingerprint(CODE)
+        """A key that changes with device, inputs, seeds, weights, video settings, and how plans run."""
+        clips, code = [clip.folder.name for clip in self.clips], fingerprint(CODE)
         written = {"lossless": self._lossless, "colours": str(self._colours)}
-        return key({"device": self._device, "cases": cases, **written, "code": code})
+        return key({"device": self._device, "clips": clips, **written, "code": code})
 
     def capture(self, say: Callable[[str], None]) -> list[Gram]:
-        """The base runs of all cases, by torch in fp32, and their inner products; kept for the next time."""
+        """Capture all clips' base runs with the baseline's engines, or load them; return their Grams."""
         grams, engines = [], None
-        for number, case in enumerate(self.cases, 1):
-            saved = case.folder / "products.npz"
+        for number, clip in enumerate(self.clips, 1):
+            saved = clip.folder / "products.npz"
             if saved.is_file():
                 gram = Gram.load(saved)
             else:
                 engines = engines or self._engines(BASELINE, say)
-                with Progress(f"base run {number} of {len(self.cases)}", 1) as progress:
-                    case.prepare(self.generator, engines, progress.tick, self._shallow)
-                    progress.total = evaluations(self.generator, case.frames)
-                    gram = case.capture(GAPS if self._shallow else 0)
+                with Progress(f"base run {number} of {len(self.clips)}", 1) as progress:
+                    clip.prepare(self.generator, engines, progress.tick, self._shallow)
+                    progress.total = evaluations(self.generator, clip.frames)
+                    gram = clip.capture(GAPS if self._shallow else 0)
                 gram.save(saved)
             grams.append(gram)
         return grams
 
     def costs(self, recipe: Recipe, say: Callable[[str], None]) -> Costs:
-        """Seconds of the recipe's engines: an evaluated step of a window in full, and by cheaper actions."""
-        case, engines = self.cases[0], self._engines(recipe, say)
-        windows = self.generator.windows.count(case.frames)
+        """Return the seconds of the recipe's engines for a window, by F and by each cheaper action."""
+        clip, engines = self.clips[0], self._engines(recipe, say)
+        windows = self.generator.windows.count(clip.frames)
         taken = {}
         for action in "CF" + "H" * bool(self._shallow):
-            case.prepare(self.generator, engines, lambda: None, self._shallow if action == "H" else None)
-            latents = case.noise()
+            clip.prepare(self.generator, engines, lambda: None, self._shallow if action == "H" else None)
+            latents = clip.noise()
             for first in ("F", action) if action == "H" else action:
-                case.denoise(latents, 0, first)
-            taken[action] = min(_seconds(lambda: case.denoise(latents, 0, action)) for _ in range(PROBES))  # noqa: B023
+                clip.denoise(latents, 0, first)
+            taken[action] = min(_seconds(lambda: clip.denoise(latents, 0, action)) for _ in range(PROBES))  # noqa: B023
         return Costs(taken.pop("F") / windows, {name: each / windows for name, each in taken.items()})
 
     @property
     def scheduler(self) -> Scheduler:
-        """The base model's."""
+        """The base model's scheduler."""
         return self.generator.scheduler
 
     @property
     def _shallow(self) -> StepPlan | None:
-        """A plan with the action H, if the generator offers it."""
+        """A plan with the action H, if the generator offers deep caching and has more than one step."""
         steps = self.generator.scheduler.steps
         return StepPlan("F" + "H" * (steps - 1)) if offers_deep_cache(self.generator) and steps > 1 else None
 
     def windows(self, recipe: Recipe) -> float:
-        """How many windows the recipe has in all cases together, the mean over its evaluations."""
+        """Return the recipe's number of windows in all clips together, as the mean over its evaluations."""
         own, plan = recipe.adapt(self.generator).windows, recipe.steps or base_plan(self.generator)
-        calls = sum(plan.calls(self.generator.guidance, own, case.frames) for case in self.cases)
+        calls = sum(plan.calls(self.generator.guidance, own, clip.frames) for clip in self.clips)
         return calls / plan.calls(self.generator.guidance, own, own.frames)
 
     def run(
@@ -208,30 +211,31 @@ class TuningRunner:
         say: Callable[[str], None],
         enough: Callable[[Sequence[Judged]], bool] = lambda videos: False,
     ) -> tuple[Recipe, list[Judged]]:
-        """Make and judge each case's video; a step plan that is not fitted is so first, and returned.
+        """Make and judge each clip's video; return the recipe and the judgements.
 
-        Then each video is what the plan fitted to the other cases makes, see fit.py. When enough() is
-        true of the videos so far, the others are left out, and the next time this case is the first.
+        A step plan without a guard is fitted first, and each video is then made by the plan fitted to the
+        other clips, see fit.py. When enough() is true of the videos so far, the rest is left out, and the
+        last clip is the first of the next run.
         """
         engines, generator = self._engines(recipe, say), recipe.adapt(self.generator)
         plan = recipe.steps or base_plan(generator)
-        for case in self.cases:
-            case.prepare(generator, engines, lambda: None, plan)
+        for clip in self.clips:
+            clip.prepare(generator, engines, lambda: None, plan)
         fit = recipe.steps is not None and not plan.guard
-        total = len(plan.evaluated) * len(self.cases) * (1 + (fit and plan.cheaper))
+        total = len(plan.evaluated) * len(self.clips) * (1 + (fit and plan.cheaper))
         with Progress(f"run {recipe.name}", total) as progress:
             if fit:
-                fitted = fit_plan(plan, self.cases, generator.scheduler, progress.tick, generator.frame_axis)
-                constants = [case.constants for case in self.cases]
+                fitted = fit_plan(plan, self.clips, generator.scheduler, progress.tick, generator.frame_axis)
+                constants = [clip.constants for clip in self.clips]
                 guard = fit_guard(constants, fitted.changes, generator.frame_axis, generator.per_frame)
                 recipe, ends = replace(recipe, steps=replace(fitted.plan, guard=guard)), fitted.ends
             else:
                 bare = replace(plan, guard=None)
-                ends = [_end(case.run(bare), progress.tick) for case in self.cases]
+                ends = [_end(clip.run(bare), progress.tick) for clip in self.clips]
         videos = []
         for number in list(self._order):
-            case, end = self.cases[number], ends[number]
-            videos.append(self._judge(case.request, self._make(case, recipe, engines, end)))
+            clip, end = self.clips[number], ends[number]
+            videos.append(self._judge(clip.request, self._make(clip, recipe, engines, end)))
             if enough(videos):
                 self._order.remove(number)
                 self._order.insert(0, number)
@@ -246,19 +250,21 @@ class TuningRunner:
         self._started = None
 
     def _make(
-        self, case: TuningClip, recipe: Recipe, engines: dict[str, Engine], latents: np.ndarray
+        self, clip: TuningClip, recipe: Recipe, engines: dict[str, Engine], latents: np.ndarray
     ) -> Path:
-        generator, path = self.generator, self._folder / "videos" / f"{case.request.id}.mp4"
+        """Decode a clip's latents, write the video, and return its path."""
+        generator, path = self.generator, self._folder / "videos" / f"{clip.request.id}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        latents = own_latents(generator, latents, case.frames)
+        latents = own_latents(generator, latents, clip.frames)
         options = {"preset": recipe.preset, "colours": self._colours, "lossless": self._lossless}
-        with VideoWriter(path, *generator.size, case.fps, **options) as writer:
-            for pixels in first_frames(generator.decode(engines, latents), case.frames):
+        with VideoWriter(path, *generator.size, clip.fps, **options) as writer:
+            for pixels in first_frames(generator.decode(engines, latents), clip.frames):
                 for frame in pixels:
                     writer.write(frame)
         return path
 
     def _engines(self, recipe: Recipe, say: Callable[[str], None]) -> dict[str, Engine]:
+        """Return the engines of a recipe; those of another backend or precision are closed first."""
         wanted = (recipe.backend, recipe.precision)
         if self._started is None or self._started[0] != wanted:
             self.close()
@@ -269,19 +275,15 @@ class TuningRunner:
 
 
 def _end(loop: Iterator[SamplerState], tick: Callable[[], None]) -> np.ndarray:
-    """The latents that a loop ends with; tick is called after each evaluated step."""
+    """Run a denoising loop to its end, calling tick after each evaluated step; return the final latents."""
     for state in loop:
         if state.predictions:
             tick()
     return state.latents
 
 
-def _or_zeros(array: np.ndarray | None, like: np.ndarray) -> np.ndarray:
-    return np.zeros_like(like) if array is None else array
-
-
 def _identity(request: Request, weights: str | None) -> str:
-    """A folder name that changes with all that a base run is made from."""
+    """Return a folder name that changes with everything a base run depends on."""
     files = [file_sha256(path) for path in (request.video, request.image)]
     return f"{request.id}-{key({'files': files, 'seed': request.seed, 'weights': weights})}"
 

@@ -1,24 +1,24 @@
-"""Ways to run a network on a GPU compute the same, and what is measured of the machine can be."""
+"""Variants of running a network on a GPU compute the same, and what is measured of the machine can be."""
 
 import pytest
 
 from lab.gpu.ceilings import measure_machine, noise_error
-from lab.gpu.filled import inputs_of
 from lab.gpu.measure import distance
 from lab.gpu.networks import NETWORKS
+from lab.gpu.random_init import inputs_of
 from lab.gpu.run import Place, gpu_state
-from lab.gpu.ways import prepare
+from lab.gpu.variants import prepare
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("way", [
+@pytest.mark.parametrize("variant", [
     "eager:fp16", "graph:fp16", "channels_last:fp16", "compile:fp16", "flash:fp16", "engine:fp16"])
-def test_a_way_gives_what_fp32_gives_on_the_processor(way):
-    subject = NETWORKS["presenter"]("full")
-    inputs = inputs_of(subject.spec, subject.sizes, "cpu")
-    expected = prepare(subject, "eager:fp32", inputs, "cpu")()
-    call = prepare(subject, way, [each.cuda() for each in inputs], "cuda")
+def test_a_variant_gives_what_fp32_gives_on_the_processor(variant):
+    model = NETWORKS["presenter"]("full")
+    inputs = inputs_of(model.spec, model.sizes, "cpu")
+    expected = prepare(model, "eager:fp32", inputs, "cpu")()
+    call = prepare(model, variant, [each.cuda() for each in inputs], "cuda")
     for _ in range(4):  # recorded, replayed, replayed again
         assert distance(call(), expected) < 0.02
 

@@ -1,4 +1,4 @@
-"""Ways to run a network on a GPU, by their text: features joined by "+", a colon, what it computes in."""
+"""Variants of running a network on a GPU, named by text: features joined by "+", a colon, the precision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.attention import sdpa_kernel
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import EngineError
 from lab.gpu.ceilings import KERNELS
-from lab.gpu.networks import Subject
+from lab.gpu.networks import Model
 
 FEATURES = {
     "eager": "as it is, one kernel after another, weights in that precision",
@@ -29,22 +29,22 @@ Call = Callable[[], Tensor]
 
 
 def parse(text: str) -> tuple[frozenset[str], str]:
-    """Features and precision of a way's text, as compile+channels_last:fp16. ValueError."""
+    """Return features and precision of a variant's text, as compile+channels_last:fp16. ValueError."""
     features, _, precision = text.partition(":")
     found = frozenset(features.split("+"))
     if not found <= FEATURES.keys() or precision not in DTYPES:
         known = f"{', '.join(FEATURES)}, a colon and {', '.join(DTYPES)}"
-        raise ValueError(f"no way {text!r}; it is made of {known}")
+        raise ValueError(f"no variant {text!r}; it is made of {known}")
     return found, precision
 
 
-def prepare(subject: Subject, text: str, inputs: Sequence[Tensor], device: str) -> Call:
-    """A call of the network that way on inputs, which gives its first output; torch's errors, EngineError."""
+def prepare(model: Model, text: str, inputs: Sequence[Tensor], device: str) -> Call:
+    """Return a call of the network in that variant, for its first output; torch's errors, EngineError."""
     features, precision = parse(text)
     if "engine" in features:
-        return _engine_call(subject, precision, inputs, device)
-    module = subject.build(device, DTYPES[precision])
-    inputs = as_taken(subject, inputs, DTYPES[precision])
+        return _engine_call(model, precision, inputs, device)
+    module = model.build(device, DTYPES[precision])
+    inputs = as_taken(model, inputs, DTYPES[precision])
     if "channels_last" in features:
         channels_last(module)
     if "compile" in features:
@@ -61,14 +61,14 @@ def prepare(subject: Subject, text: str, inputs: Sequence[Tensor], device: str) 
     return captured(call) if "graph" in features else call
 
 
-def as_taken(subject: Subject, inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Inputs as a network in dtype takes them."""
-    cast = subject.same_dtype
+def as_taken(model: Model, inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Cast the inputs that the model takes in its own dtype to that."""
+    cast = model.same_dtype
     return [each.to(dtype) if cast and each.is_floating_point() else each for each in inputs]
 
 
 def channels_last(module: nn.Module) -> None:
-    """Kernels of convolutions with channels innermost; what they are applied to follows."""
+    """Store kernels of convolutions with channels innermost; the layouts of activations follow them."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in module.parameters():
         if parameter.ndim in formats:
@@ -76,7 +76,7 @@ def channels_last(module: nn.Module) -> None:
 
 
 def captured(call: Call) -> Call:
-    """The call's kernels as a CUDA graph; three calls on a side stream before it, as torch asks for."""
+    """Capture the call's kernels as a CUDA graph, after three calls on a side stream, as torch asks for."""
     if not torch.cuda.is_available():
         raise EngineError("CUDA graphs need a GPU")
     side = torch.cuda.Stream()
@@ -97,18 +97,18 @@ def captured(call: Call) -> Call:
 
 
 class GraphEngine:
-    """An engine of a subject's network in fp16 as one CUDA graph, for what a generator gives and takes."""
+    """An engine of a model's network in fp16 as one CUDA graph, for what a generator gives and takes."""
 
     path = None
 
-    def __init__(self, subject: Subject, device: str) -> None:
-        self.spec = subject.spec
-        shapes = [[subject.sizes.get(dim, dim) for dim in tensor.dims] for tensor in self.spec.inputs]
+    def __init__(self, model: Model, device: str) -> None:
+        self.spec = model.spec
+        shapes = [[model.sizes.get(dim, dim) for dim in tensor.dims] for tensor in self.spec.inputs]
         self._inputs = [torch.zeros(shape, device=device, dtype=torch.float16) for shape in shapes]
-        self._call = prepare(subject, "graph:fp16", self._inputs, device)
+        self._call = prepare(model, "graph:fp16", self._inputs, device)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """The first output by its name."""
+        """Return the first output by its name."""
         for own, tensor in zip(self._inputs, self.spec.inputs, strict=True):
             own.copy_(torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])))
         return {self.spec.outputs[0].name: self._call().float().cpu().numpy()}
@@ -118,9 +118,9 @@ class GraphEngine:
         self._call = None
 
 
-def _engine_call(subject: Subject, precision: str, inputs: Sequence[Tensor], device: str) -> Call:
-    names = (tensor.name for tensor in subject.spec.inputs)
+def _engine_call(model: Model, precision: str, inputs: Sequence[Tensor], device: str) -> Call:
+    names = (tensor.name for tensor in model.spec.inputs)
     arrays = {name: tensor.cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
-    engine = TorchEngine(subject.spec, subject.build(device, torch.float32), device, precision)
-    output = subject.spec.outputs[0].name
+    engine = TorchEngine(model.spec, model.build(device, torch.float32), device, precision)
+    output = model.spec.outputs[0].name
     return lambda: torch.from_numpy(engine(**arrays)[output])
