@@ -113,7 +113,7 @@ def test_a_missing_data_folder_is_status_3_and_makes_nothing(infer, tmp_path):
 
 def test_an_unwritable_out_is_status_2_before_anything_is_built(infer, make_data, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(script, "start_maker", lambda *arguments: pytest.fail("a generator was loaded"))
+    monkeypatch.setattr(script, "start_runner", lambda *arguments: pytest.fail("a generator was loaded"))
     result = infer("--data", make_data({"a": 1}), "--out", tmp_path / "file" / "out")
     assert result.status == 2 and "choose another --out" in result.err
 
