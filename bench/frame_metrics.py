@@ -204,7 +204,7 @@ class _Lag:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Return Pearson's correlation of motions; None where the first hardly varies, or the second not at all."""
+    """Return Pearson's correlation of motions; None where one of them hardly varies."""
     if len(a) < 3 or a.std() < VARYING or b.std() < 1e-6:
         return None
     return float(np.corrcoef(a, b)[0, 1])

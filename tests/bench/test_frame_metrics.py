@@ -99,7 +99,7 @@ def moving_by(levels):
 
 
 def test_motion_that_hardly_varies_is_not_correlated_with_what_coding_makes_of_it():
-    """A steady clip's correlation would be that of coding noise with nothing; a varied one's says what moved."""
+    """A steady clip's would be that of coding noise with nothing; a varied one's says what moved."""
     rng = np.random.default_rng(0)
     steady, varied = moving_by([2] * 24), moving_by(rng.integers(0, 6, 24))
     noisy = [np.clip(frames + rng.integers(-2, 3, frames.shape), 0, 255).astype(np.uint8)
