@@ -9,7 +9,7 @@ import numpy as np
 
 from engines.errors import EngineError
 from generators.contract import FULL, SHALLOW, Constants, Engines, Generator, OffersDeepCache
-from pipeline.step_plan import StepPlan
+from pipeline.step_plan import Action, StepPlan
 
 
 class WindowBranch(NamedTuple):
@@ -51,7 +51,7 @@ class SerialDenoiser:
         self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
     ) -> Iterator[np.ndarray]:
         """Give the predictions, as WindowDenoiser does. EngineError: H, which this cannot do."""
-        if action == "H":
+        if action == Action.DEEP_CACHE:
             raise EngineError(
                 f"step {step}: the action H runs on engines of {FULL} and {SHALLOW}, in one process; "
                 "here is one of denoise"
@@ -112,11 +112,11 @@ class DeepCacheDenoiser(SerialDenoiser):
             window = latents.take(branch.indices, generator.frame_axis)
             given = window, step, self._window_constants(branch.indices), branch.conditional
             key = branch.window, branch.conditional
-            if action == "H":
+            if action == Action.DEEP_CACHE:
                 yield generator.denoise_shallow(self._shallow, *given, self.features[key])
                 continue
             prediction, features = generator.denoise_full(self._engine, *given)
-            if action == "F":
+            if action == Action.FULL:
                 self.features = {**self.features, key: features}
             yield prediction
 
