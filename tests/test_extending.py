@@ -30,7 +30,7 @@ def extended(tmp_path_factory):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
     shutil.copy(ROOT / "infer.py", root)
-    assert text.count("```python") == len(FILE.findall(text)) + len(LINE.findall(text)) == 5
+    assert text.count("```python") == len(FILE.findall(text)) + len(LINE.findall(text)) == 7
     for path, code in FILE.findall(text):
         assert not (root / path).exists()
         (root / path).write_text(code)
@@ -88,9 +88,9 @@ def test_the_new_backend_makes_the_frames_that_torch_makes_of_the_new_generator(
 SUBMIT = """
 from pathlib import Path
 from submit.imports import needed_files, needed_packages
-print(*needed_packages(Path("."), "infer.py", "numpy", None, (3, 11)))
+print(*needed_packages(Path("."), ["infer.py"], "numpy", None, (3, 11)))
 files = needed_files(Path("."), ["infer.py"])
-print(*[path for path in files if "numpy_backend" in path or "blocks" in path])
+print(*[path for path in files if path.endswith(("numpy_backend.py", "/blocks.py"))])
 """
 
 
@@ -132,3 +132,32 @@ except EngineError as error:
 def test_the_new_precision_is_made_and_goes_where_its_arithmetic_is(extended, tiny_file, tmp_path):
     said = python(extended, "-c", CONVERT, f"{tiny_file}:Tiny", str(tmp_path))
     assert said.startswith("int8-bf16 needs compute capability 8.0 or newer")
+
+
+TECHNIQUE = """
+import sys
+from types import SimpleNamespace
+import numpy as np
+from generators.contract import load_generator
+from pipeline.recipe import parse_recipe
+from pipeline.sampler import Sampler
+from tests.conftest import Plain
+
+def run(every):
+    recipe = parse_recipe(f'[technique]\\nname = "linear"\\nevery = {every}', "linear")
+    generator = Plain(6)
+    generator.flow = lambda conditional, latents, pose: latents * 0 + len(generator.calls)  # grows evenly
+    adapted = recipe.adapt(generator)
+    constants = {"pose": np.zeros((1, 16, 12, 8), np.float32), "reference": np.zeros((1, 12, 8), np.float32)}
+    sampler = Sampler(adapted, generator.engines(), None, recipe.open_denoiser)
+    return sampler.sample(constants, 16, 1).latents, len(generator.calls)
+
+(base, all_calls), (found, calls) = run(1), run(2)
+print(all_calls, calls, np.isfinite(found).all(), bool(np.abs(found - base).max() > 0))
+"""
+
+
+def test_the_new_technique_is_run_by_a_recipe_that_names_it(extended):
+    (extended / "tests").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "tests" / "conftest.py", extended / "tests")
+    assert python(extended, "-c", TECHNIQUE).strip() == "12 6 True True"
