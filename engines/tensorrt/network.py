@@ -39,13 +39,13 @@ class Settings:
 def shapes_of(spec: ComponentSpec, fixed: bool) -> Shapes:
     """List the sizes that the spec allows; fixed: the opt sizes only, for a faster engine."""
     shapes: Shapes = {}
-    for tensor in spec.inputs:
+    for named in spec.inputs:
         limits = [
-            spec.ranges[dim] if isinstance(dim, str) else DimRange(dim, dim, dim) for dim in tensor.dims
+            spec.ranges[dim] if isinstance(dim, str) else DimRange(dim, dim, dim) for dim in named.dims
         ]
         best = [limit.opt for limit in limits]
         least, most = [limit.min for limit in limits], [limit.max for limit in limits]
-        shapes[tensor.name] = [best, best, best] if fixed else [least, best, most]
+        shapes[named.name] = [best, best, best] if fixed else [least, best, most]
     return shapes
 
 

@@ -46,7 +46,7 @@ def test_a_finished_artifact_is_found_by_any_part_of_what_it_was_built_from(tmp_
     assert path.name == f"denoise-fp16-{key(FROM)}.onnx" and path.read_bytes() == b"graph"
     for expected in (FROM, {}, {"weights": "aa"}, {"toolchain": {"torch": "2.13"}}):
         artifact = find(tmp_path, LABEL, expected, COMMAND)
-        assert artifact.path == path and artifact.manifest["facts"] == {"seconds": 2.5}
+        assert artifact.path == path and artifact.manifest["facts"] == {"bytes": 5, "seconds": 2.5}
     assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.json"]
 
 

@@ -82,7 +82,7 @@ def test_a_range_for_no_dim_is_refused():
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (2, 1, 3), (1, 4, 3), (-1, 0, 1)])
 def test_a_range_out_of_order_is_refused(sizes):
-    with pytest.raises(ValueError, match=f"0 < least <= best <= most, got {', '.join(map(str, sizes))}"):
+    with pytest.raises(ValueError, match=f"0 < min <= opt <= max, got {', '.join(map(str, sizes))}"):
         DimRange(*sizes)
 
 
