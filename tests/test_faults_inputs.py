@@ -165,9 +165,9 @@ from types import SimpleNamespace
 from generators.contract import load_generator
 from pipeline.recipe import BASELINE
 from pipeline.batch.dataset import Request
-from pipeline.runner import Settings, start_maker
+from pipeline.runner import Settings, start_runner
 out, video, image, count = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-maker = start_maker(Settings(sys.argv[5]), print)
+maker = start_runner(Settings(sys.argv[5]), print)
 for number in range(count):
     request = Request(f"v{number % 3}", video, image, number)
     line, _ = maker(request, out, lambda total: nullcontext(SimpleNamespace(tick=lambda: None)))
