@@ -26,7 +26,6 @@ from generators.weight_files import licences
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import SEED, find_requests
 from pipeline.batch.run_folder import RunFolder
-from pipeline.parallel.window_parallel_runner import start_parallel_runner
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.request import Limits
 from pipeline.runner import Settings, start_runner
@@ -63,6 +62,8 @@ def make(args: argparse.Namespace) -> Exit:
             jobs = run_workers(settings, devices, args.out, open_jobs, say)
         else:
             if args.split > 1:
+                from pipeline.parallel.window_parallel_runner import start_parallel_runner
+
                 maker = start_parallel_runner(settings, args.devices, args.split, say)
             else:
                 maker = start_runner(settings, say)
