@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from engines.errors import UsageError, unknown
 from generators.contract import Constants, Engines, Generator
-from pipeline.caches.calibration import find_calibration, load_calibration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,6 +94,8 @@ class Technique:
             check_value(name, chosen[name], values)
         files = [Path(sys.modules[self.module].__file__)]
         if self.calibrated:
+            from pipeline.caches.calibration import find_calibration, load_calibration
+
             files.append(find_calibration(generator))
             chosen["calibration"] = load_calibration(files[-1], generator.scheduler.steps)
         adapted.technique_files = tuple(files)
