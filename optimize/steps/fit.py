@@ -18,6 +18,9 @@ from pipeline.step_plan import TERMS, StepPlan
 Row = tuple[float, ...]
 Terms = Sequence[np.ndarray | None]
 SHARES = (1.0, 0.75, 0.5, 0.25)  # of the least-squares correction that are tried, beside 0
+# Of the plain plan's square error, what a left-out clip may keep: half a decibel less. On a trained network
+# one of DDIM's plans gained 0.3 dB on the least of three left-out videos, and lost 1.6 on one of four fresh ones.
+SURE = 10**-0.05
 
 
 class BaseRun(Protocol):
@@ -63,7 +66,7 @@ def fit_plan(
     corrected = _run_side_by_side(bare, clips, scheduler, tick, frame_axis, True)
     goals = [clip.base(len(plan.actions)) for clip in clips]
     both = [_squared_errors(each.ends, goals) for each in (corrected, plain)]
-    return corrected if all(one <= other for one, other in zip(*both, strict=True)) else plain
+    return corrected if all(one <= SURE * other for one, other in zip(*both, strict=True)) else plain
 
 
 def _run_side_by_side(
