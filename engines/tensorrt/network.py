@@ -40,9 +40,7 @@ def shapes_of(spec: ComponentSpec, fixed: bool) -> Shapes:
     """List the sizes that the spec allows; fixed: the opt sizes only, for a faster engine."""
     shapes: Shapes = {}
     for named in spec.inputs:
-        limits = [
-            spec.ranges[dim] if isinstance(dim, str) else DimRange(dim, dim, dim) for dim in named.dims
-        ]
+        limits = [spec.ranges[dim] if isinstance(dim, str) else DimRange(dim, dim, dim) for dim in named.dims]
         best = [limit.opt for limit in limits]
         least, most = [limit.min for limit in limits], [limit.max for limit in limits]
         shapes[named.name] = [best, best, best] if fixed else [least, best, most]
