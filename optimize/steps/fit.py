@@ -19,7 +19,7 @@ Row = tuple[float, ...]
 Terms = Sequence[np.ndarray | None]
 SHARES = (1.0, 0.75, 0.5, 0.25)  # of the least-squares correction that are tried, beside 0
 # Of the plain plan's square error, what a left-out clip may keep: half a decibel less. On a trained network
-# one of DDIM's plans gained 0.3 dB or more on three left-out videos, and lost 1.6 dB on one of four fresh ones.
+# one of DDIM's plans gained 0.3 dB or more on three left-out videos, and lost 1.6 on one of four fresh ones.
 SURE = 10**-0.05
 
 
