@@ -184,7 +184,7 @@ class Sampler:
         for state in denoise_loop(denoise, self.generator.scheduler, noise, plan, axis):
             if plan.guard and state.predictions:
                 number = plan.evaluated.index(state.step)
-                state.unlike = plan.guard.changed(number, state.terms[1], state.terms[3], axis)
+                state.unlike = plan.guard.changed(number, state.conditional, state.previous, axis)
                 if state.unlike:
                     break
         return state

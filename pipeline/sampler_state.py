@@ -18,10 +18,10 @@ class SamplerState:
     Predictions are those of the whole clip, blended over its windows.
 
     step: the last step taken, -1 before the first. latents: those after it. predictions: of that step: the
-    conditional one, and the unconditional one where it was evaluated; empty at S. terms: what the jump of the
-    last evaluated step started from: latents, conditional prediction, guidance minus one times the difference
-    of the branches, and the conditional prediction of the evaluated step before; a term that does not exist
-    is None. taken: the letters of all steps so far. unlike: why the guard switched to the base model's plan.
+    conditional one, and the unconditional one where it was evaluated; empty at S. began: the latents that the
+    last evaluated step started from. conditional, previous: the conditional predictions of that step and of
+    the evaluated step before, None if there is none. taken: the letters of all steps so far. unlike: why the
+    guard switched to the base model's plan.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SamplerState:
         plan.check_steps(scheduler.steps)
         self.step, self.latents, self.taken = -1, latents, ""
         self.predictions: tuple[np.ndarray, ...] = ()
-        self.terms: tuple[np.ndarray | None, ...] = (None,) * TERMS
+        self.began = self.conditional = self.previous = None
         self.unlike: str | None = None
         self._plan, self._solver, self._guidance = plan, scheduler.solver(), guidance
         self._channel_axis = channels_beside(frame_axis, latents.ndim)
@@ -72,8 +72,13 @@ class SamplerState:
             self._guided = conditional + (self._guidance - 1) * self._difference
         else:
             self._guided = conditional
+        self.began, self.previous, self.conditional = self.latents, self.conditional, conditional
+
+    @property
+    def terms(self) -> tuple[np.ndarray | None, ...]:
+        """The terms of a correction of the last jump, as StepPlan.corrections has factors for them."""
         difference = None if self._difference is None else (self._guidance - 1) * self._difference
-        self.terms = self.latents, conditional, difference, self.terms[1]
+        return self.began, self.conditional, difference, self.previous
 
     def _jump(self, number: int) -> None:
         """Let the solver leap to the next evaluated step, and add the plan's correction of that jump."""

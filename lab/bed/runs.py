@@ -128,7 +128,7 @@ class Runner:
         noise = generator.noise(denoise.frames, request.seed)
         for state in denoise_loop(denoise, generator.scheduler, noise, plan, generator.frame_axis):
             if state.predictions:
-                for name, array in zip(kept, (state.terms[0], *state.predictions), strict=False):
+                for name, array in zip(kept, (state.began, *state.predictions), strict=False):
                     kept[name].append(array)
         kept["latents"].append(state.latents)
         return state.latents, {name: np.stack(arrays) for name, arrays in kept.items()}

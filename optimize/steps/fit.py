@@ -88,8 +88,8 @@ def _run_side_by_side(
         if step not in goals:
             continue
         for state, seen in zip(states, changes, strict=True):
-            before = state.terms[3]
-            seen.append(0.0 if before is None else change(state.terms[1], before, frame_axis))
+            before = state.previous
+            seen.append(0.0 if before is None else change(state.conditional, before, frame_axis))
             tick()
         rows.append(nothing)
         if correct and plan.skips(step, goals[step]):
