@@ -7,37 +7,13 @@ import pytest
 
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import EngineError
-from pipeline.caches.calibration import save_calibration
 from pipeline.caches.network_hooks import find_transformer
 from pipeline.recipe import BASELINE
 from pipeline.sampler import Sampler
 from pipeline.window_denoiser import WindowBranch
-from tests.techniques import ALL, ANY_ENGINE, CALIBRATION, FRAMES, MARKED, STEPS, make_small, recipe_of
+from tests.techniques import ALL, ANY_ENGINE, FRAMES, MARKED, STEPS, recipe_of
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small gain nothing from more, and on a busy machine they would wait for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return make_small(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def calibrated(small, tmp_path_factory):
-    """A folder for VIVACE_BUILT with a calibration of the small generator."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIVACE_BUILT", str(tmp_path_factory.mktemp("built")))
-        save_calibration(CALIBRATION, small, ["a"])
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread", "calibrated")
 
 
 class Started:
