@@ -31,6 +31,9 @@ class Judged:
     failed: tuple[str, ...] = ()
     share: float = 0.0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "failed", tuple(self.failed))  # JSON gives a list
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -11,18 +11,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bench.judge import Judge
-from bench.judging import find_references, judging
 from bench.quality_goal import Goal, Judged
-from bench.similarity import load_extractor
-from engines.artifact import built_folder, file_sha256, fingerprint, key
+from engines.artifact import file_sha256, fingerprint, key
 from engines.files import atomic_write
-from engines.load import Choice, start_engines
-from engines.precision import choose_precisions
+from engines.load import start_engines
 from engines.progress import Progress
 from engines.spec import Engine
 from generators.contract import Generator, load_generator
-from optimize.steps.tune import TuningJob
+from optimize.steps.tune import TuningJob, judge_of
 from optimize.steps.tuner import TuningError
 from pipeline.batch.dataset import Request, find_requests
 from pipeline.batch.run_folder import check_writable
@@ -70,7 +66,7 @@ def tune_technique(
     """
     generator, folder = load_generator(job.generator), out.with_suffix(".tuning")
     requests = find_requests(job.data).requests
-    judge = judging(Judge([load_extractor(n) for n in job.extractors]), find_references(job.data, requests))
+    judge = judge_of(job, requests)
     check_writable(folder)
     coded = recipe if job.lossless else as_base_videos(recipe, job.data, lambda text: None)
     with closing(TechniqueRuns(coded, generator, job, folder / "videos")) as runs:
@@ -111,7 +107,8 @@ class TechniqueRuns:
             self._adapted = recipe.adapt(self._generator)
             if self._inside or not self._engines:
                 self.close()
-                self._engines = self._start()
+                choice = recipe.choice(self._adapted, self._job.device)
+                self._engines = start_engines(self._adapted, choice, lambda text: None)[1]
             self._settings = dict(settings)
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{request.id}.mp4"
@@ -136,12 +133,6 @@ class TechniqueRuns:
 
     def _with(self, settings: Settings) -> Recipe:
         return replace(self._recipe, technique=TechniqueChoice(self._recipe.technique.name, settings))
-
-    def _start(self) -> dict[str, Engine]:
-        precisions = choose_precisions(self._recipe.precision, self._adapted.components)
-        folder = built_folder(self._adapted.name)
-        choice = Choice(self._recipe.backend, precisions, self._job.device, folder)
-        return start_engines(self._adapted, choice, lambda text: None)[1]
 
 
 class _Enough(Exception):
@@ -262,7 +253,7 @@ def _read_record(path: Path) -> dict[tuple[str, str], tuple[float, Judged]]:
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)
-                video = Judged(**{**line["video"], "failed": tuple(line["video"]["failed"])})
+                video = Judged(**line["video"])
                 known[_key(line["settings"]), video.id] = float(line["seconds"]), video
             except (ValueError, LookupError, TypeError):
                 continue

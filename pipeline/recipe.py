@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from engines.artifact import built_folder
 from engines.errors import UsageError, unknown
-from engines.load import BACKENDS
+from engines.load import BACKENDS, Choice
 from engines.precision import PrecisionError, choose_precisions
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_deep_cache
 from generators.windows import overlapping
@@ -155,6 +156,11 @@ class Recipe:
             return load_technique(self.technique.name).adapt(adapted, self.technique.settings)
         except TechniqueError as error:
             raise RecipeError(f"recipe {self.name}: technique.{error}") from error
+
+    def choice(self, generator: Generator, device: str) -> Choice:
+        """Say which engines run a generator by this recipe on a device. PrecisionError."""
+        precisions = choose_precisions(self.precision, generator.components)
+        return Choice(self.backend, precisions, device, built_folder(generator.name))
 
     def to_toml(self) -> str:
         """The text of a file that load_recipe reads as this recipe."""

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.artifact import built_files, built_folder, fingerprint
+from engines.artifact import built_files, fingerprint
 from engines.errors import Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
-from engines.precision import choose_precisions
 from generators.contract import Engines, Generator, load_generator
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
@@ -51,8 +50,7 @@ class Settings:
 
     def choice(self, generator: Generator) -> Choice:
         """Return which engines a generator runs on: backend, precisions, device. PrecisionError."""
-        precisions = choose_precisions(self.recipe.precision, generator.components)
-        return Choice(self.recipe.backend, precisions, self.device, built_folder(generator.name))
+        return self.recipe.choice(generator, self.device)
 
 
 class VideoRunner:

@@ -11,6 +11,8 @@ from engines.errors import EngineError
 from generators.contract import FULL, SHALLOW, Constants, Engines, Generator, OffersDeepCache
 from pipeline.step_plan import Action, StepPlan
 
+Key = tuple[int, bool]  # a window's number, and whether the branch is the conditional one
+
 
 class WindowBranch(NamedTuple):
     """What is asked of a denoiser at a step: one window in one branch of guidance.
@@ -21,6 +23,11 @@ class WindowBranch(NamedTuple):
     window: int
     indices: np.ndarray
     conditional: bool
+
+    @property
+    def key(self) -> Key:
+        """What is kept of it goes by this until a later step."""
+        return self.window, self.conditional
 
 
 class WindowDenoiser(Protocol):
@@ -83,7 +90,7 @@ class SerialDenoiser:
         return cut
 
 
-Features = Mapping[tuple[int, bool], np.ndarray]  # by a window's number and whether the branch is conditional
+Features = Mapping[Key, np.ndarray]
 
 
 class DeepCacheDenoiser(SerialDenoiser):
@@ -111,13 +118,12 @@ class DeepCacheDenoiser(SerialDenoiser):
         for branch in wanted:
             window = latents.take(branch.indices, generator.frame_axis)
             given = window, step, self._window_constants(branch.indices), branch.conditional
-            key = branch.window, branch.conditional
             if action == Action.DEEP_CACHE:
-                yield generator.denoise_shallow(self._shallow, *given, self.features[key])
+                yield generator.denoise_shallow(self._shallow, *given, self.features[branch.key])
                 continue
             prediction, features = generator.denoise_full(self._engine, *given)
             if action == Action.FULL:
-                self.features = {**self.features, key: features}
+                self.features = {**self.features, branch.key: features}
             yield prediction
 
 

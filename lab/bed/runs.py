@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engines.artifact import built_folder
 from engines.files import atomic_write
-from engines.load import Choice, start_engines
-from engines.precision import choose_precisions
+from engines.load import start_engines
 from generators.contract import Constants, Generator
 from lab.bed.inputs import Sample
 from lab.presenter.render.clip import FPS
@@ -63,8 +61,7 @@ class Runner:
     """Runs samples of the bed in this process, on OpenVINO in fp32."""
 
     def __init__(self, generator: Generator, say: Say) -> None:
-        precisions = choose_precisions("fp32", generator.components)
-        choice = Choice("openvino", precisions, "cpu", built_folder(generator.name))
+        choice = Recipe("base", "openvino").choice(generator, "cpu")
         self.generator, self.engines = generator, start_engines(generator, choice, say)[1]
         self._say = say
 

@@ -82,8 +82,7 @@ def _judged(judge: Judge, request: Request, part: Path, runs: Path) -> Judged:
     """Read a verdict from a file beside the run, or make it and write it there."""
     saved = runs / f"{request.id}.json"
     if saved.exists():
-        found = json.loads(saved.read_text())
-        return Judged(**{**found, "failed": tuple(found["failed"])})
+        return Judged(**json.loads(saved.read_text()))
     reference = part / "outputs" / f"{request.id}.mp4"
     found = judging(judge, {request.id: reference})(request, runs / f"{request.id}.mp4")
     saved.write_text(json.dumps(asdict(found)))

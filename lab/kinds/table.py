@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.artifact import built_folder, fingerprint
-from engines.load import Choice, start_engines
-from engines.precision import choose_precisions
+from engines.artifact import fingerprint
+from engines.load import start_engines
 from generators.contract import Generator
 from generators.presenter.generator import Presenter
 from generators.windows import OverlapWindows
@@ -23,6 +22,7 @@ from optimize.steps.trajectory import Gram
 from optimize.steps.tuner import KEPT
 from optimize.steps.tuning_runner import TuningClip
 from pipeline.batch.dataset import Request
+from pipeline.recipe import Recipe
 from pipeline.step_plan import StepPlan
 
 KINDS = {"presenter": Presenter, "ddim": Ddim, "dpm": Dpm, "karras": Karras, "unipc": UniPc}
@@ -74,9 +74,7 @@ def prepared(
     generator: Generator, requests: Sequence[Request], backend: str, folder: Path, say: Say
 ) -> tuple[list[TuningClip], list[Gram]]:
     """Return cases whose base runs are known, by these engines; kept in the folder for the next time."""
-    choice = Choice(backend, choose_precisions("fp32", generator.components), "cpu",
-                    built_folder(generator.name))  # fmt: skip
-    engines = start_engines(generator, choice, say)[1]
+    engines = start_engines(generator, Recipe("base", backend).choice(generator, "cpu"), say)[1]
     made = fingerprint(generator.fingerprint_files)[:8]
     cases, grams = [], []
     for request in requests:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.judge import Judge
 from bench.judging import find_references, judging
-from bench.quality_goal import Goal
+from bench.quality_goal import Goal, Judged
 from bench.similarity import load_extractor
 from engines.artifact import key
 from engines.files import atomic_write
@@ -17,7 +17,7 @@ from generators.contract import load_generator
 from optimize.steps.plot import draw_trials
 from optimize.steps.tuner import Tuned, Tuner
 from optimize.steps.tuning_runner import TuningRunner
-from pipeline.batch.dataset import find_requests
+from pipeline.batch.dataset import Request, find_requests
 from pipeline.batch.run_folder import check_writable
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.video.base_colours import as_base_videos
@@ -66,13 +66,18 @@ def tune_folder(
 def tuning_runner_of(job: TuningJob, folder: Path) -> TuningRunner:
     """Return what runs and judges recipes for a job. folder: for its files alone. Errors: see tune_folder."""
     requests = find_requests(job.data).requests
-    references = find_references(job.data, requests)
-    judge = judging(Judge([load_extractor(name) for name in job.extractors]), references)
+    judge = judge_of(job, requests)
     check_writable(folder)
     coded = as_base_videos(BASELINE, job.data, lambda text: None).coded
     return TuningRunner(
         requests, load_generator(job.generator), job.device, folder, judge, job.lossless, coded
     )
+
+
+def judge_of(job: TuningJob, requests: Sequence[Request]) -> Callable[[Request, Path], Judged]:
+    """Open the job's judge on the base model's videos. InputError: one is missing. ExtractorError."""
+    references = find_references(job.data, requests)
+    return judging(Judge([load_extractor(name) for name in job.extractors]), references)
 
 
 def record_of(runner: TuningRunner, goal: Goal, folder: Path) -> Path:

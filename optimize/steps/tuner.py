@@ -252,7 +252,7 @@ def _read_record(path: Path) -> tuple[dict[str, tuple[Recipe, list[Judged]]], di
                 if "timed" in line:
                     timed[line["timed"]] = Costs(**line["costs"])
                     continue
-                videos = [Judged(**{**each, "failed": tuple(each["failed"])}) for each in line["videos"]]
+                videos = [Judged(**each) for each in line["videos"]]
                 known[line["asked"]] = parse_recipe(line["recipe"], line["name"]), videos
             except (ValueError, LookupError, TypeError):
                 continue

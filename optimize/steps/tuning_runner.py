@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.quality_goal import Judged
-from engines.artifact import built_folder, file_sha256, fingerprint, key
-from engines.load import Choice, start_engines
-from engines.precision import choose_precisions
+from engines.artifact import file_sha256, fingerprint, key
+from engines.load import start_engines
 from engines.progress import Progress
 from engines.spec import Engine
 from generators.contract import Generator, GeneratorError, offers_deep_cache
@@ -268,8 +267,7 @@ class TuningRunner:
         wanted = (recipe.backend, recipe.precision)
         if self._started is None or self._started[0] != wanted:
             self.close()
-            precisions = choose_precisions(recipe.precision, self.generator.components)
-            choice = Choice(recipe.backend, precisions, self._device, built_folder(self.generator.name))
+            choice = recipe.choice(self.generator, self._device)
             self._started = (wanted, start_engines(self.generator, choice, say)[1])
         return self._started[1]
 

@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.artifact import built_folder
-from engines.load import Choice, start_engines
-from engines.precision import choose_precisions
+from engines.load import start_engines
 from engines.progress import Progress
 from generators.contract import Constants, Generator
 from pipeline.batch.dataset import Request
 from pipeline.caches.calibration import Calibration
+from pipeline.recipe import BASELINE
 from pipeline.request import Options, make_video
-from pipeline.window_denoiser import SerialDenoiser, WindowBranch
+from pipeline.window_denoiser import Key, SerialDenoiser, WindowBranch
 
 if TYPE_CHECKING:
     import torch
 
 EMBEDDER = "condition_embedder."
-Key = tuple[int, bool]  # a window's number and whether the branch is conditional
 
 
 class BaseRuns:
@@ -82,7 +80,7 @@ class WatchedDenoiser(SerialDenoiser):
         self, branch: WindowBranch, window: np.ndarray, step: int, constants: Constants
     ) -> np.ndarray:
         """Predict one branch of a window."""
-        key = branch.window, branch.conditional
+        key = branch.key
         self._runs.at = step, key
         found = super().evaluate(branch, window, step, constants)
         if key in self._kept:
@@ -97,9 +95,7 @@ def calibrate(
     """Make base runs of these requests by torch in fp32, and measure them. EngineError."""
     generator = copy.copy(generator)
     runs = BaseRuns(generator)
-    precisions = choose_precisions("fp32", generator.components)
-    choice = Choice("torch", precisions, device, built_folder(generator.name))
-    _, engines = start_engines(generator, choice, say)
+    _, engines = start_engines(generator, BASELINE.choice(generator, device), say)
     options = Options(open_denoiser=partial(WatchedDenoiser, runs))
     try:
         with TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from engines.errors import EngineError
 from generators.contract import Generator
 from pipeline.caches.network_hooks import INSTALL, HookedDenoiser, NetworkHooks
 from pipeline.caches.technique import Technique
-from pipeline.window_denoiser import OpenDenoiser, WindowBranch
+from pipeline.window_denoiser import Key, OpenDenoiser, WindowBranch
 
 THRESHOLDS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2, 0.24, 0.3, 0.4, 0.6, 1.0)
 
@@ -54,7 +54,7 @@ class DbCacheDenoiser(HookedDenoiser):
 
     def within(self, branch: WindowBranch, step: int) -> AbstractContextManager:
         """The context of a prediction."""
-        manager, key = self._hooks.transformer._context_manager, (branch.window, branch.conditional)
+        manager, key = self._hooks.transformer._context_manager, branch.key
         (name,) = self._hooks.transformer._context_names
         if key not in self._contexts:
             self._contexts[key] = manager.new_context(name=name, cache_config=self._hooks.config())
@@ -63,7 +63,7 @@ class DbCacheDenoiser(HookedDenoiser):
 
     def forget(self) -> None:
         """Drop all contexts."""
-        self._contexts: dict[tuple[int, bool], object] = {}
+        self._contexts: dict[Key, object] = {}
 
 
 def apply(generator: Generator, warmup: int, threshold: float) -> OpenDenoiser:

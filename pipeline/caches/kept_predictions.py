@@ -24,7 +24,6 @@ class SkippingDenoiser(SerialDenoiser):
         self, branch: WindowBranch, window: np.ndarray, step: int, constants: Constants
     ) -> np.ndarray:
         """Predict one branch of a window, or give its last prediction again."""
-        key = branch.window, branch.conditional
         if step in self._steps:
-            self._kept[key] = super().evaluate(branch, window, step, constants)
-        return self._kept[key]
+            self._kept[branch.key] = super().evaluate(branch, window, step, constants)
+        return self._kept[branch.key]

@@ -93,16 +93,15 @@ class SwappingDenoiser(HookedDenoiser):
 
     def within(self, branch: WindowBranch, step: int) -> AbstractContextManager:
         """The context of a prediction, with the states of its window and branch put in place."""
-        hooks, key = list(stateful_hooks(self._hooks.transformer)), (branch.window, branch.conditional)
-        if key not in self._states:
-            self._states[key] = [type(hook.state)() for hook in hooks]
-        for hook, state in zip(hooks, self._states[key], strict=True):
+        if branch.key not in self._states:
+            self._states[branch.key] = [type(hook.state)() for hook in self._stateful]
+        for hook, state in zip(self._stateful, self._states[branch.key], strict=True):
             hook.state = state
         return super().within(branch, step)
 
     def forget(self) -> None:
         """Drop all states of all windows and branches."""
-        self._states: dict[tuple[int, bool], list] = {}
+        self._stateful, self._states = list(stateful_hooks(self._hooks.transformer)), {}
         super().forget()
 
 
