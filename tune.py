@@ -18,15 +18,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench.quality_goal import Goal
-from engines.cli import ending, run, say
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from optimize.steps.tune import TuningJob, tune_folder
 from optimize.techniques import MOST, tune_technique
 from pipeline.caches.technique import TECHNIQUES, TechniqueChoice
 from pipeline.recipe import BASELINE, Recipe, RecipeError, load_recipe
 
-HERE = Path(__file__).resolve().parent
-CPU = HERE / "optimize" / "recipes" / "cpu.toml"
+CPU = Path(__file__).resolve().parent / "optimize" / "recipes" / "cpu.toml"
 
 
 def main() -> Exit:
@@ -65,14 +64,12 @@ def start_of(args: argparse.Namespace) -> Recipe:
 
 def parse() -> tuple[argparse.Namespace, Goal]:
     """The command line, and the goal in it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, default=HERE / "data" / "sample",
-        help="folder with videos/, images/ and outputs/ (the sample)",
+    parser = new_parser(__doc__)
+    common_arguments(
+        parser, "generator", "device", "lossless", "json",
+        data={"default": SAMPLE, "help": "folder with videos/, images/ and outputs/"},
+        out={"required": True, "help": "the recipe's file"},
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, help="the recipe's file")
     parser.add_argument("--similarity", type=float, default=0.97, help="at least, of every video (0.97)")
     parser.add_argument("--psnr", type=float, default=0.0, help="at least, in dB, of every video (0)")
     parser.add_argument(
@@ -85,10 +82,6 @@ def parse() -> tuple[argparse.Namespace, Goal]:
         help="find settings of this one; python -m pipeline.caches list has them",
     )  # fmt: skip
     parser.add_argument("--most", type=int, default=MOST, help=f"settings of a technique to try ({MOST})")
-    parser.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (cpu)")
-    parser.add_argument("--lossless", action="store_true", help="as infer.py made the base videos with it")
-    parser.add_argument("--json", action="store_true", help="print the result on stdout")
     args = parser.parse_args()
     if args.out.suffix != ".toml":
         parser.error(f"--out must end in .toml, got {args.out}")

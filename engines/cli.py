@@ -68,6 +68,13 @@ def common_arguments(parser: argparse.ArgumentParser, *names: str, **changed: di
         parser.add_argument(f"--{name}", **settings)
 
 
+def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with argparse's error if a number among the arguments is not above 0."""
+    for name, value in vars(args).items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+            parser.error(f"--{name} must be above 0, got {value:g}")
+
+
 def say(text: str) -> None:
     """Print a message for people on stderr."""
     if "tqdm" in sys.modules:  # there are, or were, bars on the terminal, which it puts aside

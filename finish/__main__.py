@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.similarity import load_extractor
-from engines.cli import above_zero, common_arguments, ending, new_parser, run, say
+from engines.cli import above_zero, check_numbers, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit, FolderError, InputError
 from engines.progress import Progress
 from finish.cover import FRAMES, choose_cover, videos_of, write_whole
@@ -164,9 +164,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for command in (cover, check, score, cuts):
         common_arguments(command, "json")
     args = parser.parse_args(arguments)
-    for name, value in vars(args).items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-            parser.error(f"--{name} must be above 0, got {value:g}")
+    check_numbers(parser, args)
     return args
 
 

@@ -16,9 +16,7 @@ from pipeline.recipe import Recipe
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
 # What a file of ours needs and does not import by name.
-BY_NAME = {
-    "pipeline/caches/cache_dit_blocks.py": ("transformers",)
-}  # cache-dit imports it and does not name it
+BY_NAME = {"pipeline/caches/cache_dit_blocks.py": ("transformers",)}  # cache-dit has it as a hidden import
 # Packages that are installed under another name than they are imported by; a backend's file has its own.
 DISTRIBUTIONS = {
     "PIL": "pillow", "cv2": "opencv-python-headless", "onnx_ir": "onnxscript",

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from engines.artifact import built_folder
-from engines.cli import common_arguments, ending, new_parser, run, say
+from engines.cli import check_numbers, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from engines.onnx.export import Target
 from engines.precision import PRECISIONS, choose_precisions
@@ -89,9 +89,7 @@ def parse() -> argparse.Namespace:
     judge.add_argument("--clips", type=int, default=30, help="for highlights, a minute each (30)")
     judge.set_defaults(run_command=run_evaluate)
     args = parser.parse_args()
-    for name, value in vars(args).items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-            parser.error(f"--{name} must be above 0, got {value:g}")
+    check_numbers(parser, args)
     return args
 
 

@@ -7,9 +7,8 @@ python -m pipeline.caches calibrate --data DATA         base runs for teacache a
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from engines.cli import ending, run, say
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from generators.contract import load_generator
 from pipeline.batch.dataset import first_requests
@@ -17,24 +16,17 @@ from pipeline.caches.base_runs import calibrate
 from pipeline.caches.calibration import save_calibration
 from pipeline.caches.technique import TECHNIQUES, TechniqueError, load_technique
 
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
-
 
 def main() -> Exit:
     """Parse, call, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.caches",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__, "python -m pipeline.caches")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listed = commands.add_parser("list", help="names, sources, values that a search tries")
     fitted = commands.add_parser("calibrate", help="base runs for teacache and magcache")
     for command, function in ((listed, run_list), (fitted, run_calibrate)):
-        command.add_argument("--generator", default="presenter", help="presenter, or path/to/file.py:Class")
+        common_arguments(command, "generator")
         command.set_defaults(run_command=function)
-    fitted.add_argument("--data", type=Path, default=SAMPLE, help="data folder (the sample)")
-    fitted.add_argument("--device", default="cpu", help="cpu, cuda (cpu)")
+    common_arguments(fitted, "device", data={"default": SAMPLE})
     fitted.add_argument("--videos", type=int, default=2, help="how many of DATA (2)")
     args = parser.parse_args()
     return ending("pipeline.caches", lambda: args.run_command(args))
