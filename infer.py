@@ -46,7 +46,9 @@ def make(args: argparse.Namespace) -> Exit:
     pairing = find_requests(args.data, args.seed)
     with RunFolder(args.out, args.restart) as folder:
         limits = Limits(args.max_frames, args.max_pixels)
-        settings = Settings(args.generator, chosen_recipe(args), args.devices[0], args.lossless, limits)
+        settings = Settings(
+            args.generator, chosen_recipe(args), args.devices[0], args.lossless, limits, args.stream
+        )
         if args.build:
             generator = settings.load()
             build_engines_once(args.generator, generator, settings.choice(generator), HERE, say)
@@ -113,6 +115,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-pixels", type=int, help="of a frame or picture (33 and 89 million)")
     parser.add_argument("--restart", action="store_true", help="make finished videos anew too")
     parser.add_argument(
+        "--stream", action="store_true",
+        help="make frames piece by piece: the first come early, and memory does not grow with the video",
+    )  # fmt: skip
+    parser.add_argument(
         "--split", type=int, default=1, metavar="N", help="make each video with N processes, for latency (1)"
     )
     parser.add_argument(
@@ -129,6 +135,8 @@ def parse() -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     if args.split > 1 and args.ray:
         parser.error("--split and --ray do not go together: a cluster's workers take a video each")
+    if args.stream and (args.split > 1 or args.ray):
+        parser.error("--stream goes with neither --split nor --ray: one process makes all windows of a video")
     if args.split > 1 and (args.workers or 1) > 1:
         parser.error("--split and --workers do not go together: one is for latency, the other for throughput")
     return args

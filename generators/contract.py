@@ -112,6 +112,26 @@ class OffersDeepCache(Generator, Protocol):
         ...
 
 
+class Streaming(Generator, Protocol):
+    """A generator whose conditions and pixels can be made piece by piece: the same numbers as all at once.
+
+    Where it draws its noise frame by frame, it may have `noise_pieces` too, with the arguments of `noise`.
+    """
+
+    def condition_pieces(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Give what `condition` computes, as far as the chunks go that were taken: for each some more frames.
+
+        The first piece has all entries, later ones have those in per_frame, with the frames that follow.
+        """
+        ...
+
+    def decode_pieces(self, engines: Engines, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Give the pixels that `decode` gives for the latents which these pieces are in a row."""
+        ...
+
+
 class Carrying(Generator, Protocol):
     """A generator with ContinuationWindows, each of which goes on from the one before; per_frame is empty."""
 
@@ -148,6 +168,37 @@ def load_generator(name: str) -> Generator:
 def offers_deep_cache(generator: Generator) -> bool:
     """Tell whether step plans of this generator may have the action H."""
     return {FULL, SHALLOW} <= set(generator.components)
+
+
+def offers_streaming(generator: Generator) -> bool:
+    """Tell whether the generator makes conditions and pixels piece by piece, see Streaming."""
+    return hasattr(generator, "condition_pieces") and hasattr(generator, "decode_pieces")
+
+
+def gathered(pieces: Iterable[dict[str, np.ndarray]], frame_axis: int) -> dict[str, np.ndarray]:
+    """Join the pieces of Streaming.condition_pieces to what `condition` returns."""
+    first, *later = pieces
+    parts = {
+        name: [array, *(piece[name] for piece in later if name in piece)] for name, array in first.items()
+    }
+    return {
+        name: each[0] if len(each) == 1 else np.concatenate(each, frame_axis) for name, each in parts.items()
+    }
+
+
+def in_chunks(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """Give arrays of `length` frames, along the first axis, from pieces of any length, then the rest."""
+    held: list[np.ndarray] = []
+    for piece in pieces:
+        held.append(piece)
+        if sum(map(len, held)) >= length:
+            whole = held[0] if len(held) == 1 else np.concatenate(held)
+            full = len(whole) // length * length
+            yield from (whole[start : start + length] for start in range(0, full, length))
+            held = [whole[full:]]
+    rest = [each for each in held if len(each)]
+    if rest:
+        yield np.concatenate(rest)
 
 
 def needed(components: Mapping[str, ComponentSpec], shallow: bool) -> dict[str, ComponentSpec]:

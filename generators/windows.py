@@ -220,25 +220,34 @@ def overlapping(windows: WindowRule | ContinuationWindows, overlap: int) -> Wind
 
 
 class Blend:
-    """The weighted mean of window predictions over a clip, along one axis."""
+    """The weighted mean of window predictions over a clip, or over some of its frames, along one axis.
 
-    def __init__(self, windows: WindowRule | ContinuationWindows, like: np.ndarray, axis: int) -> None:
-        self._windows, self._axis = windows, axis
+    like: an array of their form. begin: the first of these frames in the clip.
+    """
+
+    def __init__(
+        self, windows: WindowRule | ContinuationWindows, like: np.ndarray, axis: int, begin: int = 0
+    ) -> None:
+        self._windows, self._axis, self._begin, self._frames = windows, axis, begin, like.shape[axis]
         self._sum = np.zeros_like(like)
         shape = [1] * like.ndim
         shape[axis] = like.shape[axis]
         self._total = np.zeros(shape, like.dtype)
 
     def add(self, place: np.ndarray, prediction: np.ndarray) -> None:
-        """Add the prediction of the window with those frames."""
-        part = (slice(None),) * self._axis + (place,)
+        """Add the prediction of the window with those frames of the clip; only its own frames count."""
         weights = self._windows.weights(len(place))
+        own = place - self._begin
+        inside = (own >= 0) & (own < self._frames)
+        if not inside.all():
+            own, weights, prediction = own[inside], weights[inside], prediction.compress(inside, self._axis)
+        part = (slice(None),) * self._axis + (own,)
         weights = weights.reshape([-1 if axis == self._axis else 1 for axis in range(self._sum.ndim)])
         self._sum[part] += prediction * weights
         self._total[part] += weights
 
     def result(self) -> np.ndarray:
-        """Return the blended prediction of the whole clip; every frame must have been covered."""
+        """Return the blended prediction of the frames; every one must have been covered."""
         return self._sum / self._total
 
 

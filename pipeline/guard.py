@@ -7,8 +7,9 @@ prediction has changed since the evaluated step before.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,15 +17,10 @@ from engines.errors import UsageError
 
 PARTS = 16  # channel groups of a profile, at most
 PLACES = 3  # a profile's regions per axis, over height and width
-FRAMES = 24  # frames of a tuning clip that count, so that long clips do not count more
 STRETCH = 16  # frames over which a mean is taken: the worst stretch of a clip decides
-LEAST_SPREAD = 0.02  # in natural logarithms: what was equal in all tuning clips may differ by 2 %
-ROOM = 1.45  # limit of a distance, as a multiple of the tuning clips' distances, root mean square
-RISK = 0.1  # probability that a clip like the tuning clips exceeds the limit of an evaluated step
 TINY = float(np.finfo(np.float32).tiny)
 ENOUGH = 5  # videos, of different people and motions
 ALIKE = 0.04  # mean spread of a constant's parts; the presenter's pose has 0.09, its reference 0.19
-SINGLE = 1.5  # limit of a change where a plan was tuned on one clip, as a multiple of that clip's change
 
 
 class GuardError(UsageError):
@@ -81,59 +77,97 @@ class Guard:
                 )
         return found
 
-    def unlike(
-        self, constants: Mapping[str, np.ndarray], frame_axis: int, per_frame: Collection[str]
-    ) -> str | None:
-        """Return why a clip's constants are unlike those of the tuning clips; None if they are alike.
+    def watch(self, frame_axis: int, per_frame: Collection[str], own: int, sampled: int) -> GuardWatch:
+        """Return what follows one clip's run. For the arguments, see GuardWatch."""
+        return GuardWatch(self, frame_axis, per_frame, own, sampled)
 
-        frame_axis: of the latents, and of the constants that per_frame names.
-        """
+
+class Unlike(NamedTuple):
+    """The first latent frame of the first stretch that is unlike the tuning clips, and why it is."""
+
+    begin: int
+    why: str
+
+    def described(self) -> str:
+        """Return why, and where if not from the start."""
+        return self.why + (f", from latent frame {self.begin} on" if self.begin else "")
+
+
+class GuardWatch:
+    """The guard of one clip's run, which takes its frames as they come, in order, many or few at a time.
+
+    It looks at stretches of frames (see `stretches`), each on its own, so it decides alike whether a clip is
+    sampled at once or piece by piece. unlike: None while no stretch was found to be unlike.
+
+    frame_axis: of the latents, and of the constants that per_frame names. own: latent frames of the clip,
+    which these constants have. sampled: those that are sampled, some of them only to fill a window.
+    """
+
+    def __init__(
+        self, guard: Guard, frame_axis: int, per_frame: Collection[str], own: int, sampled: int
+    ) -> None:
+        self.unlike: Unlike | None = None
+        self._guard, self._frame_axis, self._per_frame = guard, frame_axis, per_frame
+        self._changes = {n: _Stretches(sampled) for n, limit in enumerate(guard.changes) if limit}
+        self._constants: dict[str, _Stretches] = {}  # of those that the clip has
+        self._own = own
+
+    def constants(self, constants: Mapping[str, np.ndarray]) -> None:
+        """Take a clip's constants; of those that change over time, the frames after those taken before."""
+        guard = self._guard
         for name, means, spreads, limit in zip(
-            self.constants, self.means, self.spreads, self.limits, strict=True
+            guard.constants, guard.means, guard.spreads, guard.limits, strict=True
         ):
             if name not in constants:
                 continue
-            found = profile(constants[name], frame_axis if name in per_frame else None)
+            found = profile(constants[name], self._frame_axis if name in self._per_frame else None)
             if found.shape[1] != len(means):
-                return f"{name} has {found.shape[1]} parts instead of {len(means)}"
-            far = distance(found, np.array(means), np.array(spreads))
-            if not far <= limit:
-                return f"{name} is {far:.1f} spreads from theirs (limit {limit:.1f})"
-        return None
+                self._found(0, f"{name} has {found.shape[1]} parts instead of {len(means)}")
+                continue
+            frames = self._own if name in self._per_frame else 1
+            stretches_of = self._constants.setdefault(name, _Stretches(frames))
+            for begin, values in stretches_of.add(distances(found, means, spreads)):
+                if not (far := float(values.mean())) <= limit:
+                    self._found(begin, f"{name} is {far:.1f} spreads from theirs (limit {limit:.1f})")
 
-    def changed(self, number: int, new: np.ndarray, old: np.ndarray | None, frame_axis: int) -> str | None:
-        """Return why a prediction changed more than those of the tuning clips; None if it did not.
+    def prediction(self, number: int, new: np.ndarray, old: np.ndarray | None) -> None:
+        """Take the conditional prediction of the evaluated step `number` for the frames after those before.
 
-        number: of the evaluated step. new, old: the conditional predictions of this evaluated step and of the
-        one before (None at the first).
+        old: the one of the evaluated step before; None at the first.
         """
-        if old is None or not self.changes[number]:
-            return None
-        found, limit = change(new, old, frame_axis), self.changes[number]
-        return None if found <= limit else f"the prediction changed by {found:.3f} (limit {limit:.3f})"
+        if old is None or number not in self._changes:
+            return
+        limit = self._guard.changes[number]
+        for begin, values in self._changes[number].add(powers(new, old, self._frame_axis)):
+            if not (found := _ratio(values)) <= limit:
+                self._found(begin, f"the prediction changed by {found:.3f} (limit {limit:.3f})")
+
+    def settled(self, frame: int) -> bool:
+        """Return whether it is known of all frames before this one if they are unlike."""
+        return all(each.settled(frame) for each in (*self._constants.values(), *self._changes.values()))
+
+    def _found(self, begin: int, why: str) -> None:
+        if self.unlike is None or begin < self.unlike.begin:
+            self.unlike = Unlike(begin, why)
 
 
-def fit_guard(
-    clips: Sequence[Mapping[str, np.ndarray]],
-    changes: Sequence[Sequence[float]],
-    frame_axis: int,
-    per_frame: Collection[str],
-) -> Guard:
-    """Return a plan's guard from the constants of its tuning clips, and their changes at each evaluated step.
+class _Stretches:
+    """Numbers of each frame of a clip, taken in order, and the stretches that they complete."""
 
-    changes: one list for each clip, one number (see `change`) for each evaluated step, measured in runs whose
-    corrections were fitted to the other clips.
-    """
-    names = [name for name, array in clips[0].items() if array.dtype.kind == "f" and array.ndim > 1]
-    means, spreads, limits = [], [], []
-    for name in names:
-        profiles = [profile(clip[name], frame_axis if name in per_frame else None) for clip in clips]
-        mean, spread = _spread(profiles)
-        means.append(_rounded(mean))
-        spreads.append(_rounded(spread))
-        limits.append(ROOM * _typical_distance(profiles))
-    steps = [upper_bound(step) if any(step) else 0.0 for step in zip(*changes, strict=True)]
-    return Guard(len(clips), _rounded(steps), tuple(names), tuple(means), tuple(spreads), _rounded(limits))
+    def __init__(self, frames: int) -> None:
+        self._open = stretches(frames)
+        self._rows: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Take the rows of the next frames; give each stretch that is complete now: its begin, its rows."""
+        self._rows.extend(rows)
+        while self._open and len(self._rows) >= self._open[0].stop:
+            own = self._open.pop(0)
+            yield own.start, np.array(self._rows[own])
+
+    def settled(self, frame: int) -> bool:
+        """Return whether every stretch that begins before this frame is complete."""
+        return not self._open or self._open[0].start >= frame
 
 
 def profile(array: np.ndarray, frame_axis: int | None) -> np.ndarray:
@@ -144,85 +178,53 @@ def profile(array: np.ndarray, frame_axis: int | None) -> np.ndarray:
     or 2 where frames are on 1; height and width, if there are two more axes, are the last two.
     """
     frames = array[None] if frame_axis is None else np.moveaxis(array, frame_axis, 0)  # (F, 1, C, ...)
-    powers = np.square(frames, dtype=np.float64).mean(1)
-    channels = powers.mean(tuple(range(2, powers.ndim)))
-    parts = [run.mean(1) for run in np.array_split(channels, min(PARTS, channels.shape[1]), 1)]
-    if powers.ndim == 4:
-        regions = powers.mean(1)  # (F, h, w)
-        for row in np.array_split(regions, min(PLACES, regions.shape[1]), 1):
-            parts += [each.mean((1, 2)) for each in np.array_split(row, min(PLACES, row.shape[2]), 2)]
-    return np.log(np.maximum(np.stack(parts, 1), TINY)) / 2
+    return np.stack([_profile(np.ascontiguousarray(frame)) for frame in frames])  # sums in the same order
 
 
-def distance(found: np.ndarray, means: np.ndarray, spreads: np.ndarray) -> float:
-    """Return the distance in spreads of a profile (F, parts): root mean square of parts, worst stretch."""
-    frames = np.sqrt(np.mean(np.square((found - means) / spreads), 1))
-    return float(max(frames[run].mean() for run in stretches(len(frames))))
+def _profile(frame: np.ndarray) -> np.ndarray:
+    """Return the row (parts,) of one frame (1, C, ...)."""
+    powers = np.square(frame, dtype=np.float64).mean(0)
+    channels = powers.reshape(len(powers), -1).mean(1)
+    parts = [run.mean() for run in np.array_split(channels, min(PARTS, len(channels)))]
+    if powers.ndim == 3:
+        regions = powers.mean(0)  # (h, w)
+        for row in np.array_split(regions, min(PLACES, regions.shape[0])):
+            parts += [each.mean() for each in np.array_split(row, min(PLACES, row.shape[1]), 1)]
+    return np.log(np.maximum(parts, TINY)) / 2
 
 
-def upper_bound(values: Sequence[float]) -> float:
-    """Return what another value of the same normal distribution stays below with probability 1 - RISK."""
-    if len(values) < 2:
-        return SINGLE * values[0]
-    count, quantile = len(values), _student(1 - RISK, len(values) - 1)
-    return float(np.mean(values) + quantile * np.std(values, ddof=1) * math.sqrt(1 + 1 / count))
+def distances(found: np.ndarray, means: Sequence[float], spreads: Sequence[float]) -> np.ndarray:
+    """Return each frame's distance in spreads of a profile (F, parts): the root mean square of its parts."""
+    return np.sqrt(np.mean(np.square((found - np.array(means)) / np.array(spreads)), 1))
+
+
+def distance(found: np.ndarray, means: Sequence[float], spreads: Sequence[float]) -> float:
+    """Return the distance of a profile, that of its worst stretch."""
+    return max(float(values.mean()) for _, values in _over_stretches(distances(found, means, spreads)))
+
+
+def powers(new: np.ndarray, old: np.ndarray, frame_axis: int) -> np.ndarray:
+    """Return (F, 2): each frame's mean square of new - old, and of new."""
+    pairs = zip(np.moveaxis(new, frame_axis, 0), np.moveaxis(old, frame_axis, 0), strict=True)
+    return np.array([[np.square(a - b).mean(), np.square(a).mean()] for a, b in pairs])
 
 
 def change(new: np.ndarray, old: np.ndarray, frame_axis: int) -> float:
     """Return the root mean square of new - old relative to that of new, in the stretch with the largest."""
-    others = tuple(axis for axis in range(new.ndim) if axis != frame_axis)
-    powers = np.square(new - old).mean(others), np.square(new).mean(others)
-    ratios = [
-        np.mean(powers[0][run]) / max(np.mean(powers[1][run]), TINY) for run in stretches(len(powers[0]))
-    ]
-    return float(np.sqrt(max(ratios)))
+    return max(_ratio(values) for _, values in _over_stretches(powers(new, old, frame_axis)))
+
+
+def _ratio(values: np.ndarray) -> float:
+    """Return a stretch's root mean square of the change relative to that of the new value, see `powers`."""
+    changed, whole = values.mean(0)
+    return float(np.sqrt(changed / max(whole, TINY)))
+
+
+def _over_stretches(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    return _Stretches(len(rows)).add(rows)
 
 
 def stretches(frames: int) -> list[slice]:
     """Return runs of STRETCH frames that cover a clip, the last moved back; one run for a shorter clip."""
     last = max(frames - STRETCH, 0)
-    return [slice(start, start + STRETCH) for start in (*range(0, last, STRETCH), last)]
-
-
-def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(float(number), 4) for number in numbers)
-
-
-def _evenly_taken(rows: np.ndarray) -> np.ndarray:
-    """Return FRAMES of the rows at even distances, some of them more than once if there are fewer."""
-    return rows[np.linspace(0, len(rows) - 1, FRAMES).round().astype(int)]
-
-
-def _spread(profiles: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return means and standard deviations of the parts, these half way to that of all: clips are few."""
-    values = np.concatenate([_evenly_taken(each) for each in profiles])
-    power = values.var(0)
-    return values.mean(0), np.maximum(np.sqrt((power + power.mean()) / 2), LEAST_SPREAD)
-
-
-def _typical_distance(profiles: Sequence[np.ndarray]) -> float:
-    """Return the clips' root mean square distance from the others; at least 1, as frames have to the mean."""
-    distances = [
-        distance(own, *_spread([each for each in profiles if each is not own]))
-        for own in profiles
-        if len(profiles) > 1
-    ]
-    return max(1.0, float(np.sqrt(np.mean(np.square(distances))))) if distances else 1.0
-
-
-def _student(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t distribution, by bisection on its integral (Simpson's rule)."""
-
-    def below(t: float) -> float:
-        x = np.linspace(0, t, 2001)
-        y = (1 + x * x / freedom) ** (-(freedom + 1) / 2)
-        scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(
-            freedom * math.pi
-        )
-        return 0.5 + scale * t / 6000 * (y[0] + y[-1] + 4 * y[1:-1:2].sum() + 2 * y[2:-1:2].sum())
-
-    low, high = 0.0, 200.0
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < probability else (low, middle)
-    return high
+    return [slice(start, min(start + STRETCH, frames)) for start in (*range(0, last, STRETCH), last)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -14,52 +13,19 @@ import numpy as np
 
 from engines.artifact import file_sha256
 from engines.progress import Progress, peak_memory_mb
-from generators.contract import Engines, Generator
+from generators.contract import Constants, Engines, Generator
 from pipeline.batch.dataset import Request
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
 from pipeline.sampler_state import LESS_EXACT, SamplerState
+from pipeline.stopwatch import Seconds
 from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter
 from pipeline.video.skeleton_check import SkeletonCheck
 from pipeline.window_denoiser import OpenDenoiser
 
 StartProgress = Callable[[int], Progress]
-
-
-@dataclass
-class Seconds:
-    """A stopwatch: wall-clock seconds by stage; a stage that is entered twice adds up."""
-
-    stages: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside a with block to that stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages[stage] = self.stages.get(stage, 0.0) + time.perf_counter() - start
-
-    def move(self, seconds: float, source: str, target: str) -> None:
-        """Move seconds from the stage `source`, where they were measured, to the stage `target`."""
-        self.stages[source] -= seconds
-        self.stages[target] = self.stages.get(target, 0.0) + seconds
-
-    def of_each(self, source: Iterator[np.ndarray], stage: str) -> Iterator[np.ndarray]:
-        """Give the items of source, and add the time waited for each of them to the stage."""
-        while True:
-            with self(stage):
-                item = next(source, None)
-            if item is None:
-                return
-            yield item
-
-    def rounded(self) -> dict[str, float]:
-        """Return the seconds by stage to 0.1 ms, for a manifest line."""
-        return {stage: round(seconds, 4) for stage, seconds in self.stages.items()}
 
 
 @dataclass(frozen=True)
@@ -79,13 +45,14 @@ class Options:
     """The settings that videos are made with.
 
     lossless: the file keeps every RGB value, see VideoWriter. open_denoiser: opens what evaluates the windows
-    of a clip; None: the recipe's.
+    of a clip; None: the recipe's. stream: sample piece by piece, see StreamedSampling.
     """
 
     recipe: Recipe = BASELINE
     lossless: bool = False
     limits: Limits = Limits()
     open_denoiser: OpenDenoiser | None = None
+    stream: bool = False
 
 
 def make_video(
@@ -109,12 +76,12 @@ def make_video(
     generator, recipe = OomRetry(generator), options.recipe
     with seconds("read"):
         source = Source(request, generator, options.limits)
-    with source:
-        sampling = Sampling(source, generator, engines, seconds)
-    pixels = sampling.pixels(request.seed, options, start_progress)
     how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": options.lossless}
-    writer = VideoWriter(output, *generator.size, source.fps, **how)
-    content = write(pixels, writer, seconds)
+    with source:
+        sampling = _sampling_of(options)(source, generator, engines, seconds)
+        pixels = _noting_first(sampling.pixels(request.seed, options, start_progress), first := [])
+        writer = VideoWriter(output, *generator.size, source.fps, **how)
+        content = write(pixels, writer, seconds)
     return {
         "fps": str(source.fps),
         **sampling.facts,
@@ -124,6 +91,7 @@ def make_video(
         "video_sha256": file_sha256(request.video),
         "image_sha256": file_sha256(request.image),
         "notes": [*source.notes, *generator.notes, *sampling.notes],
+        "first_frame_seconds": round(first[0] - started, 4),
         "seconds": seconds.rounded(),
         "total_seconds": round(time.perf_counter() - started, 4),
         "peak_memory_mb": peak_memory_mb(),
@@ -133,11 +101,13 @@ def make_video(
 class Source:
     """A request's picture and skeleton video at the generator's size; a context manager.
 
-    image: the picture (1, H, W, 3) uint8. Iterating gives the skeleton video in chunks (n, H, W, 3) uint8.
+    path: of the video. image: the picture (1, H, W, 3) uint8. Iterating gives the skeleton video in chunks
+    (n, H, W, 3) uint8.
     InputError: a file cannot be used.
     """
 
     def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
+        self.path = request.video
         self._notes: list[str] = []
         pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
         self.image = generator.fit(read_image(request.image, notes=self._notes, **pixels)[None])
@@ -159,6 +129,11 @@ class Source:
     def frames(self) -> int:
         """Number of skeleton frames read so far."""
         return self._chunks.frames
+
+    @property
+    def announced(self) -> int:
+        """Number of frames by the file's packets, before they are read."""
+        return self._reader.info.packets
 
     @property
     def waited(self) -> float:
@@ -183,9 +158,7 @@ class Sampling:
             self._constants = generator.condition(engines, source, source.image)
         seconds.move(source.waited, "condition", "read")
         self._frames = source.frames
-        for name, array in self._constants.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise FloatingPointError(f"{name}, which the denoiser needs, is not finite: {LESS_EXACT}")
+        check_finite(self._constants)
         self._states: list[SamplerState] = []
         self._more, self._recipe = 0, BASELINE
 
@@ -233,6 +206,28 @@ class Sampling:
             for segment in self._seconds.of_each(segments, "denoise"):
                 self._states.append(segment.state)
                 yield from self._seconds.of_each(segment.pixels, "decode")
+
+
+def check_finite(constants: Constants) -> None:
+    """FloatingPointError: a number of these conditions is not finite."""
+    for name, array in constants.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FloatingPointError(f"{name}, which the denoiser needs, is not finite: {LESS_EXACT}")
+
+
+def _sampling_of(options: Options) -> Callable[..., Sampling]:
+    if not options.stream:
+        return Sampling
+    from pipeline.streamed_request import sampling_of
+
+    return sampling_of
+
+
+def _noting_first(chunks: Iterable[np.ndarray], times: list[float]) -> Iterator[np.ndarray]:
+    """Give the chunks; append the time at which each has come."""
+    for chunk in chunks:
+        times.append(time.perf_counter())
+        yield chunk
 
 
 def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.artifact import built_files, fingerprint
-from engines.errors import Exit, InputError, OutputError, ProgramKilled, exit_of
+from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
 from generators.contract import Engines, Generator, load_generator
 from pipeline.batch.dataset import Request
@@ -30,7 +30,7 @@ TRIES = 2  # of a video whose ffmpeg process was killed from outside
 class Settings:
     """The settings of a run, which can be pickled. generator: a name or path for load_generator.
 
-    lossless: files keep every RGB value.
+    lossless: files keep every RGB value. stream: sample piece by piece.
     """
 
     generator: str
@@ -38,11 +38,12 @@ class Settings:
     device: str = "cpu"
     lossless: bool = False
     limits: Limits = Limits()
+    stream: bool = False
 
     @property
     def options(self) -> Options:
         """The options of each video."""
-        return Options(self.recipe, self.lossless, self.limits)
+        return Options(self.recipe, self.lossless, self.limits, stream=self.stream)
 
     def load(self) -> Generator:
         """Load the generator and adapt it to the recipe. GeneratorError, RecipeError."""
@@ -108,6 +109,11 @@ class VideoRunner:
 def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
     """Load the generator, start its engines, and return the runner. EngineError, and errors of Settings."""
     generator = settings.load()
+    if settings.stream and settings.recipe.technique:
+        raise EngineError(
+            "--stream: a technique keeps what all windows of a step have, and here they are not evaluated "
+            "together; leave --stream or the technique out"
+        )
     choice = settings.choice(generator)
     backend, engines = start_engines(generator, choice, say)
     ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}

@@ -11,6 +11,7 @@ import numpy as np
 from generators.contract import Constants, Engines, Generator
 from generators.samplers import Scheduler
 from generators.windows import Blend, ContinuationWindows, WindowRule, frame_slice
+from pipeline.guard import GuardWatch
 from pipeline.oom_retry import without_first
 from pipeline.sampler_state import SamplerState
 from pipeline.step_plan import Action, StepPlan
@@ -65,17 +66,15 @@ class BlendedDenoiser:
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self.frames, self.windows = len(condition_indices), denoise
-        self.guidance = _guidance_over(generator, condition_indices)
+        self.guidance = guidance_over(generator, condition_indices)
         self._generator, self._step_windows, self._tick = generator, windows, tick
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """Return the conditional prediction, at F and H the unconditional one too; an empty tuple at S.
 
-        At guidance 1 the unconditional branch cancels and is not evaluated. EngineError: the action is H, and
-        the window denoiser cannot do it.
+        EngineError: the action is H, and the window denoiser cannot do it.
         """
-        count = 1 if self._generator.guidance == 1.0 else 2
-        branches = (True, False)[: min(count, Action(action).branches)]
+        branches = branches_at(self._generator, action)
         rule, indices = self._step_windows[step]
         wanted = [WindowBranch(n, own, branch) for n, own in enumerate(indices) for branch in branches]
         blends = {branch: Blend(rule, latents, self._generator.frame_axis) for branch in branches}
@@ -133,7 +132,8 @@ class Sampler:
         """Sample a clip whose windows are blended; return the final state with its frames' clean latents."""
         generator = self.generator
         noise = generator.noise(len(generator.windows.condition_indices(frames)), seed)
-        state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise)
+        own = generator.windows.latent_frames(frames)
+        state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise, own)
         state.latents = own_latents(generator, state.latents, frames)
         return state
 
@@ -143,11 +143,8 @@ class Sampler:
         StepPlanError: the plan is for a schedule of another length.
         """
         generator, plan = self.generator, plan or self.plan or base_plan(self.generator)
-        own, steps = generator.windows, generator.scheduler.steps
-        plan.check_steps(steps)
-        rules = [plan.windows(step, own) for step in range(steps)]
-        windows = [StepWindows(rule, rule.window_indices(frames)) for rule in rules]
-        return self._denoiser(constants, own.condition_indices(frames), windows)
+        windows = step_windows(generator, plan, frames)
+        return self._denoiser(constants, generator.windows.condition_indices(frames), windows)
 
     def _denoiser(
         self, constants: Constants, condition_indices: np.ndarray, windows: Sequence[StepWindows]
@@ -157,35 +154,53 @@ class Sampler:
         return BlendedDenoiser(self.generator, denoise, condition_indices, windows, self.tick)
 
     def _guarded(
-        self, denoiser_of: Callable[[StepPlan], BlendedDenoiser], constants: Constants, noise: np.ndarray
+        self,
+        denoiser_of: Callable[[StepPlan], BlendedDenoiser],
+        constants: Constants,
+        noise: np.ndarray,
+        own: int | None = None,
     ) -> SamplerState:
-        """Run the plan; if its guard fires, run the base model's plan instead, from the noise again.
+        """Run the plan; from where its guard fires, run the base model's plan instead, from the noise again.
 
-        The work until then is thrown away, because later steps do not repair the error of a wrong jump.
+        own: latent frames of the clip; None: of a window, which is the base model's as a whole if it fires.
+        Latents from there on are thrown away, because later steps do not repair the error of a wrong jump.
         """
         generator, base = self.generator, base_plan(self.generator)
-        plan, done = self.plan or base, 0
-        denoise = denoiser_of(plan)
-        unlike = plan.guard and plan.guard.unlike(constants, generator.frame_axis, generator.per_frame)
-        if not unlike:
-            state = self._run_until_unlike(denoise, noise, plan)
-            unlike, done = state.unlike, len(state.taken)
-        if not unlike:
+        axis, plan, state = generator.frame_axis, self.plan or base, None
+        denoise, watch = denoiser_of(plan), None
+        if plan.guard:
+            watch = plan.guard.watch(axis, generator.per_frame, own or 1, noise.shape[axis])
+            watch.constants(constants)
+        if not (watch and watch.unlike and not (own and watch.unlike.begin)):
+            state = self._run_until_unlike(denoise, noise, plan, watch, own is None)
+        if not (watch and watch.unlike):
             return state
-        again = denoiser_of(base)
+        again, kept = denoiser_of(base), watch.unlike.begin if own else 0
+        done = len(state.taken) if state else 0
         self.more(again.count(base) - denoise.count(plan) + denoise.count(plan, done))
-        state = self._run_until_unlike(again, noise, base)
-        state.unlike = unlike
-        return state
+        rest = self._run_until_unlike(again, noise, base)
+        if kept:
+            first, second = (np.split(each.latents, [kept], axis) for each in (state, rest))
+            rest.latents = np.concatenate([first[0], second[1]], axis)
+        rest.unlike = watch.unlike.described()
+        return rest
 
-    def _run_until_unlike(self, denoise: BlendedDenoiser, noise: np.ndarray, plan: StepPlan) -> SamplerState:
-        """Run the loop; return the state at its end, or after the step at which the plan's guard fires."""
-        axis = self.generator.frame_axis
-        for state in denoise_loop(denoise, self.generator.scheduler, noise, plan, axis):
-            if plan.guard and state.predictions:
-                number = plan.evaluated.index(state.step)
-                state.unlike = plan.guard.changed(number, state.conditional, state.previous, axis)
-                if state.unlike:
+    def _run_until_unlike(
+        self,
+        denoise: BlendedDenoiser,
+        noise: np.ndarray,
+        plan: StepPlan,
+        watch: GuardWatch | None = None,
+        whole: bool = False,
+    ) -> SamplerState:
+        """Run the loop; return the state at its end, or after the step that leaves no frame to the plan.
+
+        whole: one unlike stretch is enough for that.
+        """
+        for state in denoise_loop(denoise, self.generator.scheduler, noise, plan, self.generator.frame_axis):
+            if watch and state.predictions:
+                watch.prediction(plan.evaluated.index(state.step), state.conditional, state.previous)
+                if watch.unlike and (whole or not watch.unlike.begin):
                     break
         return state
 
@@ -245,6 +260,26 @@ def base_plan(generator: Generator) -> StepPlan:
     return StepPlan(Action.FULL.value * generator.scheduler.steps)
 
 
+def step_windows(generator: Generator, plan: StepPlan, frames: int) -> list[StepWindows]:
+    """Return the windows of a clip at each step. StepPlanError: the schedule is of another length."""
+    plan.check_steps(generator.scheduler.steps)
+    rules = [plan.windows(step, generator.windows) for step in range(generator.scheduler.steps)]
+    made = [rules.index(rule) for rule in rules]
+    windows = {
+        number: StepWindows(rules[number], rules[number].window_indices(frames)) for number in set(made)
+    }
+    return [windows[number] for number in made]
+
+
+def branches_at(generator: Generator, action: str) -> tuple[bool, ...]:
+    """Return which branches an action evaluates, the conditional one first.
+
+    At guidance 1 the unconditional branch cancels and is not evaluated.
+    """
+    count = 1 if generator.guidance == 1.0 else 2
+    return (True, False)[: min(count, Action(action).branches)]
+
+
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:
     """Return how many windows are evaluated for a clip: a Sampler's ticks, unless the guard fires."""
     plan = plan or base_plan(generator)
@@ -266,7 +301,7 @@ def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarr
             return
 
 
-def _guidance_over(generator: Generator, condition_indices: np.ndarray) -> float | np.ndarray:
+def guidance_over(generator: Generator, condition_indices: np.ndarray) -> float | np.ndarray:
     """Return the generator's guidance; where it changes over a clip, that of each latent frame (5 axes)."""
     if not isinstance(generator.guidance, tuple):
         return generator.guidance

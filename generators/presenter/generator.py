@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
-from generators.contract import Constants, Engines
+from generators.contract import Constants, Engines, gathered, in_chunks
 from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.resize import cover
 from generators.samplers import FlowMatchEuler
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHANNELS, VAE_STRIDE_HW = 16, 8
+NOISE_FRAMES = 64  # drawn at a time
 
 
 class Presenter:
@@ -84,18 +85,29 @@ class Presenter:
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Encode pose (1, 16, F, h, w) and reference (1, 16, h, w)."""
+        return gathered(self.condition_pieces(engines, chunks, image), self.frame_axis)
+
+    def condition_pieces(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Encode the reference, then the pose of one chunk after the other."""
         encode = engines["encode"]
-        reference = encode(pixels=image)["latents"]
-        pose = np.concatenate([encode(pixels=chunk)["latents"] for chunk in chunks])
-        return {"pose": pose.transpose(1, 0, 2, 3)[None], "reference": reference}
+        once = {"reference": encode(pixels=image)["latents"]}
+        for chunk in chunks:
+            yield {"pose": encode(pixels=chunk)["latents"].transpose(1, 0, 2, 3)[None], **once}
+            once = {}
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
         """Draw (1, 16, F, h, w) normal numbers of NumPy's Philox, frame by frame."""
+        return np.ascontiguousarray(np.concatenate([*self.noise_pieces(frames, seed)], self.frame_axis))
+
+    def noise_pieces(self, frames: int, seed: int) -> Iterator[np.ndarray]:
+        """Draw the same, 64 frames at a time."""
         h, w = self.size[1] // VAE_STRIDE_HW, self.size[0] // VAE_STRIDE_HW
-        draws = np.random.Generator(np.random.Philox(seed)).standard_normal(
-            (frames, CHANNELS, h, w), np.float32
-        )
-        return np.ascontiguousarray(draws.transpose(1, 0, 2, 3)[None])
+        random = np.random.Generator(np.random.Philox(seed))
+        for start in range(0, frames, NOISE_FRAMES):
+            shape = (min(NOISE_FRAMES, frames - start), CHANNELS, h, w)
+            yield random.standard_normal(shape, np.float32).transpose(1, 0, 2, 3)[None]
 
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
@@ -118,8 +130,9 @@ class Presenter:
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Decode to pixels (n, 192, 128, 3) uint8, eight frames at a time."""
-        frames = latents[0].transpose(1, 0, 2, 3)
-        for start in range(0, len(frames), self.chunk):
-            yield engines["decode"](latents=np.ascontiguousarray(frames[start : start + self.chunk]))[
-                "pixels"
-            ]
+        return self.decode_pieces(engines, [latents])
+
+    def decode_pieces(self, engines: Engines, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Decode as soon as there are eight frames, and what is left at the end."""
+        for frames in in_chunks((piece[0].transpose(1, 0, 2, 3) for piece in pieces), self.chunk):
+            yield engines["decode"](latents=np.ascontiguousarray(frames))["pixels"]

@@ -72,10 +72,13 @@ def said(guard: Guard | None, run: np.lib.npyio.NpzFile, generator: Generator) -
         return None
     axis, prefix = generator.frame_axis, "constant_"
     constants = {name.removeprefix(prefix): run[name] for name in run.files if name.startswith(prefix)}
-    unlike, made = guard.unlike(constants, axis, generator.per_frame), run["conditional"]
+    made = run["conditional"]
+    changing = [array.shape[axis] for name, array in constants.items() if name in generator.per_frame]
+    watch = guard.watch(axis, generator.per_frame, *(changing[:1] or [1]), made[0].shape[axis])
+    watch.constants(constants)
     for number in range(1, len(made)):
-        unlike = unlike or guard.changed(number, made[number], made[number - 1], axis)
-    return unlike
+        watch.prediction(number, made[number], made[number - 1])
+    return watch.unlike and watch.unlike.described()
 
 
 def _judged(judge: Judge, request: Request, part: Path, runs: Path) -> Judged:

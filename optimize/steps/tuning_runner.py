@@ -18,10 +18,10 @@ from generators.contract import Generator, GeneratorError, offers_deep_cache
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows
 from optimize.steps.fit import fit_plan
+from optimize.steps.guard_fit import fit_guard
 from optimize.steps.planner import Costs
 from optimize.steps.trajectory import Gram
 from pipeline.batch.dataset import Request
-from pipeline.guard import fit_guard
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import SkeletonChunks
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
@@ -34,8 +34,8 @@ from pipeline.video.reader import VideoReader, VideoWriter
 Judge = Callable[[Request, Path], Judged]
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
-    "optimize/steps/fit.py", "pipeline/guard.py", "pipeline/step_plan.py", "pipeline/sampler_state.py",
-    "optimize/steps/trajectory.py",
+    "optimize/steps/fit.py", "optimize/steps/guard_fit.py", "pipeline/guard.py", "pipeline/step_plan.py",
+    "pipeline/sampler_state.py", "optimize/steps/trajectory.py",
     "optimize/steps/jump_tables.py", "generators/samplers.py", "pipeline/sampler.py",
 )  # fmt: skip
 CODE = [ROOT / file for file in FILES]  # decides a plan's result, beside the generator

@@ -24,8 +24,9 @@ from generators.contract import Generator
 from generators.weight_files import licences
 from pipeline.batch.dataset import Request
 from pipeline.oom_retry import OomRetry
-from pipeline.request import Sampling, Seconds, Source, write
+from pipeline.request import Sampling, Source, write
 from pipeline.runner import Settings, VideoRunner, start_runner
+from pipeline.stopwatch import Seconds
 from pipeline.video.reader import VideoWriter
 
 if TYPE_CHECKING:

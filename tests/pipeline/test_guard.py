@@ -10,20 +10,9 @@ import numpy as np
 import pytest
 
 from engines.progress import Progress
+from optimize.steps.guard_fit import RISK, ROOM, SINGLE, fit_guard, upper_bound
 from pipeline.batch.dataset import Request
-from pipeline.guard import (
-    RISK,
-    ROOM,
-    SINGLE,
-    STRETCH,
-    Guard,
-    GuardError,
-    change,
-    distance,
-    fit_guard,
-    profile,
-    upper_bound,
-)
+from pipeline.guard import STRETCH, Guard, GuardError, change, distance, profile
 from pipeline.recipe import Recipe, RecipeError, load_recipe
 from pipeline.request import Options, make_video
 from pipeline.sampler import Sampler, base_plan, evaluations
@@ -50,6 +39,13 @@ def fitted(count=5):
     return fit_guard(clips, changes, 2, PER_FRAME)
 
 
+def unlike(guard, constants):
+    frames = constants["pose"].shape[2] if "pose" in constants else 1
+    watch = guard.watch(2, PER_FRAME, frames, frames)
+    watch.constants(constants)
+    return watch.unlike and watch.unlike.why
+
+
 @pytest.fixture
 def drifting(plain):
     """A generator of 8 steps whose prediction changes from step to step."""
@@ -72,37 +68,37 @@ def test_clips_like_the_tuning_clips_pass_and_others_are_named():
     guard = fitted()
     assert guard.videos == 5 and guard.constants == ("pose", "reference")
     for seed in range(100, 120):
-        assert guard.unlike(clip(seed, frames=seed % 7 + 1), 2, PER_FRAME) is None
-    assert guard.unlike(clip(7, size=2.0), 2, PER_FRAME).startswith("pose is ")
+        assert unlike(guard, clip(seed, frames=seed % 7 + 1)) is None
+    assert unlike(guard, clip(7, size=2.0)).startswith("pose is ")
     other = {**clip(7), "reference": clip(7, size=3.0)["reference"]}
-    assert guard.unlike(other, 2, PER_FRAME).startswith("reference is ")
+    assert unlike(guard, other).startswith("reference is ")
 
 
 def test_a_stretch_that_is_unlike_is_found_in_a_long_clip():
     guard, long = fitted(), clip(200, frames=300)
-    assert guard.unlike(long, 2, PER_FRAME) is None
+    assert unlike(guard, long) is None
     long["pose"][:, :, 250:250 + STRETCH] *= 2
-    assert guard.unlike(long, 2, PER_FRAME).startswith("pose is ")
+    assert unlike(guard, long).startswith("pose is ")
 
 
 def test_what_lies_elsewhere_is_unlike():
     moved = clip(7)
     moved["pose"][:, :, :, :, 0] *= 0.1
     moved["pose"][:, :, :, :, 3] *= 2.0
-    assert fitted().unlike(moved, 2, PER_FRAME).startswith("pose is ")
+    assert unlike(fitted(), moved).startswith("pose is ")
 
 
 def test_a_constant_of_another_form_is_unlike_and_one_that_is_new_does_not_count():
     guard = fitted()
     few = {**clip(7), "pose": clip(7)["pose"][:, :5]}
-    assert guard.unlike(few, 2, PER_FRAME) == "pose has 14 parts instead of 17"
-    assert guard.unlike({"mask": np.ones((1, 8))}, 2, PER_FRAME) is None
+    assert unlike(guard, few) == "pose has 14 parts instead of 17"
+    assert unlike(guard, {"mask": np.ones((1, 8))}) is None
 
 
 def test_not_a_number_is_unlike():
     broken = clip(7)
     broken["pose"][0, 0, 0] = np.nan
-    assert fitted().unlike(broken, 2, PER_FRAME)
+    assert unlike(fitted(), broken)
 
 
 def test_a_limit_leaves_room_beyond_what_tuning_clips_are_from_each_other():

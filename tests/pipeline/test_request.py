@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from pipeline.batch.dataset import Request
-from pipeline.request import Options, Seconds, SkeletonChunks, make_video
+from pipeline.request import Options, SkeletonChunks, make_video
 from pipeline.sampler import Sampler, evaluations
+from pipeline.stopwatch import Seconds
 from pipeline.video.reader import InputError, OutputError, VideoReader, read, read_image
 
 NTSC = Fraction(30000, 1001)

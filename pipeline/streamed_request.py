@@ -1,0 +1,78 @@
+"""Make one request's video piece by piece: its first frames are written before the last are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from engines.errors import InputError
+from generators.contract import Engines, Generator, offers_streaming
+from generators.windows import ContinuationWindows
+from pipeline.recipe import BASELINE
+from pipeline.request import Options, Sampling, Seconds, Source, StartProgress, check_finite
+from pipeline.sampler import Sampler, evaluations, first_frames
+from pipeline.streaming import StreamedClip
+
+
+class StreamedSampling(Sampling):
+    """One request's run through the networks, which reads, samples and decodes as its pixels are asked for.
+
+    What is in memory does not grow with the clip. InputError: the file has fewer frames than its packets.
+    """
+
+    def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
+        self._source, self._generator, self._engines, self._seconds = source, generator, engines, seconds
+        self._frames, self._states, self._more, self._recipe = source.announced, [], 0, BASELINE
+
+    def pixels(self, seed: int, options: Options, start_progress: StartProgress) -> Iterator[np.ndarray]:
+        """Give the video's pixels in chunks, the bytes of Sampling.pixels."""
+        generator, engines, self._recipe = self._generator, self._engines, options.recipe
+        plan, spent = options.recipe.steps, Seconds()
+        with start_progress(evaluations(generator, self._frames, plan)) as progress:
+
+            def more(count: int) -> None:
+                self._more += count
+                progress.grow(count)
+
+            sampler = Sampler(generator, engines, plan, options.recipe.open_denoiser, progress.tick, more)
+            conditions = spent.of_each(self._conditions(), "condition")
+            clip = StreamedClip(sampler, conditions, self._frames, seed)
+            self._states.append(clip)
+            latents = spent.of_each(clip.latents(), "denoise")
+            decoded = first_frames(generator.decode_pieces(engines, latents), self._frames)
+            yield from spent.of_each(decoded, "decode")
+        if next(iter(self._source), None) is not None or self._source.frames != self._frames:
+            raise self._other_count()
+        self._account(spent.stages)
+
+    def _conditions(self) -> Iterator[dict[str, np.ndarray]]:
+        for piece in self._generator.condition_pieces(self._engines, self._source, self._source.image):
+            check_finite(piece)
+            yield piece
+        raise self._other_count()
+
+    def _other_count(self) -> InputError:
+        return InputError(
+            f"{self._source.path}: has not the {self._frames} frames of its packets; leave --stream out"
+        )
+
+    def _account(self, spent: dict[str, float]) -> None:
+        """Add each stage's own seconds: decoding asks for latents, these for conditions, these for frames."""
+        inner = {"decode": spent["denoise"], "denoise": spent["condition"], "condition": self._source.waited}
+        for stage, seconds in {**spent, "read": self._source.waited}.items():
+            self._seconds.add(stage, seconds - inner.get(stage, 0.0))
+
+
+def sampling_of(source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> Sampling:
+    """Return what streams a request, as far as its generator can.
+
+    Windows that continue one another come one by one anyway. Where a generator does not make conditions and
+    pixels piece by piece, the video is sampled at once, and a note says so.
+    """
+    if isinstance(generator.windows, ContinuationWindows):
+        return Sampling(source, generator, engines, seconds)
+    if offers_streaming(generator):
+        return StreamedSampling(source, generator, engines, seconds)
+    generator.notes.append(f"{generator.name} does not make its frames piece by piece: they come at the end")
+    return Sampling(source, generator, engines, seconds)
