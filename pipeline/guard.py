@@ -34,7 +34,8 @@ class Guard:
     videos: number of tuning clips. changes: for each evaluated step, how far the conditional prediction may
     have changed since the one before, relative to its own size; 0 for the first, where nothing is compared.
     constants: names of arrays that the denoiser is conditioned on; for each of them, means and spreads of the
-    parts of its profile over frames, and the limit of a clip's distance in spreads. GuardError.
+    parts of its profile over frames, and the limit of a clip's distance in spreads. shortest: latent frames
+    of the shortest tuning clip; a clip that is shorter and does not fill a window is unlike them. GuardError.
     """
 
     videos: int
@@ -43,6 +44,7 @@ class Guard:
     means: tuple[tuple[float, ...], ...] = ()
     spreads: tuple[tuple[float, ...], ...] = ()
     limits: tuple[float, ...] = ()
+    shortest: int = 0
 
     def __post_init__(self) -> None:
         for name in ("means", "spreads"):
@@ -52,6 +54,8 @@ class Guard:
         object.__setattr__(self, "constants", tuple(self.constants))
         if type(self.videos) is not int or self.videos < 1:
             raise GuardError(f"videos: must be how many the plan was tuned on, is {self.videos!r}")
+        if type(self.shortest) is not int:
+            raise GuardError(f"shortest: must be a number of latent frames, is {self.shortest!r}")
         counts = {len(self.constants), len(self.means), len(self.spreads), len(self.limits)}
         if len(counts) > 1 or any(len(m) != len(s) for m, s in zip(self.means, self.spreads, strict=True)):
             raise GuardError("constants, means, spreads and limits: must have an entry for each constant")
@@ -111,6 +115,9 @@ class GuardWatch:
         self._changes = {n: _Stretches(sampled) for n, limit in enumerate(guard.changes) if limit}
         self._constants: dict[str, _Stretches] = {}  # of those that the clip has
         self._own = own
+        if own < min(guard.shortest, sampled):
+            theirs = f"the shortest of theirs has {guard.shortest}"
+            self._found(0, f"it has {own} latent frames, less than a window; {theirs}")
 
     def constants(self, constants: Mapping[str, np.ndarray]) -> None:
         """Take a clip's constants; of those that change over time, the frames after those taken before."""

@@ -108,12 +108,12 @@ class VideoRunner:
 
 def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
     """Load the generator, start its engines, and return the runner. EngineError, and errors of Settings."""
-    generator = settings.load()
     if settings.stream and settings.recipe.technique:
         raise EngineError(
             "--stream: a technique keeps what all windows of a step have, and here they are not evaluated "
             "together; leave --stream or the technique out"
         )
+    generator = settings.load()
     choice = settings.choice(generator)
     backend, engines = start_engines(generator, choice, say)
     ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}

@@ -10,8 +10,9 @@ from engines.errors import InputError
 from generators.contract import Engines, Generator, offers_streaming
 from generators.windows import ContinuationWindows
 from pipeline.recipe import BASELINE
-from pipeline.request import Options, Sampling, Seconds, Source, StartProgress, check_finite
+from pipeline.request import Options, Sampling, Source, StartProgress, check_finite
 from pipeline.sampler import Sampler, evaluations, first_frames
+from pipeline.stopwatch import Seconds
 from pipeline.streaming import StreamedClip
 
 
@@ -24,6 +25,7 @@ class StreamedSampling(Sampling):
     def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
         self._source, self._generator, self._engines, self._seconds = source, generator, engines, seconds
         self._frames, self._states, self._more, self._recipe = source.announced, [], 0, BASELINE
+        self._chunks = iter(source)
 
     def pixels(self, seed: int, options: Options, start_progress: StartProgress) -> Iterator[np.ndarray]:
         """Give the video's pixels in chunks, the bytes of Sampling.pixels."""
@@ -36,18 +38,21 @@ class StreamedSampling(Sampling):
                 progress.grow(count)
 
             sampler = Sampler(generator, engines, plan, options.recipe.open_denoiser, progress.tick, more)
-            conditions = spent.of_each(self._conditions(), "condition")
-            clip = StreamedClip(sampler, conditions, self._frames, seed)
-            self._states.append(clip)
-            latents = spent.of_each(clip.latents(), "denoise")
+            latents = spent.of_each(self._latents(sampler, seed, spent), "denoise")
             decoded = first_frames(generator.decode_pieces(engines, latents), self._frames)
             yield from spent.of_each(decoded, "decode")
-        if next(iter(self._source), None) is not None or self._source.frames != self._frames:
+        if next(self._chunks, None) is not None or self._source.frames != self._frames:
             raise self._other_count()
         self._account(spent.stages)
 
+    def _latents(self, sampler: Sampler, seed: int, spent: Seconds) -> Iterator[np.ndarray]:
+        conditions = spent.of_each(self._conditions(), "condition")
+        clip = StreamedClip(sampler, conditions, self._frames, seed)
+        self._states.append(clip)
+        yield from clip.latents()
+
     def _conditions(self) -> Iterator[dict[str, np.ndarray]]:
-        for piece in self._generator.condition_pieces(self._engines, self._source, self._source.image):
+        for piece in self._generator.condition_pieces(self._engines, self._chunks, self._source.image):
             check_finite(piece)
             yield piece
         raise self._other_count()

@@ -36,7 +36,11 @@ def fit_guard(
         spreads.append(_rounded(spread))
         limits.append(ROOM * _typical_distance(profiles))
     steps = [upper_bound(step) if any(step) else 0.0 for step in zip(*changes, strict=True)]
-    return Guard(len(clips), _rounded(steps), tuple(names), tuple(means), tuple(spreads), _rounded(limits))
+    lengths = [clip[name].shape[frame_axis] for clip in clips for name in names if name in per_frame]
+    return Guard(
+        len(clips), _rounded(steps), tuple(names), tuple(means), tuple(spreads), _rounded(limits),
+        min(lengths, default=0),
+    )  # fmt: skip
 
 
 def upper_bound(values: Sequence[float]) -> float:

@@ -81,6 +81,17 @@ def test_a_stretch_that_is_unlike_is_found_in_a_long_clip():
     assert unlike(guard, long).startswith("pose is ")
 
 
+def test_a_clip_that_does_not_fill_a_window_is_unlike_longer_ones():
+    guard = fitted()
+    assert guard.shortest == 24
+    for own, sampled, fires in ((1, 16, True), (15, 16, True), (16, 16, False), (20, 20, False)):
+        unlike = guard.watch(2, PER_FRAME, own, sampled).unlike
+        assert bool(unlike) == fires
+        assert not unlike or unlike.why == (
+            f"it has {own} latent frames, less than a window; the shortest of theirs has 24")
+    assert replace(guard, shortest=8).watch(2, PER_FRAME, 9, 16).unlike is None
+
+
 def test_what_lies_elsewhere_is_unlike():
     moved = clip(7)
     moved["pose"][:, :, :, :, 0] *= 0.1
