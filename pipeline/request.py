@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from pipeline.video.skeleton_check import SkeletonCheck
 from pipeline.window_denoiser import OpenDenoiser
 
 StartProgress = Callable[[int], Progress]
+# Gives a video's chunks on; it is told their width and height, and the frames per second.
+Watch = Callable[[Iterable[np.ndarray], tuple[int, int], Fraction], Iterable[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Options:
     """The settings that videos are made with.
 
     lossless: the file keeps every RGB value, see VideoWriter. open_denoiser: opens what evaluates the windows
-    of a clip; None: the recipe's. stream: sample piece by piece, see StreamedSampling.
+    of a clip; None: the recipe's. stream: sample piece by piece, see StreamedSampling. watch: sees the
+    frames as they are made.
     """
 
     recipe: Recipe = BASELINE
@@ -53,6 +57,7 @@ class Options:
     limits: Limits = Limits()
     open_denoiser: OpenDenoiser | None = None
     stream: bool = False
+    watch: Watch | None = None
 
 
 def make_video(
@@ -80,6 +85,8 @@ def make_video(
     with source:
         sampling = _sampling_of(options)(source, generator, engines, seconds)
         pixels = _noting_first(sampling.pixels(request.seed, options, start_progress), first := [])
+        if options.watch:
+            pixels = options.watch(pixels, generator.size, source.fps)
         writer = VideoWriter(output, *generator.size, source.fps, **how)
         content = write(pixels, writer, seconds)
     return {

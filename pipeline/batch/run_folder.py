@@ -11,7 +11,8 @@ import json
 import os
 import socket
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import TextIO
@@ -38,7 +39,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         check_writable(self.path)
         with self._stack:
-            self._lock()
+            self._stack.enter_context(locked_folder(self.path))
             self._clean()
             self._stack.callback(self._clean)
             self._open()
@@ -96,23 +97,28 @@ class RunFolder:
         if os.fstat(self._manifest).st_size > whole:
             os.ftruncate(self._manifest, whole)
 
-    def _lock(self) -> None:
-        """Take the folder's lock, and write this process's id and host into it. FolderError: it is held."""
-        path = self.path / LOCK
-        try:
-            while (lock := _locked(path)) is None:
-                continue
-        except BlockingIOError as error:
-            raise FolderError(
-                f"{self.path}: is in use by {_holder(path)}; wait for its end, or choose another --out"
-            ) from error
-        except OSError as error:
-            why = f"{error.strerror}; does its file system have locks?"
-            raise FolderError(f"{self.path}: cannot be locked ({why}) Choose another --out.") from error
-        self._stack.enter_context(lock)
-        self._stack.callback(path.unlink, missing_ok=True)
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, with this process's id and host in it. FolderError: another process holds it."""
+    path = folder / LOCK
+    try:
+        while (lock := _locked(path)) is None:
+            continue
+    except BlockingIOError as error:
+        raise FolderError(
+            f"{folder}: is in use by {_holder(path)}; wait for its end, or choose another folder"
+        ) from error
+    except OSError as error:
+        why = f"{error.strerror}; does its file system have locks?"
+        raise FolderError(f"{folder}: cannot be locked ({why}) Choose another folder.") from error
+    with lock:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _locked(path: Path) -> TextIO | None:

@@ -1,0 +1,208 @@
+"""Put the service's routes together, with what guards them all."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from engines.cli import SAMPLE
+from engines.errors import InputError
+from pipeline.batch.dataset import find_requests
+from serve.errors import ApiError
+from serve.jobs import JobRoutes
+from serve.keys import owner_of
+from serve.metrics import Metrics
+from serve.settings import ServeSettings
+from serve.store import Store
+from serve.supervisor import Supervisor
+from serve.uploads import BodyLimit
+
+PAGE = Path(__file__).parent / "page"
+PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
+ROUND = 1.0  # seconds between two rounds of looking after the jobs
+CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work on."""
+
+    settings: ServeSettings
+    store: Store
+    metrics: Metrics
+    supervisor: Supervisor
+
+
+def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
+    """Return the service's app. say: is told its address's readiness, and jobs that took too long."""
+    settings, jobs = service.settings, JobRoutes(service.settings, service.store)
+    videos, one = "/v1/videos", "/v1/videos/{id}"
+    routes = [
+        Route(videos, jobs.create, methods=["POST"]),
+        Route(videos, jobs.listing),
+        Route(one, jobs.get),
+        Route(one, jobs.delete, methods=["DELETE"]),
+        Route(f"{one}/content", jobs.content),
+        Route(f"{one}/stream", jobs.stream),
+        Route(f"{one}/events", jobs.events),
+        *_facts(service),
+        *_page(),
+    ]
+    layers = [
+        Middleware(Guard, hosts=settings.hosts),
+        Middleware(BodyLimit, most=settings.most_bytes),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service.supervisor.start()
+        task = asyncio.create_task(_look_after(service, jobs, say))
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    return Starlette(routes=routes, middleware=layers, exception_handlers=HANDLERS, lifespan=lifespan)
+
+
+class Guard:
+    """A layer that adds HEADERS, and refuses requests for other hosts, or from pages of other sites.
+
+    A page of another site can make its visitor's browser send requests to this machine.
+    """
+
+    def __init__(self, app: Callable, hosts: Sequence[str]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        """Pass a request on if its Host is one of ours, and its Origin, if any, the same."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        asked = Headers(scope=scope)
+        host, origin = asked.get("host", ""), asked.get("origin")
+
+        async def guarded(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *added]}
+            await send(message)
+
+        app = self._app
+        if "*" not in self._hosts and re.sub(r":\d+$", "", host) not in self._hosts:
+            app = await _refused(None, ApiError(400, "other_host", "Not a name of this service; see --name."))
+        elif origin is not None and origin.partition("://")[2] != host:
+            app = await _refused(None, ApiError(403, "other_origin", "Other sites cannot use this service."))
+        await app(scope, receive, guarded)
+
+
+async def _refused(request: Request | None, error: HTTPException) -> Response:
+    code = error.code if isinstance(error, ApiError) else CODES.get(error.status_code, "refused")
+    text = (
+        error.detail
+        if isinstance(error, ApiError)
+        else f"{error.detail}. See docs/serve.md for what there is."
+    )
+    return JSONResponse({"error": {"code": code, "message": text}}, error.status_code, error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    told = {
+        "code": "internal",
+        "message": "The server failed; its log says why. Try again, or ask the operator.",
+    }
+    return JSONResponse({"error": told}, 500)
+
+
+HANDLERS = {HTTPException: _refused, 500: _broken}
+
+
+def _facts(service: Service) -> list[Route]:
+    settings, supervisor = service.settings, service.supervisor
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        await run_in_threadpool(service.store.counts)
+        status = 200 if supervisor.ready else 503
+        return JSONResponse({"workers_ready": supervisor.ready, "workers": len(settings.devices)}, status)
+
+    async def metrics(request: Request) -> Response:
+        owner_of(settings.keys, request.headers.get("authorization", ""))
+        text = await run_in_threadpool(service.metrics.text)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def recipes(request: Request) -> Response:
+        owner_of(settings.keys, request.headers.get("authorization", ""))
+        data = [
+            {"id": name, "object": "recipe", "note": recipe.note} for name, recipe in settings.recipes.items()
+        ]
+        limits = {
+            "bytes": settings.most_bytes, "frames": settings.limits.frames, "pixels": settings.limits.pixels
+        }  # fmt: skip
+        return JSONResponse({"object": "list", "data": data, "limits": limits})
+
+    return [
+        Route("/healthz", health),
+        Route("/readyz", ready),
+        Route("/metrics", metrics),
+        Route("/v1/recipes", recipes),
+    ]
+
+
+def _page() -> list[Route]:
+    """Return the routes of the page and of the bundled samples, by name, which need no key."""
+    try:
+        samples = {request.id: request for request in find_requests(SAMPLE).requests}
+    except InputError:  # a checkout without data/
+        samples = {}
+
+    def file(path: Path) -> Callable:
+        async def give(request: Request) -> Response:
+            return FileResponse(path)
+
+        return give
+
+    async def listing(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": list(samples)})
+
+    files = {path: PAGE / name for path, name in PAGE_FILES.items()}
+    for name, request in samples.items():
+        files |= {f"/samples/{name}/video": request.video, f"/samples/{name}/image": request.image}
+    return [Route("/samples", listing), *(Route(path, file(where)) for path, where in files.items())]
+
+
+async def _look_after(service: Service, jobs: JobRoutes, say: Callable[[str], None]) -> None:
+    """End jobs that run for too long, and remove those that ended long ago, until cancelled."""
+    settings, store = service.settings, service.store
+    while True:
+        for job in await run_in_threadpool(store.overdue, settings.job_seconds):
+            why = f"It took longer than {settings.job_seconds:g} s, the limit. Cut the video into parts."
+            if await run_in_threadpool(store.end, job, "failed", None, "timeout", why):
+                say(f"{job.id}: failed: {why}")
+                service.supervisor.kill(job.worker)
+        for job in await run_in_threadpool(store.expired, settings.keep_seconds):
+            await run_in_threadpool(jobs.remove, job)
+        await asyncio.sleep(ROUND)

@@ -1,0 +1,179 @@
+"""Answer requests on video jobs: accept, show, list, give, cancel, remove."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import time
+from dataclasses import replace
+from fractions import Fraction
+
+import anyio
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+
+from engines.errors import DISK_FULL
+from serve.errors import ApiError, not_found
+from serve.keys import owner_of
+from serve.settings import ServeSettings
+from serve.store import Full, Job, Store
+from serve.streams import events, growing_video
+from serve.uploads import Upload, check, received, save
+
+IDEMPOTENCY = re.compile(r"[\x21-\x7e]{1,200}")
+CHECKS = 2  # uploads that are looked at at once: each runs an ffmpeg
+LIST = re.compile(r"\d{1,3}")
+
+
+class JobRoutes:
+    """The answers under /v1/videos, for one service."""
+
+    def __init__(self, settings: ServeSettings, store: Store) -> None:
+        self._settings, self._store = settings, store
+        self._checks = anyio.CapacityLimiter(CHECKS)
+
+    async def create(self, request: Request) -> Response:
+        """Accept a job: 202, when its files and row are on the disk; 200 for one known by its key."""
+        owner, key = self._owner(request), request.headers.get("idempotency-key")
+        if key is not None and not IDEMPOTENCY.fullmatch(key):
+            raise ApiError(400, "invalid_key", "Idempotency-Key must be 1 to 200 visible ASCII characters.")
+        async with received(request, self._settings) as upload:
+            name = f"video_{secrets.token_hex(12)}"
+            folder = self._settings.videos / name
+            try:
+                job = await anyio.to_thread.run_sync(
+                    self._accept, owner, key, name, upload, limiter=self._checks
+                )
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                raise ApiError(507, "disk_full", "The server's disk is full. Try again later.") from error
+            finally:
+                if await run_in_threadpool(self._store.get, name) is None:
+                    await run_in_threadpool(shutil.rmtree, folder, True)
+        where = {"Location": f"/v1/videos/{job.id}"}
+        return JSONResponse(self.shown(job), 202 if job.id == name else 200, where)
+
+    def _accept(self, owner: str, key: str | None, name: str, upload: Upload) -> Job:
+        """Save an upload, look at it, and make it a job. ApiError, OSError."""
+        folder = self._settings.videos / name
+        inputs = save(upload, folder)
+        info = check(folder, self._settings)
+        job = Job(
+            name, owner, key, inputs, upload.recipe, upload.seed, info.packets, str(info.fps), time.time()
+        )
+        try:
+            known = self._store.add(job, self._settings.most_queued, self._settings.most_per_key)
+        except Full as error:
+            wait = max(1, round(self._store.usual_seconds() / len(self._settings.devices)))
+            what = "You have as many videos waiting as one key may" if error.own else "The queue is full"
+            raise ApiError(
+                429, "queue_full", f"{what}. Try again in {wait} s.", {"Retry-After": str(wait)}
+            ) from error
+        if known.inputs != inputs:
+            raise ApiError(
+                409, "key_reused", "This Idempotency-Key came with other inputs before; take a new one."
+            )
+        return known
+
+    async def listing(self, request: Request) -> Response:
+        """List the caller's jobs, newest first unless order=asc: `limit` of them, after the job `after`."""
+        owner, query = self._owner(request), request.query_params
+        limit, order, after = query.get("limit", "20"), query.get("order", "desc"), query.get("after")
+        if not LIST.fullmatch(limit) or not 1 <= int(limit) <= 100 or order not in ("asc", "desc"):
+            raise ApiError(400, "invalid_query", "limit must be 1 to 100, and order asc or desc.")
+        if after is not None:
+            await self._own(after, owner)
+        found = await run_in_threadpool(self._store.listed, owner, after, order == "desc", int(limit) + 1)
+        data = [self.shown(job) for job in found[: int(limit)]]
+        return JSONResponse({"object": "list", "data": data, "has_more": len(found) > len(data)})
+
+    async def get(self, request: Request) -> Response:
+        """Show a job."""
+        return JSONResponse(self.shown(await self._asked(request)))
+
+    async def content(self, request: Request) -> Response:
+        """Give the finished video, or a range of it."""
+        job = await self._asked(request)
+        if job.state != "completed":
+            raise ApiError(
+                409,
+                "not_ready",
+                f"The video is {job.state}. Ask /v1/videos/{job.id}/events for its end.",
+            )
+        path = self._settings.videos / job.id / f"{job.id}.mp4"
+        return FileResponse(
+            path, media_type="video/mp4", filename=path.name, content_disposition_type="inline"
+        )
+
+    async def stream(self, request: Request) -> Response:
+        """Give the video while it is made, as fragmented MP4."""
+        job = await self._asked(request)
+        if job.state in ("failed", "cancelled"):
+            raise ApiError(409, job.state, f"The video was not made: {job.error or 'it was cancelled'}.")
+        chunks = growing_video(self._store, job, self._settings.videos / job.id)
+        return StreamingResponse(chunks, media_type="video/mp4")
+
+    async def events(self, request: Request) -> Response:
+        """Give the job's progress as server-sent events."""
+        job = await self._asked(request)
+        return StreamingResponse(events(self._store, job, self.shown), media_type="text/event-stream")
+
+    async def delete(self, request: Request) -> Response:
+        """Cancel a job that has not ended, or remove one that has."""
+        job = await self._asked(request)
+        if job.open and await run_in_threadpool(self._store.cancel, job.id):
+            job = await run_in_threadpool(self._store.get, job.id) or replace(job, state="cancelled")
+            if job.worker is None:  # else its worker removes the files, when it has stopped writing
+                await run_in_threadpool(shutil.rmtree, self._settings.videos / job.id, True)
+            return JSONResponse(self.shown(job))
+        await run_in_threadpool(self.remove, job)
+        return JSONResponse({"id": job.id, "object": "video.deleted", "deleted": True})
+
+    def remove(self, job: Job) -> None:
+        """Forget a job that has ended, and its files."""
+        self._store.remove(job.id)
+        shutil.rmtree(self._settings.videos / job.id, True)
+
+    def shown(self, job: Job) -> dict:
+        """Return what a caller sees of a job."""
+        ran = (job.ended or time.time()) - job.started if job.started else None
+        rate = job.made / ran if ran else None
+        return {
+            "id": job.id,
+            "object": "video",
+            "status": job.state,
+            "progress": 100
+            if job.state == "completed"
+            else int(99 * job.done / job.total)
+            if job.total
+            else 0,
+            "recipe": job.recipe,
+            "seed": job.seed,
+            "created_at": job.created,
+            "started_at": job.started,
+            "completed_at": job.ended,
+            "frames": job.frames,
+            "frames_made": job.made,
+            "fps": job.fps,
+            "first_frame_seconds": job.first,
+            "frames_per_second": rate,
+            "real_time_factor": float(Fraction(job.fps)) / rate if rate else None,
+            "error": {"code": job.code, "message": job.error} if job.error else None,
+            "result": json.loads(job.result),
+        }
+
+    def _owner(self, request: Request) -> str:
+        return owner_of(self._settings.keys, request.headers.get("authorization", ""))
+
+    async def _asked(self, request: Request) -> Job:
+        return await self._own(request.path_params["id"], self._owner(request))
+
+    async def _own(self, name: str, owner: str) -> Job:
+        job = await run_in_threadpool(self._store.get, name)
+        if job is None or job.owner != owner:
+            raise not_found(name)
+        return job

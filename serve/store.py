@@ -1,0 +1,242 @@
+"""Keep the jobs in SQLite: the table is the queue, and a change of state is one transaction.
+
+A job is "queued", "in_progress", then "completed", "failed" or "cancelled". Each start of a job counts up its
+attempt; what a worker says on an earlier attempt changes nothing, so a job ends once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL, idempotency TEXT, inputs TEXT NOT NULL, recipe TEXT NOT NULL,
+    seed INTEGER NOT NULL, frames INTEGER NOT NULL, fps TEXT NOT NULL, created REAL NOT NULL,
+    state TEXT NOT NULL DEFAULT 'queued', worker INTEGER, attempt INTEGER NOT NULL DEFAULT 0,
+    deaths INTEGER NOT NULL DEFAULT 0, started REAL, ended REAL, done INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL DEFAULT 0, made INTEGER NOT NULL DEFAULT 0, first REAL, code TEXT, error TEXT,
+    result TEXT NOT NULL DEFAULT '{}', UNIQUE (owner, idempotency)
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, owner);
+CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, created);
+"""
+# Interrupted jobs first; then the key with the fewest running, then the one served longest ago; then by age.
+NEXT = """
+SELECT id FROM jobs AS job WHERE state = 'queued' ORDER BY attempt = 0,
+    (SELECT count(*) FROM jobs WHERE owner = job.owner AND state = 'in_progress'),
+    (SELECT coalesce(max(started), 0) FROM jobs WHERE owner = job.owner), created, id LIMIT 1
+"""
+OPEN = ("queued", "in_progress")
+TRIES = 3  # of a job whose worker dies
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of the table. Times are seconds since 1970; first: from the start to the first frame.
+
+    inputs: a hash of all that decides the video. done of total evaluations are made, and made of frames.
+    """
+
+    id: str
+    owner: str
+    idempotency: str | None
+    inputs: str
+    recipe: str
+    seed: int
+    frames: int
+    fps: str
+    created: float
+    state: str = "queued"
+    worker: int | None = None
+    attempt: int = 0
+    deaths: int = 0
+    started: float | None = None
+    ended: float | None = None
+    done: int = 0
+    total: int = 0
+    made: int = 0
+    first: float | None = None
+    code: str | None = None
+    error: str | None = None
+    result: str = "{}"
+
+    @property
+    def open(self) -> bool:
+        """Whether the job has not ended."""
+        return self.state in OPEN
+
+
+COLUMNS = ", ".join(field.name for field in fields(Job))
+
+
+class Full(Exception):
+    """Raised when the queue takes no more. own: because of the caller's own jobs."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own = own
+
+
+class Store:
+    """The jobs of a service; safe to use from several threads and processes.
+
+    What was written is on the disk when a method returns, except for progress.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def _rows(self, where: str, *values: object) -> list[Job]:
+        with self._lock:
+            return [
+                Job(*row) for row in self._database.execute(f"SELECT {COLUMNS} FROM jobs {where}", values)
+            ]
+
+    def add(self, job: Job, most_queued: int, most_per_key: int) -> Job:
+        """Add a job, or return the one that came with the same idempotency key before. Full."""
+        with self._transaction() as database:
+
+            def count(where: str, *values: object) -> int:
+                return database.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()[0]
+
+            if job.idempotency is not None:
+                known = database.execute(
+                    f"SELECT {COLUMNS} FROM jobs WHERE owner = ? AND idempotency = ?",
+                    (job.owner, job.idempotency),
+                ).fetchone()
+                if known:
+                    return Job(*known)
+            if count("owner = ? AND state IN (?, ?)", job.owner, *OPEN) >= most_per_key:
+                raise Full(own=True)
+            if count("state = 'queued'") >= most_queued:
+                raise Full(own=False)
+            values = [getattr(job, field.name) for field in fields(Job)]
+            database.execute(f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+        return job
+
+    def get(self, name: str) -> Job | None:
+        """Return a job, or None."""
+        return next(iter(self._rows("WHERE id = ?", name)), None)
+
+    def listed(self, owner: str, after: str | None, newest_first: bool, limit: int) -> list[Job]:
+        """Return an owner's jobs by age, those that follow the job `after` if it is given."""
+        order, sign = ("DESC", "<") if newest_first else ("ASC", ">")
+        later = f"AND (created, id) {sign} (SELECT created, id FROM jobs WHERE id = ?)" if after else ""
+        values = [owner, *filter(None, [after]), limit]
+        return self._rows(f"WHERE owner = ? {later} ORDER BY created {order}, id {order} LIMIT ?", *values)
+
+    def claim(self, worker: int) -> Job | None:
+        """Give the next job to a worker, or None."""
+        if not self._rows("WHERE state = 'queued' LIMIT 1"):
+            return None
+        with self._transaction() as database:
+            found = database.execute(NEXT).fetchone()
+            if not found:
+                return None
+            database.execute(
+                "UPDATE jobs SET state = 'in_progress', worker = ?, started = ?, attempt = attempt + 1, "
+                "done = 0, total = 0, made = 0, first = NULL WHERE id = ?", (worker, time.time(), *found),
+            )  # fmt: skip
+        return self.get(*found)
+
+    def progress(self, job: Job, done: int, total: int, made: int, first: float | None) -> bool:
+        """Record how far a job has come; return False if it is not this attempt's any more."""
+        with self._lock:
+            self._database.execute(
+                "PRAGMA synchronous = NORMAL"
+            )  # no sync: it is worth nothing after a crash
+            changed = self._database.execute(
+                "UPDATE jobs SET done = ?, total = ?, made = ?, first = ? "
+                "WHERE id = ? AND attempt = ? AND state = 'in_progress'",
+                (done, total, made, first, job.id, job.attempt),
+            ).rowcount  # fmt: skip
+            self._database.execute("PRAGMA synchronous = FULL")
+        return changed > 0
+
+    def end(
+        self, job: Job, state: str, result: Mapping | None = None, code: str = "", error: str = ""
+    ) -> bool:
+        """End a job; return False if it has ended already, or another attempt at it runs."""
+        with self._transaction() as database:
+            return database.execute(
+                "UPDATE jobs SET state = ?, ended = ?, code = ?, error = ?, result = ? "
+                "WHERE id = ? AND attempt = ? AND state IN (?, ?)",
+                (state, time.time(), code or None, error or None, json.dumps(result or {}),
+                 job.id, job.attempt, *OPEN),
+            ).rowcount > 0  # fmt: skip
+
+    def cancel(self, name: str) -> bool:
+        """Cancel a job; return False if it has ended already."""
+        with self._transaction() as database:
+            return database.execute(
+                "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND state IN (?, ?)",
+                (time.time(), name, *OPEN),
+            ).rowcount > 0  # fmt: skip
+
+    def remove(self, name: str) -> None:
+        """Forget a job."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM jobs WHERE id = ?", (name,))
+
+    def release(self, worker: int | None = None) -> list[Job]:
+        """Queue again what a worker had when it died; return the jobs that have failed, after TRIES deaths.
+
+        worker: its number; None: all, when a service starts, and nobody is to blame.
+        """
+        blame, mine = ("", "") if worker is None else (", deaths = deaths + 1", f"AND worker = {int(worker)}")
+        with self._transaction() as database:
+            database.execute(
+                f"UPDATE jobs SET state = 'queued', worker = NULL{blame} WHERE state = 'in_progress' {mine}"
+            )
+        failed = self._rows("WHERE state = 'queued' AND deaths >= ?", TRIES)
+        why = f"The worker died {TRIES} times while it made this video. Try a shorter one."
+        return [job for job in failed if self.end(job, "failed", code="worker_died", error=why)]
+
+    def overdue(self, seconds: float) -> list[Job]:
+        """Return the jobs that have been running for longer."""
+        return self._rows("WHERE state = 'in_progress' AND started < ?", time.time() - seconds)
+
+    def expired(self, seconds: float) -> list[Job]:
+        """Return the jobs that ended so long ago."""
+        return self._rows("WHERE ended < ?", time.time() - seconds)
+
+    def kept(self) -> set[str]:
+        """Return the ids of the jobs whose files are needed."""
+        return {job.id for job in self._rows("WHERE state != 'cancelled'")}
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of jobs by state."""
+        with self._lock:
+            return dict(self._database.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+
+    def usual_seconds(self) -> float:
+        """Return the mean seconds that the latest jobs ran, or 10."""
+        latest = self._rows("WHERE state = 'completed' ORDER BY ended DESC LIMIT 20")
+        return sum(job.ended - job.started for job in latest) / len(latest) if latest else 10.0

@@ -1,0 +1,148 @@
+"""Keep a worker process on each device: start it, hear it, replace it when it dies, end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from engines.errors import EngineError
+from pipeline.parallel.cpu_affinity import shares_of_cores
+from pipeline.parallel.worker import Broken, Ended, Refused, Started
+from serve.metrics import Metrics
+from serve.settings import ServeSettings
+from serve.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+# Pins the cores first, because libraries count them when they are imported.
+PROGRAM = """
+import sys
+sys.path[0] = {root!r}
+from pipeline.parallel.cpu_affinity import pin_to
+pin_to({cores})
+from serve.worker import work
+work({descriptor})
+"""
+PAUSE = 1.0  # seconds before a dead worker is replaced
+TRIES = 3  # deaths in a row before it has started once
+
+
+class Supervisor:
+    """The workers of a service. give_up: is called when none can be started; error then says why."""
+
+    def __init__(
+        self, settings: ServeSettings, store: Store, metrics: Metrics, say: Callable[[str], None],
+        give_up: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._settings, self._store, self._metrics = settings, store, metrics
+        self._say, self._give_up, self.error = say, give_up, None
+        self._stopping, self._lock = threading.Event(), threading.Lock()
+        self._processes: dict[int, subprocess.Popen] = {}
+        self._ready: set[int] = set()
+        self._threads = [
+            threading.Thread(target=self._keep, args=(number, device, cores), daemon=True)
+            for number, (device, cores) in enumerate(
+                zip(settings.devices, shares_of_cores(len(settings.devices)), strict=True)
+            )
+        ]
+
+    @property
+    def ready(self) -> int:
+        """Number of workers whose engines have started."""
+        return len(self._ready)
+
+    def start(self) -> None:
+        """Start the workers; return at once."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Kill all workers; the next start goes on with their jobs."""
+        self._stopping.set()
+        for number in list(self._processes):
+            self.kill(number)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def kill(self, number: int) -> None:
+        """Kill a worker and its ffmpeg; it is replaced unless the service stops."""
+        with self._lock, suppress(ProcessLookupError, KeyError):
+            os.killpg(self._processes[number].pid, signal.SIGKILL)
+
+    def _keep(self, number: int, device: str, cores: list[int]) -> None:
+        """Have a worker run until the service stops; runs in a thread."""
+        deaths = 0
+        while not self._stopping.is_set():
+            with self._started(number, device, cores) as connection:
+                if self._hear(number, connection):
+                    deaths = 0
+            self._end(number)
+            if self._stopping.is_set():
+                return
+            for job in self._store.release(number):
+                self._say(f"{job.id}: failed: {job.error}")
+            deaths += 1
+            self._metrics.deaths.inc()
+            if self.error is None and deaths == TRIES:
+                self.error = EngineError(
+                    f"worker {number + 1} on {device} died {TRIES} times before it could start"
+                )
+            if self.error is not None:
+                self._give_up()
+                return
+            self._say(f"worker {number + 1} on {device} died; another one is started")
+            self._stopping.wait(PAUSE * deaths)
+
+    def _started(self, number: int, device: str, cores: list[int]) -> Connection:
+        connection, theirs = Pipe()
+        with theirs:
+            filled = {"cores": cores, "root": str(ROOT), "descriptor": theirs.fileno()}
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM.format(**filled)], stdin=subprocess.DEVNULL, stdout=2,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
+        with self._lock:
+            self._processes[number] = process
+        if self._stopping.is_set():
+            self.kill(number)
+        with suppress(OSError):  # a dead process is noticed when it is heard
+            connection.send((number, device, self._settings))
+        return connection
+
+    def _hear(self, number: int, connection: Connection) -> bool:
+        """Handle a worker's messages until it has ended; return whether it ever was ready."""
+        started = time.monotonic()
+        with suppress(EOFError, OSError):
+            while True:
+                match connection.recv():
+                    case Started(messages=messages):
+                        self._ready.add(number)
+                        for text in messages:
+                            self._say(text)
+                        self._say(f"worker {number + 1} is ready ({time.monotonic() - started:.1f} s)")
+                    case Refused(error=error):
+                        self.error = error
+                        return False
+                    case Broken(why=why):
+                        self._say(f"worker {number + 1}: {why}")
+                    case Ended(line=line, reason=reason):
+                        self._metrics.ended(line, reason)
+                        if line:
+                            self._say(f"{line['id']}: {line.get('error') or line['status']}")
+        return number in self._ready
+
+    def _end(self, number: int) -> None:
+        """Wait for a worker's end, with what it started."""
+        self._ready.discard(number)
+        self.kill(number)
+        with self._lock:
+            self._processes.pop(number).wait()

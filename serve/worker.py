@@ -1,0 +1,149 @@
+"""Run a worker process: it starts an engine for each recipe, keeps them, and makes one job after another.
+
+Its parent may be killed at any moment, and so may it: a job counts as made when its row says so.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+
+from engines.errors import EngineError, Exit
+from pipeline.batch.dataset import Request
+from pipeline.parallel.worker import REFUSALS, TICK, Broken, Ended, Refused, Started
+from pipeline.runner import VideoRunner, start_runner
+from pipeline.video.live_writer import live_chunks
+from pipeline.video.writer import remove_unfinished
+from serve.settings import ServeSettings
+from serve.store import Job, Store
+from serve.uploads import without_paths
+
+IDLE = 0.05  # seconds between two looks into an empty queue
+LIVE = "live-{:04}-{:04}.mp4"  # the growing file: of an attempt, of a try within it
+SHOWN = (
+    "generator", "backend", "precision", "frames", "size", "actions", "frames_sha256", "output_sha256",
+    "video_sha256", "image_sha256", "first_frame_seconds", "total_seconds", "seconds",
+)  # fmt: skip
+
+
+class JobLost(Exception):
+    """Raised when a job was cancelled or has ended otherwise, so that making it stops."""
+
+
+class JobProgress:
+    """A stand-in for Progress that writes to the table, every TICK seconds. JobLost, at such a moment."""
+
+    def __init__(self, store: Store, job: Job) -> None:
+        self._store, self._job = store, job
+        self._tries, self._done, self._total, self._made, self._first, self._sent = 0, 0, 0, 0, None, 0.0
+
+    def __call__(self, total: int) -> JobProgress:
+        """Begin a try at the video, of so many evaluations."""
+        self._done, self._total, self._made = 0, total, 0
+        return self
+
+    def __enter__(self) -> JobProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Do nothing: there is nothing to close."""
+
+    def tick(self) -> None:
+        """Count one more evaluation as done."""
+        self._done += 1
+        self.send(TICK)
+
+    def grow(self, count: int) -> None:
+        """Add evaluations to be done."""
+        self._total += count
+
+    def watch(
+        self, folder: Path, chunks: Iterable[np.ndarray], size: tuple[int, int], fps: Fraction
+    ) -> Iterator[np.ndarray]:
+        """Give the frames on, count them, and write the file that grows."""
+        self._tries += 1
+        for chunk in live_chunks(chunks, folder / LIVE.format(self._job.attempt, self._tries), size, fps):
+            self._made += len(chunk)
+            if self._first is None:
+                self._first = time.time() - self._job.started
+                self.send(0)
+            yield chunk
+
+    def send(self, every: float) -> None:
+        """Write to the table unless that was done within the last seconds. JobLost."""
+        if time.monotonic() - self._sent >= every:
+            self._sent = time.monotonic()
+            if not self._store.progress(self._job, self._done, self._total, self._made, self._first):
+                raise JobLost
+
+
+def work(descriptor: int) -> None:
+    """Run a worker on a pipe, which brings its number, its device and the service's settings.
+
+    When the other end of the pipe closes, this process is killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the service, which then closes the pipe
+    with Connection(descriptor) as connection:
+        number, device, settings = connection.recv()
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        try:
+            said: list[str] = []
+            runners = {
+                name: start_runner(settings.run_settings(name, device), said.append)
+                for name in settings.recipes
+            }
+        except REFUSALS as error:
+            connection.send(Refused(error))
+            return
+        connection.send(Started({name: runner.identity for name, runner in runners.items()}, said))
+        store = Store(settings.database)
+        try:
+            while True:
+                job = store.claim(number)
+                if job is None:
+                    time.sleep(IDLE)
+                else:
+                    connection.send(make(job, store, runners[job.recipe], settings))
+        except EngineError as error:
+            connection.send(Broken(str(error)))
+
+
+def make(job: Job, store: Store, runner: VideoRunner, settings: ServeSettings) -> Ended:
+    """Make a job's video and end the job; remove its files if it was cancelled meanwhile. EngineError."""
+    folder, progress = settings.videos / job.id, JobProgress(store, job)
+    runner.options = replace(runner.options, watch=partial(progress.watch, folder))
+    request = Request(job.id, folder / "video", folder / "image", job.seed)
+    line, reason = {}, Exit.INTERRUPTED
+    with suppress(JobLost):
+        folder.mkdir(exist_ok=True)  # it is there, unless someone else removed it: then the video is missing
+        remove_unfinished(folder)
+        line, reason = runner(request, folder, progress)
+        progress.send(0)
+        if reason is Exit.OK:
+            notes = [without_paths(note, folder) for note in line["notes"]]
+            store.end(job, "completed", {**{key: line[key] for key in SHOWN}, "notes": notes})
+        else:
+            store.end(job, "failed", None, reason.name.lower(), without_paths(line["error"], folder))
+    left = store.get(job.id)
+    if left is None or left.state == "cancelled":
+        rmtree(folder, ignore_errors=True)
+    return Ended(line, reason)
+
+
+def _end_with(connection: Connection) -> None:
+    """Wait until the other end of the pipe closes, then kill this process and its ffmpeg."""
+    with suppress(EOFError, OSError):
+        connection.recv()
+    os.killpg(0, signal.SIGKILL)
