@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults check
+.PHONY: help setup demo serve test test-faults check
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -12,8 +12,13 @@ setup: .venv/installed  ## install what running and testing need into .venv
 demo: setup  ## generate the videos of data/sample into out/demo
 	.venv/bin/python infer.py --data data/sample --out out/demo
 
+# The default recipe runs on the fp32 graphs, of which export_onnx.py keeps what is built already.
+serve: setup .venv/serve  ## make videos as a service, with a page to watch them on, at http://127.0.0.1:8000
+	.venv/bin/python export_onnx.py
+	.venv/bin/python -m serve
+
 # One thread in each process: threads of several processes that share cores wait for each other most of the time.
-test: setup .venv/browser .venv/cluster  ## run all tests that need no GPU
+test: setup .venv/browser .venv/cluster .venv/serve  ## run all tests that need no GPU
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup  ## every fault of docs/faults.md, as often as it says, with figures
@@ -33,6 +38,10 @@ check: setup  ## style and architecture only, seconds
 
 .venv/cluster: requirements-cluster.txt .venv/installed
 	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-cluster.txt
+	@touch $@
+
+.venv/serve: requirements-serve.txt .venv/installed
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-serve.txt
 	@touch $@
 
 .venv/installed: requirements.txt

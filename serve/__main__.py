@@ -17,25 +17,18 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-import uvicorn
-
 from engines.cli import ROOT, check_numbers, common_arguments, ending, new_parser, run, say
-from engines.errors import Exit, UsageError
+from engines.errors import EngineError, Exit, UsageError
 from generators.contract import load_generator
 from generators.weight_files import licences
 from pipeline.batch.run_folder import check_writable, locked_folder
 from pipeline.recipe import load_recipe
 from pipeline.request import Limits
-from serve.app import Service, make_app
 from serve.keys import add_key, load_keys
-from serve.metrics import Metrics
 from serve.settings import ServeSettings
 from serve.store import Store
-from serve.supervisor import Supervisor
 
 DEFAULT_RECIPE = ROOT / "optimize" / "recipes" / "fast.toml"
-MOST_CONNECTIONS = 500
-STOP_SECONDS = 2  # for open connections, after SIGTERM
 
 
 def main() -> Exit:
@@ -58,9 +51,11 @@ def serve(args: argparse.Namespace) -> Exit:
     """Run the service until it is stopped."""
     settings = settings_of(args)
     if not settings.keys and not is_loopback(args.host):
-        raise UsageError(
-            f"--host {args.host}: others reach that, so it needs --keys FILE; see --add-key"
-        )
+        raise UsageError(f"--host {args.host}: others reach that, so it needs --keys FILE; see --add-key")
+    try:
+        from serve.server import answer
+    except ModuleNotFoundError as error:
+        raise EngineError(f"{error.name} is missing; run: pip install -r requirements-serve.txt") from error
     for line in licences(load_generator(settings.generator).fingerprint_files):
         say(line)
     check_writable(settings.home)
@@ -75,28 +70,6 @@ def serve(args: argparse.Namespace) -> Exit:
             ) from error
         with listener:
             return answer(settings, store, listener)
-
-
-def answer(settings: ServeSettings, store: Store, listener: socket.socket) -> Exit:
-    """Answer requests on a socket until the service is stopped."""
-    metrics = Metrics(store)
-    supervisor = Supervisor(settings, store, metrics, say, lambda: setattr(server, "should_exit", True))
-    metrics.ready = lambda: supervisor.ready
-    app = make_app(Service(settings, store, metrics, supervisor), say)
-    server = uvicorn.Server(uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, lifespan="on",
-        limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=STOP_SECONDS,
-        h11_max_incomplete_event_size=16_384, http="h11", ws="none",
-    ))  # fmt: skip
-    host, port = listener.getsockname()[:2]
-    say(f"http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C stops it)")
-    try:
-        server.run(sockets=[listener])
-    finally:
-        supervisor.stop()
-    if supervisor.error is not None:
-        raise supervisor.error
-    return Exit.OK
 
 
 def go_on(settings: ServeSettings, store: Store) -> None:

@@ -31,7 +31,7 @@ from serve.supervisor import Supervisor
 from serve.uploads import BodyLimit
 
 PAGE = Path(__file__).parent / "page"
-PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
+PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
 ROUND = 1.0  # seconds between two rounds of looking after the jobs
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 HEADERS = {
@@ -117,7 +117,7 @@ class Guard:
         await app(scope, receive, guarded)
 
 
-async def _refused(request: Request | None, error: HTTPException) -> Response:
+async def _refused(request: Request | None, error: HTTPException | ApiError) -> Response:
     code = error.code if isinstance(error, ApiError) else CODES.get(error.status_code, "refused")
     text = (
         error.detail
@@ -135,7 +135,7 @@ async def _broken(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": told}, 500)
 
 
-HANDLERS = {HTTPException: _refused, 500: _broken}
+HANDLERS = {HTTPException: _refused, ApiError: _refused, 500: _broken}
 
 
 def _facts(service: Service) -> list[Route]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from starlette.exceptions import HTTPException
 
-
-class ApiError(HTTPException):
+class ApiError(Exception):
     """An answer other than success: its status, a code for programs, and a sentence on what to do."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(status, message, headers)
-        self.code = code
+        super().__init__(message)
+        self.status_code, self.code, self.detail, self.headers = status, code, message, headers
 
 
 def not_found(name: str) -> ApiError:

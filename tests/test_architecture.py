@@ -13,10 +13,11 @@ from generators.contract import BUNDLED, FROM_FOLDER
 
 ROOT = Path(__file__).parents[1]
 # From the bottom up; rooms of one floor do not import each other.
-FLOORS = [{"engines"}, {"generators"}, {"pipeline"}, {"bench"}, {"optimize", "submit", "finish"}, {"lab"}]
+TOP = {"optimize", "submit", "serve", "finish"}
+FLOORS = [{"engines"}, {"generators"}, {"pipeline"}, {"bench"}, TOP, {"lab"}]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 RUN_TIME = {"engines", "generators", "pipeline"}  # all that infer.py may import
-LEAVES = {"finish", "lab"}  # nothing imports them, not even a script
+LEAVES = {"finish", "serve", "lab"}  # nothing imports them, not even a script
 OUTSIDE = {"tests", "examples"}  # may import everything, and nothing imports them
 NOT_OURS = {"out", "runs", "built", "__pycache__"}
 MOST_LINES = 300
@@ -177,6 +178,8 @@ def test_rooms_import_only_rooms_below_them_and_nothing_imports_a_script():
     ("bench/a.py", "def f():\n    import finish"),
     ("submit/__main__.py", "from finish import cut"),
     ("infer.py", "import finish.cover"),
+    ("tune.py", "import serve.store"),
+    ("serve/a.py", "from submit import pack"),
     ("pipeline/a.py", "from . import video, jobs\nimport infer"),
     ("bench/__main__.py", "import infer"),
     ("tune.py", "from infer import parse"),

@@ -12,7 +12,8 @@ FILES = ["requirements.txt", "requirements-gpu.txt"]
 # Imported under another name than installed.
 NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tensorrt-rtx",
          "open_clip": "open-clip-torch", "cuda": "cuda-python", "onnx_ir": "onnxscript",
-         "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit", "tomllib": "tomli"}
+         "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit",
+         "prometheus_client": "prometheus-client", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "finish", "examples"}
 OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.txt says how to have them
             "cache-dit",  # pipeline/caches/requirements.txt
@@ -26,16 +27,17 @@ def required(file):
     return dict(re.match(r"([\w-]+)(.*)", line).groups() for line in lines if line)
 
 
-def imported():
-    """Third-party packages that code outside of tests imports, as they are installed."""
+def imported(rooms=OURS):
+    """Third-party packages that code of rooms and scripts imports, as they are installed."""
     found = set()
-    for path in [*ROOT.glob("*.py"), *(p for room in OURS for p in (ROOT / room).rglob("*.py"))]:
+    inside = (path for room in rooms for path in (ROOT / room).rglob("*.py"))
+    for path in [*ROOT.glob("*.py"), *inside]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split(".")[0])
-    third_party = found - OURS - set(sys.stdlib_module_names) - {"__future__", "infer", "model"}
+    third_party = found - OURS - {"serve"} - set(sys.stdlib_module_names) - {"__future__", "infer", "model"}
     return {NAMES.get(name, name) for name in third_party} - OPTIONAL
 
 
@@ -43,6 +45,11 @@ def test_all_that_is_imported_is_required():
     assert imported() - set(required("requirements.txt")) <= GPU_ONLY
     lacking = imported() - set(required("requirements-gpu.txt"))
     assert lacking <= {"onnxruntime", "openvino"}  # -gpu; processors
+
+
+def test_all_that_the_service_imports_is_required_beside():
+    both = required("requirements.txt").keys() | required("requirements-serve.txt").keys()
+    assert imported({"serve"}) <= both
 
 
 def test_both_files_give_the_same_ranges():
@@ -53,7 +60,8 @@ def test_both_files_give_the_same_ranges():
 
 
 @pytest.mark.parametrize("file", [
-    *FILES, "requirements-cluster.txt", "pipeline/caches/requirements.txt", "lab/requirements.txt"])
+    *FILES, "requirements-cluster.txt", "requirements-serve.txt",
+    "pipeline/caches/requirements.txt", "lab/requirements.txt"])
 def test_every_requirement_states_its_licence(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"\w", line)]
     assert lines and all(re.search(r"# (BSD|MIT|Apache|MPL|NVIDIA|PSF)", line) for line in lines)

@@ -1,0 +1,40 @@
+"""Run the HTTP server over a store of jobs and their workers, until it is stopped."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+
+from engines.cli import say
+from engines.errors import Exit
+from serve.app import Service, make_app
+from serve.metrics import Metrics
+from serve.settings import ServeSettings
+from serve.store import Store
+from serve.supervisor import Supervisor
+
+MOST_CONNECTIONS = 500
+STOP_SECONDS = 2  # for open connections, after SIGTERM
+
+
+def answer(settings: ServeSettings, store: Store, listener: socket.socket) -> Exit:
+    """Answer requests on a socket until the service is stopped."""
+    metrics = Metrics(store)
+    supervisor = Supervisor(settings, store, metrics, say, lambda: setattr(server, "should_exit", True))
+    metrics.ready = lambda: supervisor.ready
+    app = make_app(Service(settings, store, metrics, supervisor), say)
+    server = uvicorn.Server(uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, lifespan="on",
+        limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=STOP_SECONDS,
+        h11_max_incomplete_event_size=16_384, http="h11", ws="none",
+    ))  # fmt: skip
+    host, port = listener.getsockname()[:2]
+    say(f"http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C stops it)")
+    try:
+        server.run(sockets=[listener])
+    finally:
+        supervisor.stop()
+    if supervisor.error is not None:
+        raise supervisor.error
+    return Exit.OK

@@ -1,0 +1,99 @@
+"""The page in a headless Chromium: it plays what is being made, and survives errors, cancelling, reloads."""
+
+import re
+import shutil
+
+import pytest
+
+pytestmark = pytest.mark.slow
+PLAYS = "() => { const v = document.querySelector('#screen'); return v.currentTime && v.videoWidth === 32 }"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("needs chromium on the PATH")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, running):
+    """The service's page; a message on its console, or a request elsewhere, fails the test."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page, wrong = context.new_page(), []
+    page.set_default_timeout(60_000)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    page.on("request", lambda asked: asked.url.startswith((running.url, "blob:")) or wrong.append(asked.url))
+    page.wrong = wrong
+    page.goto(running.url)
+    yield page
+    context.close()
+    assert [text for text in wrong if "status of 4" not in text] == []
+
+
+def choose(page, files):
+    for kind, (_, data) in files.items():
+        mime = {"video": "video/mp4", "image": "image/png"}[kind]
+        page.set_input_files(f"#{kind}", {"name": f"<b>{kind}</b>", "mimeType": mime, "buffer": data})
+
+
+def status(page, text):
+    page.wait_for_function("text => document.querySelector('#status').textContent === text", arg=text)
+
+
+def test_a_video_plays_while_it_is_made_and_goes_on_after_a_reload(page, running, inputs):
+    choose(page, inputs(400))
+    assert page.inner_text("#video-name") == "<b>video</b>" and page.locator(".drop b").count() == 0
+    page.click("#make")
+    page.wait_for_function(PLAYS)
+    name = re.search("#(video_.*)", page.url)[1]
+    assert running.client.get(f"/v1/videos/{name}").json()["status"] == "in_progress"
+    page.reload()
+    page.wait_for_function(PLAYS)
+    assert page.inner_text("#status") == "Being made." and page.inner_text("#level") == "baseline"
+    assert re.fullmatch(r"\d+\.\d\d s", page.inner_text("#first"))
+    status(page, "Made.")
+    assert page.inner_text("#frames") == "400 of 400" and page.get_attribute("#bar", "value") == "100"
+    page.wait_for_function("() => document.querySelector('#screen').duration > 16.6")
+    with page.expect_download() as saved:
+        page.click("#save")
+    content = running.client.get(f"/v1/videos/{name}/content").content
+    assert saved.value.path().read_bytes() == content
+
+
+def test_a_video_is_cancelled_and_the_next_can_be_made_by_keyboard(page, inputs):
+    choose(page, inputs(400))
+    page.focus("#make")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#cancel:not([hidden])")
+    page.focus("#cancel")
+    page.keyboard.press("Space")
+    status(page, "Cancelled.")
+    assert page.is_hidden("#cancel")
+    choose(page, inputs(5))
+    page.focus("#make")
+    page.keyboard.press("Enter")
+    status(page, "Made.")
+
+
+def test_what_is_wrong_is_said_on_the_page(page, inputs):
+    page.click("#make")
+    assert page.inner_text("#error") == "Choose a skeleton video and a picture, or take a sample."
+    choose(page, {**inputs(), "image": ("i.png", b"<img src=x onerror=alert(1)>")})
+    page.click("#make")
+    page.wait_for_function("() => document.querySelector('#error').textContent.startsWith('image: is not')")
+    assert page.inner_text("#status") == "Not made." and page.is_enabled("#make")
+
+
+def test_a_sample_is_one_press_and_nothing_is_wider_than_a_phone(page):
+    page.click("#samples button >> nth=0")
+    page.wait_for_selector("#image-view:not([hidden])")
+    assert page.inner_text("#video-name").startswith("sample ")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,110 @@
+"""The service as users run it: killed at any moment, watched while it makes, stopped, started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pipeline.video.reader import read
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def post(running, files, **headers):
+    return running.client.post("/v1/videos", files=files, headers=headers).json()
+
+
+def test_jobs_survive_kills_of_worker_and_service_and_end_once(running, inputs):
+    short, long = inputs(5), inputs(120)
+    names = [post(running, files)["id"] for files in (short, long, short)]
+    while running.client.get(f"/v1/videos/{names[1]}").json()["frames_made"] == 0:
+        time.sleep(0.02)
+    os.kill(running.workers()[0], signal.SIGKILL)
+    while running.client.get("/readyz").json()["workers_ready"]:
+        time.sleep(0.02)
+    names.append(post(running, short)["id"])
+    while running.client.get(f"/v1/videos/{names[1]}").json()["frames_made"] == 0:
+        time.sleep(0.02)
+    running.kill()
+    running.start()
+    jobs = [running.ended(name) for name in names]
+    assert [job["status"] for job in jobs] == ["completed"] * 4
+    content = [running.client.get(f"/v1/videos/{name}/content").content for name in names]
+    assert content[0] == content[2] == content[3]
+    assert jobs[0]["result"]["frames_sha256"] == jobs[2]["result"]["frames_sha256"]
+    finished = running.client.get("/metrics").text
+    assert 'vivace_jobs{state="completed"} 4.0' in finished
+
+
+def test_a_stream_plays_before_the_end_and_goes_on_over_the_death_of_a_worker(running, inputs, tmp_path):
+    name, parts = post(running, inputs(120))["id"], []
+    with running.client.stream("GET", f"/v1/videos/{name}/stream") as answer:
+        chunks = answer.iter_raw()
+        while b"moof" not in b"".join(parts):
+            parts.append(next(chunks))
+        job = running.client.get(f"/v1/videos/{name}").json()
+        assert job["status"] == "in_progress"
+        os.kill(running.workers()[0], signal.SIGKILL)
+        parts += chunks
+    running.ended(name)
+    whole = b"".join(parts)
+    assert whole == running.client.get(f"/v1/videos/{name}/stream").content
+    (tmp_path / "a.mp4").write_bytes(whole)
+    assert len(read(tmp_path / "a.mp4").frames) == 120
+
+
+def test_a_client_that_goes_away_ends_its_stream_and_not_its_job(running, inputs):
+    name = post(running, inputs(60))["id"]
+    with running.client.stream("GET", f"/v1/videos/{name}/stream") as answer:
+        next(answer.iter_raw())
+    assert running.ended(name)["status"] == "completed"
+
+
+def test_a_job_is_cancelled_while_it_is_made(running, inputs):
+    name = post(running, inputs(400))["id"]
+    while running.client.get(f"/v1/videos/{name}").json()["status"] == "queued":
+        time.sleep(0.02)
+    assert running.client.delete(f"/v1/videos/{name}").json()["status"] == "cancelled"
+    assert running.ended(post(running, inputs(5))["id"])["status"] == "completed"
+
+
+def test_posts_at_once_with_one_key_make_one_job(running, inputs):
+    files, names = inputs(), []
+
+    def one():
+        names.append(post(running, files, **{"Idempotency-Key": "k"})["id"])
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(names) == 6 and len(set(names)) == 1
+
+
+def test_sigterm_stops_it_with_its_workers_and_a_second_service_cannot_have_its_folder(running):
+    again = subprocess.run(running.command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 2 and "is in use by process" in again.stderr
+    workers = running.workers()
+    assert running.stop() == 143
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+    running.start()
+
+
+@pytest.mark.parametrize(("arguments", "status", "words"), [
+    (["--host", "0.0.0.0"], 2, "needs --keys FILE"),
+    (["--keys", "nowhere.txt"], 2, "cannot be read"),
+    (["--add-key", "ada"], 2, "--add-key needs --keys"),
+    (["--generator", "nobody"], 2, "nobody"),
+])
+def test_what_cannot_be_served_ends_with_its_exit_code(tmp_path, arguments, status, words):
+    command = [sys.executable, "-m", "serve", "--home", str(tmp_path / "home"), "--port", "0", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == status and words in ended.stderr
