@@ -78,7 +78,7 @@ def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         service.supervisor.start()
-        task = asyncio.create_task(_look_after(service, jobs, say))
+        task = asyncio.create_task(look_after(service, jobs, say))
         yield
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -194,7 +194,9 @@ def _page() -> list[Route]:
     return [Route("/samples", listing), *(Route(path, file(where)) for path, where in files.items())]
 
 
-async def _look_after(service: Service, jobs: JobRoutes, say: Callable[[str], None]) -> None:
+async def look_after(
+    service: Service, jobs: JobRoutes, say: Callable[[str], None], every: float = ROUND
+) -> None:
     """End jobs that run for too long, and remove those that ended long ago, until cancelled."""
     settings, store = service.settings, service.store
     while True:
@@ -205,4 +207,4 @@ async def _look_after(service: Service, jobs: JobRoutes, say: Callable[[str], No
                 service.supervisor.kill(job.worker)
         for job in await run_in_threadpool(store.expired, settings.keep_seconds):
             await run_in_threadpool(jobs.remove, job)
-        await asyncio.sleep(ROUND)
+        await asyncio.sleep(every)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import anyio
 from starlette.datastructures import FormData, UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from engines.artifact import file_sha256
 from engines.errors import InputError, OutputError
@@ -73,6 +73,8 @@ async def received(request: Request, settings: ServeSettings) -> AsyncIterator[U
     try:
         with anyio.fail_after(settings.upload_seconds):
             form = await request.form(max_files=len(FILES), max_fields=len(FIELDS), max_part_size=1_000)
+    except ClientDisconnect as error:  # nobody hears this
+        raise ApiError(400, "incomplete", "The upload broke off. Send it again.") from error
     except TimeoutError as error:
         most = f"{settings.upload_seconds:g} s"
         raise ApiError(408, "too_slow", f"The upload took longer than {most}. Send it again.") from error

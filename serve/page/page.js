@@ -167,6 +167,7 @@ async function play(id, signal) {
 function start(screen, source) {
   if (screen.src) URL.revokeObjectURL(screen.src);
   screen.src = URL.createObjectURL(source);
+  screen.controls = true;
   screen.play().catch(() => {}); // a browser that plays nothing unasked: the controls are there
   screen.addEventListener("loadeddata", () => { $("waiting").hidden = true; }, { once: true });
 }

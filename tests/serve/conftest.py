@@ -53,7 +53,8 @@ def open_service(tmp_path, tiny_file):
         supervisor = Supervisor(settings, store, metrics, lambda text: None, lambda: None)
         app = make_app(Service(settings, store, metrics, supervisor), lambda text: None)
         client = TestClient(app, raise_server_exceptions=False)
-        return SimpleNamespace(client=client, store=store, settings=settings, metrics=metrics)
+        return SimpleNamespace(client=client, store=store, settings=settings, metrics=metrics,
+                               supervisor=supervisor)
 
     yield start
     for store in opened:

@@ -3,9 +3,11 @@
 import errno
 import io
 import json
+import time
 from dataclasses import replace
 from fractions import Fraction
 
+import anyio
 import pytest
 
 from engines.errors import Exit
@@ -14,6 +16,8 @@ from pipeline.batch.dataset import Request
 from pipeline.video.reader import read
 from serve import uploads, worker
 from serve.__main__ import go_on
+from serve.app import Service, look_after
+from serve.jobs import JobRoutes
 from serve.keys import add_key, load_keys
 from serve.store import TRIES
 from serve.uploads import Upload, save
@@ -193,6 +197,27 @@ def test_metrics_count_what_happened(service, work, inputs):
         assert line in text.splitlines()
     assert service.client.get("/healthz").status_code == 200
     assert service.client.get("/readyz").status_code == 503
+
+
+def test_jobs_that_run_too_long_fail_and_old_ones_are_forgotten(open_service, inputs):
+    service = open_service(job_seconds=0.01, keep_seconds=0.2)
+    name = post(service, inputs()).json()["id"]
+    service.store.claim(0)
+    jobs, said = JobRoutes(service.settings, service.store), []
+    facts = Service(service.settings, service.store, service.metrics, service.supervisor)
+
+    async def rounds(seconds):
+        with anyio.move_on_after(seconds):
+            await look_after(facts, jobs, said.append, every=0.01)
+
+    time.sleep(0.02)
+    anyio.run(rounds, 0.1)
+    assert "longer than 0.01 s" in service.client.get(f"/v1/videos/{name}").json()["error"]["message"]
+    assert len(said) == 1
+    time.sleep(0.2)
+    anyio.run(rounds, 0.1)
+    error(service.client.get(f"/v1/videos/{name}"), 404, "not_found")
+    assert list(service.settings.videos.iterdir()) == []
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(service, inputs, monkeypatch):
