@@ -34,9 +34,8 @@ DEFAULT_RECIPE = ROOT / "optimize" / "recipes" / "fast.toml"
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
-    return ending(
-        "serve", lambda: add(args) if args.add_key else serve(args), "stopped; jobs go on at the next start"
-    )
+    work = add if args.add_key else serve
+    return ending("serve", lambda: work(args), "stopped; jobs go on at the next start")
 
 
 def add(args: argparse.Namespace) -> Exit:
@@ -65,9 +64,8 @@ def serve(args: argparse.Namespace) -> Exit:
         try:
             listener = socket.create_server((args.host, args.port), backlog=128)
         except OSError as error:
-            raise UsageError(
-                f"--host {args.host} --port {args.port}: cannot be used ({error}); choose others"
-            ) from error
+            where = f"--host {args.host} --port {args.port}"
+            raise UsageError(f"{where}: cannot be used ({error}); choose others") from error
         with listener:
             return answer(settings, store, listener)
 
@@ -84,11 +82,12 @@ def go_on(settings: ServeSettings, store: Store) -> None:
 def settings_of(args: argparse.Namespace) -> ServeSettings:
     """Return the settings that were asked for. UsageError."""
     recipes = {recipe.name: recipe for recipe in map(load_recipe, args.recipe or [DEFAULT_RECIPE])}
+    names = args.name or ("*" if args.keys else ())  # who has a key is no page of another site
     return ServeSettings(
         args.home, args.generator, recipes, tuple(args.device.split(",")), load_keys(args.keys),
         Limits(args.max_frames, args.max_pixels), args.max_megabytes << 20, args.max_queued, args.max_per_key,
         args.job_seconds, keep_seconds=args.keep_hours * 3_600,
-        hosts=(*ServeSettings.hosts, args.host, *args.name),
+        hosts=(*ServeSettings.hosts, args.host, *names),
     )  # fmt: skip
 
 
@@ -105,13 +104,11 @@ def parse() -> argparse.Namespace:
     parser = new_parser(__doc__, "python -m serve")
     common_arguments(parser, "generator", device={"help": "cpu, cuda, or one a worker: cuda:0,cuda:1"})
     kept = ServeSettings
-    parser.add_argument(
-        "--recipe", type=Path, action="append", help="that may be asked for; the first is the default"
-    )
+    parser.add_argument("--recipe", type=Path, action="append", help="one offered; the first is the default")
     parser.add_argument("--home", type=Path, default=Path("out/serve"), help="folder of the jobs (out/serve)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (8000)")
-    parser.add_argument("--name", action="append", default=[], help="name that others reach it by; * for any")
+    parser.add_argument("--name", action="append", default=[], help="name that others reach it by (any)")
     parser.add_argument("--keys", type=Path, help="file with the hashes of keys, needed beyond this machine")
     parser.add_argument("--add-key", metavar="NAME", help="make a key, print it, and add its hash to --keys")
     numbers = (

@@ -70,10 +70,7 @@ def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
         *_facts(service),
         *_page(),
     ]
-    layers = [
-        Middleware(Guard, hosts=settings.hosts),
-        Middleware(BodyLimit, most=settings.most_bytes),
-    ]
+    layers = [Middleware(Guard, hosts=settings.hosts), Middleware(BodyLimit, most=settings.most_bytes)]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -118,21 +115,18 @@ class Guard:
 
 
 async def _refused(request: Request | None, error: HTTPException | ApiError) -> Response:
-    code = error.code if isinstance(error, ApiError) else CODES.get(error.status_code, "refused")
-    text = (
-        error.detail
-        if isinstance(error, ApiError)
-        else f"{error.detail}. See docs/serve.md for what there is."
-    )
-    return JSONResponse({"error": {"code": code, "message": text}}, error.status_code, error.headers)
+    if not isinstance(error, ApiError):  # one of Starlette's own
+        code = CODES.get(error.status_code, "refused")
+        told = f"{error.detail}. See docs/serve.md for what there is."
+        error = ApiError(error.status_code, code, told, error.headers)
+    body = {"error": {"code": error.code, "message": error.detail}}
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    told = {
-        "code": "internal",
-        "message": "The server failed; its log says why. Try again, or ask the operator.",
-    }
-    return JSONResponse({"error": told}, 500)
+    return await _refused(
+        request, ApiError(500, "internal", "The server failed; its log says why. Try again.")
+    )
 
 
 HANDLERS = {HTTPException: _refused, ApiError: _refused, 500: _broken}
@@ -156,9 +150,8 @@ def _facts(service: Service) -> list[Route]:
 
     async def recipes(request: Request) -> Response:
         owner_of(settings.keys, request.headers.get("authorization", ""))
-        data = [
-            {"id": name, "object": "recipe", "note": recipe.note} for name, recipe in settings.recipes.items()
-        ]
+        named = settings.recipes.items()
+        data = [{"id": name, "object": "recipe", "note": recipe.note} for name, recipe in named]
         limits = {
             "bytes": settings.most_bytes, "frames": settings.limits.frames, "pixels": settings.limits.pixels
         }  # fmt: skip

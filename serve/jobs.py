@@ -9,6 +9,7 @@ import shutil
 import time
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import anyio
 from starlette.concurrency import run_in_threadpool
@@ -44,9 +45,8 @@ class JobRoutes:
             name = f"video_{secrets.token_hex(12)}"
             folder = self._settings.videos / name
             try:
-                job = await anyio.to_thread.run_sync(
-                    self._accept, owner, key, name, upload, limiter=self._checks
-                )
+                accept = partial(self._accept, owner, key, name, upload)
+                job = await anyio.to_thread.run_sync(accept, limiter=self._checks)
             except OSError as error:
                 if error.errno not in DISK_FULL:
                     raise
@@ -62,21 +62,17 @@ class JobRoutes:
         folder = self._settings.videos / name
         inputs = save(upload, folder)
         info = check(folder, self._settings)
-        job = Job(
-            name, owner, key, inputs, upload.recipe, upload.seed, info.packets, str(info.fps), time.time()
-        )
+        asked = (upload.recipe, upload.seed, info.packets, str(info.fps))
+        job = Job(name, owner, key, inputs, *asked, created=time.time())
         try:
             known = self._store.add(job, self._settings.most_queued, self._settings.most_per_key)
         except Full as error:
             wait = max(1, round(self._store.usual_seconds() / len(self._settings.devices)))
             what = "You have as many videos waiting as one key may" if error.own else "The queue is full"
-            raise ApiError(
-                429, "queue_full", f"{what}. Try again in {wait} s.", {"Retry-After": str(wait)}
-            ) from error
+            told = f"{what}. Try again in {wait} s."
+            raise ApiError(429, "queue_full", told, {"Retry-After": str(wait)}) from error
         if known.inputs != inputs:
-            raise ApiError(
-                409, "key_reused", "This Idempotency-Key came with other inputs before; take a new one."
-            )
+            raise ApiError(409, "key_reused", "This Idempotency-Key came with other inputs; take a new one.")
         return known
 
     async def listing(self, request: Request) -> Response:
@@ -99,15 +95,9 @@ class JobRoutes:
         """Give the finished video, or a range of it."""
         job = await self._asked(request)
         if job.state != "completed":
-            raise ApiError(
-                409,
-                "not_ready",
-                f"The video is {job.state}. Ask /v1/videos/{job.id}/events for its end.",
-            )
+            raise ApiError(409, "not_ready", f"The video is {job.state}. Its events say when it ends.")
         path = self._settings.videos / job.id / f"{job.id}.mp4"
-        return FileResponse(
-            path, media_type="video/mp4", filename=path.name, content_disposition_type="inline"
-        )
+        return FileResponse(path, media_type="video/mp4", filename=path.name)
 
     async def stream(self, request: Request) -> Response:
         """Give the video while it is made, as fragmented MP4."""
@@ -146,11 +136,7 @@ class JobRoutes:
             "id": job.id,
             "object": "video",
             "status": job.state,
-            "progress": 100
-            if job.state == "completed"
-            else int(99 * job.done / job.total)
-            if job.total
-            else 0,
+            "progress": 100 if job.state == "completed" else 99 * job.done // max(job.total, 1),
             "recipe": job.recipe,
             "seed": job.seed,
             "created_at": job.created,

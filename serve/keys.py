@@ -69,12 +69,8 @@ def owner_of(keys: Mapping[str, str], authorization: str) -> str:
         if hmac.compare_digest(asked, known):
             owner = name
     if kind.lower() != "bearer" or owner is None:
-        raise ApiError(
-            401,
-            "unauthorized",
-            "Send a valid key, as Authorization: Bearer KEY.",
-            {"WWW-Authenticate": "Bearer"},
-        )
+        told = "Send a valid key, as Authorization: Bearer KEY."
+        raise ApiError(401, "unauthorized", told, {"WWW-Authenticate": "Bearer"})
     return owner
 
 

@@ -57,11 +57,8 @@ class BodyLimit:
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0 or (announced.isdigit() and int(announced) > self._most):
-                raise ApiError(
-                    413,
-                    "too_large",
-                    f"Send at most {self._most} bytes. Cut the video into parts, or encode it smaller.",
-                )
+                told = f"Send at most {self._most} bytes. Cut the video, or encode it smaller."
+                raise ApiError(413, "too_large", told)
             return message
 
         await self._app(scope, counted, send)
@@ -87,23 +84,19 @@ async def received(request: Request, settings: ServeSettings) -> AsyncIterator[U
 def _checked(form: FormData, settings: ServeSettings) -> Upload:
     for name, _ in form.multi_items():
         if name not in (*FILES, *FIELDS):
-            raise ApiError(
-                400, "unknown_field", f"There is no field {name[:40]!r}; send {', '.join((*FILES, *FIELDS))}."
-            )
+            known = ", ".join((*FILES, *FIELDS))
+            raise ApiError(400, "unknown_field", f"There is no field {name[:40]!r}; send {known}.")
         if len(form.getlist(name)) > 1:
             raise ApiError(400, "invalid_field", f"Send {name} once.")
     for name in FILES:
         if not isinstance(form.get(name), UploadFile):
-            raise ApiError(
-                400, "missing_file", f"Send the {name} as a file, in a form of type multipart/form-data."
-            )
+            raise ApiError(400, "missing_file", f"Send the {name} as a file of a multipart/form-data form.")
     seed, recipe = form.get("seed") or str(SEED), form.get("recipe") or next(iter(settings.recipes))
     if not (isinstance(seed, str) and seed.isascii() and seed.isdecimal() and int(seed[:20]) <= MOST_SEED):
         raise ApiError(400, "invalid_field", f"seed must be a whole number from 0 to {MOST_SEED}.")
     if recipe not in settings.recipes:
-        raise ApiError(
-            400, "unknown_recipe", f"There is no such recipe; take one of {', '.join(settings.recipes)}."
-        )
+        known = ", ".join(settings.recipes)
+        raise ApiError(400, "unknown_recipe", f"There is no such recipe; take one of {known}.")
     return Upload(form["video"].file, form["image"].file, int(seed), recipe)
 
 
@@ -143,9 +136,8 @@ def check_picture(path: Path) -> None:
     try:
         Image.open(path, formats=PICTURES).close()
     except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        raise InputError(
-            f"{path}: is not a picture. Expected {', '.join(PICTURES)}; give another."
-        ) from error
+        kinds = ", ".join(PICTURES)
+        raise InputError(f"{path}: is not a picture. Expected {kinds}; give another.") from error
 
 
 def without_paths(text: str, folder: Path) -> str:

@@ -100,10 +100,8 @@ def work(descriptor: int) -> None:
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         try:
             said: list[str] = []
-            runners = {
-                name: start_runner(settings.run_settings(name, device), said.append)
-                for name in settings.recipes
-            }
+            named = {name: settings.run_settings(name, device) for name in settings.recipes}
+            runners = {name: start_runner(each, said.append) for name, each in named.items()}
         except REFUSALS as error:
             connection.send(Refused(error))
             return
@@ -115,13 +113,19 @@ def work(descriptor: int) -> None:
                 if job is None:
                     time.sleep(IDLE)
                 else:
-                    connection.send(make(job, store, runners[job.recipe], settings))
+                    connection.send(make(job, store, runners.get(job.recipe), settings))
         except EngineError as error:
             connection.send(Broken(str(error)))
 
 
-def make(job: Job, store: Store, runner: VideoRunner, settings: ServeSettings) -> Ended:
-    """Make a job's video and end the job; remove its files if it was cancelled meanwhile. EngineError."""
+def make(job: Job, store: Store, runner: VideoRunner | None, settings: ServeSettings) -> Ended:
+    """Make a job's video and end the job; remove its files if it was cancelled meanwhile. EngineError.
+
+    runner: of its recipe; None: the service was started again without that recipe.
+    """
+    if runner is None:
+        store.end(job, "failed", None, "unknown_recipe", f"Recipe {job.recipe} is not offered any more.")
+        return Ended({}, Exit.USAGE)
     folder, progress = settings.videos / job.id, JobProgress(store, job)
     runner.options = replace(runner.options, watch=partial(progress.watch, folder))
     request = Request(job.id, folder / "video", folder / "image", job.seed)
@@ -129,6 +133,8 @@ def make(job: Job, store: Store, runner: VideoRunner, settings: ServeSettings) -
     with suppress(JobLost):
         folder.mkdir(exist_ok=True)  # it is there, unless someone else removed it: then the video is missing
         remove_unfinished(folder)
+        for growing in folder.glob("live-*"):  # of earlier attempts
+            growing.unlink()
         line, reason = runner(request, folder, progress)
         progress.send(0)
         if reason is Exit.OK:

@@ -124,6 +124,13 @@ def test_a_job_that_is_cancelled_while_it_is_made_leaves_no_file(service, inputs
     assert service.store.get(name).state == "cancelled" and not (service.settings.videos / name).exists()
 
 
+def test_a_recipe_that_is_not_offered_any_more_fails_its_jobs(service, inputs):
+    name = post(service, inputs()).json()["id"]
+    worker.make(service.store.claim(0), service.store, None, service.settings)
+    told = service.client.get(f"/v1/videos/{name}").json()["error"]
+    assert told == {"code": "unknown_recipe", "message": "Recipe baseline is not offered any more."}
+
+
 def test_what_an_earlier_attempt_says_changes_nothing(service, inputs):
     post(service, inputs())
     stale = service.store.claim(0)
