@@ -51,7 +51,12 @@ class SerialDenoiser:
         self, generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
     ) -> None:
         self._generator, self._engine = generator, engines["denoise"]
-        self._constants, self._condition_indices = constants, condition_indices
+        # NumPy's take copies an array that is not contiguous as a whole, for every window.
+        self._constants = {
+            name: np.asarray(array, order="C") if isinstance(array, np.ndarray) else array
+            for name, array in constants.items()
+        }
+        self._condition_indices = condition_indices
         self._cut: tuple[bytes, dict[str, np.ndarray]] | None = None  # both branches see the same
 
     def __call__(
