@@ -169,7 +169,8 @@ class Sampler:
         axis, plan, state = generator.frame_axis, self.plan or base, None
         denoise, watch = denoiser_of(plan), None
         if plan.guard:
-            watch = plan.guard.watch(axis, generator.per_frame, own or 1, noise.shape[axis])
+            sampled = noise.shape[axis]
+            watch = plan.guard.watch(axis, generator.per_frame, own or sampled, sampled)
             watch.constants(constants)
         if not (watch and watch.unlike and not (own and watch.unlike.begin)):
             state = self._run_until_unlike(denoise, noise, plan, watch, own is None)
