@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +13,7 @@ from engines.errors import UsageError
 from engines.spec import ComponentSpec, Engine
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows, WindowRule
+from generators.wrapper_file import load_file, plain
 
 if TYPE_CHECKING:
     import torch
@@ -164,21 +163,20 @@ def _class(place: str) -> type[Generator]:
 def _user_class(path: Path, attribute: str) -> type:
     if not path.is_file():
         raise GeneratorError(f"generator file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"user_generator_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
     try:
-        spec.loader.exec_module(module)
+        module = load_file(path)
     except SyntaxError as error:
         where = f"{error.filename}, line {error.lineno}"
         raise GeneratorError(f"{where}: {error.msg}; Python cannot read this, correct it") from error
     except ModuleNotFoundError as error:
-        raise GeneratorError(f"{path} needs what is not installed: {error}") from error
+        raise GeneratorError(f"{path} needs what is not installed: {plain(error)}") from error
+    except ImportError as error:
+        raise GeneratorError(f"{path} cannot be loaded: {plain(error)}") from error
     if not isinstance(getattr(module, attribute, None), type):
         classes = sorted(
             n
             for n, value in vars(module).items()
-            if isinstance(value, type) and value.__module__ == spec.name
+            if isinstance(value, type) and value.__module__ == module.__name__
         )
         raise GeneratorError(f"{path} has no class {attribute!r}; it has {classes}")
     return getattr(module, attribute)
