@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from generators.contract import Constants, Engines, Generator
-from generators.samplers import Scheduler
+from generators.samplers import Draw, Scheduler
 from generators.windows import Blend, ContinuationWindows, WindowRule, frame_slice
 from pipeline.oom_retry import without_first
-from pipeline.sampler_state import SamplerState
+from pipeline.sampler_state import SamplerState, begin_noise
 from pipeline.step_plan import Action, StepPlan
 from pipeline.window_denoiser import OpenDenoiser, WindowBranch, WindowDenoiser, denoiser_for
 
@@ -28,14 +28,19 @@ class ClipDenoiser(Protocol):
 
 
 def denoise_loop(
-    denoise: ClipDenoiser, scheduler: Scheduler, noise: np.ndarray, plan: StepPlan, frame_axis: int = 2
+    denoise: ClipDenoiser,
+    scheduler: Scheduler,
+    noise: np.ndarray,
+    plan: StepPlan,
+    frame_axis: int = 2,
+    draw: Draw | None = None,
 ) -> Iterator[SamplerState]:
     """Denoise a clip's latents from noise to the end of the schedule; give the state after each step.
 
     It is the same state object each time; if the caller changes its latents, the next step begins with those.
     StepPlanError: the plan is for a schedule of another length.
     """
-    state = SamplerState(plan, scheduler, denoise.guidance, noise, frame_axis)
+    state = SamplerState(plan, scheduler, denoise.guidance, noise, frame_axis, draw)
     for step, action in enumerate(plan.actions):
         predictions = denoise(state.latents, step, action)
         state.advance(step, *predictions)
@@ -132,8 +137,8 @@ class Sampler:
     def sample(self, constants: Constants, frames: int, seed: int) -> SamplerState:
         """Sample a clip whose windows are blended; return the final state with its frames' clean latents."""
         generator = self.generator
-        noise = generator.noise(len(generator.windows.condition_indices(frames)), seed)
-        state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise)
+        noise, draw = begin_noise(generator, len(generator.windows.condition_indices(frames)), seed)
+        state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise, draw)
         state.latents = own_latents(generator, state.latents, frames)
         return state
 
@@ -157,7 +162,11 @@ class Sampler:
         return BlendedDenoiser(self.generator, denoise, condition_indices, windows, self.tick)
 
     def _guarded(
-        self, denoiser_of: Callable[[StepPlan], BlendedDenoiser], constants: Constants, noise: np.ndarray
+        self,
+        denoiser_of: Callable[[StepPlan], BlendedDenoiser],
+        constants: Constants,
+        noise: np.ndarray,
+        draw: Draw,
     ) -> SamplerState:
         """Run the plan; if its guard fires, run the base model's plan instead, from the noise again.
 
@@ -168,20 +177,22 @@ class Sampler:
         denoise = denoiser_of(plan)
         unlike = plan.guard and plan.guard.unlike(constants, generator.frame_axis, generator.per_frame)
         if not unlike:
-            state = self._run_until_unlike(denoise, noise, plan)
+            state = self._run_until_unlike(denoise, noise, draw, plan)
             unlike, done = state.unlike, len(state.taken)
         if not unlike:
             return state
         again = denoiser_of(base)
         self.more(again.count(base) - denoise.count(plan) + denoise.count(plan, done))
-        state = self._run_until_unlike(again, noise, base)
+        state = self._run_until_unlike(again, noise, draw, base)
         state.unlike = unlike
         return state
 
-    def _run_until_unlike(self, denoise: BlendedDenoiser, noise: np.ndarray, plan: StepPlan) -> SamplerState:
+    def _run_until_unlike(
+        self, denoise: BlendedDenoiser, noise: np.ndarray, draw: Draw, plan: StepPlan
+    ) -> SamplerState:
         """Run the loop; return the state at its end, or after the step at which the plan's guard fires."""
         axis = self.generator.frame_axis
-        for state in denoise_loop(denoise, self.generator.scheduler, noise, plan, axis):
+        for state in denoise_loop(denoise, self.generator.scheduler, noise, plan, axis, draw):
             if plan.guard and state.predictions:
                 number = plan.evaluated.index(state.step)
                 state.unlike = plan.guard.changed(number, state.conditional, state.previous, axis)
@@ -193,14 +204,15 @@ class Sampler:
         """Sample one window after the other, each continued from the last frames of the one before."""
         generator, windows = self.generator, self.generator.windows
         count, every = windows.count(frames), np.arange(windows.length)
-        noise, tail = generator.noise(windows.length * count, seed), Tail(windows.keep)
+        (noise, draw), tail = begin_noise(generator, windows.length * count, seed), Tail(windows.keep)
         steps = [StepWindows(windows, [every])] * generator.scheduler.steps
         for number in range(count):
             seen = generator.carry(self.engines, constants, number, tail.pixels if number else None)
             denoise = self._denoiser(seen, every, steps)
             start = number * windows.length
-            begun = noise[frame_slice(noise.ndim, generator.frame_axis, start, windows.length)]
-            state = self._guarded(lambda plan: denoise, seen, begun)  # noqa: B023
+            own = frame_slice(noise.ndim, generator.frame_axis, start, windows.length)
+            drawn = lambda step: draw(step)[own]  # noqa: B023, E731
+            state = self._guarded(lambda plan: denoise, seen, noise[own], drawn)  # noqa: B023
             known = windows.keep if number else 0  # frames that the window before has given already
             begin = number * (windows.frames - windows.keep) + known
             decoded = tail.watch(generator.decode(self.engines, state.latents))

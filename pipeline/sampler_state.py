@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from generators.samplers import Scheduler, leap
+from generators.contract import Generator, GeneratorError
+from generators.noise import step_noise
+from generators.samplers import Draw, Scheduler, leap, open_solver
 from pipeline.step_plan import TERMS, StepPlan
 
 LESS_EXACT = "a precision that is too low, or damaged weights? Try --precision fp32, or another --backend"
@@ -31,18 +33,19 @@ class SamplerState:
         guidance: float | np.ndarray,
         latents: np.ndarray,
         frame_axis: int = 2,
+        draw: Draw | None = None,
     ) -> None:
         """Begin with latents that are noise. StepPlanError: the plan is for a schedule of another length.
 
         guidance: one number, or an array that broadcasts over the latents. frame_axis: of the latents, whose
-        last two axes are height and width.
+        last two axes are height and width. draw: of the noise that a stochastic scheduler adds.
         """
         plan.check_steps(scheduler.steps)
         self.step, self.latents, self.taken = -1, latents, ""
         self.predictions: tuple[np.ndarray, ...] = ()
         self.began = self.conditional = self.previous = None
         self.unlike: str | None = None
-        self._plan, self._solver, self._guidance = plan, scheduler.solver(), guidance
+        self._plan, self._solver, self._guidance = plan, open_solver(scheduler, draw), guidance
         self._channel_axis = channels_beside(frame_axis, latents.ndim)
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
         self._guided = self._difference = None
@@ -88,6 +91,24 @@ class SamplerState:
         level = plan.level_corrections[number] if plan.level_corrections else ()
         if any((*row, *level)):
             self.latents = self.latents + combine(row, self.terms, level, self._channel_axis)
+
+
+def begin_noise(generator: Generator, frames: int, seed: int) -> tuple[np.ndarray, Draw]:
+    """Draw initial latents; give the source of the noise of steps: the generator's step_noise, or our own.
+
+    GeneratorError, when that noise is drawn: it is not like the latents.
+    """
+    noise = generator.noise(frames, seed)
+    own = getattr(generator, "step_noise", lambda frames, *place: step_noise(noise.shape, *place))
+
+    def draw(step: int) -> np.ndarray:
+        drawn = own(frames, seed, step)
+        if drawn.shape != noise.shape or drawn.dtype != np.float32:
+            found = f"{drawn.shape} {drawn.dtype}"
+            raise GeneratorError(f"step_noise gives {found}, and latents are {noise.shape} float32")
+        return drawn
+
+    return noise, draw
 
 
 def combine(

@@ -54,8 +54,8 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
         raise SubmitError("the recipe's backend is auto: what runs there could not be proved; name one")
     if generator_name.partition("=")[0] in FROM_FOLDER:
         raise SubmitError(
-            f"{generator_name} has its folder here and not there; write a file beside that folder whose class "
-            "is derived from this one's and names it, and pack that: docs/wrapping.md"
+            f"{generator_name} has its folder here and not there; write a file beside that folder whose "
+            "class is derived from this one's and names it, and pack that: docs/wrapping.md"
         )
     generator = recipe.adapt(load_generator(generator_name))
     precisions = choose_precisions(recipe.precision, generator.components)

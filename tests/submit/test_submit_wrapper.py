@@ -56,5 +56,5 @@ def test_modules_of_a_folder_that_sources_name_are_packed_too(tiny_file, tmp_pat
 
 
 def test_a_generator_made_from_a_folder_is_refused_with_the_way_out(tmp_path):
-    with pytest.raises(SubmitError, match="wan-animate=weights has its folder here and not there; write a file"):
-        pack(BASELINE, "wan-animate=weights", load_profile("cpu"), tmp_path / "a.zip")
+    with pytest.raises(SubmitError, match="wan-animate=w has its folder here and not there; write a file"):
+        pack(BASELINE, "wan-animate=w", load_profile("cpu"), tmp_path / "a.zip")
