@@ -31,6 +31,8 @@ FROM_FOLDER = {
 FULL, SHALLOW = "denoise_full", "denoise_shallow"
 Engines = Mapping[str, Engine]
 Constants = Mapping[str, np.ndarray]
+Branch = bool | str  # of guidance: whether it is the conditional one, or a name where guidance has names
+Guidance = float | tuple[float, float] | Mapping[str, float]
 
 
 class GeneratorError(UsageError):
@@ -49,7 +51,9 @@ class Generator(Protocol):
     components: Mapping[str, ComponentSpec]
     fingerprint_files: Sequence[Path]  # files that decide what build gives: weights and the networks' code
     scheduler: Scheduler
-    guidance: float | tuple[float, float]  # of all frames, or of the first and the last, evenly between
+    # One number; or that of the first and the last frame, evenly between; or the weight of each branch by
+    # name, the full condition's first, together 1: as many branches as there are names.
+    guidance: Guidance
     windows: WindowRule | ContinuationWindows
     frame_axis: int
     size: tuple[int, int]  # width, height of the output
@@ -79,13 +83,31 @@ class Generator(Protocol):
         ...
 
     def denoise(
-        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: Branch
     ) -> np.ndarray:
-        """Predict one window and branch at a step; constants are already cut to the window."""
+        """Predict one window and branch at a step; constants are already cut to the window.
+
+        One that has denoise_branches, see Batching, needs no denoise.
+        """
         ...
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Decode latents to chunks of pixels; frames beyond the clip's end are cut off by the caller."""
+        ...
+
+
+class Batching(Generator, Protocol):
+    """A generator that predicts the branches of a window in one call of its engine."""
+
+    def denoise_branches(
+        self,
+        engine: Engine,
+        latents: np.ndarray,
+        step: int,
+        constants: Constants,
+        branches: Sequence[Branch],
+    ) -> np.ndarray:
+        """Predict as denoise does, all these branches one behind the other along axis 0."""
         ...
 
 
@@ -136,12 +158,52 @@ def load_generator(name: str) -> Generator:
         known = ", ".join([*sorted(BUNDLED), *(f"{kind}=FOLDER" for kind in sorted(FROM_FOLDER))])
         raise GeneratorError(f"no generator {name!r}; use one of {known} or path/to/file.py:Class")
     generator = _user_class(Path(path), attribute)()
-    missing = [member for member in REQUIRED if not hasattr(generator, member)]
+    spare = {"denoise"} if hasattr(generator, "denoise_branches") else ()
+    missing = [member for member in REQUIRED if not hasattr(generator, member) and member not in spare]
     if missing:
         raise GeneratorError(
             f"{attribute} in {path} lacks {missing}; generators/contract.py says what each is for"
         )
     return generator
+
+
+def branches_of(guidance: Guidance) -> tuple[Branch, ...]:
+    """List the branches that guidance combines, the conditional one first; at 1 the other one cancels.
+
+    GeneratorError: weights by name that do not add up to 1.
+    """
+    if not isinstance(guidance, Mapping):
+        return (True,) if guidance == 1.0 else (True, False)
+    if len(guidance) < 2 or abs(sum(guidance.values()) - 1) > 1e-6:
+        raise GeneratorError(
+            f"guidance: weights of two or more branches that add up to 1 are needed, not {dict(guidance)}"
+        )
+    return tuple(guidance)
+
+
+def predict(
+    generator: Generator,
+    engine: Engine,
+    latents: np.ndarray,
+    step: int,
+    constants: Constants,
+    branches: Sequence[Branch],
+) -> list[np.ndarray]:
+    """Predict these branches of a window, in one call if the generator has that.
+
+    GeneratorError: it gives something else.
+    """
+    given = latents, step, constants
+    if not hasattr(generator, "denoise_branches"):
+        return [generator.denoise(engine, *given, branch) for branch in branches]
+    made = generator.denoise_branches(engine, *given, branches)
+    wanted = (len(branches) * len(latents), *latents.shape[1:])
+    if getattr(made, "shape", None) != wanted:
+        found = getattr(made, "shape", type(made).__name__)
+        raise GeneratorError(
+            f"denoise_branches gives {found}, expected one array {wanted}: branches on axis 0"
+        )
+    return np.split(made, len(branches))
 
 
 def offers_deep_cache(generator: Generator) -> bool:

@@ -140,6 +140,9 @@ class Recipe:
         try:
             if self.steps is not None:
                 self.steps.check_steps(generator.scheduler.steps)
+                corrects = any(map(any, self.steps.corrections))
+                if corrects and getattr(generator.scheduler, "stochastic", False):
+                    raise StepPlanError("corrections: were fitted to a scheduler without noise")
                 noise, axis = generator.noise(generator.windows.length, 0), generator.frame_axis
                 self.steps.check_channels(noise.shape[channels_beside(axis, noise.ndim)])
             if self.overlap is not None:

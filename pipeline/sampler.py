@@ -8,11 +8,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from generators.contract import Constants, Engines, Generator
+from generators.contract import Constants, Engines, Generator, branches_of
 from generators.samplers import Draw, Scheduler
 from generators.windows import Blend, ContinuationWindows, WindowRule, frame_slice
 from pipeline.oom_retry import without_first
-from pipeline.sampler_state import SamplerState, begin_noise
+from pipeline.sampler_state import ClipGuidance, SamplerState, begin_noise
 from pipeline.step_plan import Action, StepPlan
 from pipeline.window_denoiser import OpenDenoiser, WindowBranch, WindowDenoiser, denoiser_for
 
@@ -20,10 +20,10 @@ from pipeline.window_denoiser import OpenDenoiser, WindowBranch, WindowDenoiser,
 class ClipDenoiser(Protocol):
     """A function that predicts for all latent frames of a clip at once. guidance: see SamplerState."""
 
-    guidance: float | np.ndarray
+    guidance: ClipGuidance
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
-        """Return the conditional prediction, at F and H the unconditional one too; an empty tuple at S."""
+        """Return the conditional prediction, at F and H the other branches' too; an empty tuple at S."""
         ...
 
 
@@ -74,19 +74,18 @@ class BlendedDenoiser:
         self._generator, self._step_windows, self._tick = generator, windows, tick
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
-        """Return the conditional prediction, at F and H the unconditional one too; an empty tuple at S.
+        """Return the conditional prediction, at F and H the other branches' too; an empty tuple at S.
 
         At guidance 1 the unconditional branch cancels and is not evaluated. EngineError: the action is H, and
         the window denoiser cannot do it.
         """
-        count = 1 if self._generator.guidance == 1.0 else 2
-        branches = (True, False)[: min(count, Action(action).branches)]
+        branches = branches_of(self._generator.guidance)[: Action(action).evaluated]
         rule, indices = self._step_windows[step]
         wanted = [WindowBranch(n, own, branch) for n, own in enumerate(indices) for branch in branches]
         blends = {branch: Blend(rule, latents, self._generator.frame_axis) for branch in branches}
         for each, prediction in zip(wanted, self.windows(latents, step, action, wanted), strict=True):
             blends[each.conditional].add(each.indices, prediction)
-            if each.conditional is branches[-1]:
+            if each.conditional == branches[-1]:
                 self._tick()
         return tuple(blend.result() for blend in blends.values())
 
@@ -278,7 +277,7 @@ def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarr
             return
 
 
-def _guidance_over(generator: Generator, condition_indices: np.ndarray) -> float | np.ndarray:
+def _guidance_over(generator: Generator, condition_indices: np.ndarray) -> ClipGuidance:
     """Return the generator's guidance; where it changes over a clip, that of each latent frame (5 axes)."""
     if not isinstance(generator.guidance, tuple):
         return generator.guidance

@@ -25,7 +25,7 @@ from pipeline.guard import fit_guard
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import SkeletonChunks
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
-from pipeline.sampler_state import SamplerState
+from pipeline.sampler_state import SamplerState, guided_difference
 from pipeline.step_plan import StepPlan
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.video.image import read_image
@@ -116,7 +116,7 @@ class TuningClip:
         conditional, *unconditional = self.denoise(latents, step, "H")
         if not unconditional:
             return conditional, np.zeros_like(conditional)
-        return conditional, (self.denoise.guidance - 1) * (conditional - unconditional[0])
+        return conditional, guided_difference(self.denoise.guidance, conditional, *unconditional)
 
     def _file(self, step: int) -> Path:
         return self.folder / f"latents-{step:03}.npy"
