@@ -49,6 +49,9 @@ class Generator(Protocol):
     name: str
     components: Mapping[str, ComponentSpec]
     fingerprint_files: Sequence[Path]  # files that decide what build gives: weights and the networks' code
+    # May be left out: by component, those of its network alone, so that no other is built anew when one
+    # changes; functions or classes too, for the code of their file that they reach.
+    # component_files: Mapping[str, Sequence[Path | Callable]]
     scheduler: Scheduler
     guidance: float | tuple[float, float]  # of all frames, or of the first and the last, evenly between
     windows: WindowRule | ContinuationWindows
@@ -148,6 +151,18 @@ def load_generator(name: str) -> Generator:
 def offers_deep_cache(generator: Generator) -> bool:
     """Tell whether step plans of this generator may have the action H."""
     return {FULL, SHALLOW} <= set(generator.components)
+
+
+def files_of(generator: Generator) -> set[Path]:
+    """Return the files here that decide what a generator computes, with those of its classes' modules.
+
+    Its technique's files are among them. A submission may come without the weights, so missing files are left
+    out.
+    """
+    files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
+    names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
+    modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return {path for path in map(Path, (*files, *filter(None, modules))) if path.is_file()}
 
 
 def needed(components: Mapping[str, ComponentSpec], shallow: bool) -> dict[str, ComponentSpec]:

@@ -17,7 +17,7 @@ from engines.files import atomic_write
 from engines.load import start_engines
 from engines.progress import Progress
 from engines.spec import Engine
-from generators.contract import Generator, load_generator
+from generators.contract import Generator, files_of, load_generator
 from optimize.steps.tune import TuningJob, judge_of
 from optimize.steps.tuner import TuningError
 from pipeline.batch.dataset import Request, find_requests
@@ -122,7 +122,7 @@ class TechniqueRuns:
         adapted = self._with({}).adapt(self._generator)
         files = {each.id: [each.seed, *map(file_sha256, (each.video, each.image))] for each in requests}
         how = {**self._with({}).settings(), "device": self._job.device, "lossless": self._job.lossless}
-        code = [fingerprint(self._generator.fingerprint_files), fingerprint(adapted.technique_files)]
+        code = [fingerprint(files_of(self._generator)), fingerprint(adapted.technique_files)]
         return key({"code": code, "files": files, "how": how})
 
     def close(self) -> None:

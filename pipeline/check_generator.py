@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
-from engines.errors import EngineError
+from engines.errors import EngineError, unknown
 from engines.onnx.export import Target, export_onnx
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
@@ -178,6 +179,7 @@ def _settings(generator: Generator) -> Iterator[Finding]:
         wrong = f"{', '.join(lost)} cannot be read" if lost else "there are none"
         mend = "name the weights and the code of the networks, so that stale engines are noticed"
         yield Finding("fingerprint_files", wrong, mend)
+    yield from _component_files(generator)
     times, steps = np.asarray(generator.scheduler.times), generator.scheduler.steps
     if times.shape != (steps + 1,) or times.dtype != np.float32:
         yield Finding(
@@ -185,6 +187,19 @@ def _settings(generator: Generator) -> Iterator[Finding]:
         )
     for frames in (1, generator.windows.frames, 2 * generator.windows.frames + 1):
         yield from _covered(generator, frames)
+
+
+def _component_files(generator: Generator) -> Iterator[Finding]:
+    """Check that component_files, which may be left out, names components, and files of fingerprint_files."""
+    known = {Path(path).resolve() for path in generator.fingerprint_files}
+    for component, sources in getattr(generator, "component_files", {}).items():
+        files = {Path(inspect.getfile(each) if callable(each) else each).resolve() for each in sources}
+        if component not in generator.components:
+            wrong = unknown("component", component, generator.components)
+            yield Finding("component_files", wrong, "use the names in components")
+        elif not files or files - known:
+            wrong = f"of {component}, {', '.join(map(str, sorted(files - known))) or 'no file'} is among fingerprint_files"
+            yield Finding("component_files", wrong, "name all that its network is made from, and all of it there too")
 
 
 def _covered(generator: Generator, frames: int) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.artifact import Artifact, Field, Label, find, fingerprint, writing
+from engines.artifact import Artifact, Field, Label, find, fingerprint, fingerprint_of, writing
 from engines.errors import EngineError
 from engines.onnx.parity import Parity, draw, extreme_sizes
 from engines.spec import ComponentSpec, Engine, Model, TensorSpec
@@ -105,7 +105,7 @@ def identity(
         "precision": precision,
         "opset": opset,
         "spec": model.components[component].described(),
-        "weights": fingerprint(model.fingerprint_files),
+        "weights": fingerprint_of(model, component),
         "recipe": {},
         "toolchain": toolchain(tools),
     }

@@ -14,7 +14,7 @@ from engines.artifact import file_sha256, fingerprint, key
 from engines.load import start_engines
 from engines.progress import Progress
 from engines.spec import Engine
-from generators.contract import Generator, GeneratorError, offers_deep_cache
+from generators.contract import Generator, GeneratorError, files_of, offers_deep_cache
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows
 from optimize.steps.fit import fit_plan
@@ -143,7 +143,7 @@ class TuningRunner:
             raise GeneratorError(f"{generator.name}: windows that follow on one another cannot be tuned yet")
         self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
         self._lossless, self._colours = lossless, colours
-        weights = fingerprint(generator.fingerprint_files)
+        weights = fingerprint(files_of(generator))
         self.clips = [
             TuningClip(each, generator, folder / "base" / _identity(each, weights)) for each in requests
         ]
