@@ -64,7 +64,7 @@ def check(name: str, export: bool) -> dict[str, list[Finding]]:
     from pipeline.check_generator import check_generator
 
     with tempfile.TemporaryDirectory() as folder:
-        return {"load": late, **check_generator(generator, Path(folder) if export else None)}
+        return {"load": late, **check_generator(generator, Path(folder) if export else None, trace=True)}
 
 
 if __name__ == "__main__":

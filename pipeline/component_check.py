@@ -61,7 +61,7 @@ def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
     if empty:
         wrong = f"{len(empty)} weights hold no numbers, {empty[0]} first"
         return [Finding(spec.name, wrong, "fill the network from its checkpoint before build returns it")]
-    run = _Run(spec, module.eval())
+    run = _Run(spec, module.eval().float())  # as engines do: weights may be stored in half precision
     try:
         for number, sizes in enumerate(extreme_sizes(spec)):
             found = list(_at(run, sizes, seed=number + 1))
