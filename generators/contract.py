@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from engines.errors import UsageError
+from engines.errors import BROKEN, UsageError, VivaceError, describe_error
 from engines.spec import ComponentSpec, Engine
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows, WindowRule
@@ -139,7 +139,12 @@ def load_generator(name: str) -> Generator:
     if not path.endswith(".py") or not attribute:
         known = ", ".join([*sorted(BUNDLED), *(f"{kind}=FOLDER" for kind in sorted(FROM_FOLDER))])
         raise GeneratorError(f"no generator {name!r}; use one of {known} or path/to/file.py:Class")
-    generator = _user_class(Path(path), attribute)()
+    try:
+        generator = _user_class(Path(path), attribute)()
+    except VivaceError:
+        raise
+    except BROKEN as error:
+        raise GeneratorError(f"{attribute} in {path} cannot be made: {describe_error(error)}") from error
     missing = [member for member in REQUIRED if not hasattr(generator, member)]
     if missing:
         raise GeneratorError(
@@ -151,18 +156,6 @@ def load_generator(name: str) -> Generator:
 def offers_deep_cache(generator: Generator) -> bool:
     """Tell whether step plans of this generator may have the action H."""
     return {FULL, SHALLOW} <= set(generator.components)
-
-
-def files_of(generator: Generator) -> set[Path]:
-    """Return the files here that decide what a generator computes, with those of its classes' modules.
-
-    Its technique's files are among them. A submission may come without the weights, so missing files are left
-    out.
-    """
-    files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
-    names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
-    modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return {path for path in map(Path, (*files, *filter(None, modules))) if path.is_file()}
 
 
 def needed(components: Mapping[str, ComponentSpec], shallow: bool) -> dict[str, ComponentSpec]:

@@ -17,7 +17,7 @@ from engines.files import atomic_write
 from engines.load import start_engines
 from engines.progress import Progress
 from engines.spec import Engine
-from generators.contract import Generator, files_of, load_generator
+from generators.contract import Generator, load_generator
 from optimize.steps.tune import TuningJob, judge_of
 from optimize.steps.tuner import TuningError
 from pipeline.batch.dataset import Request, find_requests
@@ -25,6 +25,7 @@ from pipeline.batch.run_folder import check_writable
 from pipeline.caches.technique import Number, SearchSpace, TechniqueChoice, load_technique
 from pipeline.recipe import Recipe
 from pipeline.request import Options, make_video
+from pipeline.runner import files_of
 from pipeline.video.base_colours import as_base_videos
 
 MOST = 60  # settings that are tried

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
-from engines.errors import EngineError, unknown
+from engines.errors import BROKEN, EngineError, describe_error, unknown
 from engines.onnx.export import OPSET, Target, example_inputs, export_onnx, traced
 from engines.onnx.export_streamed import bare_twin
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
-from pipeline.component_check import BROKEN, STATELESS, Finding, check_module, describe_error, same
+from pipeline.component_check import STATELESS, Finding, check_module, same
 from pipeline.sampler import Sampler
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from engines.artifact import built_files, fingerprint
 from engines.errors import Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
-from generators.contract import Engines, Generator, files_of, load_generator
+from generators.contract import Engines, Generator, load_generator
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import Limits, Options, StartProgress, make_video
@@ -112,3 +113,15 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
     ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}
     ran_with["built"] = built_files(engines)
     return VideoRunner(generator, engines, settings.options, ran_with)
+
+
+def files_of(generator: Generator) -> set[Path]:
+    """Return the files here that decide what a generator computes, with those of its classes' modules.
+
+    Its technique's files are among them. A submission may come without the weights, so missing files are left
+    out.
+    """
+    files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
+    names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
+    modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return {path for path in map(Path, (*files, *filter(None, modules))) if path.is_file()}

@@ -14,7 +14,7 @@ from engines.artifact import file_sha256, fingerprint, key
 from engines.load import start_engines
 from engines.progress import Progress
 from engines.spec import Engine
-from generators.contract import Generator, GeneratorError, files_of, offers_deep_cache
+from generators.contract import Generator, GeneratorError, offers_deep_cache
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows
 from optimize.steps.fit import fit_plan
@@ -24,6 +24,7 @@ from pipeline.batch.dataset import Request
 from pipeline.guard import fit_guard
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import SkeletonChunks
+from pipeline.runner import files_of
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
 from pipeline.sampler_state import SamplerState
 from pipeline.step_plan import StepPlan
