@@ -30,6 +30,11 @@ def above_zero(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
 
 
+# The kinds of generators/contract.py, which this room cannot ask.
+GENERATORS = (
+    "presenter, path/to/file.py:Class, or a kind and its folder of weights: mimicmotion=FOLDER, "
+    "wan-animate=FOLDER, wan-fun-control=FOLDER, wan-unianimate=FOLDER"
+)
 COMMON = {
     "backend": {"help": "what runs the networks"},
     "component": {"help": "one or some, as encode,decode (all)"},
@@ -37,7 +42,7 @@ COMMON = {
     "device": {"default": "cpu", "help": "cpu, cuda, cuda:1"},
     "extractors": {"nargs": "+", "default": ["stfn"], "help": "names or JSON files; the least counts"},
     "force": {"action": "store_true", "help": "build again what is there already"},
-    "generator": {"default": "presenter", "help": "a bundled one's name, or path/to/file.py:Class"},
+    "generator": {"default": "presenter", "help": GENERATORS},
     "json": {"action": "store_true", "help": "print the result as JSON on stdout"},
     "lossless": {"action": "store_true", "help": "videos keep every pixel; those compared must, too"},
     "out": {"type": Path},

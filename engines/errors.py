@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import traceback
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -69,6 +70,20 @@ class ProgramKilled(OutputError):
     """An ffmpeg that was ended with a signal, as when memory is short; another try may succeed."""
 
 
+# What a user's code may raise; it is told with its line, and is no bug of ours.
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
@@ -111,3 +126,10 @@ def check_file(path: Path, kind: str) -> None:
         raise InputError(f"{path}: cannot be read ({why}); expected a {kind}. Check permissions.") from error
     if not first:
         raise InputError(f"{path}: is empty (0 bytes); expected a {kind}. Copy or make the file again.")
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and text, and the file and line that raised it or asked a library for it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((each for each in reversed(frames) if "site-packages" not in each.filename), frames[-1])
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from engines.errors import UsageError
+from engines.errors import BROKEN, UsageError, VivaceError, describe_error
 from engines.spec import ComponentSpec, Engine
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows, WindowRule
@@ -50,6 +50,9 @@ class Generator(Protocol):
     name: str
     components: Mapping[str, ComponentSpec]
     fingerprint_files: Sequence[Path]  # files that decide what build gives: weights and the networks' code
+    # May be left out: by component, those of its network alone, so that no other is built anew when one
+    # changes; functions or classes too, for the code of their file that they reach.
+    # component_files: Mapping[str, Sequence[Path | Callable]]
     scheduler: Scheduler
     # One number; or that of the first and the last frame, evenly between; or the weight of each branch by
     # name, the full condition's first, together 1: as many branches as there are names.
@@ -157,7 +160,12 @@ def load_generator(name: str) -> Generator:
     if not path.endswith(".py") or not attribute:
         known = ", ".join([*sorted(BUNDLED), *(f"{kind}=FOLDER" for kind in sorted(FROM_FOLDER))])
         raise GeneratorError(f"no generator {name!r}; use one of {known} or path/to/file.py:Class")
-    generator = _user_class(Path(path), attribute)()
+    try:
+        generator = _user_class(Path(path), attribute)()
+    except VivaceError:
+        raise
+    except BROKEN as error:
+        raise GeneratorError(f"{attribute} in {path} cannot be made: {describe_error(error)}") from error
     spare = {"denoise"} if hasattr(generator, "denoise_branches") else ()
     missing = [member for member in REQUIRED if not hasattr(generator, member) and member not in spare]
     if missing:

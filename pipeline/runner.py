@@ -73,7 +73,7 @@ class VideoRunner:
         settings = json.dumps(recipe.settings(), sort_keys=True)
         self.identity = {
             "generator": generator.name,
-            "generator_sha256": fingerprint(_files_of(generator)),
+            "generator_sha256": fingerprint(files_of(generator)),
             "recipe": recipe.name,
             "recipe_sha256": hashlib.sha256(settings.encode()).hexdigest(),
             "lossless": options.lossless,
@@ -115,8 +115,8 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
     return VideoRunner(generator, engines, settings.options, ran_with)
 
 
-def _files_of(generator: Generator) -> set[Path]:
-    """Return the existing files that decide what a generator computes, with those of its classes' modules.
+def files_of(generator: Generator) -> set[Path]:
+    """Return the files here that decide what a generator computes, with those of its classes' modules.
 
     Its technique's files are among them. A submission may come without the weights, so missing files are left
     out.
@@ -124,4 +124,4 @@ def _files_of(generator: Generator) -> set[Path]:
     files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
     names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
     modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return {path for path in (*files, *map(Path, filter(None, modules))) if path.is_file()}
+    return {path for path in map(Path, (*files, *filter(None, modules))) if path.is_file()}

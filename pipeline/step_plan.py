@@ -180,9 +180,24 @@ class StepPlan:
         """Raise StepPlanError if the schedule has another number of steps than the plan."""
         if len(self.actions) != steps:
             raise StepPlanError(
-                f"actions: {len(self.actions)} letters for a schedule of {steps} steps; "
-                "tune for this generator"
+                f"actions: {len(self.actions)} letters for a schedule of {steps} steps; tune for this generator, "
+                f'or leave out as much untuned: [steps] with actions = "{self.resized(steps)}" alone'
             )
+
+    def resized(self, steps: int) -> str:
+        """Write actions for another schedule that evaluate about the same share of it, at the same places."""
+        length = len(self.actions)
+
+        def due(step: int) -> int:
+            """Round up the evaluations that belong before a step."""
+            parts = (min(max(step * length - each * steps, 0), steps) for each in self.evaluated)
+            return -(-sum(parts) // length)
+
+        letters = []
+        for step in range(steps):
+            last = max(each for each in self.evaluated if each * steps <= step * length)
+            letters.append(self.actions[last] if due(step + 1) > due(step) else Action.SKIP.value)
+        return "".join(letters)
 
     def check_channels(self, channels: int) -> None:
         """Raise StepPlanError if level_corrections are for latents of another number of channels."""

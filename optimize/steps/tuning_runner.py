@@ -24,6 +24,7 @@ from pipeline.batch.dataset import Request
 from pipeline.guard import fit_guard
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import SkeletonChunks
+from pipeline.runner import files_of
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
 from pipeline.sampler_state import SamplerState, guided_difference
 from pipeline.step_plan import StepPlan
@@ -143,7 +144,7 @@ class TuningRunner:
             raise GeneratorError(f"{generator.name}: windows that follow on one another cannot be tuned yet")
         self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
         self._lossless, self._colours = lossless, colours
-        weights = fingerprint(generator.fingerprint_files)
+        weights = fingerprint(files_of(generator))
         self.clips = [
             TuningClip(each, generator, folder / "base" / _identity(each, weights)) for each in requests
         ]
