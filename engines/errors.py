@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import stat
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -69,6 +70,7 @@ class ProgramKilled(OutputError):
     """An ffmpeg that was ended with a signal, as when memory is short; another try may succeed."""
 
 
+ABSENT = {errno.ENOENT, errno.ENOTDIR}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
@@ -97,12 +99,31 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}; {hint}"
 
 
+def not_a_file(path: Path) -> str | None:
+    """Return what a path is instead of a regular file, as "is a folder"; None for a regular file.
+
+    Nothing but regular files is opened: a pipe would be waited for without end, a device may be anything.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno not in ABSENT:
+            return f"cannot be read ({error.strerror})"
+        return "is a link to nothing" if path.is_symlink() else "does not exist"
+    except ValueError:
+        return "does not exist, no file's name has such characters"
+    if stat.S_ISREG(mode):
+        return None
+    return "is a folder" if stat.S_ISDIR(mode) else "is no regular file (a pipe, socket or device)"
+
+
 def check_file(path: Path, kind: str) -> None:
     """Raise InputError for what is not a readable file with something in it; kind is what was expected."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected a {kind} file. Give the path of one file.")
-    if not path.is_file():
+    what = not_a_file(path)
+    if what == "does not exist":
         raise InputError(f"{path}: no such file; expected a {kind} file. Check the path.")
+    if what:
+        raise InputError(f"{path}: {what}; expected a {kind} file. Give the path of one file.")
     try:
         with path.open("rb") as file:
             first = file.read(1)
