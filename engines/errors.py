@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 import errno
 import stat
-from collections.abc import Iterable
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
+from subprocess import SubprocessError
 
 
 class Exit(IntEnum):
@@ -74,6 +78,13 @@ ABSENT = {errno.ENOENT, errno.ENOTDIR}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
+# What decoders of files raise: Pillow's, ffmpeg's readers, NumPy's; all but MemoryError of Exception's kinds.
+FILE_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, OSError,
+    RuntimeError, SubprocessError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+
 def exit_of(error: BaseException) -> Exit:
     """Return the exit status for an error; BUG for one that nobody foresaw."""
     if isinstance(error, VivaceError):
@@ -132,3 +143,19 @@ def check_file(path: Path, kind: str) -> None:
         raise InputError(f"{path}: cannot be read ({why}); expected a {kind}. Check permissions.") from error
     if not first:
         raise InputError(f"{path}: is empty (0 bytes); expected a {kind}. Copy or make the file again.")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a decoder raises at a user's file in the with block into an InputError of that file.
+
+    Decoders meet bytes that nobody foresaw: of a damaged picture Pillow alone raises RuntimeError,
+    NotImplementedError, struct.error and more. A file that does so must not end a run.
+    """
+    try:
+        yield
+    except (VivaceError, MemoryError):
+        raise
+    except FILE_ERRORS as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: cannot be read ({why}). Make the file again.") from error

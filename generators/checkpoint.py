@@ -277,8 +277,9 @@ def _load_torch(file: Path) -> dict[str, Tensor]:
         raise GeneratorError(f"{reason}; save its tensors as safetensors") from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise GeneratorError(f"{file} is damaged or cut short; {AGAIN} ({error})") from error
-    while isinstance(loaded, dict) and (inside := next((k for k in WRAPPERS if _is_dict(loaded, k)), None)):
-        loaded = loaded[inside]
+    for _ in WRAPPERS:  # at most one in another of each; a pickle may hold itself, without end
+        if isinstance(loaded, dict) and (inside := next((k for k in WRAPPERS if _is_dict(loaded, k)), None)):
+            loaded = loaded[inside]
     if not isinstance(loaded, dict) or not all(isinstance(each, torch.Tensor) for each in loaded.values()):
         raise GeneratorError(f"{file} holds other things than tensors by name; save only its state_dict")
     return loaded

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from engines.artifact import differences, file_sha256
-from engines.errors import EngineError, Exit, FolderError, InputError, check_file, not_a_file
+from engines.errors import EngineError, Exit, FolderError, InputError, not_a_file
 from engines.progress import Progress
 from pipeline.batch.dataset import Pairing, Request
 from pipeline.batch.run_folder import RunFolder
@@ -187,12 +187,7 @@ def _check_same(
 
 def _changed_inputs(request: Request, line: Mapping[str, object]) -> Iterator[str]:
     """Give the differences between a request's files and seed and those in its manifest line. InputError."""
-    check_file(request.video, "video"), check_file(request.image, "picture")
-    now = {
-        "seed": request.seed,
-        "video_sha256": file_sha256(request.video),
-        "image_sha256": file_sha256(request.image),
-    }
+    now = {"seed": request.seed, **request.hashes()}
     yield from differences(_plain(now), _plain(line), built="made")
 
 
@@ -202,8 +197,11 @@ def _plain(line: Mapping[str, object]) -> dict[str, object]:
     for name, value in fields.items():
         if name.endswith("_sha256"):
             fields[name] = str(value)[:SHOWN_DIGITS]
-    if "device" in fields:  # another GPU of the same machine will do
+    if isinstance(fields.get("device"), str):  # another GPU of the same machine will do
         fields["device"] = fields["device"].partition(":")[0]
-    if "built" in fields:
-        fields["built"] = {component: each["file"] for component, each in fields["built"].items()}
+    if isinstance(fields.get("built"), Mapping):
+        fields["built"] = {
+            component: each.get("file") if isinstance(each, Mapping) else each
+            for component, each in fields["built"].items()
+        }
     return fields

@@ -9,15 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.errors import InputError, not_a_file
+from engines.artifact import file_sha256
+from engines.errors import InputError, check_file, not_a_file, reading
+from pipeline.video.image import PICTURE_SUFFIXES
 
 # The containers that pipeline/video/ffmpeg.py lets ffmpeg read, by the endings that files of them have.
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".divx", ".ts", ".m2ts",
-    ".mts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".ogm", ".gif", ".apng", ".webp",
-    ".nut", ".ivf", ".y4m", ".mxf", ".dv",
+    ".mts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".ogm", ".nut", ".ivf", ".y4m",
+    ".mxf", ".dv",
 }  # fmt: skip
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+ANIMATION_SUFFIXES = {".gif", ".apng", ".webp"}  # of skeletons; beside other videos they are previews
+SKELETON_SUFFIXES = VIDEO_SUFFIXES | ANIMATION_SUFFIXES
+IMAGE_SUFFIXES = set(PICTURE_SUFFIXES)
 LITTER = {"thumbs.db", "desktop.ini"}  # of file managers, beside names that begin with a dot
 MOST_REQUESTS = 100_000  # a run holds all manifest lines in memory
 LONGEST = 255  # bytes of a file's name
@@ -39,6 +43,15 @@ class Request:
     def described(self) -> dict[str, str | int]:
         """Return the request's fields for a manifest line."""
         return {"id": self.id, "video": str(self.video), "image": str(self.image), "seed": self.seed}
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of its files, by manifest field. InputError: one cannot be read."""
+        found = {}
+        for kind, path, what in (("video", self.video, "video"), ("image", self.image, "picture")):
+            check_file(path, what)
+            with reading(path):
+                found[f"{kind}_sha256"] = file_sha256(path)
+        return found
 
 
 @dataclass(frozen=True)
@@ -82,11 +95,11 @@ def first_requests(data: Path, count: int) -> list[Request]:
 def _by_name(data: Path, seed: int) -> Pairing:
     """Pair the files of data/videos and data/images by their stems. InputError: one folder has none."""
     ignored: dict[str, str] = {}
-    videos = _by_stem(data / "videos", VIDEO_SUFFIXES, "video: convert it to MP4", ignored)
+    videos = _by_stem(data / "videos", SKELETON_SUFFIXES, "video: convert it to MP4", ignored)
     images = _by_stem(data / "images", IMAGE_SUFFIXES, "picture: convert it to PNG", ignored)
     if not videos or not images:
         empty = data / ("videos" if not videos else "images")
-        wanted = sorted(VIDEO_SUFFIXES if not videos else IMAGE_SUFFIXES)
+        wanted = sorted(SKELETON_SUFFIXES if not videos else IMAGE_SUFFIXES)
         raise InputError(f"{empty} holds no file ending in {', '.join(wanted)}")
     unpaired = {
         stem: why
@@ -145,7 +158,7 @@ def _why_not(stem: str, paths: list[Path]) -> str | None:
     if len(paths) > 1:
         return f"two files with this name: {', '.join(path.name for path in paths)}; keep one"
     if why := not_a_file(paths[0]):
-        return f"{paths[0]} {why}; put a file in its place, or remove it"
+        return f"{paths[0]}: {why}; put a file in its place, or remove it"
     if _too_long(stem):
         return f"{paths[0]} has a name too long for {stem[:20]}....mp4; give it a shorter one"
     return None
@@ -163,7 +176,7 @@ def _listed(data: Path, seed: int) -> Pairing:
     """Read the pairs of data/pairs.csv. InputError: it is no CSV in UTF-8, or a column or line is wrong."""
     table = data / "pairs.csv"
     if why := not_a_file(table):
-        raise InputError(f"{table} {why}; put the list of pairs in its place, or remove it")
+        raise InputError(f"{table}: {why}; put the list of pairs in its place, or remove it")
     try:
         with table.open(encoding="utf-8-sig", newline="") as lines:
             return _read_pairs(data, csv.DictReader(lines), table, seed)

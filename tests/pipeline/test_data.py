@@ -117,7 +117,7 @@ def test_a_missing_videos_or_images_folder_is_named(folder, kind):
 
 
 @pytest.mark.parametrize(("videos", "images", "kind", "suffix"),
-                         [([], ["a.png"], "videos", ".mp4"), (["a.mp4"], ["a.gif"], "images", ".png")])
+                         [([], ["a.png"], "videos", ".mp4"), (["a.mp4"], ["a.txt"], "images", ".png")])
 def test_a_folder_without_videos_or_images_says_which_endings_count(folder, videos, images, kind, suffix):
     text = refusal(folder(videos, images))
     assert f"{kind} holds no file ending in" in text and suffix in text
