@@ -138,8 +138,7 @@ def _measure(sums: _Sums, now: _Frame, before: _Frame | None) -> None:
     sums.black.append(now.found.max() <= BLACK < now.wanted.max())
     grey = [frame.mean(2) for frame in (now.wanted, now.found)]
     sums.edges.append(tuple(sum(float(np.abs(np.diff(g, axis=k)).mean()) for k in (0, 1)) for g in grey))
-    window = cv2.createHanningWindow(grey[0].shape[::-1], cv2.CV_32F) if min(grey[0].shape) > 1 else None
-    sums.shifts.append(cv2.phaseCorrelate(*grey, window)[0] if window is not None else (0.0, 0.0))
+    sums.shifts.append(_shift(*grey))
     if before is None:
         sums.change.append(0.0)
         return
@@ -149,6 +148,25 @@ def _measure(sums: _Sums, now: _Frame, before: _Frame | None) -> None:
     sums.motion.append(tuple(
         float(np.abs(a - b).mean()) for a, b in ((now.wanted, before.wanted), (now.found, before.found))
     ))  # fmt: skip
+
+
+def _shift(wanted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """Return by how many pixels (x, y) a frame has moved; 0 where moving it back brings it no nearer.
+
+    Phase correlation alone finds a shift in any soft picture that was encoded anew.
+    """
+    import cv2
+
+    if min(wanted.shape) < 2:
+        return 0.0, 0.0
+    window = cv2.createHanningWindow(wanted.shape[::-1], cv2.CV_32F)
+    x, y = cv2.phaseCorrelate(wanted, found, window)[0]
+    size, back = wanted.shape[::-1], np.array([[1, 0, x], [0, 1, y]])
+    moved = cv2.warpAffine(
+        found, back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    before, after = (float((np.abs(f - wanted) * window).sum()) for f in (found, moved))
+    return (x, y) if after < 0.9 * before else (0.0, 0.0)
 
 
 def _summary(sums: _Sums) -> dict[str, float | int | None]:

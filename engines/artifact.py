@@ -240,15 +240,19 @@ def _manifests(folder: Path, label: Label) -> Iterator[Artifact]:
     for path in folder.glob(f"{label.component}-{label.precision}-????????{label.suffix}.json"):
         try:
             manifest = json.loads(path.read_text())
-            manifest["built_from"], manifest["built_at"] = dict(manifest["built_from"]), manifest["built_at"]
+            for name, kind in (("built_from", dict), ("files", dict), ("facts", dict), ("built_at", str)):
+                if not isinstance(manifest[name], kind):
+                    raise TypeError(f"{name} is {_short(manifest[name])}")
             yield Artifact(folder / Path(manifest["file"]).name, manifest)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
             reason = f"{path} is no manifest of ours ({error!r}); delete it and build again"
             raise StaleArtifact(reason) from error
 
 
 def _changed_files(artifact: Artifact) -> list[str]:
     sentences = []
+    if artifact.path.name not in artifact.manifest["files"]:
+        sentences.append(f"its manifest has no hash of {artifact.path.name}")
     for name, sha256 in artifact.manifest["files"].items():
         path = artifact.path.with_name(Path(name).name)
         if not path.is_file():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import file_sha256
+from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Engines, Generator
 from pipeline.batch.dataset import Request
@@ -121,8 +122,7 @@ def make_video(
         "chunks": generator.chunk_by_stage,
         "frames_sha256": content,
         "output_sha256": file_sha256(output),
-        "video_sha256": file_sha256(request.video),
-        "image_sha256": file_sha256(request.image),
+        **request.hashes(),
         "notes": [*source.notes, *generator.notes, *sampling.notes],
         "seconds": seconds.rounded(),
         "total_seconds": round(time.perf_counter() - started, 4),
@@ -140,8 +140,11 @@ class Source:
     def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
         self._notes: list[str] = []
         pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
-        self.image = generator.fit(read_image(request.image, notes=self._notes, **pixels)[None])
-        self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
+        with reading(request.image):
+            picture = read_image(request.image, notes=self._notes, **pixels)
+        self.image = generator.fit(picture[None])
+        with reading(request.video):
+            self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
         self._check = SkeletonCheck()
 
@@ -254,8 +257,9 @@ def read_opening(request: Request, generator: Generator, count: int) -> tuple[np
 
     This is for measurements that need no whole clip. InputError: a file cannot be used.
     """
-    image = generator.fit(read_image(request.image, notes=[])[None])[0]
-    with VideoReader(request.video) as reader:
+    with reading(request.image):
+        image = generator.fit(read_image(request.image, notes=[])[None])[0]
+    with reading(request.video), VideoReader(request.video) as reader:
         return np.stack([generator.fit(frame[None])[0] for frame in islice(reader, count)]), image
 
 
@@ -271,7 +275,7 @@ class SkeletonChunks:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the chunks (n, H, W, 3) uint8, from the first one again."""
-        source, self.frames = iter(self._reader), 0
+        source, self.frames = self._frames(), 0
         while True:
             start = time.perf_counter()
             chunk = [self._generator.fit(frame[None]) for frame in islice(source, self._generator.chunk)]
@@ -280,3 +284,7 @@ class SkeletonChunks:
                 return
             self.frames += len(chunk)
             yield np.concatenate(chunk)
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        with reading(self._reader.path):
+            yield from self._reader

@@ -137,8 +137,7 @@ class FileWorker:
             arrays = store(chain([source.image], source))
         facts = {
             "fps": str(source.fps),
-            "video_sha256": file_sha256(request.video),
-            "image_sha256": file_sha256(request.image),
+            **request.hashes(),
             "notes": source.notes,
         }
         return Receipt(arrays, facts, seconds.stages, source.fps)

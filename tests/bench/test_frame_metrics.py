@@ -85,6 +85,18 @@ def test_a_moved_picture_has_moved_by_its_pixels(clip, axis, by):
     assert of(clip, np.roll(clip, by, axis))["shift"] == pytest.approx(abs(by), abs=0.1)
 
 
+@pytest.mark.parametrize("quality", [30, 10])
+def test_a_soft_picture_that_was_encoded_anew_has_not_moved(quality):
+    """Phase correlation alone says it has,: noise of the encoder is all it finds."""
+    y, x = np.mgrid[:96, :128]
+    soft = 200 * np.exp(-((x - 64) ** 2 + (y - 48) ** 2) / 400)
+    frames = np.repeat(soft.astype(np.uint8)[None, ..., None], 3, -1)
+    again = cv2.imdecode(cv2.imencode(".jpg", frames[0], [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1)[None]
+    grey = [frame.astype(np.float32).mean(2) for frame in (frames[0], again[0])]
+    assert np.abs(cv2.phaseCorrelate(*grey, cv2.createHanningWindow((128, 96), cv2.CV_32F))[0]).max() > 1
+    assert of(frames, again)["shift"] == 0
+
+
 def test_blur_and_noise_change_sharpness_in_opposite_directions(clip):
     blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 1.0) for frame in clip])
     noise = np.random.default_rng(0).normal(0, 5, clip.shape)
