@@ -76,6 +76,9 @@ class Generator(Protocol):
         """Compute the denoiser's other inputs from fitted skeletons and the fitted image (1, H, W, 3).
 
         Entries that change over time have their frames along `frame_axis`, and are named in `per_frame`.
+        Keyword-only parameters, as in (..., image, *, prompt="", image2=None), are columns of pairs.csv:
+        image2, image3 and so on are given as fitted pictures, others as text, or numbers if their default is
+        one. Where a request has no such cell the default counts; without a default it is refused.
         """
         ...
 

@@ -16,6 +16,7 @@ from engines.onnx.export_streamed import bare_twin
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
+from pipeline.columns import example_columns
 from pipeline.component_check import STATELESS, Finding, check_module, same
 from pipeline.sampler import Sampler
 
@@ -157,7 +158,9 @@ class Trial:
     def _condition(self, number: int) -> Mapping[str, np.ndarray]:
         chunk = self._generator.chunk
         chunks = np.split(self._clips[number], range(chunk, self._frames, chunk))
-        return self._generator.condition(self._engines, iter(chunks), self._images[number])
+        image = self._images[number]
+        columns = example_columns(self._generator, image)
+        return self._generator.condition(self._engines, iter(chunks), image, **columns)
 
     def _predict(self, number: int, step: int) -> tuple[np.ndarray, ...]:
         generator, windows, constants = self._generator, self._generator.windows, self._seen[number]

@@ -17,6 +17,7 @@ from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Engines, Generator
 from pipeline.batch.dataset import Request
+from pipeline.columns import read_columns
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
@@ -133,8 +134,8 @@ def make_video(
 class Source:
     """A request's picture and skeleton video at the generator's size; a context manager.
 
-    image: the picture (1, H, W, 3) uint8. Iterating gives the skeleton video in chunks (n, H, W, 3) uint8.
-    InputError: a file cannot be used.
+    image: the picture (1, H, W, 3) uint8. columns: what condition takes of other columns of pairs.csv.
+    Iterating gives the skeleton video in chunks (n, H, W, 3) uint8. InputError: a file cannot be used.
     """
 
     def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
@@ -143,6 +144,7 @@ class Source:
         with reading(request.image):
             picture = read_image(request.image, notes=self._notes, **pixels)
         self.image = generator.fit(picture[None])
+        self.columns = read_columns(request, generator, self._notes)
         with reading(request.video):
             self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
@@ -183,7 +185,7 @@ class Sampling:
     def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
         self._generator, self._engines, self._seconds = generator, engines, seconds
         with seconds("condition"):
-            self._constants = generator.condition(engines, source, source.image)
+            self._constants = generator.condition(engines, source, source.image, **source.columns)
         seconds.move(source.waited, "condition", "read")
         self._frames = source.frames
         for name, array in self._constants.items():

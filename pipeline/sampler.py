@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -240,13 +241,14 @@ def generate(
     image: np.ndarray,
     seed: int,
     plan: StepPlan | None = None,
+    columns: Mapping[str, object] = MappingProxyType({}),
 ) -> np.ndarray:
     """Return the video (F, H, W, 3) uint8 of a clip that is held in memory.
 
-    skeletons (F, H, W, 3) and image (H, W, 3) are uint8 at the generator's size.
+    skeletons (F, H, W, 3) and image (H, W, 3) are uint8 at the generator's size. columns: see read_columns.
     """
     chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
-    constants = generator.condition(engines, chunks, image[None])
+    constants = generator.condition(engines, chunks, image[None], **columns)
     segments = Sampler(generator, engines, plan).segments(constants, len(skeletons), seed)
     return np.concatenate([chunk for segment in segments for chunk in segment.pixels])
 

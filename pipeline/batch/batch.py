@@ -187,7 +187,10 @@ def _check_same(
 
 def _changed_inputs(request: Request, line: Mapping[str, object]) -> Iterator[str]:
     """Give the differences between a request's files and seed and those in its manifest line. InputError."""
-    now = {"seed": request.seed, **request.hashes()}
+    known = line.get("columns") if isinstance(line.get("columns"), Mapping) else {}
+    columns = {name: request.columns.get(name, "") for name in sorted({*known, *request.columns})}
+    now = {"seed": request.seed, **request.hashes(), "columns": columns}
+    line = {**line, "columns": known}
     yield from differences(_plain(now), _plain(line), built="made")
 
 

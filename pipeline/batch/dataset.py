@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ SKELETON_SUFFIXES = VIDEO_SUFFIXES | ANIMATION_SUFFIXES
 IMAGE_SUFFIXES = set(PICTURE_SUFFIXES)
 LITTER = {"thumbs.db", "desktop.ini"}  # of file managers, beside names that begin with a dot
 MOST_REQUESTS = 100_000  # a run holds all manifest lines in memory
+COLUMNS = ("id", "video", "image", "seed", None)  # None: cells beyond the header's
+PICTURE = re.compile(r"image[1-9]\d*")  # a column that names a further picture
 LONGEST = 255  # bytes of a file's name
 SEED = 42  # of requests for which neither pairs.csv nor the caller gives one
 SHOWN = 60  # characters of a name or number in an error
@@ -33,22 +36,29 @@ SEEDS = 2**63  # a seed is below this, as those of all generators' random number
 
 @dataclass(frozen=True)
 class Request:
-    """One output video to make, from a skeleton video, a picture of the person and a seed."""
+    """One output video to make, from a skeleton video, a picture of the person and a seed.
+
+    pictures: further ones, by column of pairs.csv: image2, image3 and so on. columns: texts of other columns.
+    """
 
     id: str
     video: Path
     image: Path
     seed: int
+    pictures: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
-    def described(self) -> dict[str, str | int]:
+    def described(self) -> dict[str, object]:
         """Return the request's fields for a manifest line."""
-        return {"id": self.id, "video": str(self.video), "image": str(self.image), "seed": self.seed}
+        pictures = {name: str(path) for name, path in {"image": self.image, **self.pictures}.items()}
+        line = {"id": self.id, "video": str(self.video), **pictures, "seed": self.seed}
+        return {**line, "columns": dict(self.columns)} if self.columns else line
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of its files, by manifest field. InputError: one cannot be read."""
         found = {}
-        for kind, path, what in (("video", self.video, "video"), ("image", self.image, "picture")):
-            check_file(path, what)
+        for kind, path in {"video": self.video, "image": self.image, **self.pictures}.items():
+            check_file(path, "video" if kind == "video" else "picture")
             with reading(path):
                 found[f"{kind}_sha256"] = file_sha256(path)
         return found
@@ -191,7 +201,8 @@ def _listed(data: Path, seed: int) -> Pairing:
 def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pairing:
     if not {"id", "video", "image"} <= set(rows.fieldnames or ()):
         raise InputError(
-            f"{table} needs the columns id,video,image and may have seed; it has {rows.fieldnames}"
+            f"{table} needs the columns id,video,image and may have seed and those that a generator takes; "
+            f"it has {rows.fieldnames}"
         )
     requests: dict[str, Request] = {}
     unpaired: dict[str, str] = {}
@@ -199,7 +210,7 @@ def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pai
         request = _listed_request(data, f"{table}, line {rows.line_num}", row, seed)
         if request.id in requests or request.id in unpaired:
             raise InputError(f"{table}, line {rows.line_num}: id {request.id!r} is there twice")
-        for path in (request.video, request.image):
+        for path in (request.video, request.image, *request.pictures.values()):
             if why := not_a_file(path):
                 unpaired.setdefault(request.id, f"{table}, line {rows.line_num}: {path} {why}")
         if request.id not in unpaired:
@@ -221,9 +232,12 @@ def _listed_request(data: Path, where: str, row: dict[str, str], seed: int) -> R
     if chosen and not (chosen.isdecimal() and len(chosen) < DIGITS and int(chosen) < SEEDS):
         chosen = chosen if len(chosen) <= SHOWN else f"{chosen[:SHOWN]}..."
         raise InputError(f"{where}: seed {chosen!r} is not a whole number >= 0 and < 2**63")
+    others = {key: text.strip() for key, text in row.items() if key not in COLUMNS and isinstance(text, str)}
     return Request(
         name,
         data / "videos" / (row["video"] or ""),
         data / "images" / (row["image"] or ""),
         int(chosen) if chosen else seed,
+        {key: data / "images" / text for key, text in others.items() if text and PICTURE.fullmatch(key)},
+        {key: text for key, text in others.items() if text and not PICTURE.fullmatch(key)},
     )
