@@ -201,8 +201,7 @@ def _listed(data: Path, seed: int) -> Pairing:
 def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pairing:
     if not {"id", "video", "image"} <= set(rows.fieldnames or ()):
         raise InputError(
-            f"{table} needs the columns id,video,image and may have seed and those that a generator takes; "
-            f"it has {rows.fieldnames}"
+            f"{table} needs the columns id,video,image and may have seed; it has {rows.fieldnames}"
         )
     requests: dict[str, Request] = {}
     unpaired: dict[str, str] = {}

@@ -98,7 +98,8 @@ def test_a_further_picture_that_is_not_there_is_its_requests_fault(listed):
 
 @pytest.mark.parametrize(("changed", "reason"), [
     ("he frowns,back.png", "a: columns.prompt was .she smiles. when it was made, is .he frowns. here"),
-    (",back.png", "a: columns.prompt was .she smiles. when it was made"), ("she smiles,a.png", "a: image2_sha256 was")])
+    (",back.png", "a: columns.prompt was .she smiles. when it was made"),
+    ("she smiles,a.png", "a: image2_sha256 was")])
 def test_a_finished_video_is_kept_while_its_columns_are_the_same(asking, listed, tmp_path, changed, reason):
     def jobs(cells):
         pairing = listed("id,video,image,prompt,image2", f"a,a.mp4,a.png,{cells}")
