@@ -1,4 +1,4 @@
-"""The example of the reference-net kind shows its baseline's frames, beside modules that are called as ours are."""
+"""The example of the reference-net kind shows its baseline's frames, beside modules called as ours are."""
 
 import runpy
 import sys
@@ -51,7 +51,8 @@ def test_its_own_modules_are_packed(tmp_path, monkeypatch):
     monkeypatch.setattr("submit.pack.choose", lambda imports, *rest: asked.extend(imports) or [])
     packed = pack(Recipe("x"), NAME, load_profile("cpu"), tmp_path / "a.zip")
     files = {each for each in packed.manifest["files"] if each.startswith("examples/")}
-    assert files == {f"examples/reference_net/{name}" for name in ("wrapper.py", "models.py", "weights.safetensors")}
+    own = ("wrapper.py", "models.py", "weights.safetensors")
+    assert files == {f"examples/reference_net/{name}" for name in own}
     assert "generators/uniform_windows.py" in packed.manifest["files"] and "models" not in asked
 
 
