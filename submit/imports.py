@@ -15,6 +15,8 @@ from pipeline.recipe import Recipe
 
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
+MISSING = {"ImportError", "ModuleNotFoundError", "Exception"}
+OPTIONAL = {"pi_heif"}  # of ours, for pictures that a contest's data has none of; without it they are refused
 # What a file of ours needs and does not import by name.
 BY_NAME = {"pipeline/caches/cache_dit_blocks.py": ("transformers",)}  # cache-dit has it as a hidden import
 # Packages that are installed under another name than they are imported by; a backend's file has its own.
@@ -28,12 +30,13 @@ DISTRIBUTIONS = {
 class Import:
     """A module that a file imports; a relative name begins with its dots.
 
-    lazy: inside a function; by_name: a string that names a module.
+    lazy: inside a function; by_name: a string that names a module; tried: the file goes on without it.
     """
 
     name: str
     lazy: bool = False
     by_name: bool = False
+    tried: bool = False
 
     @property
     def package(self) -> str:
@@ -118,7 +121,8 @@ def needed_packages(
             if files and not each.by_name and (builds or not each.lazy):
                 todo += files
             third_party = not files and not each.by_name and not _is_ours(root, each.package) and each.package
-            if third_party and (builds or not (each.lazy and path in own)):
+            spared = each.package in OPTIONAL or (path in own and each.tried)
+            if third_party and not spared and (builds or not (each.lazy and path in own)):
                 found.setdefault(each.package, path)
     return {name: found[name] for name in sorted(found)}
 
@@ -156,12 +160,12 @@ def imports(path: Path, python: tuple[int, int]) -> Iterator[Import]:
     yield from _imports(ast.parse(path.read_text(encoding="utf-8"), str(path)), python, False)
 
 
-def _imports(node: ast.AST, python: tuple[int, int], lazy: bool) -> Iterator[Import]:
+def _imports(node: ast.AST, python: tuple[int, int], lazy: bool, tried: bool = False) -> Iterator[Import]:
     if isinstance(node, ast.Import):
-        yield from (Import(alias.name, lazy) for alias in node.names)
+        yield from (Import(alias.name, lazy, tried=tried) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
         within = "." * node.level + (f"{node.module}." if node.module else "")
-        yield from (Import(f"{within}{alias.name}", lazy) for alias in node.names)
+        yield from (Import(f"{within}{alias.name}", lazy, tried=tried) for alias in node.names)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE_NAME.fullmatch(node.value):
         yield Import(node.value, lazy, by_name=True)
     children = ast.iter_child_nodes(node)
@@ -170,8 +174,12 @@ def _imports(node: ast.AST, python: tuple[int, int], lazy: bool) -> Iterator[Imp
         if known is not None:
             children = node.body if known else node.orelse
     inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    caught = isinstance(node, ast.Try) and any(
+        each.type is None or MISSING & set(re.findall(r"\w+", ast.unparse(each.type)))
+        for each in node.handlers
+    )
     for child in children:
-        yield from _imports(child, python, inside)
+        yield from _imports(child, python, inside, tried or (caught and child in node.body))
 
 
 def _known(test: ast.expr, python: tuple[int, int]) -> bool | None:

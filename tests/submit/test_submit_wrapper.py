@@ -28,14 +28,15 @@ def test_modules_beside_a_wrapper_are_packed_and_no_package_is_asked_for_their_n
         tiny_file, tmp_path / "w", mine="from __future__ import annotations\nimport models\n",
         models="import pipeline\nfrom . import relative\nfrom generators.presenter import load\n",
         pipeline="def lazy():\n    from src.nets.unet import Net\n", relative="",
-        src__nets__unet="import cv2\n", unused="import never\n")
+        src__nets__unet="import cv2\ntry:\n    import xformers\nexcept ImportError:\n    pass\n",
+        unused="import never\n")
     packed = pack(BASELINE, name, load_profile("cpu"), tmp_path / "a.zip")
     files = [each for each in packed.manifest["files"] if each.startswith("generator/") and ".py" in each]
     own = ("mine", "models", "pipeline", "relative", "src/nets/unet")
     assert files == [f"generator/{each}.py" for each in own]
     assert "generators/presenter/load.py" in packed.manifest["files"]
     assert {"cv2", "torch"} <= set(asked)
-    assert not {"models", "pipeline", "src", "never", "relative"} & set(asked)
+    assert not {"models", "pipeline", "src", "never", "relative", "xformers", "pi_heif"} & set(asked)
 
 
 def test_modules_of_a_folder_that_sources_name_are_packed_too(tiny_file, tmp_path, monkeypatch):
