@@ -34,6 +34,7 @@ from engines.doctor import examine
 from engines.errors import Exit, UsageError
 from generators.contract import load_generator
 from pipeline.batch.dataset import find_requests, first_requests
+from pipeline.columns import read_columns
 from pipeline.recipe import BASELINE, load_recipe
 from pipeline.request import read_opening
 
@@ -116,7 +117,8 @@ def run_backends(args: argparse.Namespace) -> Exit:
     """Compare engines on the first frames of one request."""
     generator = load_generator(args.generator)
     request = first_requests(args.data, 1)[0]
-    clip = Clip(*read_opening(request, generator, args.frames), request.seed)
+    columns = read_columns(request, generator, notes=[])
+    clip = Clip(*read_opening(request, generator, args.frames), request.seed, columns)
     ways = [Variant.parse(text) for text in args.ways]
     figures = compare_ways(generator, clip, ways, args.device, args.rounds, say)
     machine = examine()

@@ -6,6 +6,7 @@ import re
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -50,7 +51,9 @@ class Progress:
         elif time.monotonic() - self._spoke >= self.every:
             self._spoke = time.monotonic()
             left = (self._spoke - self._started) / self.count * max(self.total - self.count, 0)
-            print(f"{self.label}: {self.count}/{self.total}, {left:.0f} s left", file=self.stream, flush=True)
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                text = f"{self.label}: {self.count}/{self.total}, {left:.0f} s left"
+                print(text, file=self.stream, flush=True)
 
     def grow(self, count: int) -> None:
         """Add parts to the total."""

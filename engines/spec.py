@@ -98,6 +98,23 @@ class ComponentSpec:
                 self._fit(tensor, dim, size, sizes)
         return sizes
 
+    def check_outputs(self, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> None:
+        """Raise unless outputs have the spec's shapes: a backend's library may give others without a word.
+
+        sizes: of the call's dims, from `check`. MemoryError: an output is empty, as OpenVINO's are when
+        memory is short. EngineError: it has another shape.
+        """
+        for tensor in self.outputs:
+            shape = arrays[tensor.name].shape
+            wanted = tuple(
+                sizes.get(dim, size) if isinstance(dim, str) else dim
+                for dim, size in zip(tensor.dims, shape, strict=False)
+            )
+            if 0 in shape:
+                raise MemoryError(f"{self.name}: {tensor.name} came empty, {shape}: no memory for {tensor}")
+            if shape != wanted or len(shape) != len(tensor.dims):
+                raise EngineError(f"{self.name}: {tensor.name} came as {shape}, expected {tensor}")
+
     def _fit(self, tensor: TensorSpec, dim: int | str, size: int, sizes: dict[str, int]) -> None:
         if isinstance(dim, int):
             if size != dim:

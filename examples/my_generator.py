@@ -42,7 +42,7 @@ def make_network(component: str):
 
     class Pixels(nn.Module):  # (n, 96, 64, 3) uint8 to (n, 3, 96, 64) in [-1, 1]
         def forward(self, pixels):
-            return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+            return pixels.float().permute(0, 3, 1, 2) / 127.5 - 1.0
 
     class Picture(nn.Module):  # and back
         def forward(self, x):

@@ -11,6 +11,7 @@ from engines.artifact import file_sha256
 from engines.spec import Engine
 from generators.contract import Engines, Generator, offers_deep_cache
 from pipeline.batch.dataset import Request
+from pipeline.columns import read_columns
 from pipeline.request import read_opening
 from pipeline.sampler import generate
 from pipeline.step_plan import StepPlan
@@ -72,6 +73,7 @@ def record(generator: Generator, engines: Engines, requests: Sequence[Request]) 
         plans.append(StepPlan(("FH" * generator.scheduler.steps)[: generator.scheduler.steps]))
     for request in requests:
         frames, image = read_opening(request, generator, generator.windows.frames)
+        columns = read_columns(request, generator, notes=[])
         for plan in plans:
-            generate(generator, recorders, frames, image, request.seed, plan)
+            generate(generator, recorders, frames, image, request.seed, plan, columns)
     return {name: recorder.inputs for name, recorder in recorders.items()}

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
-from engines.errors import EngineError
-from engines.onnx.export import Target, export_onnx
+from engines.errors import BROKEN, EngineError, describe_error, unknown
+from engines.onnx.export import OPSET, Target, example_inputs, export_onnx, traced
+from engines.onnx.export_streamed import bare_twin
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
-from pipeline.component_check import BROKEN, STATELESS, Finding, check_module, describe_error, same
+from pipeline.columns import example_columns
+from pipeline.component_check import STATELESS, Finding, check_module, same
 from pipeline.sampler import Sampler
+
+if TYPE_CHECKING:
+    import torch
 
 Findings = dict[str, list[Finding]]
 SEED = 1
+EXPORTABLE = "shapes and constants only: no .item(), no branch on a tensor's values, no in-place tricks"
 
 
-def check_generator(generator: Generator, export: Path | None = None) -> Findings:
+def check_generator(generator: Generator, export: Path | None = None, trace: bool = False) -> Findings:
     """Return the findings by the name of each check, in order; an empty list where a check passes.
 
-    Checks that depend on a failed one are left out. Components run as torch modules on the CPU. export: a
-    folder; each component is then also exported to it.
+    Checks that depend on a failed one are left out. Components run as torch modules on the CPU. trace: they
+    are traced too, as for an export. export: a folder; each component is also exported to it, and compared.
     """
     found: Findings = {"settings": list(_settings(generator)), "components": list(_components(generator))}
     if found["components"]:
@@ -41,6 +49,8 @@ def check_generator(generator: Generator, export: Path | None = None) -> Finding
         if found[what]:
             return found
     found["state"] = _tried("state", trial.state)
+    for name, spec in generator.components.items() if trace else ():
+        found[f"graph {name}"] = _graph(spec, modules[name])
     for name in generator.components if export else ():
         found[f"export {name}"] = _export(generator, name, export)
     return found
@@ -148,7 +158,9 @@ class Trial:
     def _condition(self, number: int) -> Mapping[str, np.ndarray]:
         chunk = self._generator.chunk
         chunks = np.split(self._clips[number], range(chunk, self._frames, chunk))
-        return self._generator.condition(self._engines, iter(chunks), self._images[number])
+        image = self._images[number]
+        columns = example_columns(self._generator, image)
+        return self._generator.condition(self._engines, iter(chunks), image, **columns)
 
     def _predict(self, number: int, step: int) -> tuple[np.ndarray, ...]:
         generator, windows, constants = self._generator, self._generator.windows, self._seen[number]
@@ -178,6 +190,7 @@ def _settings(generator: Generator) -> Iterator[Finding]:
         wrong = f"{', '.join(lost)} cannot be read" if lost else "there are none"
         mend = "name the weights and the code of the networks, so that stale engines are noticed"
         yield Finding("fingerprint_files", wrong, mend)
+    yield from _component_files(generator)
     times, steps = np.asarray(generator.scheduler.times), generator.scheduler.steps
     if times.shape != (steps + 1,) or times.dtype != np.float32:
         yield Finding(
@@ -185,6 +198,19 @@ def _settings(generator: Generator) -> Iterator[Finding]:
         )
     for frames in (1, generator.windows.frames, 2 * generator.windows.frames + 1):
         yield from _covered(generator, frames)
+
+
+def _component_files(generator: Generator) -> Iterator[Finding]:
+    """Check that component_files, which may be left out, names components, and files of fingerprint_files."""
+    known = {Path(path).resolve() for path in generator.fingerprint_files}
+    for component, sources in getattr(generator, "component_files", {}).items():
+        files = {Path(inspect.getfile(each) if callable(each) else each).resolve() for each in sources}
+        if component not in generator.components:
+            wrong = unknown("component", component, generator.components)
+            yield Finding("component_files", wrong, "use the names in components")
+        elif not files or files - known:
+            wrong = f"of {component}, {', '.join(map(str, sorted(files - known))) or 'no file'} is among fingerprint_files"
+            yield Finding("component_files", wrong, "name all that its network is made from, and all of it there too")
 
 
 def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
@@ -234,13 +260,31 @@ def _mend(error: BaseException) -> str:
     return "give the engines what components says, or say in components what the networks take"
 
 
+def _graph(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
+    """Trace a component as export does; return why it cannot be exported, or its graph not built by TensorRT."""
+    import torch
+    from onnx_ir import DataType
+
+    try:
+        twin = bare_twin(module, torch.float32)[0]
+        graph = traced(spec, twin, example_inputs(spec), OPSET, optimize=False).model.graph
+    except EngineError as error:
+        return [Finding(spec.name, str(error), EXPORTABLE)]
+    for node in graph:
+        levels = [value for value in (*node.inputs, *node.outputs) if value and value.dtype == DataType.UINT8]
+        if levels and node.op_type != "Cast":
+            wrong = f"{node.op_type} is done with uint8, which TensorRT takes from an input into a cast only, "
+            mend = "begin forward() with pixels.float(), and end it with .to(torch.uint8); all else in between"
+            return [Finding(spec.name, wrong + "or from a cast into an output", mend)]
+    return []
+
+
 def _export(generator: Generator, component: str, folder: Path) -> list[Finding]:
     """Export a component to ONNX in folder; return why it cannot be exported, if so."""
     try:
         export_onnx(generator, component, Target(folder, lambda text: None))
     except EngineError as error:
-        mend = "shapes and constants only: no .item(), no branch on a tensor's values, no in-place tricks"
-        return [Finding(component, str(error), mend)]
+        return [Finding(component, str(error), EXPORTABLE)]
     return []
 
 

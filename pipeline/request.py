@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import file_sha256
+from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Constants, Engines, Generator
 from pipeline.batch.dataset import Request
+from pipeline.columns import read_columns
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
@@ -45,14 +47,14 @@ class Options:
     """The settings that videos are made with.
 
     lossless: the file keeps every RGB value, see VideoWriter. open_denoiser: opens what evaluates the windows
-    of a clip; None: the recipe's. stream: sample piece by piece, see StreamedSampling.
+    of a clip; None: the recipe's. sampling: what samples a request; None: Sampling.
     """
 
     recipe: Recipe = BASELINE
     lossless: bool = False
     limits: Limits = Limits()
     open_denoiser: OpenDenoiser | None = None
-    stream: bool = False
+    sampling: Callable[[Source, Generator, Engines, Seconds], Sampling] | None = None
 
 
 def make_video(
@@ -78,7 +80,7 @@ def make_video(
         source = Source(request, generator, options.limits)
     how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": options.lossless}
     with source:
-        sampling = _sampling_of(options)(source, generator, engines, seconds)
+        sampling = (options.sampling or Sampling)(source, generator, engines, seconds)
         pixels = _noting_first(sampling.pixels(request.seed, options, start_progress), first := [])
         writer = VideoWriter(output, *generator.size, source.fps, **how)
         content = write(pixels, writer, seconds)
@@ -88,8 +90,7 @@ def make_video(
         "chunks": generator.chunk_by_stage,
         "frames_sha256": content,
         "output_sha256": file_sha256(output),
-        "video_sha256": file_sha256(request.video),
-        "image_sha256": file_sha256(request.image),
+        **request.hashes(),
         "notes": [*source.notes, *generator.notes, *sampling.notes],
         "first_frame_seconds": round(first[0] - started, 4),
         "seconds": seconds.rounded(),
@@ -101,17 +102,21 @@ def make_video(
 class Source:
     """A request's picture and skeleton video at the generator's size; a context manager.
 
-    path: of the video. image: the picture (1, H, W, 3) uint8. Iterating gives the skeleton video in chunks
-    (n, H, W, 3) uint8.
-    InputError: a file cannot be used.
+    path: of the video. image: the picture (1, H, W, 3) uint8. columns: what condition takes of other columns
+    of pairs.csv. Iterating gives the skeleton video in chunks (n, H, W, 3) uint8. InputError: a file cannot
+    be used.
     """
 
     def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
         self.path = request.video
         self._notes: list[str] = []
         pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
-        self.image = generator.fit(read_image(request.image, notes=self._notes, **pixels)[None])
-        self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
+        with reading(request.image):
+            picture = read_image(request.image, notes=self._notes, **pixels)
+        self.image = generator.fit(picture[None])
+        self.columns = read_columns(request, generator, self._notes)
+        with reading(request.video):
+            self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
         self._check = SkeletonCheck()
 
@@ -155,7 +160,7 @@ class Sampling:
     def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
         self._generator, self._engines, self._seconds = generator, engines, seconds
         with seconds("condition"):
-            self._constants = generator.condition(engines, source, source.image)
+            self._constants = generator.condition(engines, source, source.image, **source.columns)
         seconds.move(source.waited, "condition", "read")
         self._frames = source.frames
         check_finite(self._constants)
@@ -215,14 +220,6 @@ def check_finite(constants: Constants) -> None:
             raise FloatingPointError(f"{name}, which the denoiser needs, is not finite: {LESS_EXACT}")
 
 
-def _sampling_of(options: Options) -> Callable[..., Sampling]:
-    if not options.stream:
-        return Sampling
-    from pipeline.streamed_request import sampling_of
-
-    return sampling_of
-
-
 def _noting_first(chunks: Iterable[np.ndarray], times: list[float]) -> Iterator[np.ndarray]:
     """Give the chunks; append the time at which each has come."""
     for chunk in chunks:
@@ -249,8 +246,9 @@ def read_opening(request: Request, generator: Generator, count: int) -> tuple[np
 
     This is for measurements that need no whole clip. InputError: a file cannot be used.
     """
-    image = generator.fit(read_image(request.image, notes=[])[None])[0]
-    with VideoReader(request.video) as reader:
+    with reading(request.image):
+        image = generator.fit(read_image(request.image, notes=[])[None])[0]
+    with reading(request.video), VideoReader(request.video) as reader:
         return np.stack([generator.fit(frame[None])[0] for frame in islice(reader, count)]), image
 
 
@@ -266,7 +264,7 @@ class SkeletonChunks:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the chunks (n, H, W, 3) uint8, from the first one again."""
-        source, self.frames = iter(self._reader), 0
+        source, self.frames = self._frames(), 0
         while True:
             start = time.perf_counter()
             chunk = [self._generator.fit(frame[None]) for frame in islice(source, self._generator.chunk)]
@@ -275,3 +273,7 @@ class SkeletonChunks:
                 return
             self.frames += len(chunk)
             yield np.concatenate(chunk)
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        with reading(self._reader.path):
+            yield from self._reader

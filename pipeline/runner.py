@@ -19,6 +19,7 @@ from generators.contract import Engines, Generator, load_generator
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import Limits, Options, StartProgress, make_video
+from pipeline.streamed_request import sampling_of
 from pipeline.video.writer import check_place
 
 # These errors fail one video, and the run goes on with the next; any other error ends the run.
@@ -43,7 +44,7 @@ class Settings:
     @property
     def options(self) -> Options:
         """The options of each video."""
-        return Options(self.recipe, self.lossless, self.limits, stream=self.stream)
+        return Options(self.recipe, self.lossless, self.limits, sampling=sampling_of if self.stream else None)
 
     def load(self) -> Generator:
         """Load the generator and adapt it to the recipe. GeneratorError, RecipeError."""
@@ -74,7 +75,7 @@ class VideoRunner:
         settings = json.dumps(recipe.settings(), sort_keys=True)
         self.identity = {
             "generator": generator.name,
-            "generator_sha256": fingerprint(_files_of(generator)),
+            "generator_sha256": fingerprint(files_of(generator)),
             "recipe": recipe.name,
             "recipe_sha256": hashlib.sha256(settings.encode()).hexdigest(),
             "lossless": options.lossless,
@@ -121,8 +122,8 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
     return VideoRunner(generator, engines, settings.options, ran_with)
 
 
-def _files_of(generator: Generator) -> set[Path]:
-    """Return the existing files that decide what a generator computes, with those of its classes' modules.
+def files_of(generator: Generator) -> set[Path]:
+    """Return the files here that decide what a generator computes, with those of its classes' modules.
 
     Its technique's files are among them. A submission may come without the weights, so missing files are left
     out.
@@ -130,4 +131,4 @@ def _files_of(generator: Generator) -> set[Path]:
     files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
     names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
     modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return {path for path in (*files, *map(Path, filter(None, modules))) if path.is_file()}
+    return {path for path in map(Path, (*files, *filter(None, modules))) if path.is_file()}

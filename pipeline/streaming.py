@@ -17,17 +17,14 @@ import numpy as np
 
 from generators.contract import Generator
 from generators.windows import Blend, frame_slice
+from pipeline.blended_denoiser import StepWindows, branches_at, guidance_over, step_windows
 from pipeline.frame_buffer import Conditions, FrameBuffer, noise_of
 from pipeline.guard import GuardWatch
 from pipeline.sampler import (
     Sampler,
-    StepWindows,
     base_plan,
-    branches_at,
     denoise_loop,
     evaluations,
-    guidance_over,
-    step_windows,
 )
 from pipeline.sampler_state import SamplerState
 from pipeline.step_plan import StepPlan

@@ -20,7 +20,7 @@ from submit.trial import Run, Trial
 
 @check(
     "S10", "clean run", "there it runs without your packages, your network, your folders",
-    "run the archive's infer.py by hand in a new environment; what it says is above", Exit.SIMILARITY,
+    "a run that failed says why above; where videos differ: python -m bench --candidate", Exit.SIMILARITY,
 )  # fmt: skip
 def clean_run(trial: Trial) -> Iterator[str]:
     """Run in a new environment, without network, in another folder, on read-only data; ask the judge."""

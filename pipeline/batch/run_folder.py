@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,10 +18,13 @@ from shutil import rmtree
 from typing import TextIO
 
 from engines.errors import DiskError, FolderError
+from engines.files import open_own
 from pipeline.video.writer import remove_unfinished
 
 MANIFEST = "manifest.jsonl"
 LOCK = ".lock"  # exists while a run holds the folder, and after a run was killed
+FIELDS = {"id": str, "status": str}  # of every line; and of those of finished videos:
+DONE_FIELDS = {"output_sha256": str, "frames": int, "total_seconds": int | float}
 MADE = ".made"  # subfolder for videos of worker processes until this process moves them to their final path
 
 
@@ -48,15 +52,19 @@ class RunFolder:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def record(self, line: dict) -> dict:
-        """Append a video's line to the manifest with the current time, sync it, and return it. DiskError."""
+    def record(self, line: dict, sync: bool = True) -> dict:
+        """Append a video's line to the manifest with the current time, and return it. DiskError.
+
+        sync: wait until the disk has it; not needed for a line that the next run would find again.
+        """
         line = {**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         # A file name that is no text has bytes that UTF-8 cannot hold; as \udcff they still make valid JSON.
         left = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
             while left:
                 left = left[os.write(self._manifest, left) :]
-            os.fsync(self._manifest)
+            if sync:
+                os.fsync(self._manifest)
         except OSError as error:
             where = self.path / MANIFEST
             raise DiskError(f"{where}: cannot be written ({error.strerror}); make room, run again") from error
@@ -76,19 +84,22 @@ class RunFolder:
     def _clean(self) -> None:
         """Remove what killed processes left behind: temporary video files and MADE."""
         remove_unfinished(self.path)
-        rmtree(self.path / MADE, ignore_errors=True)
+        made = self.path / MADE
+        if made.is_symlink():  # not ours: workers would write where it leads
+            made.unlink()
+        rmtree(made, ignore_errors=True)
 
     def _open(self) -> None:
         """Open the manifest, read its lines, and cut off an incomplete last one. FolderError."""
         path = self.path / MANIFEST
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if self._restart else 0)
-            self._manifest = os.open(path, flags, 0o666)
+            flags = os.O_RDWR | os.O_APPEND | (os.O_TRUNC if self._restart else 0)
+            self._manifest = open_own(path, flags)
         except OSError as error:
             raise FolderError(f"{path}: cannot be opened ({error.strerror}); choose another --out") from error
         self._stack.callback(os.close, self._manifest)
         whole = 0
-        with path.open("rb") as file:
+        with open(self._manifest, "rb", closefd=False) as file:
             for number, line in enumerate(file, 1):
                 if line.endswith(b"\n"):  # else it was cut short, and is the last
                     found = _parsed(line, f"{path}, line {number}")
@@ -107,7 +118,8 @@ class RunFolder:
                 f"{self.path}: is in use by {_holder(path)}; wait for its end, or choose another --out"
             ) from error
         except OSError as error:
-            why = f"{error.strerror}; does its file system have locks?"
+            own = f"{path.name}: {error.strerror}"
+            why = own if error.filename else f"{error.strerror}; does its file system have locks?"
             raise FolderError(f"{self.path}: cannot be locked ({why}) Choose another --out.") from error
         self._stack.enter_context(lock)
         self._stack.callback(path.unlink, missing_ok=True)
@@ -121,9 +133,9 @@ def _locked(path: Path) -> TextIO | None:
     BlockingIOError: another process holds it.
     """
     with ExitStack() as stack:
-        lock = stack.enter_context(path.open("a"))
+        lock = stack.enter_context(open(open_own(path, os.O_WRONLY | os.O_APPEND), "a"))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())):
+        if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.lstat())):
             return None
         lock.truncate(0)
         stack.pop_all()
@@ -141,8 +153,11 @@ def _parsed(line: bytes, where: str) -> dict:
     """Return the content of a manifest line. FolderError: it is not one."""
     try:
         found = json.loads(line)
-        found["id"], found["status"]
-    except (ValueError, TypeError, KeyError) as error:
+        needed = FIELDS | (DONE_FIELDS if found["status"] == "done" else {})
+        wrong = [name for name, kind in needed.items() if not isinstance(found[name], kind)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {str(found[wrong[0]])[:60]!r}")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{where}: is no line of a manifest ({error!r}); --restart begins a new one"
         raise FolderError(reason) from error
     return found
@@ -150,11 +165,9 @@ def _parsed(line: bytes, where: str) -> dict:
 
 def check_writable(out: Path) -> None:
     """Make the output folder; raise FolderError if no file can be created in it, before any costly work."""
-    probe = out / f".writable-{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise FolderError(
             f"cannot write to the output folder {out}: {error.strerror}; choose another --out"

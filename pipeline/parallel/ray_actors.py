@@ -40,13 +40,14 @@ class Receipt:
     """The result of a stage. facts and seconds: for the manifest line.
 
     arrays: references to lists of chunks (n, H, W, 3) uint8 in the object store. The first chunk that READ
-    gives is the picture (1, H, W, 3).
+    gives is the picture (1, H, W, 3). columns: of Source.
     """
 
     arrays: list[ObjectRef] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     fps: Fraction = Fraction(0)
+    columns: dict[str, object] = field(default_factory=dict)
 
 
 class NoProgress:
@@ -103,7 +104,7 @@ class StoredSource:
     def __init__(self, receipt: Receipt, generator: Generator) -> None:
         self._receipt, self._generator = receipt, generator
         self.frames, self.waited = 0, 0.0
-        self.image = next(stored(receipt))
+        self.image, self.columns = next(stored(receipt)), receipt.columns
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the skeleton video from the start, in chunks (n, H, W, 3) uint8 of the generator's size."""
@@ -138,11 +139,10 @@ class FileWorker:
             arrays = store(chain([source.image], source))
         facts = {
             "fps": str(source.fps),
-            "video_sha256": file_sha256(request.video),
-            "image_sha256": file_sha256(request.image),
+            **request.hashes(),
             "notes": source.notes,
         }
-        return Receipt(arrays, facts, seconds.stages, source.fps)
+        return Receipt(arrays, facts, seconds.stages, source.fps, source.columns)
 
     def write(self, made: Receipt, output: Path) -> Receipt:
         """Encode the frames of a receipt to the file `output`."""

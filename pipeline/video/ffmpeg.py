@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 # An allow-list, because ffmpeg also plays text files (as a terminal) and follows playlists to other files.
-CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,nut,ivf,yuv4mpegpipe"
+CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,apng,webp_anim,nut,ivf,yuv4mpegpipe,mxf,dv"
 NO_TIME = str(-(2**63))
 # For conversions between RGB and YUV: ffmpeg's fast ones round down, by 0.8 to 1.6 levels towards RGB.
 EXACT = "flags=accurate_rnd+full_chroma_int+bitexact"

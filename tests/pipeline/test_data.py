@@ -117,7 +117,7 @@ def test_a_missing_videos_or_images_folder_is_named(folder, kind):
 
 
 @pytest.mark.parametrize(("videos", "images", "kind", "suffix"),
-                         [([], ["a.png"], "videos", ".mp4"), (["a.mp4"], ["a.gif"], "images", ".png")])
+                         [([], ["a.png"], "videos", ".mp4"), (["a.mp4"], ["a.txt"], "images", ".png")])
 def test_a_folder_without_videos_or_images_says_which_endings_count(folder, videos, images, kind, suffix):
     text = refusal(folder(videos, images))
     assert f"{kind} holds no file ending in" in text and suffix in text
@@ -182,7 +182,8 @@ def test_a_seed_that_is_no_whole_number_is_refused(folder, seed):
 def test_a_line_whose_file_is_missing_is_listed_and_the_others_made(folder, line, lost):
     data = folder(["v.mp4"], ["p.png"], f"id,video,image\none,v.mp4,p.png\n{line}\n")
     assert [request.id for request in pair(data).requests] == ["one"]
-    assert pair(data).unpaired == {"two": f"{data / 'pairs.csv'}, line 3: {data / lost} does not exist"}
+    assert pair(data).unpaired == {"two": f"{data / 'pairs.csv'}, line 3: {data / lost} "
+                                           f"{'does not exist' if 'lost' in lost else 'is a folder'}"}
 
 
 def test_more_videos_than_the_limit_are_refused(folder, monkeypatch):

@@ -174,8 +174,9 @@ def test_shipped_recipes_load_and_suit_the_bundled_generator():
 
 def test_python_3_10_takes_the_package_instead_of_the_standard_reader(tmp_path):
     (tmp_path / "tomli.py").write_text("from tomllib import *  # stands in for the package")
-    program = ("import sys; sys.version_info = (3, 10); from pipeline import recipe; "
-               "print(recipe.tomllib.__name__, recipe.load_recipe(recipe.Path(sys.argv[1])))")
+    program = ("import sys; sys.version_info = (3, 10); from engines import toml_file; "
+               "from pipeline import recipe; "
+               "print(toml_file.tomllib.__name__, recipe.load_recipe(recipe.Path(sys.argv[1])))")
     answer = subprocess.run([sys.executable, "-c", program, SHIPPED[0]], cwd=ROOT, capture_output=True,
                             text=True, env={"PYTHONPATH": str(tmp_path)})
     assert answer.stdout.startswith("tomli Recipe(name='baseline'"), answer.stderr
