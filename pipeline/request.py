@@ -138,7 +138,7 @@ class Source:
     @property
     def announced(self) -> int:
         """Number of frames by the file's packets, before they are read."""
-        return self._reader.info.packets
+        return self._reader.info.frames
 
     @property
     def waited(self) -> float:
