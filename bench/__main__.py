@@ -5,6 +5,7 @@ python -m bench --recipes a.toml b.toml               recipes side by side, time
 python -m bench compare old/report.json new/report.json    exit 5 or 6 on a regression
 python -m bench waterfall report/report.json         where the time goes, and the floor
 python -m bench backends                              engines on one clip, interleaved
+python -m bench demo                                  the sample videos by a recipe: how fast, how near
 python -m bench extractor export                      a checkpoint of open_clip as feature extractor
 
 The report (index.html, report.json, report.md) goes to --out.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
+from bench.demo import make_demo
 from bench.engine_bench import Clip, Variant
 from bench.engine_bench import compare as compare_ways
 from bench.engine_bench import table as table_of_ways
@@ -38,7 +40,8 @@ from pipeline.columns import read_columns
 from pipeline.recipe import BASELINE, load_recipe
 from pipeline.request import read_opening
 
-COMMANDS = ("judge", "compare", "waterfall", "backends", "extractor")
+COMMANDS = ("judge", "compare", "waterfall", "backends", "demo", "extractor")
+FAST = Path(__file__).parents[1] / "optimize" / "recipes" / "fast.toml"
 WAYS = [
     "torch:bf16", "torch-compile:fp32", "onnxruntime:fp32", "onnxruntime:fp16",
     "onnxruntime:fp32,denoise=int8-fp32", "openvino:fp32", "openvino:fp16", "openvino:bf16",
@@ -142,6 +145,11 @@ def run_backends(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def run_demo(args: argparse.Namespace) -> Exit:
+    """Make the demo."""
+    return make_demo(args.generator, args.data, args.recipe, args.out, say)
+
+
 def read_json(path: Path) -> dict:
     """Read a report's JSON; UsageError says what is wrong with the file."""
     try:
@@ -178,6 +186,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     fall.set_defaults(run_command=run_waterfall)
     _add_backends(commands.add_parser("backends", help="engines on one clip, in interleaved rounds"))
+    demo = commands.add_parser("demo", help="sample videos by a recipe, one by the base model, judged")
+    demo.add_argument("--recipe", type=Path, default=FAST, help="the recipe (optimize/recipes/fast.toml)")
+    common_arguments(
+        demo, "generator", data={"default": SAMPLE}, out={"default": Path("out/demo"), "help": "folder"}
+    )
+    demo.set_defaults(run_command=run_demo)
     extractor = commands.add_parser("extractor", help="make feature extractors")
     make = extractor.add_subparsers(required=True)
     export = make.add_parser("export", help="from an open_clip checkpoint")
