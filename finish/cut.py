@@ -11,7 +11,7 @@ import numpy as np
 from engines.errors import InputError
 from finish.predictions import Frames, faults, short
 from finish.sound import add_sound, has_sound
-from pipeline.video.info import VideoInfo
+from pipeline.video.info import MAX_PIXELS, VideoInfo, too_large
 from pipeline.video.reader import VideoReader, VideoWriter
 
 
@@ -35,6 +35,8 @@ def cut(video: Path, predictions: Sequence[Mapping], ratio: tuple[float, float],
             spans.append((begins[first], begins[first] + sum(shown) / float(rate)))
         wide, aspect = max(box[2] for box in boxes.values()), float(info.pixel_aspect)
         size = even(wide * max(1, aspect)), even(wide * ratio[1] / ratio[0] * max(1, 1 / aspect))
+        if size[0] * size[1] > MAX_PIXELS:
+            raise too_large(video, *size, MAX_PIXELS)
         silent = Path(folder) / "silent.mp4"
         with VideoWriter(silent, *size, rate) as writer:
             for number, frame in enumerate(reader):

@@ -80,9 +80,10 @@ def measure(path: Path, eyes: Eyes) -> Signals:
 def _placed(info: VideoInfo) -> tuple[float, np.ndarray]:
     """Ticks a second, and the tick at which each frame begins and the last one ends (N + 1,).
 
-    Where frames are evenly spaced there is a tick every so many frames.
+    Where frames are evenly spaced there is a tick every so many frames. In slides there is, too: at a tick
+    every so many seconds each would be seen hundreds of times.
     """
-    if info.variable_rate:
+    if info.variable_rate and info.fps >= 1:
         return TICKS, (info.begins - info.begins[0]) * TICKS
     step = max(1, round(float(info.fps) / TICKS))
     return float(info.fps) / step, np.arange(info.frames + 1) / step

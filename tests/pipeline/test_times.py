@@ -1,11 +1,16 @@
 """When frames are shown: edit lists, starts, gaps and rates, as decoding tells them, and what is refused."""
 
+import json
+import shutil
+import struct
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import infer
+from engines.errors import Exit
 from pipeline.video.reader import InputError, VideoReader, VideoWriter, probe, read
 from pipeline.video.times import Times
 from tests.clips import make, picture_frames, run, write
@@ -145,6 +150,29 @@ def test_files_that_ended_a_run_are_input_errors(name):
 def test_files_with_an_edit_list_are_their_shown_frames(name, frames, rate):
     clip = read(CASES / f"{name}_editlist.mp4")
     assert (len(clip.frames), clip.fps, clip.notes) == (frames, rate, ())
+
+
+def test_an_mp4_whose_inner_boxes_claim_to_be_endless_is_an_input_error(tmp_path):
+    track = struct.pack(">I4sQ", 1, b"trak", 1 << 63) + struct.pack(">I4sQ", 1, b"free", 1 << 62)
+    path = tmp_path / "a.mp4"
+    path.write_bytes(struct.pack(">I4sI4s", 8, b"ftyp", 0, b"moov") + track)
+    with pytest.raises(InputError, match="is not a video"):
+        probe(path)
+
+
+@cases
+def test_files_that_ended_a_run_end_their_own_video_only(tiny_file, make_data, run_main, tmp_path):
+    data, refused = make_data({"a": 2}), ("fps2000", "fps_1_5000", "gap10h_zerodiv")
+    for name in (*refused, "skeleton_editlist"):
+        shutil.copy(CASES / f"{name}.mp4", data / "videos")
+        shutil.copy(data / "images" / "a.png", data / "images" / f"{name}.png")
+    command = ["--generator", f"{tiny_file}:Tiny", "--data", data, "--out", tmp_path / "out", "--json"]
+    answer = run_main(infer, *command)
+    lines = {each["id"]: each for each in map(json.loads, answer.out.splitlines())}
+    assert answer.status == Exit.SOME_FAILED
+    assert all("frames/s" in lines[name]["error"] for name in refused)
+    assert {each.stem for each in (tmp_path / "out").glob("*.mp4")} == {"a", "skeleton_editlist"}
+    assert (lines["skeleton_editlist"]["fps"], lines["skeleton_editlist"]["frames"]) == ("24", 26)
 
 
 @made
