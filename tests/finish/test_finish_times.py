@@ -97,8 +97,9 @@ def test_sound_is_that_of_the_frames_where_picture_begins_late(tmp_path, run_mai
     assert level[:4].max() < -35 < -25 < level[6:11].min()
 
 
-def test_sound_is_that_of_the_frames_where_sound_begins_late(tmp_path, run_main):
-    video = beeping(shades(tmp_path / "a.mp4"), tmp_path / "late.mp4", 3, late=0.5)
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_sound_is_that_of_the_frames_where_sound_begins_late(tmp_path, run_main, suffix):
+    video = beeping(shades(tmp_path / "a.mp4"), tmp_path / f"late.{suffix}", 3, late=0.5)
     level = loudness(cut_down(tmp_path, video, range(3, 19), run_main), 10)  # the tone is at frames 15 to 24
     assert level[:11].max() < -35 < -25 < level[13:16].min()
 
