@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.errors import InputError
 from finish.predictions import Frames, faults, short
-from finish.sound import add_sound, has_sound
+from finish.sound import add_sound, channels_of
 from pipeline.video.info import MAX_PIXELS, VideoInfo, too_large
 from pipeline.video.reader import VideoReader, VideoWriter
 
@@ -44,8 +44,8 @@ def cut(video: Path, predictions: Sequence[Mapping], ratio: tuple[float, float],
                     writer.write(cropped(frame, boxes[number], ratio, size))
             if reader.info.frames < info.frames:  # as decoding told
                 _check(video, predictions, reader.info, ratio)
-        if has_sound(video):
-            add_sound(silent, video, spans, out)
+        if channels := channels_of(video):
+            add_sound(silent, video, channels, spans, out)
         else:
             silent.replace(out)
     return sum(copies.values())

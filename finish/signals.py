@@ -61,7 +61,7 @@ def measure(path: Path, eyes: Eyes) -> Signals:
     quality, features = look.finish()
     ticks, info = len(look.motion), reader.info
     rate, places = _placed(info)
-    sound = loudness(path, rate, info.begins[0])
+    sound = loudness(path, rate, (info.begins[0], info.begins[-1]))
     if sound is not None:
         sound = np.append(sound, np.full(max(0, ticks - len(sound)), QUIETEST))[:ticks]
     return Signals(

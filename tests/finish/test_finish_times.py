@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from finish.predictions import read_index
 from finish.sampling import frame_at, sample
 from finish.scorer import own_scorer
 from finish.signals import Eyes, measure
-from finish.sound import QUIETEST, loudness
+from finish.sound import QUIETEST, channels_of, heard, loudness
 from pipeline.video.reader import InputError, VideoReader, probe, read, read_image
 from tests.clips import make, run, write
 from tests.networks import brightness
@@ -102,6 +102,25 @@ def test_sound_is_that_of_the_frames_where_sound_begins_late(tmp_path, run_main,
     video = beeping(shades(tmp_path / "a.mp4"), tmp_path / f"late.{suffix}", 3, late=0.5)
     level = loudness(cut_down(tmp_path, video, range(3, 19), run_main), 10)  # the tone is at frames 15 to 24
     assert level[:11].max() < -35 < -25 < level[13:16].min()
+
+
+def test_a_gap_in_the_sound_stays_one(tmp_path, run_main):
+    video, gone = tmp_path / "gap.mkv", "aselect='not(between(t,0.5,1.5))'"
+    tone = ("-f", "lavfi", "-i", "sine=d=2", "-c:v", "copy", "-af", gone)
+    run("-i", shades(tmp_path / "a.mp4"), *tone, video)
+    level = loudness(cut_down(tmp_path, video, range(20), run_main), 10)
+    assert level[[1, 2, 3, 17, 18]].min() > -30 and level[7:14].max() < -35
+
+
+def test_runs_before_the_sound_are_silent_and_two_channels_stay_two(tmp_path, run_main):
+    video, tone = tmp_path / "stereo.mp4", ("-itsoffset", "1.5", "-f", "lavfi", "-i", "sine=d=0.5")
+    panned = ("-af", "pan=stereo|c0=c0|c1=0*c0")
+    run("-i", shades(tmp_path / "a.mp4"), *tone, "-c:v", "copy", *panned, video)
+    out = cut_down(tmp_path, video, (0, 1, 2, 5, 6, 7, 16, 17, 18), run_main)
+    assert channels_of(out) == 2
+    left, right = np.concatenate(list(heard(out, (0, 9), 8000, 2, repeat(8000)))).astype(float).T
+    assert np.abs(left[:4800]).max() < 100 < 1000 < np.abs(left[5600:7000]).max()
+    assert np.abs(right).max() < 100
 
 
 def test_sound_of_a_variable_rate_keeps_its_time(tmp_path, run_main):

@@ -17,7 +17,7 @@ from finish.saliency import Detector, Motion, weigh
 from finish.score import score_video
 from finish.scorer import own_scorer
 from finish.signals import TICKS, Eyes, Signals, measure
-from finish.sound import add_samples, has_sound, loudness
+from finish.sound import add_samples, channels_of, loudness
 from lab.finish.wide import FPS, SIZE, SOUND_RATE, WideClip
 from pipeline.video.reader import read
 from tests.clips import make, run, write
@@ -227,7 +227,7 @@ def test_from_an_index_to_cut_downs_a_broken_video_changes_nothing_for_others(tm
     assert answer.status == 0
     for line in map(json.loads, answer.out.splitlines()):
         made = read(line["file"])
-        assert len(made.frames) == line["frames"] and has_sound(tmp_path / line["file"])
+        assert len(made.frames) == line["frames"] and channels_of(tmp_path / line["file"])
         assert loudness(line["file"], 1.0).size == pytest.approx(line["frames"] / FPS, abs=1.1)
     assert len(list((tmp_path / "cuts").iterdir())) == 2
 
@@ -250,7 +250,7 @@ def test_a_cut_down_shows_the_boxes_and_a_silent_video_stays_silent(tmp_path, ru
     clip = read(tmp_path / "cuts" / "it.mp4")
     assert clip.frames.shape == (3, 40, 40, 3) and clip.fps == 24
     assert np.abs(clip.frames.mean((0, 1, 2)) - (20, 40, 250)).max() < 6
-    assert not has_sound(tmp_path / "cuts" / "it.mp4")
+    assert not channels_of(tmp_path / "cuts" / "it.mp4")
 
 
 def test_the_sound_of_a_cut_down_is_that_of_its_frames(tmp_path, run_main):
