@@ -79,6 +79,15 @@ def test_every_frame_has_a_time_in_every_container(tmp_path, suffix):
     assert np.diff(info.begins) == pytest.approx(np.full(25, 0.04))
 
 
+def test_a_file_that_has_to_be_decoded_for_its_times_says_where_it_is_damaged(tmp_path):
+    path = make(tmp_path / "a.avi", "-bf", "2", seconds=2)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a.avi: is damaged or truncated \("):
+        probe(path)
+
+
 def trimmed(folder, suffix="mp4"):
     """A second and a half of four, cut from between key frames without coding anew; and the whole."""
     whole = make(folder / "whole.mp4", "-preset", "medium", "-g", "96", seconds=4)
