@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+
+import numpy as np
 
 from engines.errors import InputError, ProgramKilled, check_file
 from pipeline.video.ffmpeg import Ffmpeg, strict_input, tick
@@ -39,6 +42,11 @@ class VideoInfo:
     def frames(self) -> int:
         """Number of frames that are shown."""
         return len(self.times)
+
+    @property
+    def begins(self) -> np.ndarray:
+        """When each frame begins to be shown, and when the last one ends (N + 1,), in seconds of the file."""
+        return self.times.seconds(self.times.densest() if self.variable_rate else self.fps)
 
     @property
     def square(self) -> tuple[int, int]:
@@ -110,15 +118,27 @@ def probe(
 def decoded_times(path: Path, times: Times, stall_seconds: float, max_pixels: int) -> Times:
     """Return when the frames of a video are shown, in the unit of `times`, by decoding them all."""
     decode = ["-map", "0:V:0", "-fps_mode", "passthrough", "-enc_time_base", "1:1000000"]
-    return times.decoded(_listing(path, decode, stall_seconds, max_pixels))
+    return times.decoded(_listing(path, decode, stall_seconds, max_pixels, refuse=damaged))
+
+
+def damaged(path: Path, why: str) -> InputError:
+    """Return the error for a video that does not decode to its end."""
+    return InputError(
+        f"{path}: is damaged or truncated ({why}). Expected a whole video; copy or make it again."
+    )
 
 
 def _listing(
-    path: Path, wanted: list[str], stall_seconds: float, max_pixels: int, most: float = math.inf
+    path: Path,
+    wanted: list[str],
+    stall_seconds: float,
+    max_pixels: int,
+    most: float = math.inf,
+    refuse: Callable[[Path, str], InputError] = no_video,
 ) -> str:
     """Return a framecrc listing of what ffmpeg's arguments want of a file, up to `most` lines or a few more.
 
-    InputError: it is not a video, or has larger frames. ProgramKilled: ffmpeg was killed from outside.
+    InputError: `refuse`, or the file has larger frames. ProgramKilled: ffmpeg was killed from outside.
     """
     opened = [*pixel_limit(max_pixels), *strict_input(path), *wanted, "-f", "framecrc", "pipe:1"]
     # Sound is used too: in MPEG-TS, ffmpeg counts time from the first packet of what is used. A track that is
@@ -140,4 +160,4 @@ def _listing(
             raise too_large(path, int(size[1]), int(size[2]), max_pixels)
         if stopped:
             break
-    raise no_video(path, why)
+    raise refuse(path, why)

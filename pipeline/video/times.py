@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 
 from engines.errors import InputError
-from pipeline.video.ffmpeg import evenly_spaced, tick
+from pipeline.video.ffmpeg import NO_TIME, evenly_spaced, tick
 
 RATES = (Fraction(1, 1001), Fraction(1000))  # frames a second that can be written
 REORDERED = 16  # frames, at most, that H.264 and HEVC code before one that is shown earlier
-NO_TIME = {"NOPTS", str(-(2**63))}
+UNKNOWN = ("NOPTS", NO_TIME)
 DISCARDED = 4  # flag of a packet that an edit list leaves out
 ROW = re.compile(r"^0, *-?\d+, *(NOPTS|-?\d+),(?:.*?F=0x(\w+))?", re.MULTILINE)
 
@@ -38,14 +38,14 @@ class Times:
         """
         rows = ROW.findall(listing)
         shown = [time for time, flags in rows if not int(flags or "1", 16) & DISCARDED]
-        ticks = np.unique(np.array([int(time) for time in shown if time not in NO_TIME], np.int64))
-        sure = 0 < len(ticks) == len(shown) and rows[0][0] not in NO_TIME and int(rows[0][0]) <= ticks[0]
+        ticks = np.unique(np.array([int(time) for time in shown if time not in UNKNOWN], np.int64))
+        sure = 0 < len(ticks) == len(shown) and rows[0][0] not in UNKNOWN and int(rows[0][0]) <= ticks[0]
         return cls(ticks, tick(listing, 0)), sure
 
     def decoded(self, listing: str) -> Times:
         """Return the times of a framecrc listing of decoded frames, in the same unit."""
         ratio = tick(listing, 0) / self.unit
-        ticks = [round(int(time) * ratio) for time, _ in ROW.findall(listing) if time not in NO_TIME]
+        ticks = [round(int(time) * ratio) for time, _ in ROW.findall(listing) if time not in UNKNOWN]
         return Times(np.sort(np.array(ticks, np.int64)), self.unit)
 
     def __len__(self) -> int:
