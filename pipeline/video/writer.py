@@ -17,6 +17,7 @@ import numpy as np
 from engines.errors import FolderError, OutputError, ProgramKilled, UsageError
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.video.ffmpeg import EXACT, Ffmpeg, evenly_spaced, strict_input, tick, timestamps
+from pipeline.video.times import RATES
 
 STALL_SECONDS = 120.0  # in which the encoder takes no frame, or does not end after the last one
 ENCODER_THREADS = 8  # fixed, whatever the machine: x264's bytes depend on the number of threads
@@ -60,8 +61,8 @@ class VideoWriter:
         self.width, self.height, self.fps = width, height, Fraction(fps).limit_denominator(1001)
         if path.suffix not in (".mp4", ".mov", ".mkv"):
             raise ValueError(f"{path}: cannot write '{path.suffix}' files; use .mp4, .mov or .mkv")
-        if width < 1 or height < 1 or not 0 < self.fps <= 1000:
-            raise ValueError(f"{path}: {width} x {height} at {self.fps} frames/s is not a video")
+        if width < 1 or height < 1 or not RATES[0] <= fps <= RATES[1]:
+            raise ValueError(f"{path}: {width} x {height} at {fps} frames/s is not a video")
         if not lossless and (width % 2 or height % 2):
             raise UsageError(f"{path}: {width} x {height} is odd; yuv420p needs even: crop, or --lossless")
         if lossless and crf is not None:
