@@ -145,7 +145,7 @@ class Source:
         framing = Framing(generator.fit, picture.shape[1::-1])
         self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
         self.image = generator.fit(picture[None])
-        self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
+        self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
         self._check = SkeletonCheck()
 
@@ -261,7 +261,7 @@ def read_opening(request: Request, generator: Generator, count: int) -> tuple[np
     This is for measurements that need no whole clip. InputError: a file cannot be used.
     """
     image = generator.fit(read_image(request.image, notes=[])[None])[0]
-    with VideoReader(request.video) as reader:
+    with VideoReader(request.video, square=True) as reader:
         return np.stack([generator.fit(frame[None])[0] for frame in islice(reader, count)]), image
 
 

@@ -11,9 +11,11 @@ from PIL import Image
 import infer
 from generators.mimicmotion import preprocess
 from generators.resize import FITS, Fit
+from pipeline.batch.dataset import Request
+from pipeline.request import Source, read_opening
 from pipeline.video.framing import Framing
-from pipeline.video.reader import read
-from tests.clips import write
+from pipeline.video.reader import VideoReader, read
+from tests.clips import run, write
 
 MADE = Path(__file__).parents[3] / "shared" / "real" / "made"
 needs_made = pytest.mark.skipif(not MADE.is_dir(), reason="real files are not here")
@@ -78,7 +80,7 @@ def test_contain_keeps_the_shape_on_black():
 
 
 @pytest.fixture
-def run(run_main, tiny_file, tmp_path):
+def generate(run_main, tiny_file, tmp_path):
     """A function that makes one video of a person at the left of a wide picture and skeleton."""
     def make(*arguments):
         data = tmp_path / "data"
@@ -93,38 +95,53 @@ def run(run_main, tiny_file, tmp_path):
     return make
 
 
-def test_the_user_is_told_and_fit_contain_shows_all(run):
-    ended, line = run()
+def test_the_user_is_told_and_fit_contain_shows_all(generate):
+    ended, line = generate()
     told = [note for note in line["notes"] if "is cut away" in note]
     assert line["fit"] is None and len(told) == 2
     assert re.search(r"images/a.png: 6[67]% of it is cut away \(96 x 48 to 32 x 48\)", told[0])
     assert "videos/a.mp4: 100% of what is drawn is cut away" in told[1]
     assert all(note in ended.err for note in told)
-    refused, _ = run("--fit", "contain")
+    refused, _ = generate("--fit", "contain")
     assert refused.status == 2 and 'fit was null when it was made, is "contain" here' in refused.err
-    ended, contained = run("--fit", "contain", "--restart")
+    ended, contained = generate("--fit", "contain", "--restart")
     assert ended.status == 0 and contained["fit"] == "contain" and "cut away" not in ended.err
     assert contained["frames_sha256"] != line["frames_sha256"]
     assert not any("nothing is drawn" in note for note in contained["notes"])
 
 
-def test_workers_fit_by_the_same_rule(run):
-    _, alone = run("--fit", "stretch")
-    _, line = run("--fit", "stretch", "--workers", "2", "--restart")
+def test_workers_fit_by_the_same_rule(generate):
+    _, alone = generate("--fit", "stretch")
+    _, line = generate("--fit", "stretch", "--workers", "2", "--restart")
     assert line["fit"] == "stretch" and line["frames_sha256"] == alone["frames_sha256"]
 
 
-def test_an_odd_size_is_refused_before_anything_is_made(run, tiny_file, tmp_path, run_main):
+def test_an_odd_size_is_refused_before_anything_is_made(generate, tiny_file, tmp_path, run_main):
     text = tiny_file.read_text().replace("size = (32, 48)", "size = (33, 49)")
     for weights in tiny_file.parent.glob("*.safetensors"):
         (tmp_path / weights.name).symlink_to(weights)
     (tmp_path / "odd.py").write_text(text)
-    run()
+    generate()
     ended = run_main(infer, "--data", tmp_path / "data", "--out", tmp_path / "odd",
                      "--generator", f"{tmp_path / 'odd.py'}:Tiny")
     assert ended.status == 2
     assert "tiny makes videos of 33 x 49, which is odd; give the generator an even size" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_skeleton_with_wide_pixels_is_read_as_players_show_it(tiny, tmp_path, make_image_file):
+    wide, image = write(tmp_path / "wide.mp4", limb(14, 64, 96)), make_image_file(tmp_path / "a.png")
+    run("-i", wide, "-vf", "scale=32:96,setsar=2", "-qp", "0", tmp_path / "narrow.mp4")
+    shown = []
+    for name in ("wide.mp4", "narrow.mp4"):
+        request = Request("a", tmp_path / name, image, 1)
+        with Source(request, tiny) as source:
+            shown.append(np.concatenate(list(source)).astype(int))
+        assert not [note for note in source.notes if "cut away" in note or "stretched" in note]
+        assert np.abs(read_opening(request, tiny, 1)[0] - shown[-1][:1]).max() == 0
+    assert shown[0].max() > 200 and np.abs(shown[1] - shown[0]).mean() < 3
+    with VideoReader(tmp_path / "narrow.mp4") as coded:
+        assert np.abs(tiny.fit(next(iter(coded))[None]) - shown[0][:1]).mean() > 10
 
 
 @needs_made
