@@ -40,13 +40,18 @@ def stretch(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def contain(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Scale frames (F, H, W, 3) uint8 to lie within width x height, and centre them on black; Lanczos."""
+    """Scale frames (F, H, W, 3) uint8 to lie within width x height, and centre them on black; Lanczos.
+
+    Sides and places are rounded as diffusers' WanAnimateImageProcessor rounds them.
+    """
     from PIL import Image
 
     source_height, source_width = pixels.shape[1:3]
-    scale = min(width / source_width, height / source_height)
-    size = tuple(max(round(side * scale), 1) for side in (source_width, source_height))
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    if source_width * height > width * source_height:
+        size = width, max(source_height * width // source_width, 1)
+    else:
+        size = max(source_width * height // source_height, 1), height
+    left, top = width // 2 - size[0] // 2, height // 2 - size[1] // 2
     framed = np.zeros((len(pixels), height, width, 3), np.uint8)
     for frame, source in zip(framed, pixels, strict=True):
         scaled = Image.fromarray(source).resize(size, Image.Resampling.LANCZOS)
