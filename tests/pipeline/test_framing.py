@@ -79,14 +79,6 @@ def test_contain_keeps_the_shape_on_black():
     assert np.array_equal(FITS["contain"](pixels, 40, 20), pixels)
 
 
-@pytest.mark.parametrize("size", [(1366, 768), (123, 457), (97, 64), (480, 832)])
-def test_contain_is_what_wan_animates_pipeline_does_to_its_picture(size):
-    processor = pytest.importorskip("diffusers.pipelines.wan.image_processor").WanAnimateImageProcessor()
-    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
-    wanted = processor._resize_and_fill(Image.fromarray(pixels), 120, 208)
-    assert np.array_equal(FITS["contain"](pixels[None], 120, 208)[0], np.asarray(wanted))
-
-
 @pytest.fixture
 def generate(run_main, tiny_file, tmp_path):
     """A function that makes one video of a person at the left of a wide picture and skeleton."""
