@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -165,7 +166,7 @@ def _why_not(stem: str, paths: list[Path]) -> str | None:
 
 
 def _has_controls(name: str) -> bool:
-    return any(unicodedata.category(character) == "Cc" for character in name)
+    return not name.isprintable() and any(unicodedata.category(each) == "Cc" for each in name)
 
 
 def _too_long(name: str) -> bool:
@@ -195,12 +196,13 @@ def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pai
         )
     requests: dict[str, Request] = {}
     unpaired: dict[str, str] = {}
+    folders, why_not = (data / "videos", data / "images"), functools.cache(not_a_file)  # many share a picture
     for row in rows:
-        request = _listed_request(data, f"{table}, line {rows.line_num}", row, seed)
+        request = _listed_request(folders, f"{table}, line {rows.line_num}", row, seed)
         if request.id in requests or request.id in unpaired:
             raise InputError(f"{table}, line {rows.line_num}: id {request.id!r} is there twice")
         for path in (request.video, request.image):
-            if why := not_a_file(path):
+            if why := why_not(path):
                 unpaired.setdefault(request.id, f"{table}, line {rows.line_num}: {path} {why}")
         if request.id not in unpaired:
             requests[request.id] = request
@@ -210,11 +212,11 @@ def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pai
     return Pairing(list(requests.values()), unpaired)
 
 
-def _listed_request(data: Path, where: str, row: dict[str, str], seed: int) -> Request:
+def _listed_request(folders: tuple[Path, Path], where: str, row: dict[str, str], seed: int) -> Request:
     """Return the request of one row of pairs.csv. InputError: its id or its seed cannot be used."""
     name, chosen = (row["id"] or "").strip(), (row.get("seed") or "").strip()
     shown = repr(name if len(name) <= SHOWN else f"{name[:SHOWN]}...")
-    if not name or Path(name).name != name or name.startswith(".") or _has_controls(name):
+    if not name or os.path.basename(name) != name or name.startswith(".") or _has_controls(name):
         raise InputError(f"{where}: {shown} cannot name an output file; use letters, digits, - and _")
     if _too_long(name):
         raise InputError(f"{where}: {shown} is too long for a file's name; use less than 60 letters")
@@ -223,7 +225,7 @@ def _listed_request(data: Path, where: str, row: dict[str, str], seed: int) -> R
         raise InputError(f"{where}: seed {chosen!r} is not a whole number >= 0 and < 2**63")
     return Request(
         name,
-        data / "videos" / (row["video"] or ""),
-        data / "images" / (row["image"] or ""),
+        folders[0] / (row["video"] or ""),
+        folders[1] / (row["image"] or ""),
         int(chosen) if chosen else seed,
     )
