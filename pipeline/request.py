@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import file_sha256
-from engines.errors import reading
+from engines.errors import OutputError, reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Engines, Generator
 from pipeline.batch.dataset import Request
@@ -121,7 +121,7 @@ def make_video(
         **sampling.facts,
         "chunks": generator.chunk_by_stage,
         "frames_sha256": content,
-        "output_sha256": file_sha256(output),
+        "output_sha256": hash_output(output),
         **request.hashes(),
         "notes": [*source.notes, *generator.notes, *sampling.notes],
         "seconds": seconds.rounded(),
@@ -250,6 +250,14 @@ def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -
         finishing = time.perf_counter()
     seconds.stages["write"] += time.perf_counter() - finishing
     return content.hexdigest()
+
+
+def hash_output(output: Path) -> str:
+    """Return a finished video's SHA-256. OutputError: it is not there any more."""
+    try:
+        return file_sha256(output)
+    except OSError as error:
+        raise OutputError(f"{output}: was written and is gone ({error.strerror}); make it again") from error
 
 
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -60,6 +60,7 @@ class RunFolder:
         line = {**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         # A file name that is no text has bytes that UTF-8 cannot hold; as \udcff they still make valid JSON.
         left = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        self._check_there()
         try:
             while left:
                 left = left[os.write(self._manifest, left) :]
@@ -70,6 +71,16 @@ class RunFolder:
             raise DiskError(f"{where}: cannot be written ({error.strerror}); make room, run again") from error
         self.lines[line["id"]] = line
         return line
+
+    def _check_there(self) -> None:
+        """Raise DiskError if the manifest was removed: what is written to it now would be lost."""
+        path = self.path / MANIFEST
+        try:
+            there = os.path.samestat(os.fstat(self._manifest), path.lstat())
+        except OSError:
+            there = False
+        if not there:
+            raise DiskError(f"{path}: was removed or replaced while this run wrote to it; run again")
 
     def take(self, made: Path) -> Path:
         """Move a video from MADE into this folder, to be recorded next, and return its new path. DiskError.
@@ -83,7 +94,8 @@ class RunFolder:
 
     def _clean(self) -> None:
         """Remove what killed processes left behind: temporary video files and MADE."""
-        remove_unfinished(self.path)
+        with suppress(OSError):  # the folder itself may have been removed
+            remove_unfinished(self.path)
         made = self.path / MADE
         if made.is_symlink():  # not ours: workers would write where it leads
             made.unlink()
