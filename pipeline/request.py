@@ -12,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.artifact import file_sha256
-from engines.errors import OutputError, reading
+from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Engines, Generator
 from pipeline.batch.dataset import Request
+from pipeline.batch.run_folder import hash_output
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
 from pipeline.sampler_state import LESS_EXACT, SamplerState
+from pipeline.video.framing import Framing
 from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter
 from pipeline.video.skeleton_check import SkeletonCheck
@@ -142,9 +143,11 @@ class Source:
         pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
         with reading(request.image):
             picture = read_image(request.image, notes=self._notes, **pixels)
+        framing = Framing(generator.fit, picture.shape[1::-1])
+        self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
         self.image = generator.fit(picture[None])
         with reading(request.video):
-            self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
+            self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
         self._check = SkeletonCheck()
 
@@ -171,7 +174,9 @@ class Source:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user on the inputs; complete after the iteration."""
-        return [*self._notes, *self._reader.notes, *filter(None, [self._check.note])]
+        framed = self._chunks.framing.note
+        cut = [f"{self._reader.path}: {framed}"] if framed else []
+        return [*self._notes, *self._reader.notes, *cut, *filter(None, [self._check.note])]
 
 
 class Sampling:
@@ -252,14 +257,6 @@ def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -
     return content.hexdigest()
 
 
-def hash_output(output: Path) -> str:
-    """Return a finished video's SHA-256. OutputError: it is not there any more."""
-    try:
-        return file_sha256(output)
-    except OSError as error:
-        raise OutputError(f"{output}: was written and is gone ({error.strerror}); make it again") from error
-
-
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Read the first frames (at most count, H, W, 3) and the picture (H, W, 3) at the generator's size.
 
@@ -267,7 +264,7 @@ def read_opening(request: Request, generator: Generator, count: int) -> tuple[np
     """
     with reading(request.image):
         image = generator.fit(read_image(request.image, notes=[])[None])[0]
-    with reading(request.video), VideoReader(request.video) as reader:
+    with reading(request.video), VideoReader(request.video, square=True) as reader:
         return np.stack([generator.fit(frame[None])[0] for frame in islice(reader, count)]), image
 
 
@@ -275,18 +272,24 @@ class SkeletonChunks:
     """A skeleton video at the generator's size, in chunks of generator.chunk frames.
 
     frames: number of frames read since the last start. waited: seconds spent on reading, over all iterations.
+    framing: what fitting does to the frames, by the first one of each chunk.
     """
 
     def __init__(self, reader: VideoReader, generator: Generator) -> None:
         self._reader, self._generator = reader, generator
         self.frames, self.waited = 0, 0.0
+        self.framing = Framing(generator.fit, (reader.width, reader.height))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the chunks (n, H, W, 3) uint8, from the first one again."""
         source, self.frames = self._frames(), 0
         while True:
             start = time.perf_counter()
-            chunk = [self._generator.fit(frame[None]) for frame in islice(source, self._generator.chunk)]
+            chunk = []
+            for frame in islice(source, self._generator.chunk):
+                if not chunk:
+                    self.framing.look(frame)
+                chunk.append(self._generator.fit(frame[None]))
             self.waited += time.perf_counter() - start
             if not chunk:
                 return

@@ -22,8 +22,9 @@ from engines.progress import peak_memory_mb
 from generators.contract import Generator
 from generators.weight_files import licences
 from pipeline.batch.dataset import Request
+from pipeline.batch.run_folder import hash_output
 from pipeline.oom_retry import OomRetry
-from pipeline.request import Sampling, Seconds, Source, hash_output, write
+from pipeline.request import Sampling, Seconds, Source, write
 from pipeline.runner import Settings, VideoRunner, start_runner
 from pipeline.video.reader import VideoWriter
 
