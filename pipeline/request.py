@@ -15,8 +15,7 @@ import numpy as np
 from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Engines, Generator
-from pipeline.batch.dataset import Request
-from pipeline.batch.run_folder import hash_output
+from pipeline.batch.dataset import Request, hash_output
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations

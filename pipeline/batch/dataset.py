@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.artifact import file_sha256
-from engines.errors import InputError, check_file, not_a_file, reading
+from engines.errors import InputError, OutputError, check_file, not_a_file, reading
 from pipeline.video.image import PICTURE_SUFFIXES
 
 # The containers that pipeline/video/ffmpeg.py lets ffmpeg read, by the endings that files of them have.
@@ -65,6 +65,14 @@ class Pairing:
     requests: list[Request]
     unpaired: dict[str, str]
     ignored: dict[str, str] = field(default_factory=dict)
+
+
+def hash_output(output: Path) -> str:
+    """Return a finished video's SHA-256. OutputError: it is not there any more."""
+    try:
+        return file_sha256(output)
+    except OSError as error:
+        raise OutputError(f"{output}: was written and is gone ({error.strerror}); make it again") from error
 
 
 def find_requests(data: Path, seed: int = SEED) -> Pairing:

@@ -17,8 +17,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TextIO
 
-from engines.artifact import file_sha256
-from engines.errors import DiskError, FolderError, OutputError
+from engines.errors import DiskError, FolderError
 from engines.files import open_own
 from pipeline.video.writer import remove_unfinished
 
@@ -174,14 +173,6 @@ def _parsed(line: bytes, where: str) -> dict:
         reason = f"{where}: is no line of a manifest ({error!r}); --restart begins a new one"
         raise FolderError(reason) from error
     return found
-
-
-def hash_output(output: Path) -> str:
-    """Return a finished video's SHA-256. OutputError: it is not there any more."""
-    try:
-        return file_sha256(output)
-    except OSError as error:
-        raise OutputError(f"{output}: was written and is gone ({error.strerror}); make it again") from error
 
 
 def check_writable(out: Path) -> None:

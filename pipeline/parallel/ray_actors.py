@@ -21,8 +21,7 @@ import numpy as np
 from engines.progress import peak_memory_mb
 from generators.contract import Generator
 from generators.weight_files import licences
-from pipeline.batch.dataset import Request
-from pipeline.batch.run_folder import hash_output
+from pipeline.batch.dataset import Request, hash_output
 from pipeline.oom_retry import OomRetry
 from pipeline.request import Sampling, Seconds, Source, write
 from pipeline.runner import Settings, VideoRunner, start_runner
