@@ -96,8 +96,8 @@ def test_every_container_that_ffmpeg_may_read_and_every_picture_is_taken(folder)
     videos = [f"{suffix[1:]}{suffix}" for suffix in sorted(SKELETON_SUFFIXES)]
     pictures = [f"{suffix[1:]}{suffix}" for suffix in sorted(PICTURE_SUFFIXES)]
     pairing = pair(folder(videos, pictures))
-    assert {"gif", "wmv", "flv", "ts", "mpg", "3gp", "webp", "mxf"} <= {name[1:] for name in SKELETON_SUFFIXES}
-    assert set(pairing.unpaired) == {name.split(".")[0] for name in videos} ^ {n.split(".")[0] for n in pictures}
+    assert {".gif", ".wmv", ".flv", ".ts", ".mpg", ".3gp", ".webp", ".mxf"} <= SKELETON_SUFFIXES
+    assert set(pairing.unpaired) == {suffix[1:] for suffix in SKELETON_SUFFIXES ^ set(PICTURE_SUFFIXES)}
     assert pairing.ignored == {}
 
 
@@ -116,7 +116,8 @@ def test_what_is_not_taken_is_listed(folder):
     assert pair(data).ignored == {
         "videos/b.txt": f"{data}/videos/b.txt is not taken, by its ending it is no video: convert it to MP4",
         "videos/frames": f"{data}/videos/frames is a folder and not taken; make a file of it",
-        "images/c.psd": f"{data}/images/c.psd is not taken, by its ending it is no picture: convert it to PNG"}
+        "images/c.psd": f"{data}/images/c.psd is not taken, by its ending it is no picture: "
+                        "convert it to PNG"}
 
 
 @pytest.mark.parametrize(("kind", "name"), [("videos", "a.mp4"), ("images", "a.png")])
@@ -146,7 +147,7 @@ def test_a_name_that_fits_no_output_file_is_listed(folder):
     name = "a" * 252
     pairing = pair(folder([f"{name}.ts", "b.mp4"], ["p.png"]))
     assert [each.id for each in pairing.requests] == ["b"]
-    assert "has a name too long for aaaaaaaaaaaaaaaaaaaa....mp4; give it a shorter one" in pairing.unpaired[name]
+    assert f"has a name too long for {'a' * 20}....mp4; give it a shorter one" in pairing.unpaired[name]
 
 
 def test_suffixes_count_in_any_case(folder):
@@ -231,7 +232,7 @@ def test_an_id_that_is_there_twice_is_refused(folder, first):
 def test_pairs_csv_that_is_no_file_is_refused_instead_of_ignored(folder, put):
     data = folder(["v.mp4"], ["v.png"])
     put(data / "pairs.csv")
-    assert re.fullmatch(rf"{data}/pairs.csv: is .*; put the list of pairs in its place, or remove it", refusal(data))
+    assert re.fullmatch(rf"{data}/pairs.csv: is .*; put the list of pairs in its place.*", refusal(data))
 
 
 def test_a_field_without_end_is_no_csv(folder):
@@ -249,7 +250,8 @@ def test_an_id_too_long_for_a_file_is_refused_and_one_that_fits_is_not(folder, n
 
 def test_many_rows_take_time_in_proportion(folder):
     """20,000 rows: 0.7 s on a quiet core; compared with each other they took 20 s."""
-    data = folder(["v.mp4"], ["p.png"], "id,video,image\n" + "".join(f"v{n},v.mp4,p.png\n" for n in range(20_000)))
+    rows = "".join(f"v{n},v.mp4,p.png\n" for n in range(20_000))
+    data = folder(["v.mp4"], ["p.png"], f"id,video,image\n{rows}")
     began = time.process_time()
     assert len(pair(data).requests) == 20_000 and time.process_time() - began < 5
 
