@@ -109,7 +109,8 @@ def _by_name(data: Path, seed: int) -> Pairing:
     if not videos or not images:
         empty = data / ("videos" if not videos else "images")
         wanted = sorted(SKELETON_SUFFIXES if not videos else IMAGE_SUFFIXES)
-        raise InputError(f"{empty} holds no file ending in {', '.join(wanted)}")
+        there = [why for path, why in ignored.items() if path.startswith(f"{empty.name}/")][:1]
+        raise InputError("; ".join([f"{empty} holds no file ending in {', '.join(wanted)}", *there]))
     unpaired = {
         stem: why
         for stem, paths in (*images.items(), *videos.items())

@@ -186,6 +186,12 @@ def test_a_folder_without_videos_or_images_says_which_endings_count(folder, vide
     assert f"{kind} holds no file ending in" in text and suffix in text
 
 
+def test_a_folder_that_holds_frames_alone_says_so(folder):
+    data = folder([], ["a.png"])
+    (data / "videos" / "a").mkdir()
+    assert refusal(data).endswith(f"; {data}/videos/a is a folder and not taken; make a file of it")
+
+
 # pairs.csv
 
 
