@@ -25,6 +25,7 @@ MANIFEST = "manifest.jsonl"
 LOCK = ".lock"  # exists while a run holds the folder, and after a run was killed
 FIELDS = {"id": str, "status": str}  # of every line; and of those of finished videos:
 DONE_FIELDS = {"output_sha256": str, "frames": int, "total_seconds": int | float}
+LARGEST = 2**63  # numbers of a line are below this
 MADE = ".made"  # subfolder for videos of worker processes until this process moves them to their final path
 
 
@@ -166,9 +167,10 @@ def _parsed(line: bytes, where: str) -> dict:
     try:
         found = json.loads(line)
         needed = FIELDS | (DONE_FIELDS if found["status"] == "done" else {})
-        wrong = [name for name, kind in needed.items() if not isinstance(found[name], kind)]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is {str(found[wrong[0]])[:60]!r}")
+        for name, kind in needed.items():
+            value = found[name]
+            if not isinstance(value, kind) or (kind is not str and not abs(value) < LARGEST):
+                raise ValueError(f"{name} is {str(value)[:60]!r}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{where}: is no line of a manifest ({error!r}); --restart begins a new one"
         raise FolderError(reason) from error

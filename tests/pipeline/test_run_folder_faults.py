@@ -78,7 +78,8 @@ def test_what_is_not_taken_has_a_line_once_and_is_no_failure(run, make_data, tmp
 
 
 @pytest.mark.parametrize("changed", [
-    {"id": 3}, {"frames": "2"}, {"output_sha256": None}, {"total_seconds": "x"}])
+    {"id": 3}, {"frames": "2"}, {"output_sha256": None}, {"total_seconds": "x"}, {"total_seconds": 10**400},
+    {"frames": 10**400}, {"total_seconds": float("nan")}])
 def test_a_line_of_other_types_is_refused_by_name(run, make_data, tmp_path, changed):
     data = make_data({"a": 2})
     run(data)
