@@ -17,6 +17,7 @@ from engines.errors import (
     OutputError,
     ProgramKilled,
     UsageError,
+    reading,
 )
 from engines.precision import PrecisionError
 from generators.contract import GeneratorError
@@ -117,3 +118,22 @@ def test_an_empty_folder_is_not_the_working_folder(capsys, text):
             parser.parse_args([option, text])
         assert "is empty; give a folder, or . for the working folder" in capsys.readouterr().err
     assert parser.parse_args(["--out", "."]).out == Path(".")
+
+
+@pytest.mark.parametrize("error", [
+    ZeroDivisionError(), NotImplementedError("x"), KeyError("x"), OSError("cut short"),
+    PermissionError(errno.EACCES, "Permission denied", "in.mp4")], ids=repr)
+def test_whatever_a_decoder_raises_is_an_error_of_its_file(error):
+    words = rf"in.mp4: cannot be read \({type(error).__name__}"
+    with pytest.raises(InputError, match=words), reading(Path("in.mp4")):
+        raise error
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EMFILE, "Too many open files", "in.mp4"),
+    FileNotFoundError(errno.ENOENT, "No such file", "/bin/ffmpeg"), MemoryError(), DiskError("x"),
+    KeyboardInterrupt()], ids=repr)
+def test_what_the_machine_lacks_is_not_blamed_on_a_file(error):
+    with pytest.raises(type(error)) as raised, reading(Path("in.mp4")):
+        raise error
+    assert raised.value is error
