@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = {
     ".mts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".ogm", ".nut", ".ivf", ".y4m",
     ".mxf", ".dv",
 }  # fmt: skip
-ANIMATION_SUFFIXES = {".gif", ".apng", ".webp"}  # of skeletons; beside other videos they are previews
+ANIMATION_SUFFIXES = {".gif", ".apng", ".webp"}  # of skeletons; beside a video of that name they are previews
 SKELETON_SUFFIXES = VIDEO_SUFFIXES | ANIMATION_SUFFIXES
 IMAGE_SUFFIXES = set(PICTURE_SUFFIXES)
 LITTER = {"thumbs.db", "desktop.ini"}  # of file managers, beside names that begin with a dot
@@ -111,6 +111,12 @@ def _by_name(data: Path, seed: int) -> Pairing:
         wanted = sorted(SKELETON_SUFFIXES if not videos else IMAGE_SUFFIXES)
         there = [why for path, why in ignored.items() if path.startswith(f"{empty.name}/")][:1]
         raise InputError("; ".join([f"{empty} holds no file ending in {', '.join(wanted)}", *there]))
+    for stem, paths in videos.items():
+        real = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+        if len(real) == 1:  # animations of its name are previews of it
+            for path in sorted(set(paths) - set(real)):
+                ignored[f"videos/{path.name}"] = f"{path} is not taken beside {real[0].name}"
+            videos[stem] = real
     unpaired = {
         stem: why
         for stem, paths in (*images.items(), *videos.items())
@@ -156,7 +162,7 @@ def _by_stem(
         if path.suffix.lower() in suffixes:
             # macOS stores an accent and its letter as two characters; others store them as one.
             stems.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
-        elif path.is_dir():
+        elif not_a_file(path) == "is a folder":
             ignored[f"{folder.name}/{path.name}"] = f"{path} is a folder and not taken; make a file of it"
         else:
             ignored[f"{folder.name}/{path.name}"] = f"{path} is not taken, by its ending it is no {what}"

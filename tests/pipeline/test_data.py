@@ -79,6 +79,13 @@ def test_two_files_of_one_name_are_listed_and_the_others_made(folder, videos, im
     assert re.fullmatch(r"two files with this name: a\.\w+, a\.\w+; keep one", pairing.unpaired["a"])
 
 
+def test_an_animation_beside_a_video_of_its_name_is_a_preview(folder):
+    data = folder(["a.gif", "a.mp4", "b.gif", "c.gif", "c.webp"], ["a.png", "b.png", "c.png"])
+    assert names(pair(data)) == [("a", "a.mp4", "a.png", SEED), ("b", "b.gif", "b.png", SEED)]
+    assert pair(data).ignored == {"videos/a.gif": f"{data}/videos/a.gif is not taken beside a.mp4"}
+    assert pair(data).unpaired == {"c": "two files with this name: c.gif, c.webp; keep one"}
+
+
 def test_two_pictures_of_one_name_are_not_one_image_for_all(folder):
     pairing = pair(folder(["a.mp4"], ["person.jpg", "person.png"]))
     assert pairing.requests == []
