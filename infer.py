@@ -25,7 +25,7 @@ from engines.load import BACKENDS
 from generators.resize import FITS
 from generators.weight_files import licences
 from pipeline.batch.batch import Jobs, run_here
-from pipeline.batch.dataset import SEED, find_requests
+from pipeline.batch.dataset import SEED, SEEDS, find_requests
 from pipeline.batch.run_folder import RunFolder
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.request import Limits
@@ -128,8 +128,8 @@ def parse() -> argparse.Namespace:
     )
     parser.set_defaults(**{"build": False, **entry_defaults(HERE)})
     args = parser.parse_args()
-    if args.seed < 0:
-        parser.error(f"--seed must be 0 or more, got {args.seed}")
+    if not 0 <= args.seed < SEEDS:
+        parser.error("--seed must be 0 or more, and below 2**63")
     args.devices = args.device.split(",")
     for name in ("split", "workers", "max_frames", "max_pixels"):
         value = getattr(args, name)

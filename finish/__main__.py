@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.similarity import load_extractor
-from engines.cli import above_zero, check_numbers, common_arguments, ending, new_parser, run, say
+from engines.cli import above_zero, check_numbers, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit, FolderError, InputError
 from engines.progress import Progress
 from finish.cover import FRAMES, choose_cover, videos_of, write_whole
@@ -144,7 +144,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     cover = commands.add_parser("cover", help="the best frame of each video")
     cover.add_argument("video", type=Path, help="a video, or a folder of videos")
-    cover.add_argument("--out", type=Path, required=True, help="folder for the covers")
+    cover.add_argument("--out", type=folder, required=True, help="folder for the covers")
     cover.add_argument("--frames", type=int, default=FRAMES, help=f"looked at in a video ({FRAMES})")
     cover.add_argument("--seconds", type=above_zero, default=math.inf, help="for a video (no limit)")
     _add_scorer(cover)
@@ -169,7 +169,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     cuts = commands.add_parser("cut", help="write the cut-downs as mp4 with sound")
     cuts.add_argument("predictions", type=Path)
     cuts.add_argument("--videos", type=Path, required=True, help="folder of the videos")
-    cuts.add_argument("--out", type=Path, required=True, help="folder for the cut-downs")
+    cuts.add_argument("--out", type=folder, required=True, help="folder for the cut-downs")
     cuts.set_defaults(run_command=run_cut)
     for command in (cover, check, score, cuts):
         common_arguments(command, "json")

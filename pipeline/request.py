@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.artifact import file_sha256
 from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Constants, Engines, Generator
-from pipeline.batch.dataset import Request
+from pipeline.batch.dataset import Request, hash_output
 from pipeline.columns import read_columns
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
@@ -90,7 +89,7 @@ def make_video(
         **sampling.facts,
         "chunks": generator.chunk_by_stage,
         "frames_sha256": content,
-        "output_sha256": file_sha256(output),
+        "output_sha256": hash_output(output),
         **request.hashes(),
         "notes": [*source.notes, *generator.notes, *sampling.notes],
         "first_frame_seconds": round(first[0] - started, 4),
