@@ -22,7 +22,7 @@ MOST = 127.0
 
 
 def quantise_blocks(graph: ir.Model, module: nn.Module, inputs: Mapping[str, np.ndarray]) -> str:
-    """Put 8-bit nodes before the matrix products of blocks, in place. Weights have a scale for each column."""
+    """Put 8-bit nodes before the matrix products of blocks, in place; a scale for each column of weights."""
     largest = _largest_inputs(module, inputs)
     layers = [node for node in graph.graph if node.op_type == "MatMul" and _path(node) in largest]
     if not layers:

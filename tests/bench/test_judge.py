@@ -116,7 +116,8 @@ def test_memory_does_not_grow_with_the_clip(judge, tmp_path):
 def test_loss_of_one_video_alone_is_not_called_flicker(judge, tmp_path, lossless, said):
     noise = np.random.default_rng(0).integers(0, 256, (2, 12, 48, 64, 3), np.uint8)
     paths = [tmp_path / f"{name}.mp4" for name in ("reference", "candidate")]
-    for path, frames, kept in zip(paths, noise if not any(lossless) else noise[[0, 0]], lossless, strict=True):
+    videos = noise[[0, 0]] if any(lossless) else noise
+    for path, frames, kept in zip(paths, videos, lossless, strict=True):
         with VideoWriter(path, 64, 48, 24, lossless=kept) as writer:
             for frame in frames:
                 writer.write(frame)

@@ -172,7 +172,7 @@ def test_a_module_that_torch_cannot_trace_is_an_error_with_torch_s_reason(target
 
 
 def test_an_operation_without_a_translation_is_named(target):
-    with pytest.raises(ExportError, match=r"does not translate torch\.ops\.prims\.bessel_j0\.default as it is"):
+    with pytest.raises(ExportError, match=r"does not translate torch\.ops\.prims\.bessel_j0\.default"):
         export_onnx(Model(Module(lambda x: torch.special.bessel_j0(x))), "net", target)
 
 
@@ -181,7 +181,8 @@ def test_forward_may_take_any_number_of_inputs(target):
         def __init__(self, module):
             super().__init__(module)
             inputs = tuple(TensorSpec(name, ("n", 3)) for name in "abc")
-            spec = ComponentSpec("net", Cadence.STEP, inputs, (TensorSpec("y", ("n", 3)),), {"n": DimRange(1, 1, 2)})
+            outputs, ranges = (TensorSpec("y", ("n", 3)),), {"n": DimRange(1, 1, 2)}
+            spec = ComponentSpec("net", Cadence.STEP, inputs, outputs, ranges)
             self.components = {"net": spec}
 
     class All(torch.nn.Module):
@@ -201,7 +202,7 @@ def test_forward_may_take_any_number_of_inputs(target):
 
 
 class Repeated(Model):
-    """A component that repeats embeddings as often as there are frames, as diffusers' UNetMotionModel does."""
+    """A component that repeats embeddings for each frame, as diffusers' UNetMotionModel does."""
 
     def __init__(self, forward):
         super().__init__(Module(forward))
@@ -214,7 +215,8 @@ class Repeated(Model):
 @pytest.mark.parametrize("forward", [
     lambda x, t: x.permute(0, 2, 1).flatten(0, 1) + t.repeat_interleave(
         x.shape[2], dim=0, output_size=t.shape[0] * x.shape[2]),
-    lambda x, t: t.repeat_interleave(x.shape[2], dim=-1).unflatten(1, (3, x.shape[2])).permute(0, 2, 1).flatten(0, 1),
+    lambda x, t: t.repeat_interleave(x.shape[2], dim=-1).unflatten(1, (3, x.shape[2])).permute(
+        0, 2, 1).flatten(0, 1),
     lambda x, t: t.repeat_interleave(2).unflatten(0, (-1, 3)) + x.repeat_interleave(x.shape[2], dim=1).mean(),
 ], ids=["first", "last", "all, and the middle"])
 def test_repeats_of_a_free_number_are_exported_rightly_for_every_batch(target, forward):
@@ -229,7 +231,7 @@ def test_repeats_of_a_free_number_are_exported_rightly_for_every_batch(target, f
 def test_a_graph_that_fails_at_a_size_says_so_with_the_way_out_and_nothing_raw(target, monkeypatch, capfd):
     monkeypatch.setattr(export, "translations", lambda: {})
     model = Repeated(lambda x, t: t.repeat_interleave(x.shape[2], dim=1).flatten(0).unflatten(0, (-1, 3)))
-    with pytest.raises(ExportError, match=r"net: .*\(b 1 to 4, f 1 to 24\) one value, as DimRange\(1, 1, 1\)"):
+    with pytest.raises(ExportError, match=r"net: .*\(b 1 to 4, f 1 to 24\) one value, as DimRange\(1"):
         export_onnx(model, "net", target)
     assert list(target.folder.iterdir()) == [] and "\x1b" not in "".join(capfd.readouterr())
 

@@ -1,4 +1,4 @@
-"""What of a wrapper decides its networks: the code that `build` reaches, and for a component its own files."""
+"""What of a wrapper decides its networks: the code that `build` reaches, and files by component."""
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location

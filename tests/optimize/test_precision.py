@@ -240,8 +240,8 @@ def test_a_component_without_inner_layers_of_that_kind_keeps_all_and_says_so(
         if precision == "int8-fp32":  # has some, all of which stand out here
             patch.setattr(road, "far_above_the_rest", lambda errors: dict.fromkeys(errors, "stands out"))
         made = convert(fp32["decode"], spec, precision, calibrations["decode"], Target(tmp_path, told.append))
-    assert any(f"no inner layer to quantise in {precision[:4].rstrip('-')}: all of it stays in {compute}" in line
-               for line in told)
+    layers = PRECISIONS[precision].layers
+    assert any(f"no inner layer to quantise in {layers}: all of it stays in {compute}" in line for line in told)
     assert not {node.op_type for node in onnx.load(made.path).graph.node} & set(QDQ)
     assert made.manifest["facts"]["quantised_layers"] == 0
 

@@ -150,10 +150,13 @@ WRONG = {
         {"(Path(__file__),)": "(Path('lost.safetensors'),)"},
         "settings", "lost.safetensors cannot be read", "stale"),
     "a file of a component that is not among all": (
-        {"    pixels, latents =": "    component_files = {'denoise': (Path(np.__file__),)}\n    pixels, latents ="},
-        "settings", "of denoise, .*__init__.py", "all of it there too"),
+        {"class Mine:": "class Mine:\n    component_files = {'denoise': (Path(np.__file__),)}"},
+        "settings", "of denoise, .*__init__.py is not in", "all of it in fingerprint_files"),
+    "no file of a component": (
+        {"class Mine:": "class Mine:\n    component_files = {'denoise': ()}"},
+        "settings", "denoise has none", "name all"),
     "a component's files under a wrong name": (
-        {"    pixels, latents =": "    component_files = {'denoiser': (Path(__file__),)}\n    pixels, latents ="},
+        {"class Mine:": "class Mine:\n    component_files = {'denoiser': (Path(__file__),)}"},
         "settings", "unknown component 'denoiser'; did you mean 'denoise'", "names in components"),
     "half precision inside": (
         {"reference], 1)": "reference], 1).half()"},
@@ -226,7 +229,8 @@ def test_what_export_and_tensorrt_refuse_is_found_by_tracing(write):
 
 
 @pytest.mark.parametrize(("change", "wrong"), [
-    ({"class Mine:": "class Mine:\n    def __init__(self):\n        {}['weights']\n"}, r"KeyError: 'weights' \(.*mine\.py:\d+\)"),
+    ({"class Mine:": "class Mine:\n    def __init__(self):\n        {}['weights']\n"},
+     r"KeyError: 'weights' \(.*mine\.py:\d+\)"),
     ({"class Mine:": "{}['weights']\n\n\nclass Mine:"}, r"KeyError: 'weights' \(.*mine\.py:\d+\)"),
     ({"class Mine:": "open('lost.json')\n\n\nclass Mine:"}, "FileNotFoundError: .*lost.json"),
 ])
