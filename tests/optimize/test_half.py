@@ -58,7 +58,8 @@ MASKED = """f (float[2,3] q, float[3,4] k, float[4] keep) => (float[2,4] y, floa
     scores = MatMul(q, k) drop = Sub(keep, one) mask = Mul(drop, large) row = Unsqueeze(mask, axes)
     sum = Add(scores, row) moved = Reshape(sum, shape) y = Softmax(moved) z = Neg(scores) }"""
 
-WEIGHTS = {"one": np.float32([1]), "large": np.float32([1e4]), "axes": np.int64([0]), "shape": np.int64([2, 4])}
+WEIGHTS = {"one": np.float32([1]), "large": np.float32([1e4]), "axes": np.int64([0]),
+           "shape": np.int64([2, 4])}
 
 
 @pytest.mark.parametrize(("changes", "kept"), [
@@ -70,7 +71,8 @@ WEIGHTS = {"one": np.float32([1]), "large": np.float32([1e4]), "axes": np.int64(
 ])
 def test_a_mask_that_only_a_softmax_sees_keeps_no_node_in_fp32(changes, kept):
     model = graph(MASKED, **WEIGHTS)
-    ranges = {"q": (-3, 3), "k": (-3, 3), "scores": (-9, 9), "keep": (0, 1), "drop": (-1, 0), "mask": (-1e4, 0),
+    ranges = {"q": (-3, 3), "k": (-3, 3), "scores": (-9, 9), "keep": (0, 1), "drop": (-1, 0),
+              "mask": (-1e4, 0),
               "row": (-1e4, 0), "sum": (-10009, 9), "moved": (-10009, 9), "y": (0, 1), "z": (-9, 9)}
     assert sorted(find_fp32_layers(model, {**ranges, **changes})) == kept
 
