@@ -209,8 +209,10 @@ def _component_files(generator: Generator) -> Iterator[Finding]:
             wrong = unknown("component", component, generator.components)
             yield Finding("component_files", wrong, "use the names in components")
         elif not files or files - known:
-            wrong = f"of {component}, {', '.join(map(str, sorted(files - known))) or 'no file'} is among fingerprint_files"
-            yield Finding("component_files", wrong, "name all that its network is made from, and all of it there too")
+            lost = ", ".join(map(str, sorted(files - known)))
+            wrong = f"of {component}, {lost} is not in fingerprint_files" if lost else f"{component} has none"
+            mend = "name all that its network is made from, and all of it in fingerprint_files too"
+            yield Finding("component_files", wrong, mend)
 
 
 def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
@@ -261,7 +263,7 @@ def _mend(error: BaseException) -> str:
 
 
 def _graph(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
-    """Trace a component as export does; return why it cannot be exported, or its graph not built by TensorRT."""
+    """Trace a component as export does; return why it cannot be exported, or built by TensorRT."""
     import torch
     from onnx_ir import DataType
 
@@ -273,8 +275,12 @@ def _graph(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
     for node in graph:
         levels = [value for value in (*node.inputs, *node.outputs) if value and value.dtype == DataType.UINT8]
         if levels and node.op_type != "Cast":
-            wrong = f"{node.op_type} is done with uint8, which TensorRT takes from an input into a cast only, "
-            mend = "begin forward() with pixels.float(), and end it with .to(torch.uint8); all else in between"
+            wrong = (
+                f"{node.op_type} is done with uint8, which TensorRT takes from an input into a cast only, "
+            )
+            mend = (
+                "begin forward() with pixels.float(), and end it with .to(torch.uint8); all else in between"
+            )
             return [Finding(spec.name, wrong + "or from a cast into an output", mend)]
     return []
 

@@ -51,7 +51,7 @@ def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
         names = ", ".join(tensor.name for tensor in spec.inputs)
         mend = f"bring {names} of the spec and forward() into agreement"
         if re.search(r"dtype|scalar type|Half|BFloat16", str(error)):
-            mend = "leave out .half() and other casts in forward(): engines run it in float32, or cast it themselves"
+            mend = "leave .half() and other casts out of forward(): engines run it in float32, or cast it"
         return [Finding(spec.name, wrong, mend)]
     return []
 
