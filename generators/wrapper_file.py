@@ -134,6 +134,7 @@ class PlainNames:
 
 
 _OWN: dict[str, OwnFolder] = {}  # by package
+_FILES: dict[str, list[Path]] = {}  # by a wrapper's module
 
 
 def load_file(path: Path) -> ModuleType:
@@ -153,7 +154,15 @@ def load_file(path: Path) -> ModuleType:
     except BaseException:
         sys.modules.pop(name)
         raise
+    loaded = [each for name, each in sys.modules.items() if name.startswith(f"{package}.")]
+    files = [Path(each.__file__) for each in loaded if getattr(each, "__file__", None)]
+    _FILES.setdefault(name, sorted(files))
     return module
+
+
+def files_beside(module: str) -> Sequence[Path]:
+    """List the files of a wrapper's folder that were imported when its file was first run, itself too."""
+    return _FILES.get(module, ())
 
 
 def plain(text: object) -> str:
