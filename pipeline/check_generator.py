@@ -130,6 +130,11 @@ class Trial:
             mend = "copy the latents before you change them"
             yield Finding("denoise", "it writes into the latents it is given", mend)
         self._predicted = [self._predict(number, 0) for number in (0, 1)]
+        (together, *_), (alone, *_) = self._predicted[0], self._predict(0, 0, "C")
+        if not np.allclose(together, alone, rtol=0, atol=1e-2 * float(np.abs(alone).max())):
+            wrong = "the conditional branch is predicted otherwise alone than with the others"
+            mend = "let denoise_branches give predictions in the order of branches, along axis 0"
+            yield Finding("denoise", wrong, mend)
 
     def decode(self) -> Iterator[Finding]:
         """Check that decode() gives uint8 pixels at the generator's size, for at least the clip's frames."""
@@ -162,12 +167,12 @@ class Trial:
         columns = example_columns(self._generator, image)
         return self._generator.condition(self._engines, iter(chunks), image, **columns)
 
-    def _predict(self, number: int, step: int) -> tuple[np.ndarray, ...]:
+    def _predict(self, number: int, step: int, action: str = "F") -> tuple[np.ndarray, ...]:
         generator, windows, constants = self._generator, self._generator.windows, self._seen[number]
         if isinstance(windows, ContinuationWindows):
             constants = generator.carry(self._engines, constants, 0, None)
         denoise = Sampler(generator, self._engines).blended(constants, self._frames)
-        return denoise(self._noise[number], step, "F")
+        return denoise(self._noise[number], step, action)
 
     def _decode(self, number: int) -> np.ndarray:
         generator, latents = self._generator, self._noise[number]
@@ -217,14 +222,16 @@ def _component_files(generator: Generator) -> Iterator[Finding]:
 
 def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
     """Check that the windows of a clip cover all its latent frames, and that none is too long."""
-    windows = generator.windows
-    sampled, all_indices = len(windows.condition_indices(frames)), windows.window_indices(frames)
-    lost = set(range(sampled)) - {int(index) for indices in all_indices for index in indices}
-    if lost or max(map(len, all_indices)) > windows.length:
-        wrong = f"of a clip of {frames} frames, {len(lost)} of {sampled} latent frames are in no window"
-        yield Finding(
-            "windows", wrong, "let window_indices() cover all latent frames, at most length at a time"
-        )
+    windows, steps = generator.windows, range(generator.scheduler.steps)
+    sampled = len(windows.condition_indices(frames))
+    for step, rule in enumerate(map(windows.at, steps) if hasattr(windows, "at") else [windows]):
+        all_indices = rule.window_indices(frames)
+        lost = set(range(sampled)) - {int(index) for indices in all_indices for index in indices}
+        if lost or max(map(len, all_indices)) > windows.length:
+            wrong = f"of a clip of {frames} frames, {len(lost)} of {sampled} latent frames are in no window"
+            mend = "let window_indices() cover all latent frames, at most length at a time"
+            yield Finding("windows", f"{wrong} at step {step}" if step else wrong, mend)
+            return
 
 
 def _components(generator: Generator) -> Iterator[Finding]:

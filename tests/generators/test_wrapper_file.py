@@ -97,6 +97,15 @@ def test_ours_are_found_beside_own_modules_of_the_same_name(tmp_path):
     assert mine.FlowMatchEuler is importlib.import_module("generators.samplers").FlowMatchEuler
 
 
+def test_a_folder_called_as_a_package_of_ours_has_only_what_is_in_it(tmp_path):
+    path = write(tmp_path, engines__mine="OWN = 1\n",
+                 mine="from engines import load, mine as again\nfrom engines.mine import OWN\n"
+                      "import engines\n")
+    mine = load_file(path)
+    assert mine.load is importlib.import_module("engines.load") and mine.OWN == mine.again.OWN == 1
+    assert mine.engines is sys.modules["engines"]
+
+
 def test_folders_without_code_hide_no_package(tmp_path):
     path = write(tmp_path, numpy__notes="", mine="import numpy\n")
     (tmp_path / "wandb").mkdir()

@@ -96,6 +96,23 @@ class Mine:
             yield engines["decode"](latents=frames[start:start + self.chunk])["pixels"]
 '''
 ENCODE = '"encode": ComponentSpec("encode", Cadence.CHUNK, (pixels,), (latents,), n),'
+BATCH = """
+    def denoise_branches(self, engine, latents, step, constants, branches):
+        made = [self.denoise(engine, latents * (1 + each), step, constants, each) for each in branches]
+        return np.concatenate(made# order
+        )
+
+"""
+MOVING = """
+class Moving(OverlapWindows):
+    def at(self, step):
+        rule = Moving(4, 1)
+        if step:
+            object.__setattr__(rule, "padded", lambda frames: max(4, frames - (frames > 8)))
+        return rule
+
+
+"""
 # What is changed in the plug-in; the check that finds it; what it says is wrong, and how to mend it.
 WRONG = {
     "hidden state in a network": (
@@ -161,6 +178,12 @@ WRONG = {
     "half precision inside": (
         {"reference], 1)": "reference], 1).half()"},
         "component denoise", "Half", r"leave out \.half\(\)"),
+    "branches in another order": (
+        {"    def decode(": BATCH + "    def decode(", "# order": "[::-1]"},
+        "denoise", "predicted otherwise alone than with the others", "in the order of branches"),
+    "windows that leave frames out at a later step": (
+        {"OverlapWindows(4, 1)": "Moving(4, 1)", "class Mine:": MOVING + "class Mine:"},
+        "settings", "1 of 9 latent frames are in no window at step 1", "let window_indices"),
     "too few frames": (
         {"range(0, len(frames), self.chunk)": "range(0, 2, self.chunk)",
          "start + self.chunk": "start + 2"}, "decode", "gives 2 frames of a clip of 4", "yield all"),
