@@ -144,7 +144,7 @@ class Source:
         with reading(request.image):
             picture = read_image(request.image, notes=self._notes, **pixels)
         self.image = generator.fit(picture[None])
-        self.columns = read_columns(request, generator, self._notes)
+        self.columns = read_columns(request, generator, self._notes, **pixels)
         with reading(request.video):
             self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
