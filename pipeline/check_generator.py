@@ -5,27 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import BROKEN, EngineError, describe_error, unknown
-from engines.onnx.export import OPSET, Target, example_inputs, export_onnx, traced
-from engines.onnx.export_streamed import bare_twin
+from engines.onnx.export import Target, export_onnx
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
 from pipeline.columns import example_columns
-from pipeline.component_check import STATELESS, Finding, check_module, same
+from pipeline.component_check import EXPORTABLE, STATELESS, Finding, check_export, check_module, same
 from pipeline.sampler import Sampler
-
-if TYPE_CHECKING:
-    import torch
 
 Findings = dict[str, list[Finding]]
 SEED = 1
-EXPORTABLE = "shapes and constants only: no .item(), no branch on a tensor's values, no in-place tricks"
 
 
 def check_generator(generator: Generator, export: Path | None = None, trace: bool = False) -> Findings:
@@ -50,7 +44,7 @@ def check_generator(generator: Generator, export: Path | None = None, trace: boo
             return found
     found["state"] = _tried("state", trial.state)
     for name, spec in generator.components.items() if trace else ():
-        found[f"graph {name}"] = _graph(spec, modules[name])
+        found[f"graph {name}"] = check_export(spec, modules[name])
     for name in generator.components if export else ():
         found[f"export {name}"] = _export(generator, name, export)
     return found
@@ -269,35 +263,12 @@ def _mend(error: BaseException) -> str:
     return "give the engines what components says, or say in components what the networks take"
 
 
-def _graph(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
-    """Trace a component as export does; return why it cannot be exported, or built by TensorRT."""
-    import torch
-    from onnx_ir import DataType
-
-    try:
-        twin = bare_twin(module, torch.float32)[0]
-        graph = traced(spec, twin, example_inputs(spec), OPSET, optimize=False).model.graph
-    except EngineError as error:
-        return [Finding(spec.name, str(error), EXPORTABLE)]
-    for node in graph:
-        levels = [value for value in (*node.inputs, *node.outputs) if value and value.dtype == DataType.UINT8]
-        if levels and node.op_type != "Cast":
-            wrong = (
-                f"{node.op_type} is done with uint8, which TensorRT takes from an input into a cast only, "
-            )
-            mend = (
-                "begin forward() with pixels.float(), and end it with .to(torch.uint8); all else in between"
-            )
-            return [Finding(spec.name, wrong + "or from a cast into an output", mend)]
-    return []
-
-
 def _export(generator: Generator, component: str, folder: Path) -> list[Finding]:
     """Export a component to ONNX in folder; return why it cannot be exported, if so."""
     try:
         export_onnx(generator, component, Target(folder, lambda text: None))
     except EngineError as error:
-        return [Finding(component, str(error), EXPORTABLE)]
+        return [Finding(component, str(error).removeprefix(f"{component}: "), EXPORTABLE)]
     return []
 
 
