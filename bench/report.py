@@ -133,13 +133,14 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
 
 
 def _remarks(run: dict) -> Iterator[str]:
-    """Return a recipe's note, and the requests of which it made no video, with the reasons."""
+    """Return a recipe's note, what infer.py notes on videos, and which were not made, with the reasons."""
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
     yield from _blind(run)
     fired = run.get("guard_fired") or {}
     for name, why in fired.items():
         yield f"{name}: the guard had the base model's steps run: {'; '.join(why)}"
+    yield from (f"{name}: {note}" for name, said in (run.get("notes") or {}).items() for note in said)
     yield from (f"{name} was not made: {why}" for name, why in (run.get("failed") or {}).items())
 
 

@@ -90,6 +90,7 @@ BROKEN = (
     ValueError,
 )
 ABSENT = {errno.ENOENT, errno.ENOTDIR}
+SHORT = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
@@ -179,5 +180,7 @@ def reading(path: Path) -> Iterator[None]:
     except (VivaceError, MemoryError):
         raise
     except FILE_ERRORS as error:
+        if isinstance(error, OSError) and (error.errno in SHORT or error.filename not in (None, str(path))):
+            raise  # it is the machine that has too little, or another file
         why = f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: cannot be read ({why}). Make the file again.") from error

@@ -290,12 +290,8 @@ def _load_torch(file: Path) -> dict[str, Tensor]:
     except (*FILE_ERRORS, *ARCHIVE_ERRORS) as error:
         raise GeneratorError(f"{file} is damaged or cut short; {AGAIN} ({error})") from error
     for _ in WRAPPERS:  # at most one in another of each; a pickle may hold itself, without end
-        if isinstance(loaded, dict) and (inside := next((k for k in WRAPPERS if _is_dict(loaded, k)), None)):
-            loaded = loaded[inside]
+        named = loaded if isinstance(loaded, dict) else {}
+        loaded = next((named[k] for k in WRAPPERS if isinstance(named.get(k), dict)), loaded)
     if not isinstance(loaded, dict) or not all(isinstance(each, torch.Tensor) for each in loaded.values()):
         raise GeneratorError(f"{file} holds other things than tensors by name; save only its state_dict")
     return loaded
-
-
-def _is_dict(loaded: dict, name: str) -> bool:
-    return isinstance(loaded.get(name), dict)

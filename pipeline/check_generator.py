@@ -183,7 +183,10 @@ class _Engines(dict):
 
 
 def _settings(generator: Generator) -> Iterator[Finding]:
-    """Check the generator's fingerprint files, its scheduler's times, and its windows."""
+    """Check the generator's size, fingerprint files, its scheduler's times, and its windows."""
+    if any(side % 2 for side in generator.size):
+        wrong = "{} x {} is odd: such videos can only be written with --lossless".format(*generator.size)
+        yield Finding("size", wrong, "make both even: crop or pad what the decoder gives")
     lost = [str(path) for path in generator.fingerprint_files if not Path(path).is_file()]
     if lost or not generator.fingerprint_files:
         wrong = f"{', '.join(lost)} cannot be read" if lost else "there are none"

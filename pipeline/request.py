@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.artifact import file_sha256
 from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Engines, Generator
-from pipeline.batch.dataset import Request
+from pipeline.batch.dataset import Request, hash_output
 from pipeline.columns import read_columns
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
 from pipeline.sampler_state import LESS_EXACT, SamplerState
+from pipeline.video.framing import Framing
 from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter
 from pipeline.video.skeleton_check import SkeletonCheck
@@ -122,7 +122,7 @@ def make_video(
         **sampling.facts,
         "chunks": generator.chunk_by_stage,
         "frames_sha256": content,
-        "output_sha256": file_sha256(output),
+        "output_sha256": hash_output(output),
         **request.hashes(),
         "notes": [*source.notes, *generator.notes, *sampling.notes],
         "seconds": seconds.rounded(),
@@ -143,10 +143,12 @@ class Source:
         pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
         with reading(request.image):
             picture = read_image(request.image, notes=self._notes, **pixels)
+        framing = Framing(generator.fit, picture.shape[1::-1])
+        self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
         self.image = generator.fit(picture[None])
         self.columns = read_columns(request, generator, self._notes, **pixels)
         with reading(request.video):
-            self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
+            self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
         self._check = SkeletonCheck()
 
@@ -173,7 +175,9 @@ class Source:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user on the inputs; complete after the iteration."""
-        return [*self._notes, *self._reader.notes, *filter(None, [self._check.note])]
+        framed = self._chunks.framing.note
+        cut = [f"{self._reader.path}: {framed}"] if framed else []
+        return [*self._notes, *self._reader.notes, *cut, *filter(None, [self._check.note])]
 
 
 class Sampling:
@@ -261,7 +265,7 @@ def read_opening(request: Request, generator: Generator, count: int) -> tuple[np
     """
     with reading(request.image):
         image = generator.fit(read_image(request.image, notes=[])[None])[0]
-    with reading(request.video), VideoReader(request.video) as reader:
+    with reading(request.video), VideoReader(request.video, square=True) as reader:
         return np.stack([generator.fit(frame[None])[0] for frame in islice(reader, count)]), image
 
 
@@ -269,18 +273,24 @@ class SkeletonChunks:
     """A skeleton video at the generator's size, in chunks of generator.chunk frames.
 
     frames: number of frames read since the last start. waited: seconds spent on reading, over all iterations.
+    framing: what fitting does to the frames, by the first one of each chunk.
     """
 
     def __init__(self, reader: VideoReader, generator: Generator) -> None:
         self._reader, self._generator = reader, generator
         self.frames, self.waited = 0, 0.0
+        self.framing = Framing(generator.fit, (reader.width, reader.height))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the chunks (n, H, W, 3) uint8, from the first one again."""
         source, self.frames = self._frames(), 0
         while True:
             start = time.perf_counter()
-            chunk = [self._generator.fit(frame[None]) for frame in islice(source, self._generator.chunk)]
+            chunk = []
+            for frame in islice(source, self._generator.chunk):
+                if not chunk:
+                    self.framing.look(frame)
+                chunk.append(self._generator.fit(frame[None]))
             self.waited += time.perf_counter() - start
             if not chunk:
                 return

@@ -15,7 +15,8 @@ from pathlib import Path
 from engines.artifact import built_files, fingerprint
 from engines.errors import Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
-from generators.contract import Engines, Generator, load_generator
+from generators.contract import Engines, Generator, GeneratorError, load_generator
+from generators.resize import Fit
 from generators.wrapper_file import files_beside
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
@@ -31,7 +32,8 @@ TRIES = 2  # of a video whose ffmpeg process was killed from outside
 class Settings:
     """The settings of a run, which can be pickled. generator: a name or path for load_generator.
 
-    lossless: files keep every RGB value.
+    lossless: files keep every RGB value. fit: the rule of FITS that brings inputs to the generator's size;
+    None: its own rule.
     """
 
     generator: str
@@ -39,6 +41,7 @@ class Settings:
     device: str = "cpu"
     lossless: bool = False
     limits: Limits = Limits()
+    fit: str | None = None
 
     @property
     def options(self) -> Options:
@@ -46,8 +49,15 @@ class Settings:
         return Options(self.recipe, self.lossless, self.limits)
 
     def load(self) -> Generator:
-        """Load the generator and adapt it to the recipe. GeneratorError, RecipeError."""
-        return self.recipe.adapt(load_generator(self.generator))
+        """Load the generator and adapt it to the recipe and the fit. GeneratorError, RecipeError."""
+        generator = self.recipe.adapt(load_generator(self.generator))
+        width, height = generator.size
+        if not self.lossless and (width % 2 or height % 2):
+            how = "give the generator an even size, or use --lossless"
+            raise GeneratorError(f"{generator.name} makes videos of {width} x {height}, which is odd; {how}")
+        if self.fit:
+            generator.fit = Fit(self.fit, generator.size)
+        return generator
 
     def choice(self, generator: Generator) -> Choice:
         """Return which engines a generator runs on: backend, precisions, device. PrecisionError."""
@@ -112,6 +122,7 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
     choice = settings.choice(generator)
     backend, engines = start_engines(generator, choice, say)
     ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}
+    ran_with["fit"] = settings.fit
     ran_with["built"] = built_files(engines)
     return VideoRunner(generator, engines, settings.options, ran_with)
 

@@ -202,16 +202,18 @@ def _manifest_seeds(folder: Path) -> list[Path]:
         "notes": [],
         "total_seconds": 0.5,
     }
-    failed = {"id": "b", "status": "failed", "error": "b.mp4: is damaged"}
-    return _texts(folder, manifest__jsonl="".join(json.dumps(each) + "\n" for each in (line, failed)))
+    failed = {"id": "c", "status": "failed", "error": "b.mp4: is damaged"}
+    return _texts(
+        folder,
+        manifest__jsonl="".join(json.dumps(each) + "\n" for each in (line, {**line, "id": "b"}, failed)),
+    )
 
 
 def _read_manifest(source: Path, now: Path, spoil: Spoil) -> None:
-    for kind, name in (("videos", "a.mp4"), ("images", "a.png")):
+    for kind, names in (("videos", ("a.mp4", "b.mp4")), ("images", ("p.png",)), ("out", ("a.mp4", "b.mp4"))):
         (now / kind).mkdir()
-        (now / kind / name).write_bytes(b"x")
-    (now / "out").mkdir()
-    (now / "out" / "a.mp4").write_bytes(b"x")
+        for name in names:
+            (now / kind / name).write_bytes(b"x")
     _put(source, now / "out", spoil, MANIFEST)
     with RunFolder(now / "out") as folder:
         Jobs(find_requests(now), folder, IDENTITY, lambda text: None).conclude()

@@ -71,7 +71,7 @@ class TuningClip:
 
         tick: called after every evaluated window.
         """
-        with VideoReader(self.request.video) as reader:
+        with VideoReader(self.request.video, square=True) as reader:
             chunks = SkeletonChunks(reader, generator)
             self.constants = generator.condition(engines, chunks, self.image, **self.columns)
         self.denoise = Sampler(generator, engines, plan, tick=tick).blended(self.constants, self.frames)

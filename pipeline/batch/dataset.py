@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import re
 import unicodedata
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.artifact import file_sha256
-from engines.errors import InputError, check_file, not_a_file, reading
+from engines.errors import InputError, OutputError, check_file, not_a_file, reading
 from pipeline.video.image import PICTURE_SUFFIXES
 
 # The containers that pipeline/video/ffmpeg.py lets ffmpeg read, by the endings that files of them have.
@@ -20,7 +21,7 @@ VIDEO_SUFFIXES = {
     ".mts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".ogm", ".nut", ".ivf", ".y4m",
     ".mxf", ".dv",
 }  # fmt: skip
-ANIMATION_SUFFIXES = {".gif", ".apng", ".webp"}  # of skeletons; beside other videos they are previews
+ANIMATION_SUFFIXES = {".gif", ".apng", ".webp"}  # of skeletons; beside a video of that name they are previews
 SKELETON_SUFFIXES = VIDEO_SUFFIXES | ANIMATION_SUFFIXES
 IMAGE_SUFFIXES = set(PICTURE_SUFFIXES)
 LITTER = {"thumbs.db", "desktop.ini"}  # of file managers, beside names that begin with a dot
@@ -76,6 +77,14 @@ class Pairing:
     ignored: dict[str, str] = field(default_factory=dict)
 
 
+def hash_output(output: Path) -> str:
+    """Return a finished video's SHA-256. OutputError: it is not there any more."""
+    try:
+        return file_sha256(output)
+    except OSError as error:
+        raise OutputError(f"{output}: was written and is gone ({error.strerror}); make it again") from error
+
+
 def find_requests(data: Path, seed: int = SEED) -> Pairing:
     """Pair videos with pictures: by pairs.csv if there is one, else by equal stems, else one image for all.
 
@@ -110,7 +119,14 @@ def _by_name(data: Path, seed: int) -> Pairing:
     if not videos or not images:
         empty = data / ("videos" if not videos else "images")
         wanted = sorted(SKELETON_SUFFIXES if not videos else IMAGE_SUFFIXES)
-        raise InputError(f"{empty} holds no file ending in {', '.join(wanted)}")
+        there = [why for path, why in ignored.items() if path.startswith(f"{empty.name}/")][:1]
+        raise InputError("; ".join([f"{empty} holds no file ending in {', '.join(wanted)}", *there]))
+    for stem, paths in videos.items():
+        real = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+        if len(real) == 1:  # animations of its name are previews of it
+            for path in sorted(set(paths) - set(real)):
+                ignored[f"videos/{path.name}"] = f"{path} is not taken beside {real[0].name}"
+            videos[stem] = real
     unpaired = {
         stem: why
         for stem, paths in (*images.items(), *videos.items())
@@ -156,7 +172,7 @@ def _by_stem(
         if path.suffix.lower() in suffixes:
             # macOS stores an accent and its letter as two characters; others store them as one.
             stems.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
-        elif path.is_dir():
+        elif not_a_file(path) == "is a folder":
             ignored[f"{folder.name}/{path.name}"] = f"{path} is a folder and not taken; make a file of it"
         else:
             ignored[f"{folder.name}/{path.name}"] = f"{path} is not taken, by its ending it is no {what}"
@@ -175,7 +191,7 @@ def _why_not(stem: str, paths: list[Path]) -> str | None:
 
 
 def _has_controls(name: str) -> bool:
-    return any(unicodedata.category(character) == "Cc" for character in name)
+    return not name.isprintable() and any(unicodedata.category(each) == "Cc" for each in name)
 
 
 def _too_long(name: str) -> bool:
@@ -205,12 +221,13 @@ def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pai
         )
     requests: dict[str, Request] = {}
     unpaired: dict[str, str] = {}
+    folders, why_not = (data / "videos", data / "images"), functools.cache(not_a_file)  # many share a picture
     for row in rows:
-        request = _listed_request(data, f"{table}, line {rows.line_num}", row, seed)
+        request = _listed_request(folders, f"{table}, line {rows.line_num}", row, seed)
         if request.id in requests or request.id in unpaired:
             raise InputError(f"{table}, line {rows.line_num}: id {request.id!r} is there twice")
         for path in (request.video, request.image, *request.pictures.values()):
-            if why := not_a_file(path):
+            if why := why_not(path):
                 unpaired.setdefault(request.id, f"{table}, line {rows.line_num}: {path} {why}")
         if request.id not in unpaired:
             requests[request.id] = request
@@ -220,11 +237,11 @@ def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pai
     return Pairing(list(requests.values()), unpaired)
 
 
-def _listed_request(data: Path, where: str, row: dict[str, str], seed: int) -> Request:
+def _listed_request(folders: tuple[Path, Path], where: str, row: dict[str, str], seed: int) -> Request:
     """Return the request of one row of pairs.csv. InputError: its id or its seed cannot be used."""
     name, chosen = (row["id"] or "").strip(), (row.get("seed") or "").strip()
     shown = repr(name if len(name) <= SHOWN else f"{name[:SHOWN]}...")
-    if not name or Path(name).name != name or name.startswith(".") or _has_controls(name):
+    if not name or os.path.basename(name) != name or name.startswith(".") or _has_controls(name):
         raise InputError(f"{where}: {shown} cannot name an output file; use letters, digits, - and _")
     if _too_long(name):
         raise InputError(f"{where}: {shown} is too long for a file's name; use less than 60 letters")
@@ -234,9 +251,9 @@ def _listed_request(data: Path, where: str, row: dict[str, str], seed: int) -> R
     others = {key: text.strip() for key, text in row.items() if key not in COLUMNS and isinstance(text, str)}
     return Request(
         name,
-        data / "videos" / (row["video"] or ""),
-        data / "images" / (row["image"] or ""),
+        folders[0] / (row["video"] or ""),
+        folders[1] / (row["image"] or ""),
         int(chosen) if chosen else seed,
-        {key: data / "images" / text for key, text in others.items() if text and PICTURE.fullmatch(key)},
+        {key: folders[1] / text for key, text in others.items() if text and PICTURE.fullmatch(key)},
         {key: text for key, text in others.items() if text and not PICTURE.fullmatch(key)},
     )

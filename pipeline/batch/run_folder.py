@@ -25,6 +25,7 @@ MANIFEST = "manifest.jsonl"
 LOCK = ".lock"  # exists while a run holds the folder, and after a run was killed
 FIELDS = {"id": str, "status": str}  # of every line; and of those of finished videos:
 DONE_FIELDS = {"output_sha256": str, "frames": int, "total_seconds": int | float}
+LARGEST = 2**63  # numbers of a line are below this
 MADE = ".made"  # subfolder for videos of worker processes until this process moves them to their final path
 
 
@@ -60,6 +61,7 @@ class RunFolder:
         line = {**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         # A file name that is no text has bytes that UTF-8 cannot hold; as \udcff they still make valid JSON.
         left = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        self._check_there()
         try:
             while left:
                 left = left[os.write(self._manifest, left) :]
@@ -70,6 +72,16 @@ class RunFolder:
             raise DiskError(f"{where}: cannot be written ({error.strerror}); make room, run again") from error
         self.lines[line["id"]] = line
         return line
+
+    def _check_there(self) -> None:
+        """Raise DiskError if the manifest was removed: what is written to it now would be lost."""
+        path = self.path / MANIFEST
+        try:
+            there = os.path.samestat(os.fstat(self._manifest), path.lstat())
+        except OSError:
+            there = False
+        if not there:
+            raise DiskError(f"{path}: was removed or replaced while this run wrote to it; run again")
 
     def take(self, made: Path) -> Path:
         """Move a video from MADE into this folder, to be recorded next, and return its new path. DiskError.
@@ -83,7 +95,8 @@ class RunFolder:
 
     def _clean(self) -> None:
         """Remove what killed processes left behind: temporary video files and MADE."""
-        remove_unfinished(self.path)
+        with suppress(OSError):  # the folder itself may have been removed
+            remove_unfinished(self.path)
         made = self.path / MADE
         if made.is_symlink():  # not ours: workers would write where it leads
             made.unlink()
@@ -154,9 +167,10 @@ def _parsed(line: bytes, where: str) -> dict:
     try:
         found = json.loads(line)
         needed = FIELDS | (DONE_FIELDS if found["status"] == "done" else {})
-        wrong = [name for name, kind in needed.items() if not isinstance(found[name], kind)]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is {str(found[wrong[0]])[:60]!r}")
+        for name, kind in needed.items():
+            value = found[name]
+            if not isinstance(value, kind) or (kind is not str and not abs(value) < LARGEST):
+                raise ValueError(f"{name} is {str(value)[:60]!r}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{where}: is no line of a manifest ({error!r}); --restart begins a new one"
         raise FolderError(reason) from error

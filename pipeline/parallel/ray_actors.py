@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.artifact import file_sha256
 from engines.progress import peak_memory_mb
 from generators.contract import Generator
 from generators.weight_files import licences
-from pipeline.batch.dataset import Request
+from pipeline.batch.dataset import Request, hash_output
 from pipeline.oom_retry import OomRetry
 from pipeline.request import Sampling, Seconds, Source, write
 from pipeline.runner import Settings, VideoRunner, start_runner
@@ -150,7 +149,7 @@ class FileWorker:
         how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": lossless}
         writer = VideoWriter(output, *self._generator.size, made.fps, **how)
         chunks = seconds.of_each(stored(made), "write")
-        facts = {"frames_sha256": write(chunks, writer, seconds), "output_sha256": file_sha256(output)}
+        facts = {"frames_sha256": write(chunks, writer, seconds), "output_sha256": hash_output(output)}
         return Receipt(facts=facts, seconds=seconds.stages)
 
 

@@ -105,10 +105,14 @@ def read_image(
 
 def _loaded(path: Path, kind: str, max_pixels: int, notes: list[str]) -> Image.Image:
     """Return a picture, decoded and turned upright. InputError: too large, or its package is missing."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     _prepare(path, kind)
-    with Image.open(path, formats=[kind]) as image:
+    try:
+        opened = Image.open(path, formats=[kind])
+    except UnidentifiedImageError as error:
+        raise ValueError("its beginning cannot be read") from error
+    with opened as image:
         if image.width * image.height > max_pixels:
             size = f"{image.width} x {image.height} pixels"
             raise InputError(f"{path}: is too large ({size}). The limit is {max_pixels}; scale down.")
@@ -117,7 +121,15 @@ def _loaded(path: Path, kind: str, max_pixels: int, notes: list[str]) -> Image.I
         image.load()
         if kind == "PNG":
             check_png(path)
+        elif kind == "JPEG" and _ends_grey(image):
+            notes.append(f"{path}: its last rows are plain grey, as where a JPEG's data is missing")
         return ImageOps.exif_transpose(image)
+
+
+def _ends_grey(image: Image.Image) -> bool:
+    """Tell whether a JPEG's last row of blocks has the colour that libjpeg gives to blocks without data."""
+    rows = image.crop((0, max(image.height - 8, 0), *image.size))
+    return image.mode in ("L", "RGB") and set(rows.convert("L").getextrema()) == {128}
 
 
 def _prepare(path: Path, kind: str) -> None:
@@ -182,9 +194,9 @@ def _srgb(image: Image.Image, rgb: Image.Image, path: Path, notes: list[str]) ->
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()
-        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[space]
-        if mode == "CMYK" and image.mode != "CMYK":
-            raise ValueError(f"it is for CMYK, the picture is {image.mode}")
+        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
+        if mode is None or (mode == "CMYK" and image.mode != "CMYK"):
+            raise ValueError(f"it is for {space!r}, the picture is {image.mode}")
         to_srgb = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
         levels = np.arange(0, 256, 15, dtype=np.uint8)
         colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(len(levels), -1, 3)
@@ -194,9 +206,9 @@ def _srgb(image: Image.Image, rgb: Image.Image, path: Path, notes: list[str]) ->
         if mode != "CMYK" and changes.max() <= SAME_COLOURS:
             return np.array(rgb)
         own = image if mode == "CMYK" else rgb.convert(mode)
-        name = ImageCms.getProfileDescription(source).strip() or space
+        name = "".join(filter(str.isprintable, ImageCms.getProfileDescription(source))) or space
         notes.append(f"{path}: its colours were converted from its profile ({name}) to sRGB")
         return np.array(ImageCms.applyTransform(own, to_srgb))
-    except (ImageCms.PyCMSError, ImportError, LookupError, OSError, TypeError, ValueError) as error:
+    except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError) as error:
         notes.append(f"{path}: its colour profile cannot be used ({error}); its colours are taken as sRGB")
         return np.array(rgb)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from engines.errors import InputError, ProgramKilled, check_file
 from pipeline.video.ffmpeg import Ffmpeg, strict_input, tick
 from pipeline.video.mp4_boxes import check_whole, frames_in_header
@@ -39,6 +41,11 @@ class VideoInfo:
     def frames(self) -> int:
         """Number of frames that are shown."""
         return len(self.times)
+
+    @property
+    def begins(self) -> np.ndarray:
+        """When each frame begins to be shown, and when the last one ends (N + 1,), in seconds of the file."""
+        return self.times.seconds(self.times.densest() if self.variable_rate else self.fps)
 
     @property
     def square(self) -> tuple[int, int]:

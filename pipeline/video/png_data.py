@@ -1,4 +1,4 @@
-"""Tell whether a PNG file holds all its pixels: Pillow makes rows black, without a word, that are not there."""
+"""Tell whether a PNG file holds all its pixels: Pillow makes missing rows black without a word."""
 
 from __future__ import annotations
 

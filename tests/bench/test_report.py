@@ -143,9 +143,11 @@ def test_notes_and_requests_without_a_video_are_said_below_the_table():
     entry = run("fast")
     entry["recipe"] = {"note": "for <GPUs>,\nwith |"}
     entry["failed"] = {"b": "b.mp4: is damaged"}
+    entry["notes"] = {"a": ["a.png: 66% of it is cut away", "second"]}
     text = markdown(of(run("baseline"), entry))
     assert text.split("\n\n")[1].startswith(
-        "- fast: for &lt;GPUs&gt;, with \\|\n- fast: b was not made: b.mp4: is damaged\n- ")
+        "- fast: for &lt;GPUs&gt;, with \\|\n- fast: a: a.png: 66% of it is cut away\n- fast: a: second\n"
+        "- fast: b was not made: b.mp4: is damaged\n- ")
     assert markdown(of(run("baseline"))).split("\n\n")[1].startswith("- A cosine of pooled features alone")
 
 

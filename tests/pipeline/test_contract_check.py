@@ -220,6 +220,12 @@ def test_a_wrong_plug_in_is_explained(write, name):
     assert re.search(wrong, findings[0].wrong) and re.search(mend, findings[0].mend), str(findings[0])
 
 
+def test_a_size_that_videos_cannot_have_is_found(write):
+    odd = write({'"mine", (32, 48),': '"mine", (33, 48),'})
+    finding = check_generator(load_generator(odd))["settings"][0]
+    assert finding.wrong == "33 x 48 is odd: such videos can only be written with --lossless"
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_the_wan_conditioners_keep_the_contract(name, tmp_path):
     found = check_generator(load_generator(f"{name}={write_checkpoint(tmp_path, name)}"))

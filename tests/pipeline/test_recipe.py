@@ -17,6 +17,7 @@ from pipeline.step_plan import StepPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "optimize" / "recipes").glob("*.toml"))
+BIG = "1" * 400
 
 
 @pytest.fixture
@@ -144,6 +145,14 @@ def test_a_recipe_cannot_be_changed(load):
     ('about = "x"', "about: must be a table, [about], is 'x'"),
     ("backend = torch", "is not a TOML file (Invalid value (at line 1"),
     ('backend = "torch"\nbackend = "auto"', "is not a TOML file (Cannot overwrite a value"),
+    (f"overlap = {BIG}", "is not a TOML file (overlap: an integer must have at most 64 bits)"),
+    (f'[steps]\nactions = "FC"\ncorrections = [[0, 0, 0, 0], [{BIG}, 0, 0, 0]]',
+     "is not a TOML file (steps.corrections: an integer must have at most 64 bits)"),
+    (f'[steps]\nactions = "FC"\n[guard]\nvideos = -{BIG}\nchanges = [0, 1]',
+     "is not a TOML file (guard.videos: an integer must have at most 64 bits)"),
+    (f'[technique]\nname = "teacache"\nthreshold = 0x{BIG}', "is not a TOML file (technique.threshold"),
+    ('[steps]\nactions = "FC"\ncorrections = [[0, 0, 0, 0], [1e400, 0, 0, 0]]', "steps.corrections: must be"),
+    (f"overlap = {'[' * 50_000}", "is not a TOML file (it is nested too deeply)"),
     (b'note = "\xff"', "is not a TOML file ('utf-8' codec can't decode byte 0xff"),
 ])
 def test_what_is_wrong_is_named_with_its_file_and_key(load, tmp_path, text, reason):

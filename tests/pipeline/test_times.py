@@ -1,11 +1,16 @@
 """When frames are shown: edit lists, starts, gaps and rates, as decoding tells them, and what is refused."""
 
+import json
+import shutil
+import struct
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import infer
+from engines.errors import Exit
 from pipeline.video.reader import InputError, VideoReader, VideoWriter, probe, read
 from pipeline.video.times import Times
 from tests.clips import make, picture_frames, run, write
@@ -71,7 +76,7 @@ def test_every_frame_has_a_time_in_every_container(tmp_path, suffix):
     codec = ("-c:v", "mpeg2video") if suffix == "mpg" else ("-c:v", "mpeg4") if suffix == "avi" else ()
     info = probe(make(tmp_path / f"a.{suffix}", *codec, "-bf", "2", rate="25"))
     assert (info.frames, info.fps, info.variable_rate) == (25, 25, False)
-    assert np.diff(info.times.seconds(info.fps)) == pytest.approx(np.full(25, 0.04))
+    assert np.diff(info.begins) == pytest.approx(np.full(25, 0.04))
 
 
 def trimmed(folder, suffix="mp4"):
@@ -93,7 +98,7 @@ def test_picture_that_begins_after_the_sound_has_the_files_time(tmp_path):
     for suffix in ("mp4", "mkv", "ts"):
         out = tmp_path / f"late.{suffix}"
         run("-itsoffset", "2", "-i", video, *tone, "-c:v", "copy", out)
-        assert probe(out).times.seconds(Fraction(24))[0] == pytest.approx(2, abs=0.05)
+        assert probe(out).begins[0] == pytest.approx(2, abs=0.05)
 
 
 @pytest.mark.parametrize(("aspect", "size"), [("2", (128, 48)), ("1/2", (64, 96)), ("1", (64, 48))])
@@ -147,10 +152,33 @@ def test_files_with_an_edit_list_are_their_shown_frames(name, frames, rate):
     assert (len(clip.frames), clip.fps, clip.notes) == (frames, rate, ())
 
 
+def test_an_mp4_whose_inner_boxes_claim_to_be_endless_is_an_input_error(tmp_path):
+    track = struct.pack(">I4sQ", 1, b"trak", 1 << 63) + struct.pack(">I4sQ", 1, b"free", 1 << 62)
+    path = tmp_path / "a.mp4"
+    path.write_bytes(struct.pack(">I4sI4s", 8, b"ftyp", 0, b"moov") + track)
+    with pytest.raises(InputError, match="is not a video"):
+        probe(path)
+
+
+@cases
+def test_files_that_ended_a_run_end_their_own_video_only(tiny_file, make_data, run_main, tmp_path):
+    data, refused = make_data({"a": 2}), ("fps2000", "fps_1_5000", "gap10h_zerodiv")
+    for name in (*refused, "skeleton_editlist"):
+        shutil.copy(CASES / f"{name}.mp4", data / "videos")
+        shutil.copy(data / "images" / "a.png", data / "images" / f"{name}.png")
+    command = ["--generator", f"{tiny_file}:Tiny", "--data", data, "--out", tmp_path / "out", "--json"]
+    answer = run_main(infer, *command)
+    lines = {each["id"]: each for each in map(json.loads, answer.out.splitlines())}
+    assert answer.status == Exit.SOME_FAILED
+    assert all("frames/s" in lines[name]["error"] for name in refused)
+    assert {each.stem for each in (tmp_path / "out").glob("*.mp4")} == {"a", "skeleton_editlist"}
+    assert (lines["skeleton_editlist"]["fps"], lines["skeleton_editlist"]["frames"]) == ("24", 26)
+
+
 @made
 def test_real_files_have_the_times_they_were_made_with():
     late, uneven = probe(MADE / "late_video.mp4"), probe(MADE / "vfr.mp4")
-    assert late.times.seconds(late.fps)[[0, -1]] == pytest.approx([8, 18])
-    assert np.diff(uneven.times.seconds(uneven.fps))[:17] == pytest.approx(np.full(17, 0.28))
+    assert late.begins[[0, -1]] == pytest.approx([8, 18])
+    assert np.diff(uneven.begins)[:17] == pytest.approx(np.full(17, 0.28))
     assert uneven.variable_rate and uneven.times.densest() == 25
     assert probe(MADE / "skeleton-sar2.mp4").square == (512, 768)
