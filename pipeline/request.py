@@ -102,10 +102,9 @@ def make_video(
 
     generator: the one that recipe.adapt() returned. Of the fields, actions are the letters of the steps that
     ran, for each window where windows continue one another; guard_fired, why the guard switched to the base
-    model's plan; chunks, frames at a time after memory ran out, by stage. The skeleton video is read, and the
-    result decoded and written, in chunks: only the latents grow in memory with a clip. InputError: an input
-    cannot be used. OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not
-    finite.
+    model's plan; chunks, frames at a time after memory ran out, by stage. Skeletons are read, and
+    pixels written, in chunks: only latents grow in memory with a clip. InputError: an input cannot be used.
+    OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not finite.
     """
     seconds, started = Seconds(), time.perf_counter()
     generator, recipe = OomRetry(generator), options.recipe
@@ -259,10 +258,7 @@ def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -
 
 
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read the first frames (at most count, H, W, 3) and the picture (H, W, 3) at the generator's size.
-
-    This is for measurements that need no whole clip. InputError: a file cannot be used.
-    """
+    """Read at most count frames (F, H, W, 3) and the picture (H, W, 3), fitted, to measure on. InputError."""
     with reading(request.image):
         image = generator.fit(read_image(request.image, notes=[])[None])[0]
     with reading(request.video), VideoReader(request.video, square=True) as reader:

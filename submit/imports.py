@@ -80,7 +80,7 @@ def wrapper_files(root: Path, start: Path, sources: Iterable[Path]) -> tuple[lis
                 imported = list(imports(path, sys.version_info[:2]))
             except (SyntaxError, ValueError) as error:
                 raise SubmitError(f"{path}: Python cannot read this ({error}); correct it") from error
-            for each in imported:
+            for each in (each for each in imported if not each.name.endswith(".py")):  # a file's name
                 found = _near(folders, path, each.name)
                 todo += found
                 ours += [] if found else own_files(root, each.name)
