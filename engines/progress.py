@@ -6,10 +6,12 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
+Item = TypeVar("Item")
 STATUS = Path("/proc/self/status")  # Linux's
 
 
@@ -61,6 +63,14 @@ class Progress:
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.refresh()
+
+
+def shown(items: Sequence[Item], label: str) -> Iterator[Item]:
+    """Give the items one by one, and show how many are done."""
+    with Progress(label, len(items)) as progress:
+        for item in items:
+            yield item
+            progress.tick()
 
 
 def peak_memory_mb() -> int:

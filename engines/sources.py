@@ -18,7 +18,7 @@ Pieces = dict[str, list[ast.stmt]]  # statements by the names that they define
 
 
 def reached_code(path: Path, start: str, kind: str | None = None) -> str:
-    """Read the lines of a file that `start` may run: a function or class there, or a method of the class kind.
+    """Read the lines of a file that `start` may run: a function or class there, or a method of kind.
 
     They are found by name, rather too many than too few: statements that define nothing are always among
     them. Where names cannot be read from the code, or there is no such start, it is the whole file.

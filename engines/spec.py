@@ -51,6 +51,10 @@ class TensorSpec:
     dims: tuple[int | str, ...]
     dtype: str = "float32"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.dims, tuple | list):
+            raise ValueError(f"{self.name}: dims are a tuple, as ('n', 3), not {self.dims!r}; a comma lost?")
+
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(map(str, self.dims))}) {self.dtype}"
 
@@ -69,6 +73,11 @@ class ComponentSpec:
     ranges: Mapping[str, DimRange] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for what, each in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if not isinstance(each, tuple | list):
+                raise ValueError(f"{self.name}: {what} are a tuple of TensorSpec, not {each}; a comma lost?")
+        if not isinstance(self.ranges, Mapping):
+            raise ValueError(f"{self.name}: ranges are {{dim: DimRange}}, not {self.ranges!r}")
         named = {dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, str)}
         if named != set(self.ranges):
             raise ValueError(

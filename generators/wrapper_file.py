@@ -11,6 +11,7 @@ import builtins
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location, spec_from_loader
 from pathlib import Path
@@ -31,7 +32,7 @@ class OwnFolder:
         module = sys.modules[package] = ModuleType(package)
         module.__path__, module.__spec__ = self.path, ModuleSpec(package, None, is_package=True)
 
-    def has(self, name: str) -> bool:
+    def has(self, name: str, wanted: Sequence[str] | None = ()) -> bool:
         """Tell whether the wrapper's code finds that module here.
 
         A folder without __init__.py yields to an installed package, and counts if there is code in it. A name
@@ -43,12 +44,17 @@ class OwnFolder:
         if spec is None:
             return False
         if (ROOT / top / "__init__.py").is_file() or (ROOT / f"{top}.py").is_file():
-            places = [Path(folder, *name.split(".")) for folder in self.path]
-            return any(place.is_dir() or place.with_name(f"{place.name}.py").is_file() for place in places)
+            alone = spec.origin is None and name == top  # a folder, which may have nothing of what is wanted
+            return any(map(self._holds, [f"{name}.{each}" for each in wanted or ()] if alone else [name]))
         if spec.origin is not None:
             return True
         files = (file for folder in self.path for way in PYTHON for file in Path(folder, top).glob(way))
         return any(files) and top not in sys.stdlib_module_names and _found(top) is None
+
+    def _holds(self, name: str) -> bool:
+        """Tell whether a file or folder of that whole name is here."""
+        places = (Path(folder, *name.split(".")) for folder in self.path)
+        return any(place.is_dir() or place.with_name(f"{place.name}.py").is_file() for place in places)
 
     def take_added(self) -> None:
         """Move what the wrapper's code has added to sys.path to this folder's own path, before the others."""
@@ -67,7 +73,7 @@ class OwnFolder:
     ) -> ModuleType:
         """Import as the statement does, from this folder first; it is __import__ of all code in it."""
         self.take_added()
-        if level or not self.has(name):
+        if level or not self.has(name, wanted):
             return builtins.__import__(name, names, inner, wanted, level)
         module = builtins.__import__(f"{self.package}.{name}", names, inner, wanted or ("__name__",), 0)
         return module if wanted else sys.modules[f"{self.package}.{name.partition('.')[0]}"]
@@ -134,6 +140,7 @@ class PlainNames:
 
 
 _OWN: dict[str, OwnFolder] = {}  # by package
+_FILES: dict[str, list[Path]] = {}  # by a wrapper's module
 
 
 def load_file(path: Path) -> ModuleType:
@@ -148,12 +155,19 @@ def load_file(path: Path) -> ModuleType:
     spec = spec_from_file_location(name, path, loader=OwnLoader(_OWN[package], name, str(path)))
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up by name
-    try:
+    with ExitStack() as undoing:
+        undoing.callback(sys.modules.pop, name)
         spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name)
-        raise
+        undoing.pop_all()
+    loaded = [each for name, each in sys.modules.items() if name.startswith(f"{package}.")]
+    files = [Path(each.__file__) for each in loaded if getattr(each, "__file__", None)]
+    _FILES.setdefault(name, sorted(files))
     return module
+
+
+def files_beside(module: str) -> Sequence[Path]:
+    """List the files of a wrapper's folder that were imported when its file was first run, itself too."""
+    return _FILES.get(module, ())
 
 
 def plain(text: object) -> str:

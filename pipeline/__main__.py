@@ -28,7 +28,9 @@ def main() -> Exit:
     )
     parser.add_argument("command", choices=["check"])
     parser.add_argument("generator", help=GENERATORS)
-    parser.add_argument("--export", action="store_true", help="export every component to ONNX and run its graph, too")
+    parser.add_argument(
+        "--export", action="store_true", help="export every component to ONNX and run its graph, too"
+    )
     parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
     args = parser.parse_args()
     found = check(args.generator, args.export)
@@ -54,7 +56,9 @@ def check(name: str, export: bool) -> dict[str, list[Finding]]:
     try:
         generator = load_generator(name)
     except GeneratorError as error:
-        return {"load": [Finding("load", str(error), "correct this first; the rest is checked of what loads")]}
+        return {
+            "load": [Finding("load", str(error), "correct this first; the rest is checked of what loads")]
+        }
     late = []
     if "torch" in sys.modules and not before:
         mend = "import it inside build() and what that calls; other engines never need it"

@@ -5,27 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import BROKEN, EngineError, describe_error, unknown
-from engines.onnx.export import OPSET, Target, example_inputs, export_onnx, traced
-from engines.onnx.export_streamed import bare_twin
+from engines.onnx.export import Target, export_onnx
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
 from pipeline.columns import example_columns
-from pipeline.component_check import STATELESS, Finding, check_module, same
+from pipeline.component_check import EXPORTABLE, STATELESS, Finding, check_export, check_module, same
 from pipeline.sampler import Sampler
-
-if TYPE_CHECKING:
-    import torch
 
 Findings = dict[str, list[Finding]]
 SEED = 1
-EXPORTABLE = "shapes and constants only: no .item(), no branch on a tensor's values, no in-place tricks"
 
 
 def check_generator(generator: Generator, export: Path | None = None, trace: bool = False) -> Findings:
@@ -50,7 +44,7 @@ def check_generator(generator: Generator, export: Path | None = None, trace: boo
             return found
     found["state"] = _tried("state", trial.state)
     for name, spec in generator.components.items() if trace else ():
-        found[f"graph {name}"] = _graph(spec, modules[name])
+        found[f"graph {name}"] = check_export(spec, modules[name])
     for name in generator.components if export else ():
         found[f"export {name}"] = _export(generator, name, export)
     return found
@@ -130,6 +124,11 @@ class Trial:
             mend = "copy the latents before you change them"
             yield Finding("denoise", "it writes into the latents it is given", mend)
         self._predicted = [self._predict(number, 0) for number in (0, 1)]
+        (together, *_), (alone, *_) = self._predicted[0], self._predict(0, 0, "C")
+        if not np.allclose(together, alone, rtol=0, atol=1e-2 * float(np.abs(alone).max())):
+            wrong = "the conditional branch is predicted otherwise alone than with the others"
+            mend = "let denoise_branches give predictions in the order of branches, along axis 0"
+            yield Finding("denoise", wrong, mend)
 
     def decode(self) -> Iterator[Finding]:
         """Check that decode() gives uint8 pixels at the generator's size, for at least the clip's frames."""
@@ -162,12 +161,12 @@ class Trial:
         columns = example_columns(self._generator, image)
         return self._generator.condition(self._engines, iter(chunks), image, **columns)
 
-    def _predict(self, number: int, step: int) -> tuple[np.ndarray, ...]:
+    def _predict(self, number: int, step: int, action: str = "F") -> tuple[np.ndarray, ...]:
         generator, windows, constants = self._generator, self._generator.windows, self._seen[number]
         if isinstance(windows, ContinuationWindows):
             constants = generator.carry(self._engines, constants, 0, None)
         denoise = Sampler(generator, self._engines).blended(constants, self._frames)
-        return denoise(self._noise[number], step, "F")
+        return denoise(self._noise[number], step, action)
 
     def _decode(self, number: int) -> np.ndarray:
         generator, latents = self._generator, self._noise[number]
@@ -212,20 +211,24 @@ def _component_files(generator: Generator) -> Iterator[Finding]:
             wrong = unknown("component", component, generator.components)
             yield Finding("component_files", wrong, "use the names in components")
         elif not files or files - known:
-            wrong = f"of {component}, {', '.join(map(str, sorted(files - known))) or 'no file'} is among fingerprint_files"
-            yield Finding("component_files", wrong, "name all that its network is made from, and all of it there too")
+            lost = ", ".join(map(str, sorted(files - known)))
+            wrong = f"of {component}, {lost} is not in fingerprint_files" if lost else f"{component} has none"
+            mend = "name all that its network is made from, and all of it in fingerprint_files too"
+            yield Finding("component_files", wrong, mend)
 
 
 def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
     """Check that the windows of a clip cover all its latent frames, and that none is too long."""
-    windows = generator.windows
-    sampled, all_indices = len(windows.condition_indices(frames)), windows.window_indices(frames)
-    lost = set(range(sampled)) - {int(index) for indices in all_indices for index in indices}
-    if lost or max(map(len, all_indices)) > windows.length:
-        wrong = f"of a clip of {frames} frames, {len(lost)} of {sampled} latent frames are in no window"
-        yield Finding(
-            "windows", wrong, "let window_indices() cover all latent frames, at most length at a time"
-        )
+    windows, steps = generator.windows, range(generator.scheduler.steps)
+    sampled = len(windows.condition_indices(frames))
+    for step, rule in enumerate(map(windows.at, steps) if hasattr(windows, "at") else [windows]):
+        all_indices = rule.window_indices(frames)
+        lost = set(range(sampled)) - {int(index) for indices in all_indices for index in indices}
+        if lost or max(map(len, all_indices)) > windows.length:
+            wrong = f"of a clip of {frames} frames, {len(lost)} of {sampled} latent frames are in no window"
+            mend = "let window_indices() cover all latent frames, at most length at a time"
+            yield Finding("windows", f"{wrong} at step {step}" if step else wrong, mend)
+            return
 
 
 def _components(generator: Generator) -> Iterator[Finding]:
@@ -263,31 +266,12 @@ def _mend(error: BaseException) -> str:
     return "give the engines what components says, or say in components what the networks take"
 
 
-def _graph(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
-    """Trace a component as export does; return why it cannot be exported, or its graph not built by TensorRT."""
-    import torch
-    from onnx_ir import DataType
-
-    try:
-        twin = bare_twin(module, torch.float32)[0]
-        graph = traced(spec, twin, example_inputs(spec), OPSET, optimize=False).model.graph
-    except EngineError as error:
-        return [Finding(spec.name, str(error), EXPORTABLE)]
-    for node in graph:
-        levels = [value for value in (*node.inputs, *node.outputs) if value and value.dtype == DataType.UINT8]
-        if levels and node.op_type != "Cast":
-            wrong = f"{node.op_type} is done with uint8, which TensorRT takes from an input into a cast only, "
-            mend = "begin forward() with pixels.float(), and end it with .to(torch.uint8); all else in between"
-            return [Finding(spec.name, wrong + "or from a cast into an output", mend)]
-    return []
-
-
 def _export(generator: Generator, component: str, folder: Path) -> list[Finding]:
     """Export a component to ONNX in folder; return why it cannot be exported, if so."""
     try:
         export_onnx(generator, component, Target(folder, lambda text: None))
     except EngineError as error:
-        return [Finding(component, str(error), EXPORTABLE)]
+        return [Finding(component, str(error).removeprefix(f"{component}: "), EXPORTABLE)]
     return []
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from engines.errors import InputError, reading
 from generators.contract import Generator
 from pipeline.batch.dataset import PICTURE, Request
-from pipeline.video.image import read_image
+from pipeline.video.image import MAX_PIXELS, read_image
 
 
 def columns_of(generator: Generator) -> dict[str, object]:
@@ -27,7 +27,9 @@ def example_columns(generator: Generator, image: np.ndarray) -> dict[str, object
     return {name: image if PICTURE.fullmatch(name) else "a person" for name in needed}
 
 
-def read_columns(request: Request, generator: Generator, notes: list[str]) -> dict[str, object]:
+def read_columns(
+    request: Request, generator: Generator, notes: list[str], max_pixels: int = MAX_PIXELS
+) -> dict[str, object]:
     """Return what condition takes of a request's further columns: fitted pictures, texts and numbers.
 
     notes: gets a sentence on columns that the generator does not take. InputError: a picture cannot be used,
@@ -38,7 +40,9 @@ def read_columns(request: Request, generator: Generator, notes: list[str]) -> di
         text = request.columns.get(name)
         if name in request.pictures:
             with reading(request.pictures[name]):
-                found[name] = generator.fit(read_image(request.pictures[name], notes=notes)[None])
+                found[name] = generator.fit(
+                    read_image(request.pictures[name], notes=notes, max_pixels=max_pixels)[None]
+                )
         elif text is None and default is Parameter.empty:
             raise InputError(f"{request.id}: {generator.name} needs the column {name} in pairs.csv")
         elif text is not None:

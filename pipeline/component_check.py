@@ -1,4 +1,4 @@
-"""Check a component's torch module against its spec: shapes, dtypes, the same outputs on every call."""
+"""Check a component's torch module: shapes, dtypes, equal outputs on every call, what export refuses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import BROKEN, describe_error
+from engines.errors import BROKEN, EngineError, describe_error
+from engines.onnx.export import OPSET, example_inputs, traced
+from engines.onnx.export_streamed import bare_twin
 from engines.onnx.parity import draw, extreme_sizes
 from engines.spec import ComponentSpec
+from engines.tensorrt.refusals import refusal
 
 if TYPE_CHECKING:
     import torch
 
+EXPORTABLE = "shapes and constants only: no .item(), no branch on a tensor's values, no in-place tricks"
 STATELESS = (
     "make what is kept an input and an output of the component: "
     "branches, windows and requests take turns on one engine"
@@ -51,9 +55,22 @@ def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
         names = ", ".join(tensor.name for tensor in spec.inputs)
         mend = f"bring {names} of the spec and forward() into agreement"
         if re.search(r"dtype|scalar type|Half|BFloat16", str(error)):
-            mend = "leave out .half() and other casts in forward(): engines run it in float32, or cast it themselves"
+            mend = "leave .half() and other casts out of forward(): engines run it in float32, or cast it"
         return [Finding(spec.name, wrong, mend)]
     return []
+
+
+def check_export(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
+    """Trace a component as export does; return why it cannot be exported, or built by TensorRT."""
+    import torch
+
+    try:
+        twin = bare_twin(module, torch.float32)[0]
+        graph = traced(spec, twin, example_inputs(spec), OPSET, optimize=False).model.graph
+    except EngineError as error:
+        return [Finding(spec.name, str(error).removeprefix(f"{spec.name}: "), EXPORTABLE)]
+    edges = {*graph.inputs, *graph.outputs}
+    return [Finding(spec.name, *why) for node in graph if (why := refusal(node, edges))][:1]
 
 
 class _Run:

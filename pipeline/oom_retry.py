@@ -15,8 +15,8 @@ class OomRetry:
 
     It goes down to one frame at a time; every other attribute is that of the wrapped generator. The frames
     stay the same but for the last bits of sums, one 8-bit level at most: a stage begins anew, and decoding
-    leaves out the frames it has given already. original: the wrapped generator. chunk_by_stage: for each stage where memory ran out, the chunk
-    (frames at a time) from then on. notes: a sentence on each retry.
+    leaves out the frames it has given already. original: the wrapped generator. chunk_by_stage: for each
+    stage where memory ran out, the chunk (frames at a time) from then on. notes: a sentence on each retry.
     """
 
     def __init__(self, generator: Generator) -> None:

@@ -69,10 +69,9 @@ def make_video(
 
     generator: the one that recipe.adapt() returned. Of the fields, actions are the letters of the steps that
     ran, for each window where windows continue one another; guard_fired, why the guard switched to the base
-    model's plan; chunks, frames at a time after memory ran out, by stage. The skeleton video is read, and the
-    result decoded and written, in chunks: only the latents grow in memory with a clip. InputError: an input
-    cannot be used. OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not
-    finite.
+    model's plan; chunks, frames at a time after memory ran out, by stage. Skeletons are read, and
+    pixels written, in chunks: only latents grow in memory with a clip. InputError: an input cannot be used.
+    OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not finite.
     """
     seconds, started = Seconds(), time.perf_counter()
     generator, recipe = OomRetry(generator), options.recipe
@@ -116,7 +115,7 @@ class Source:
         framing = Framing(generator.fit, picture.shape[1::-1])
         self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
         self.image = generator.fit(picture[None])
-        self.columns = read_columns(request, generator, self._notes)
+        self.columns = read_columns(request, generator, self._notes, **pixels)
         with reading(request.video):
             self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
@@ -246,10 +245,7 @@ def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -
 
 
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read the first frames (at most count, H, W, 3) and the picture (H, W, 3) at the generator's size.
-
-    This is for measurements that need no whole clip. InputError: a file cannot be used.
-    """
+    """Read at most count frames (F, H, W, 3) and the picture (H, W, 3), fitted, to measure on. InputError."""
     with reading(request.image):
         image = generator.fit(read_image(request.image, notes=[])[None])[0]
     with reading(request.video), VideoReader(request.video, square=True) as reader:

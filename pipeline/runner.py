@@ -17,6 +17,7 @@ from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKi
 from engines.load import Choice, precisions_on, start_engines
 from generators.contract import Engines, Generator, GeneratorError, load_generator
 from generators.resize import Fit
+from generators.wrapper_file import files_beside
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import Limits, Options, StartProgress, make_video
@@ -136,10 +137,11 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
 def files_of(generator: Generator) -> set[Path]:
     """Return the files here that decide what a generator computes, with those of its classes' modules.
 
-    Its technique's files are among them. A submission may come without the weights, so missing files are left
-    out.
+    Its technique's files are among them, and what a wrapper's file imports of its own folder. A submission
+    may come without the weights, so missing files are left out.
     """
     files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
     names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
+    files += tuple(path for name in names for path in files_beside(name))
     modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
     return {path for path in map(Path, (*files, *filter(None, modules))) if path.is_file()}

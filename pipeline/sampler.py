@@ -209,14 +209,16 @@ def generate(
     seed: int,
     plan: StepPlan | None = None,
     columns: Mapping[str, object] = MappingProxyType({}),
+    tick: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Return the video (F, H, W, 3) uint8 of a clip that is held in memory.
 
     skeletons (F, H, W, 3) and image (H, W, 3) are uint8 at the generator's size. columns: see read_columns.
+    tick: as a Sampler's.
     """
     chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
     constants = generator.condition(engines, chunks, image[None], **columns)
-    segments = Sampler(generator, engines, plan).segments(constants, len(skeletons), seed)
+    segments = Sampler(generator, engines, plan, tick=tick).segments(constants, len(skeletons), seed)
     return np.concatenate([chunk for segment in segments for chunk in segment.pixels])
 
 

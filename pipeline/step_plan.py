@@ -180,8 +180,9 @@ class StepPlan:
         """Raise StepPlanError if the schedule has another number of steps than the plan."""
         if len(self.actions) != steps:
             raise StepPlanError(
-                f"actions: {len(self.actions)} letters for a schedule of {steps} steps; tune for this generator, "
-                f'or leave out as much untuned: [steps] with actions = "{self.resized(steps)}" alone'
+                f"actions: {len(self.actions)} letters for a schedule of {steps} steps; "
+                "tune for this generator, or leave out as much untuned: [steps] with "
+                f'actions = "{self.resized(steps)}" alone'
             )
 
     def resized(self, steps: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from engines.load import BACKENDS, packages, starts_from
 from pipeline.caches.technique import load_technique
 from pipeline.recipe import Recipe
+from submit.errors import SubmitError
 
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
@@ -63,7 +65,10 @@ def needed_files(root: Path, starts: Iterable[str]) -> list[str]:
 
 
 def wrapper_files(root: Path, start: Path, sources: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """List what a wrapper's file may import: itself and files near it or its sources, and those of ours."""
+    """List what a wrapper's file may import: itself and files near it or its sources, and those of ours.
+
+    SubmitError: Python cannot read one.
+    """
     below = [path.parent for path in sources if start.parent in path.parents]
     folders = list(dict.fromkeys([start.parent, *below]))
     near, ours, todo = set(), [], [start]
@@ -71,7 +76,11 @@ def wrapper_files(root: Path, start: Path, sources: Iterable[Path]) -> tuple[lis
         path = todo.pop()
         if path not in near:
             near.add(path)
-            for each in imports(path, sys.version_info[:2]):
+            try:
+                imported = list(imports(path, sys.version_info[:2]))
+            except (SyntaxError, ValueError) as error:
+                raise SubmitError(f"{path}: Python cannot read this ({error}); correct it") from error
+            for each in (each for each in imported if not each.name.endswith(".py")):  # a file's name
                 found = _near(folders, path, each.name)
                 todo += found
                 ours += [] if found else own_files(root, each.name)
@@ -156,8 +165,9 @@ def own_files(root: Path, module: str) -> list[str]:
 
 
 def imports(path: Path, python: tuple[int, int]) -> Iterator[Import]:
-    """What a file imports on that Python, leaving out what only type checkers do; SyntaxError."""
-    yield from _imports(ast.parse(path.read_text(encoding="utf-8"), str(path)), python, False)
+    """What a file imports on that Python, leaving out what only type checkers do; SyntaxError, ValueError."""
+    with tokenize.open(path) as file:
+        yield from _imports(ast.parse(file.read(), str(path)), python, False)
 
 
 def _imports(node: ast.AST, python: tuple[int, int], lazy: bool, tried: bool = False) -> Iterator[Import]:

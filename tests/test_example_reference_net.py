@@ -58,4 +58,4 @@ def test_its_own_modules_are_packed(tmp_path, monkeypatch):
 
 def test_docs_say_its_size():
     lines = len((ROOT / "examples" / "reference_net" / "wrapper.py").read_text().splitlines())
-    assert f"in {lines} lines" in (ROOT / "docs" / "wrapping.md").read_text()
+    assert f"| {lines} lines |" in (ROOT / "docs" / "wrapping.md").read_text()

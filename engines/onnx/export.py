@@ -189,7 +189,9 @@ def traced(
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
                 # None, not a tuple of nothing: that would not fit a module that takes any number of inputs.
-                dynamic_shapes=_shapes_for(module, [_dynamic(each, dims) for each in spec.inputs]) if dims else None,
+                dynamic_shapes=_shapes_for(module, [_dynamic(each, dims) for each in spec.inputs])
+                if dims
+                else None,
                 custom_translation_table=translations(),
                 optimize=optimize,
                 verbose=False,
@@ -210,7 +212,7 @@ def example_inputs(spec: ComponentSpec) -> tuple[torch.Tensor, ...]:
 
 
 def _shapes_for(module: torch.nn.Module, shapes: list[dict]) -> tuple:
-    """Put the shapes of inputs in the form of forward's arguments: those that *args takes are one of these."""
+    """Put the shapes of inputs in the form of forward's arguments: those that *args takes are one."""
     kinds = [each.kind for each in inspect.signature(module.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         return tuple(shapes)
@@ -268,8 +270,8 @@ def compare(
     except EngineError as error:
         sizes = ", ".join(f"{dim} {limits.min} to {limits.max}" for dim, limits in spec.ranges.items())
         raise ExportError(
-            f"the exported graph does not run where torch does: {error}. The exporter translates an operation "
-            f"wrongly: write it with others, or give each free size ({sizes or 'none'}) one value, as "
+            f"the exported graph does not run where torch does: {error}. The exporter takes an operation "
+            f"for another: write it with others, or give each free size ({sizes or 'none'}) one value, as "
             "DimRange(1, 1, 1)"
         ) from error
     return parity

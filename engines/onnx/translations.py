@@ -1,4 +1,4 @@
-"""Operations that torch's exporter translates wrongly, written in ONNX here, and its reason for what it cannot."""
+"""Operations that torch's exporter translates wrongly, written in ONNX, and its reasons in plain words."""
 
 from __future__ import annotations
 

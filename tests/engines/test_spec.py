@@ -76,6 +76,16 @@ def test_a_named_dim_without_a_range_is_refused():
         ComponentSpec("odd", Cadence.CHUNK, (TensorSpec("x", ("n",)),), ())
 
 
+@pytest.mark.parametrize(("make", "reason"), [
+    (lambda: TensorSpec("time", ("batch")), r"time: dims are a tuple, as \('n', 3\), not 'batch'"),
+    (lambda: ComponentSpec("odd", Cadence.CHUNK, (TensorSpec("x", (1,))), ()), "odd: inputs are a tuple of"),
+    (lambda: ComponentSpec("odd", Cadence.CHUNK, (), TensorSpec("x", (1,))), "odd: outputs are a tuple of"),
+    (lambda: ComponentSpec("odd", Cadence.CHUNK, (), (), 8), "odd: ranges are {dim: DimRange}, not 8")])
+def test_a_comma_that_was_lost_is_told(make, reason):
+    with pytest.raises(ValueError, match=reason):
+        make()
+
+
 def test_a_range_for_no_dim_is_refused():
     with pytest.raises(ValueError, match=r"given for \['m'\], but its inputs name the dims \[\]"):
         ComponentSpec("odd", Cadence.CHUNK, (TensorSpec("x", (1,)),), (), {"m": DimRange(1, 1, 1)})

@@ -10,6 +10,7 @@ import pytest
 
 from generators.contract import GeneratorError, load_generator
 from generators.wrapper_file import load_file
+from pipeline.runner import files_of
 from pipeline.video.reader import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +97,15 @@ def test_ours_are_found_beside_own_modules_of_the_same_name(tmp_path):
     assert mine.FlowMatchEuler is importlib.import_module("generators.samplers").FlowMatchEuler
 
 
+def test_a_folder_called_as_a_package_of_ours_has_only_what_is_in_it(tmp_path):
+    path = write(tmp_path, engines__mine="OWN = 1\n",
+                 mine="from engines import load, mine as again\nfrom engines.mine import OWN\n"
+                      "import engines\n")
+    mine = load_file(path)
+    assert mine.load is importlib.import_module("engines.load") and mine.OWN == mine.again.OWN == 1
+    assert mine.engines is sys.modules["engines"]
+
+
 def test_folders_without_code_hide_no_package(tmp_path):
     path = write(tmp_path, numpy__notes="", mine="import numpy\n")
     (tmp_path / "wandb").mkdir()
@@ -110,6 +120,16 @@ def test_modules_of_two_folders_are_two(tmp_path):
                 for name in ("one", "two"))
     assert (one.models.NAME, two.models.NAME) == ("one", "two")
     assert one.lazy() is one.models and two.lazy() is two.models
+
+
+def test_what_a_wrapper_imports_when_it_is_loaded_decides_what_a_run_is(tmp_path):
+    path = write(tmp_path, context="X = 1\n", later="",
+                 mine="import context\nclass Mine:\n    fingerprint_files = ()\n"
+                      "    def build(self):\n        import later\n")
+    for _ in range(2):  # the second time with `later` in memory
+        mine = load_file(path).Mine()
+        assert files_of(mine) == {path, tmp_path / "context.py"}
+        mine.build()
 
 
 def test_a_wrapper_beside_our_scripts_shares_our_modules():

@@ -172,6 +172,12 @@ def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path):
             load_recipe(path)
 
 
+@pytest.mark.parametrize("steps", [1, 4, 25, 50])
+def test_the_recipe_of_the_walk_through_suits_a_schedule_of_any_length(plain, steps):
+    adapted = load_recipe(ROOT / "optimize" / "recipes" / "cpu-steps.toml").adapt(plain(steps=steps))
+    assert adapted.scheduler.steps == steps and adapted.open_denoiser
+
+
 def test_shipped_recipes_load_and_suit_the_bundled_generator():
     recipes = {path.stem: load_recipe(path) for path in SHIPPED}
     assert {"baseline", "cpu", "gpu-fp16"} <= recipes.keys()

@@ -4,8 +4,10 @@ import pytest
 
 from pipeline.recipe import BASELINE
 from submit.errors import SubmitError
+from submit.imports import wrapper_files
 from submit.pack import pack
 from submit.profile import load_profile
+from tests.submissions import ROOT
 
 
 def wrapper(tiny_file, folder, **modules):
@@ -59,3 +61,19 @@ def test_modules_of_a_folder_that_sources_name_are_packed_too(tiny_file, tmp_pat
 def test_a_generator_made_from_a_folder_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(SubmitError, match="wan-animate=w has its folder here and not there; write a file"):
         pack(BASELINE, "wan-animate=w", load_profile("cpu"), tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (b"print 'two'\n", "models.py: Python cannot read this"),
+    (b"x = '\xc4\xe3'\n", "models.py: Python cannot read this"),
+    (b"# coding: gbk\nx = '\xc4\xe3'\n", None)])
+def test_a_module_that_python_cannot_read_is_named(tiny_file, tmp_path, content, reason):
+    mine = "from __future__ import annotations\ndef lazy():\n    import models\n"
+    wrapper(tiny_file, tmp_path / "w", mine=mine)
+    (tmp_path / "w" / "models.py").write_bytes(content)
+    start = tmp_path / "w" / "mine.py"
+    if reason:
+        with pytest.raises(SubmitError, match=reason):
+            wrapper_files(ROOT, start, [])
+    else:
+        assert start.with_name("models.py") in wrapper_files(ROOT, start, [])[0]
