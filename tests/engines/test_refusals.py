@@ -24,7 +24,7 @@ TAKEN = {
 }
 REFUSED = {
     "bytes moved": (
-        f"{BYTES} {{ a = Transpose(x) b = Cast<to=1>(a) y = Cast<to=2>(b) }}", "Transpose is done with uint8"),
+        f"{BYTES} {{ a = Transpose(x) b = Cast<to=1>(a) y = Cast<to=2>(b) }}", "Transpose is done with"),
     "bytes moved at the end": (
         f"{BYTES} {{ a = Cast<to=1>(x) b = Cast<to=2>(a) y = Transpose(b) }}", "with uint8"),
     "bytes in between": (f"{FLOAT} {{ a = Cast<to=2>(x) y = Cast<to=1>(a) }}", "Cast is done with uint8"),
