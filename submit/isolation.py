@@ -1,7 +1,7 @@
 """Run foreign programs where they see, reach and outlive nothing: in namespaces of Linux.
 
-bubblewrap makes them where it is installed, else unshare and submit/jail.py. Where the system permits neither,
-there is no isolation, and nothing foreign runs unless its owner is trusted.
+bubblewrap makes them where it is installed, else unshare and submit/jail.py. Where the system permits
+neither, there is no isolation, and nothing foreign runs unless its owner is trusted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "
 TEMPORARY = "/tmp"  # in a jail
 TIMED_OUT = 124  # coreutils' timeout
 KEPT = 64 * 1024  # last bytes kept of what a program says
-PROCESSES, LARGEST_FILE, DISK, MEMORY = 1000, 64 << 30, 1 << 30, 0.9  # what a jail may have at most, and leave
+PROCESSES, LARGEST_FILE, MEMORY = 1000, 64 << 30, 0.9  # what a jail may have; of memory that share
+DISK = 1 << 30  # bytes that it must leave free
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,10 @@ def _run(
             said, status = _wait(process, began + seconds)
         finally:
             _end(process)
-        report = json.loads(os.read(reading, 1 << 16) or b"{}") if select.select([reading], [], [], 0)[0] else {}
+        told = os.read(reading, 1 << 16) if select.select([reading], [], [], 0)[0] else b""
     finally:
         os.close(reading)
+    report = json.loads(told or b"{}")
     taken = report.get("seconds", time.perf_counter() - began)
     return Ended(status, taken, said.decode("utf-8", "replace"), report.get("left", []))
 
@@ -140,8 +142,8 @@ def _jail(tool: str | None, view: View, root: Path, folder: Path, report: int) -
         spaces = ["--user", "--map-root-user", "--mount", "--pid", "--ipc", "--uts", *net]
         return [shutil.which(tool), *spaces, "--fork", "--kill-child", "--", *first]
     spaces = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-    words = [shutil.which(tool), *spaces, *([] if view.network else ["--unshare-net"]), "--die-with-parent", "--as-pid-1"]
-    words += ["--cap-drop", "ALL"]
+    spaces += [] if view.network else ["--unshare-net"]
+    words = [shutil.which(tool), *spaces, "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
     for target, source in links().items():
         words += ["--symlink", source, target]
     needed = [(str(path), str(path), False) for path in (sys.base_prefix, JAIL)]
