@@ -209,6 +209,11 @@ class Submission:
         path = self._small(name, MOST_TEXT)
         return path.read_text(encoding="utf-8", errors="replace")
 
+    def beginning(self, name: str, count: int = 8) -> bytes:
+        """Read the first bytes of a file."""
+        with (self.folder / name).open("rb") as file:
+            return file.read(count)
+
     def code(self, name: str) -> ast.AST:
         """Parse a file of Python. InputError: it is none that can be read."""
         path = self._small(name, MOST_CODE)
