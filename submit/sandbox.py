@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,4 +176,7 @@ def remove(folder: Path) -> None:
             if not os.path.islink(os.path.join(parent, name)):
                 os.chmod(os.path.join(parent, name), 0o700)
     folder.chmod(0o700)
-    subprocess.run(["rm", "-rf", "--", str(folder)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        subprocess.run(["/bin/rm", "-rf", "--", str(folder)], stdin=subprocess.DEVNULL)

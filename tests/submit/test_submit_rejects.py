@@ -135,8 +135,8 @@ SPOILT = {
         GRAPH: lambda content: content[:len(content) // 2]}),
     "pickle by name": ("S09", "is a pickle", {"weights.pt": b"x"}),
     "pickle by content": ("S09", "is a pickle", {"weights": b"\x80\x04x"}),
-    "truncated weights": ("S09", "was cut", {"a.safetensors": (
-        (40).to_bytes(8, "little") + b'{"x":{"data_offsets":[0,4000000000000]}}')}),
+    "truncated weights": ("S09", "not fully covered", {"a.safetensors": (
+        (66).to_bytes(8, "little") + b'{"x":{"dtype":"F32","shape":[1000000],"data_offsets":[0,4000000]}}')}),
     "no licence": ("S17", "LICENSE is missing", {"LICENSE": None}),
 }
 
