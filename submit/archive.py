@@ -71,8 +71,11 @@ def read_entries(path: Path) -> list[zipfile.ZipInfo]:
 def unsafe(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
     """Yield why entries must not be unpacked, or not everywhere; their content is not read."""
     seen: dict[str, str] = {}
+    names = {entry.orig_filename for entry in entries}
     for entry in entries:
         name = entry.orig_filename
+        if any(str(parent) in names for parent in PurePosixPath(name).parents):
+            yield f"{name!r} lies in what is a file"
         yield from (f"{name!r} {why}" for why in _wrong_name(name))
         if entry.compress_type not in METHODS:
             yield f"{name!r} is compressed by method {entry.compress_type}; only 0 and 8 (deflate) are safe"

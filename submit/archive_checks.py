@@ -19,6 +19,10 @@ PACK = "make the archive with python -m submit pack, and change nothing in it"
 ZIP64_SIZE, ZIP64_COUNT = 0xFFFFFFFF, 0xFFFF
 NOT_OURS = {"data", "videos", "images", "outputs", "out", "runs", "report", "tests", ".venv", "venv"}
 PACKED = re.compile(rb"PK\x03\x04|PK\x05\x06|\x1f\x8b|BZh[1-9]|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd")
+MEDIA = re.compile(
+    rb"....ftyp|RIFF....(AVI |WEBP)|\x1aE\xdf\xa3|\x89PNG|\xff\xd8\xff|GIF8|\x00\x00\x01[\xb3\xba]|FLV\x01",
+    re.DOTALL,
+)
 LEFT_OVER = re.compile(r"\.(log|tmp|part|openvino|pyc|zip|tar|gz|7z|rar)$|^\.(new|writable)-|^core$")
 SECRET_NAMES = re.compile(
     r"^\.(env|netrc|pypirc)|^id_(rsa|dsa|ecdsa|ed25519)|\.(pem|key|p12|pfx)$|^credentials"
@@ -92,13 +96,14 @@ def forbidden(submission: Submission) -> Iterator[str]:
     """Find data, videos, pictures, leftovers of runs, and secrets by name and by content."""
     for name in submission.files:
         path = PurePosixPath(name)
-        if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        begins = submission.beginning(name)
+        if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES or MEDIA.match(begins):
             yield f"{name} is a video or a picture"
         elif path.parts[0] in NOT_OURS or path.name in (RUN_MANIFEST, "pairs.csv"):
             yield f"{name} is data, or was left by a run"
         elif any(LEFT_OVER.search(part) for part in path.parts):
             yield f"{name} was left by a run or a build, or is an archive"
-        elif path.suffix != ".whl" and PACKED.match(submission.beginning(name)):
+        elif path.suffix != ".whl" and PACKED.match(begins):
             yield f"{name} is an archive, which hides what is in it"
         elif SECRET_NAMES.search(path.name.lower()):
             yield f"{name} may be a secret, by its name"

@@ -209,7 +209,7 @@ class Submission:
         path = self._small(name, MOST_TEXT)
         return path.read_text(encoding="utf-8", errors="replace")
 
-    def beginning(self, name: str, count: int = 8) -> bytes:
+    def beginning(self, name: str, count: int = 12) -> bytes:
         """Read the first bytes of a file."""
         with (self.folder / name).open("rb") as file:
             return file.read(count)

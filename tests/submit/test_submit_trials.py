@@ -24,7 +24,7 @@ from submit.profile import load_profile
 from submit.sandbox import make_environment
 from submit.trial import Question, Trial, Verdict
 from tests.extractors import write_extractor
-from tests.submissions import contents, only_wheels, pack_tiny, repacked, write_wheels
+from tests.submissions import contents, only_wheels, repacked, write_wheels
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = load_profile("cpu")
@@ -32,13 +32,9 @@ ALIKE = Verdict(1.0, [])
 
 
 @pytest.fixture(scope="module")
-def good(tiny_file, tiny_built, tmp_path_factory):
+def good(packed):
     """The tiny presenter's archive."""
-    folder = tmp_path_factory.mktemp("good")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIVACE_BUILT", str(tiny_built))
-        only_wheels(patch, write_wheels(folder / "index"))
-        return pack_tiny(tiny_file, folder / "submit.zip").path
+    return packed / "submit.zip"
 
 
 @pytest.fixture
@@ -89,7 +85,7 @@ def test_a_whole_submission_passes_every_trial_with_the_judge_of_bench(
     ids = ["S10", "S11", "S12", "S13", "S14", "S15"]
     results = trial(ids, judge=judge, base=base, generator=name, threshold=60.0)
     assert failed(results) == {} and {each.status for each in results.values()} == {PASS}
-    for id, words in (("S10", ("isolated by", "of 2 videos", "nobody has seen")), ("S12", ("nobody has seen",))):
+    for id, words in (("S10", ("isolated by", "of 2 videos", "nobody has seen")), ("S12", ("nobody",))):
         notes = " ".join(results[id].notes)
         assert all(word in notes for word in words), notes
         assert min(map(float, re.findall(r"similarity ([\d.]+)", notes))) > 0.99
@@ -187,12 +183,12 @@ def test_where_nothing_isolates_nothing_runs_and_on_trust_it_is_no_pass(
         result = evaluate(ALL["S10"], made, on_trust=True)
     assert result.status == NOT_EVALUATED and "--trust" in result.notes[0] and (tmp_path / "canary").is_file()
     question = replace(question, generator="tiny", trust=True)
-    with Submission(good, CPU) as submission, Trial(submission, question, print, Path(sys.executable)) as made:
+    with Submission(good, CPU) as whole, Trial(whole, question, print, Path(sys.executable)) as made:
         result = evaluate(ALL["S10"], made, on_trust=True)
     assert result.status == ON_TRUST and exit_status([result]) == Exit.ON_TRUST != Exit.OK, result
 
 
-def test_nothing_of_an_archive_that_a_static_check_refuses_is_installed_or_run(good, data, tmp_path, monkeypatch):
+def test_nothing_of_an_archive_that_is_refused_is_installed_or_run(good, data, tmp_path, monkeypatch):
     only_wheels(monkeypatch, good.parent / "index")
     lines = b"./evil\n--extra-index-url http://127.0.0.1:9/simple\n"
     bad = repacked(good, tmp_path / "bad.zip", {"requirements.txt": lambda content: content + lines})
