@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import signal
 import tempfile
 import threading
@@ -36,6 +35,7 @@ PASS, FAIL, NOT_EVALUATED, ON_TRUST = "pass", "fail", "not evaluated", "pass on 
 MOST_PROBLEMS = 20  # shown of one check
 LONGEST = 2000  # characters shown of one problem
 MOST_TEXT, MOST_CODE = 20 * MB, 2 * MB  # of a file that is looked through
+DAY = 86_400.0
 MARGIN = 3.0  # seconds after the deadline in which a check that has run no program is ended
 # What readers raise at files that mean harm: no text, nested too deeply, numbers of 5,000 digits, and so on.
 HOSTILE = (ValueError, RecursionError, OverflowError, MemoryError, OSError)
@@ -106,7 +106,7 @@ def evaluate(each: Check, subject: Submission | Trial, on_trust: bool = False) -
 @contextmanager
 def ended_after(seconds: float) -> Iterator[None]:
     """Raise NotEvaluated in the block if it takes longer, on the main thread; others go on."""
-    if threading.current_thread() is not threading.main_thread() or seconds == math.inf:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -161,7 +161,7 @@ class Manifest:
 class Submission:
     """An archive under test, for a target; a context manager that removes what was unpacked."""
 
-    def __init__(self, path: Path, profile: Profile, seconds: float = math.inf) -> None:
+    def __init__(self, path: Path, profile: Profile, seconds: float = DAY) -> None:
         """seconds: that all its checks may take. InputError: this is no zip file."""
         self.path, self.profile = path, profile
         self.until = time.monotonic() + seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,17 +138,20 @@ def snapshot(folder: Path) -> Mapping[str, tuple]:
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in (*files, *links):
             path = os.path.join(parent, name)
-            found = os.lstat(path)
-            mark = (found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            mark = (0,)  # for a name that is too long for the system
+            with suppress(OSError):
+                found = os.lstat(path)
+                mark = (found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
             marks[os.path.relpath(path, folder)] = mark
     return marks
 
 
 def remove_what_is_no_file(folder: Path) -> list[str]:
     """Remove links, pipes and the like below a folder, which would lead readers elsewhere; return names."""
-    found = [path for path in snapshot(folder) if not _is_plain(folder / path)]
+    found = [path for path, mark in snapshot(folder).items() if not stat.S_ISREG(mark[0])]
     for path in found:
-        (folder / path).unlink()
+        with suppress(OSError):
+            (folder / path).unlink()
     return sorted(found)
 
 
@@ -172,9 +176,10 @@ def read_only(folder: Path) -> None:
 def remove(folder: Path) -> None:
     """Remove a folder whatever is in it: folders without permission, or deeper than any path may be."""
     for parent, folders, _ in os.walk(folder):
-        for name in folders:
-            if not os.path.islink(os.path.join(parent, name)):
-                os.chmod(os.path.join(parent, name), 0o700)
+        for path in (os.path.join(parent, name) for name in folders):
+            with suppress(OSError):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
     folder.chmod(0o700)
     with suppress(RecursionError):
         shutil.rmtree(folder, ignore_errors=True)

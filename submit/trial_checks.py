@@ -106,7 +106,8 @@ def time(trial: Trial) -> Iterator[str]:
 @check("S14", "nothing left behind", "the grader counts files; its disk is not yours", "write to --out only")
 def tidy(trial: Trial) -> Iterator[str]:
     """Check that runs write only what they made, under final names, in the output folder."""
-    for run in (trial.first, trial.second, trial.unseen[1], trial.without_images):
+    runs = (lambda: trial.first, lambda: trial.second, lambda: trial.unseen[1], lambda: trial.without_images)
+    for run in (make() for make in runs):
         yield from (f"{each}, as {ENTRY} made {run.out.name}" for each in run.stray)
         wanted = {RUN_MANIFEST, *(f"{name}.mp4" for name in run.ids)}
         names = {path.name for path in run.out.iterdir()} if run.out.is_dir() else set()

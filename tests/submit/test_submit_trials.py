@@ -1,6 +1,5 @@
 """Trials: a whole submission passes them, and each fault that only a run shows is found by its check."""
 
-import math
 import os
 import re
 import subprocess
@@ -48,7 +47,7 @@ def data(make_data):
 @pytest.fixture
 def trial(good, data):
     """A function that judges an archive by checks: results by id. It runs on the Python of these tests."""
-    def run(ids, path=good, limit=math.inf, **question):
+    def run(ids, path=good, limit=3600.0, **question):
         with Submission(path, CPU, limit) as submission:
             defaults = {"judge": lambda folders: ALIKE, "base": lambda *asked: None, "generator": "tiny"}
             asked = Question(data, **{**defaults, **question})
@@ -110,7 +109,7 @@ def test_a_submission_that_hangs_is_stopped(trial, spoilt):
 
 
 def test_other_frames_in_the_second_run_are_noticed(trial, spoilt):
-    found = failed(trial(["S11"], spoilt("sys.argv += ['--seed', str(os.getpid())]")))
+    found = failed(trial(["S11"], spoilt("sys.argv += ['--seed', str(time.time_ns() % 10**6)]")))
     assert found == {"S11": ["a has other frames in the second run", "b has other frames in the second run"]}
 
 
@@ -135,7 +134,7 @@ def test_what_is_built_at_the_first_run_counts_as_the_environments_time(trial, s
     builds = {"submission.json": lambda content: content.replace(b'"build": false', b'"build": true')}
     result = trial(["S13"], spoilt(code, **builds), threshold=4.0)["S13"]
     assert result.status == PASS, result
-    assert 6 <= int(re.search(r"the environment took (\d+) s", result.notes[1])[1]) <= 10
+    assert 6 <= int(re.search(r"the environment took (\d+) s", result.notes[1])[1]) <= 20
 
 
 @pytest.mark.parametrize(("code", "text"), [
