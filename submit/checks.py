@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engines.errors import EngineError, Exit, InputError
 from engines.precision import choose_precisions
@@ -26,9 +25,6 @@ from submit.errors import SubmitError
 from submit.pack import RECIPE, REQUIREMENTS
 from submit.packages import Pin, parse_pins
 from submit.profile import Profile
-
-if TYPE_CHECKING:
-    from submit.trial import Trial
 
 OUT_OF_TIME = "the time of --limit was over before this check was made"
 PASS, FAIL, NOT_EVALUATED, ON_TRUST = "pass", "fail", "not evaluated", "pass on trust"
@@ -84,8 +80,8 @@ def check(id: str, name: str, reason: str, fix: str, exit: Exit = Exit.INPUT) ->
     return lambda find: Check(id, name, reason, fix, find, exit)
 
 
-def evaluate(each: Check, subject: Submission | Trial, on_trust: bool = False) -> Result:
-    """Run a check on a submission or its trial, within the time that is left; on_trust: it is no proof."""
+def evaluate(each: Check, subject: object, on_trust: bool = False) -> Result:
+    """Run a check on a Submission or its Trial, within the time that is left; on_trust: it is no proof."""
     submission = getattr(subject, "submission", subject)
     problems, notes, status = [], [], ON_TRUST if on_trust else PASS
     try:

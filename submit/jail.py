@@ -96,7 +96,7 @@ def start(command: list[str], folder: str, largest_file: int) -> int:
         os.chdir(folder)
         os.execv(command[0], command)
     except OSError as error:
-        print(f"cannot be started: {error}", file=sys.stderr, flush=True)
+        os.write(2, f"cannot be started: {error}\n".encode())
     finally:
         os._exit(127)
 
@@ -156,7 +156,7 @@ def wait(child: int, spec: dict) -> int:
                 break
         excess = too_much(spec)
         if excess:
-            print(f"stopped, as it took {excess}", file=sys.stderr, flush=True)
+            os.write(2, f"stopped, as it took {excess}\n".encode())
             return EXHAUSTED
 
 

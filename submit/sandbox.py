@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import stat
 import subprocess
 import time
@@ -181,7 +180,4 @@ def remove(folder: Path) -> None:
                 if not os.path.islink(path):
                     os.chmod(path, 0o700)
     folder.chmod(0o700)
-    with suppress(RecursionError):
-        shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        subprocess.run(["/bin/rm", "-rf", "--", str(folder)], stdin=subprocess.DEVNULL)
+    subprocess.run(["/bin/rm", "-rf", "--", str(folder)], stdin=subprocess.DEVNULL)  # rmtree recurses
