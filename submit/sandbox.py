@@ -6,10 +6,11 @@ import os
 import shlex
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.artifact import file_sha256
@@ -25,17 +26,19 @@ PIP_FILES = (".netrc", ".pip", ".config/pip")  # in HOME
 
 @dataclass(frozen=True)
 class Environment:
-    """A Python with the submission's packages; seconds: how long making it took."""
+    """A Python with the submission's packages, to be run in a jail alone: a wheel may replace bin/python.
+
+    base: the installation that it was made from. seconds: how long making it took.
+    """
 
     python: Path
+    base: Path = Path(sys.base_prefix)
     seconds: float = 0.0
 
     @property
     def seen(self) -> list[Path]:
-        """Return the folders that it consists of. Its packages are not imported to find them."""
-        ask = [str(self.python), "-I", "-S", "-c", "import sys; print(sys.base_prefix)"]
-        found = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-        return [Path(found.stdout.strip()), self.python.parent.parent]
+        """Return the folders that it consists of."""
+        return [self.base, self.python.parent.parent]
 
 
 def make_environment(
@@ -56,7 +59,9 @@ def make_environment(
         raise NotEvaluated(f"{' '.join(make)} failed here:\n{(made.stdout + made.stderr).strip()}")
     names = folder / "pins.txt"  # the archive's own file may say more than pins
     names.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
-    own = Environment(folder / "bin" / "python")
+    ask = [python, "-I", "-c", "import sys; print(sys.base_prefix)"]
+    base = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+    own = Environment(folder / "bin" / "python", Path(base.strip()))
     options = ["--quiet", "--no-input", "--no-deps", "--disable-pip-version-check", "--no-compile"]
     install = [str(own.python), "-m", "pip", "install", *options, "--only-binary=:all:", "-r", str(names)]
     wheels = unpacked / WHEELS
@@ -74,7 +79,7 @@ def make_environment(
     if ended.status:
         said = [line for line in ended.said.splitlines() if "is ignored" not in line][-3:]
         raise NotEvaluated("\n".join([f"{' '.join(install)} ended with status {ended.status} here:", *said]))
-    return Environment(own.python, time.perf_counter() - began)
+    return replace(own, seconds=time.perf_counter() - began)
 
 
 def _of_pip(python: Path) -> Iterator[Path]:
