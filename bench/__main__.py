@@ -31,7 +31,7 @@ from bench.similarity import EXTRACTORS, load_extractor
 from bench.timing import Job, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
 from bench.waterfall import bars_of, draw_waterfall
-from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, printable, run, say
 from engines.doctor import examine
 from engines.errors import Exit, UsageError
 from generators.contract import load_generator
@@ -98,7 +98,7 @@ def run_compare(args: argparse.Namespace) -> Exit:
         found = compare(read_json(args.old), read_json(args.new))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    print(found)
+    print(printable(str(found)))
     return found.exit
 
 
@@ -112,7 +112,7 @@ def run_waterfall(args: argparse.Namespace) -> Exit:
         raise UsageError(f"{args.report} is no report.json of timed recipes") from error
     draw_waterfall(bars, args.out)
     for bar in bars:
-        print(f"{bar.name}: {bar.seconds:.2f} s a video, floor {bar.roofline:.2f} s")
+        print(f"{printable(bar.name)}: {bar.seconds:.2f} s a video, floor {bar.roofline:.2f} s")
     return Exit.OK
 
 

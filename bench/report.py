@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from bench.beside import ANOTHER_SEED
 from bench.judge import plain
 from bench.playable import playable
 from bench.score import level_of, score
+from engines.cli import printable
 
 PAGE = Path(__file__).parent / "page"
 LARGEST = 40_000_000  # bytes of videos within the page; above that they stay where they are
@@ -159,8 +161,9 @@ def _blind(run: dict) -> Iterator[str]:
 
 
 def _words(text: str) -> str:
-    """Escape text for Markdown, on one line."""
-    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
+    """Escape text for Markdown, on one line, so that it makes no link, no picture and no HTML."""
+    plain = re.sub(r"[\\\[\]|]", r"\\\g<0>", html.escape(text, quote=False))
+    return " ".join(printable(plain).split())
 
 
 def _hash(text: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import re
 import select
 import signal
 import sys
@@ -19,6 +20,8 @@ from engines.errors import Exit, VivaceError, exit_of
 
 FORESEEN = (VivaceError, OSError, MemoryError, FloatingPointError, KeyboardInterrupt)
 WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose another --out"}
+# C0 and C1 but for tab and line feed, DEL, and what turns the direction of writing.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"  # the bundled data folder
 
@@ -88,8 +91,14 @@ def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
             parser.error(f"--{name} must be above 0, got {value:g}")
 
 
+def printable(text: str) -> str:
+    """Write control characters as \\u001b, so that no name of a file can command a terminal; lines stay."""
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def say(text: str) -> None:
     """Print a message for people on stderr."""
+    text = printable(text)
     with suppress(OSError, ValueError):  # nobody reads stderr any more, which is no reason to end a run
         if "tqdm" in sys.modules:  # there are, or were, bars on the terminal, which it puts aside
             sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
@@ -99,7 +108,7 @@ def say(text: str) -> None:
 
 def show(line: dict) -> None:
     """Print a line of data on stdout, at once. BrokenPipeError: nobody reads it any more."""
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    print(printable(json.dumps(line, ensure_ascii=False)), flush=True)
 
 
 def ending(script: str, work: Callable[[], Exit], interrupted: str = "interrupted") -> Exit:

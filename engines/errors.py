@@ -27,6 +27,7 @@ class Exit(IntEnum):
     TIME = 6
     SOME_FAILED = 7
     EXHAUSTED = 8
+    ON_TRUST = 9
     INTERRUPTED = 130
     TERMINATED = 143
 

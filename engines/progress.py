@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from engines.cli import printable
+
 Item = TypeVar("Item")
 STATUS = Path("/proc/self/status")  # Linux's
 
@@ -22,7 +24,8 @@ class Progress:
         self, label: str, total: int, stream: TextIO | None = None, every: float = 10.0, position: int = 0
     ) -> None:
         """position: the bar's line, for several at once; every: seconds between lines."""
-        self.label, self.total, self.every, self._position = label, total, every, position
+        self.label = printable(label)
+        self.total, self.every, self._position = total, every, position
         self.stream = stream or sys.stderr
         self.count, self._bar = 0, None
         self._started = self._spoke = time.monotonic()

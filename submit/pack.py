@@ -22,14 +22,14 @@ from submit.archive import write_archive
 from submit.errors import SubmitError
 from submit.imports import needed_files, needed_packages, technique_files, wrapper_files
 from submit.model_files import BUILT, ModelFiles, model_files
-from submit.packages import Pin, choose, download
+from submit.packages import WHEELS, Pin, choose, download
 from submit.profile import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("infer.py", "export_onnx.py", "build_trt.py")
 ENTRY, RECIPE, REQUIREMENTS = SCRIPTS[0], "recipe.toml", "requirements.txt"
 CONVERSION = "requirements-convert.txt"
-WHEELS, GENERATOR = "wheels", "generator"
+GENERATOR = "generator"
 SCHEMA = 1
 FFMPEG = "carries the ffmpeg program, GPL-3.0: https://ffmpeg.org, run as a separate program"
 

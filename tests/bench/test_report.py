@@ -167,3 +167,10 @@ def test_curves_go_from_nothing_to_the_score_at_twice_the_slowest_run():
     untimed = run("untimed")
     untimed["timing"] = None
     assert curves(of(untimed)) == []
+
+
+def test_a_name_makes_no_link_and_commands_no_terminal_in_the_table():
+    text = markdown(of(run("[x](javascript:alert(1)) ![y](http://z) \\[q](d) \x1b[2J\x9b0m\u202e")))
+    row = text.splitlines()[2]
+    assert row.startswith("| \\[x\\](javascript:alert(1)) !\\[y\\](http://z) \\\\\\[q\\](d) "
+                          "\\u001b\\[2J\\u009b0m\\u202e |"), row

@@ -38,8 +38,8 @@ def test_frames_are_those_of_the_batch_run(
     asked = request(tmp_path, make_video_file, make_image_file, frames)
     options = Options(Recipe("a", steps=plan))
     made = [
-        make_video(asked, tmp_path / "o.mp4", tiny, tiny_engines, silent, replace(options, sampling=stream))
-        for stream in (None, sampling_of)
+        make_video(asked, tmp_path / "o.mp4", tiny, tiny_engines, silent, replace(options, sampling=sampling))
+        for sampling in (None, sampling_of)
     ]
     assert made[0]["frames_sha256"] == made[1]["frames_sha256"] and made[1]["frames"] == frames
     assert made[0]["actions"] == made[1]["actions"]
