@@ -147,7 +147,9 @@ def run_backends(args: argparse.Namespace) -> Exit:
 
 def run_demo(args: argparse.Namespace) -> Exit:
     """Make the demo."""
-    return make_demo(args.generator, args.data, args.recipe, args.out, say)
+    table, status = make_demo(args.generator, args.data, args.recipe, args.out, say)
+    print(table)
+    return status
 
 
 def read_json(path: Path) -> dict:

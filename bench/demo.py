@@ -23,10 +23,13 @@ class DemoError(VivaceError):
     exit = Exit.ENVIRONMENT
 
 
-def make_demo(generator: str, data: Path, recipe: Path, out: Path, say: Callable[[str], None]) -> Exit:
-    """Make the videos of data/ by a recipe, the shortest by the base model too; judge them, print a table.
+def make_demo(
+    generator: str, data: Path, recipe: Path, out: Path, say: Callable[[str], None]
+) -> tuple[str, Exit]:
+    """Make the videos of data/ by a recipe, the shortest by the base model too; judge them.
 
-    The videos go to out/fast and out/base, the report to out/report. DemoError.
+    The videos go to out/fast and out/base, the report to out/report. Return the table to show, and the
+    judge's exit code. DemoError.
     """
     out.mkdir(parents=True, exist_ok=True)
     shortest = min(find_requests(data).requests, key=lambda request: probe(request.video).frames)
@@ -42,9 +45,9 @@ def make_demo(generator: str, data: Path, recipe: Path, out: Path, say: Callable
     report = out / "report"
     asked = "--data", data, "--candidate", out / "fast", "--out", report, "--json"
     judged = _run("-m", "bench", "judge", *asked, results=(Exit.SIMILARITY,))
-    print(_table(json.loads(judged.stdout)["runs"][0], load_recipe(recipe).name, shortest.id, out))
-    print(f"\nvideos: {out / 'fast'}   report, with the videos side by side: {report / 'index.html'}")
-    return Exit(judged.returncode)
+    table = _table(json.loads(judged.stdout)["runs"][0], load_recipe(recipe).name, shortest.id, out)
+    where = f"videos: {out / 'fast'}   report, with the videos side by side: {report / 'index.html'}"
+    return f"{table}\n\n{where}", Exit(judged.returncode)
 
 
 def _run(*arguments: object, results: tuple[int, ...] = ()) -> subprocess.CompletedProcess:

@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from engines.errors import EngineError
-from engines.files import DRAFT
+from engines.files import DRAFT, sync
 from engines.sources import reached_code
 from engines.spec import ComponentSpec, Engine, Model
 
@@ -142,12 +142,12 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
         manifest_path = staging / f"{draft.path.name}.json"
         manifest_path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         for path in [*files, manifest_path]:
-            _sync(path)
+            sync(path)
         with _alone(folder):  # else a file of one build might get the manifest of another
             (folder / manifest_path.name).unlink(missing_ok=True)  # none while the files are replaced
             for path in [*files, manifest_path]:
                 os.replace(path, folder / path.name)
-            _sync(folder)
+            sync(folder)
         draft.artifact = Artifact(folder / draft.path.name, _plain(manifest))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -277,14 +277,6 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

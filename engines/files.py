@@ -75,6 +75,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def map_file(path: Path) -> mmap.mmap:
     """Map a file's bytes into memory; changes stay in this process and are never written to the file.
 

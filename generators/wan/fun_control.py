@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.spec import ComponentSpec, TensorSpec
-from generators.contract import Engines, gathered
+from generators.contract import Engines
+from generators.pieces import gathered
 from generators.wan.config import VAE_STRIDE_T
 from generators.wan.frame_groups import groups
 from generators.wan.generator import Wan, known

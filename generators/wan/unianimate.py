@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, TensorSpec
-from generators.contract import Engines, gathered
+from generators.contract import Engines
+from generators.pieces import gathered
 from generators.wan.config import VAE_STRIDE_T
 from generators.wan.frame_groups import groups
 from generators.wan.generator import Wan, known

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import pipeline.__main__ as generators_main
-from engines.cli import GENERATORS
-from generators.contract import FROM_FOLDER, GeneratorError, load_generator
+from generators.contract import GeneratorError, load_generator
 from pipeline.check_generator import check_generator
 from tests.wan_checkpoints import SIZES, write_checkpoint
 
@@ -298,7 +297,3 @@ def test_a_file_that_imports_torch_when_it_is_loaded_is_told(write):
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 2 and "loading the file imports torch" in answer.stdout, answer.stderr
     assert answer.stdout.count("WRONG") == 1
-
-
-def test_help_names_every_kind_of_generator():
-    assert all(f"{kind}=FOLDER" in GENERATORS for kind in FROM_FOLDER)

@@ -295,10 +295,3 @@ def test_a_line_whose_file_is_missing_is_listed_and_the_others_made(folder, line
     assert [request.id for request in pair(data).requests] == ["one"]
     assert pair(data).unpaired == {"two": f"{data / 'pairs.csv'}, line 3: {data / lost} "
                                            f"{'does not exist' if 'lost' in lost else 'is a folder'}"}
-
-
-def test_more_videos_than_the_limit_are_refused(folder, monkeypatch):
-    monkeypatch.setattr("pipeline.batch.dataset.MOST_REQUESTS", 2)
-    data = folder(videos=["a.mp4", "b.mp4", "c.mp4"], images=["a.png", "b.png"])
-    with pytest.raises(InputError, match="has 3 videos, more than 2; make folders of fewer"):
-        find_requests(data)

@@ -10,7 +10,7 @@ import pytest
 
 import infer
 from engines.errors import EngineError, InputError
-from generators.contract import gathered, in_chunks
+from generators.pieces import gathered, in_chunks
 from pipeline.batch.dataset import Request
 from pipeline.guard import Guard
 from pipeline.recipe import Recipe
@@ -70,7 +70,8 @@ def test_a_generator_that_does_not_stream_delivers_at_the_end_and_says_so(
     plain, make_video_file, make_image_file, tmp_path
 ):
     asked, generator = request(tmp_path, make_video_file, make_image_file, 20), plain()
-    made = make_video(asked, tmp_path / "o.mp4", generator, generator.engines(), silent, Options(sampling=sampling_of))
+    options = Options(sampling=sampling_of)
+    made = make_video(asked, tmp_path / "o.mp4", generator, generator.engines(), silent, options)
     assert "plain does not make its frames piece by piece: they come at the end" in made["notes"]
 
 
