@@ -2,15 +2,18 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-faults check
+.PHONY: help setup demo base serve test test-faults check
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
 setup: .venv/installed  ## install what running and testing need into .venv
 
-demo: setup  ## generate the videos of data/sample into out/demo
-	.venv/bin/python infer.py --data data/sample --out out/demo
+demo: setup  ## the videos of data/sample by the fast recipe: how much faster, and still the same? into out/demo
+	.venv/bin/python -m bench demo --out out/demo || test $$? = 5
+
+base: setup  ## the same videos by the base model, into out/base
+	.venv/bin/python infer.py --data data/sample --out out/base
 
 # The default recipe runs on the fp32 graphs, of which export_onnx.py keeps what is built already.
 serve: setup .venv/serve  ## make videos as a service, with a page to watch them on, at http://127.0.0.1:8000

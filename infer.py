@@ -22,9 +22,10 @@ from pathlib import Path
 from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say, show
 from engines.errors import Exit
 from engines.load import BACKENDS
+from generators.resize import FITS
 from generators.weight_files import licences
 from pipeline.batch.batch import Jobs, run_here
-from pipeline.batch.dataset import SEED, find_requests
+from pipeline.batch.dataset import SEED, SEEDS, find_requests
 from pipeline.batch.run_folder import RunFolder
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.request import Limits
@@ -47,7 +48,7 @@ def make(args: argparse.Namespace) -> Exit:
     with RunFolder(args.out, args.restart) as folder:
         limits = Limits(args.max_frames, args.max_pixels)
         settings = Settings(
-            args.generator, chosen_recipe(args), args.devices[0], args.lossless, limits, args.stream
+            args.generator, chosen_recipe(args), args.devices[0], args.lossless, limits, args.fit, args.stream
         )
         if args.build:
             generator = settings.load()
@@ -113,6 +114,7 @@ def parse() -> argparse.Namespace:
         "--max-frames", type=int, default=Limits.frames, help=f"of a video, at most ({Limits.frames})"
     )
     parser.add_argument("--max-pixels", type=int, help="of a frame or picture (33 and 89 million)")
+    parser.add_argument("--fit", choices=FITS, help="how inputs of other shapes are fitted (its own way)")
     parser.add_argument("--restart", action="store_true", help="make finished videos anew too")
     parser.add_argument(
         "--stream", action="store_true",
@@ -126,8 +128,8 @@ def parse() -> argparse.Namespace:
     )
     parser.set_defaults(**{"build": False, **entry_defaults(HERE)})
     args = parser.parse_args()
-    if args.seed < 0:
-        parser.error(f"--seed must be 0 or more, got {args.seed}")
+    if not 0 <= args.seed < SEEDS:
+        parser.error("--seed must be 0 or more, and below 2**63")
     args.devices = args.device.split(",")
     for name in ("split", "workers", "max_frames", "max_pixels"):
         value = getattr(args, name)

@@ -5,6 +5,7 @@ python -m bench --recipes a.toml b.toml               recipes side by side, time
 python -m bench compare old/report.json new/report.json    exit 5 or 6 on a regression
 python -m bench waterfall report/report.json         where the time goes, and the floor
 python -m bench backends                              engines on one clip, interleaved
+python -m bench demo                                  the sample videos by a recipe: how fast, how near
 python -m bench extractor export                      a checkpoint of open_clip as feature extractor
 
 The report (index.html, report.json, report.md) goes to --out.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
+from bench.demo import make_demo
 from bench.engine_bench import Clip, Variant
 from bench.engine_bench import compare as compare_ways
 from bench.engine_bench import table as table_of_ways
@@ -29,15 +31,17 @@ from bench.similarity import EXTRACTORS, load_extractor
 from bench.timing import Job, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
 from bench.waterfall import bars_of, draw_waterfall
-from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
+from engines.cli import SAMPLE, common_arguments, ending, new_parser, printable, run, say
 from engines.doctor import examine
 from engines.errors import Exit, UsageError
 from generators.contract import load_generator
 from pipeline.batch.dataset import find_requests, first_requests
+from pipeline.columns import read_columns
 from pipeline.recipe import BASELINE, load_recipe
 from pipeline.request import read_opening
 
-COMMANDS = ("judge", "compare", "waterfall", "backends", "extractor")
+COMMANDS = ("judge", "compare", "waterfall", "backends", "demo", "extractor")
+FAST = Path(__file__).parents[1] / "optimize" / "recipes" / "fast.toml"
 WAYS = [
     "torch:bf16", "torch-compile:fp32", "onnxruntime:fp32", "onnxruntime:fp16",
     "onnxruntime:fp32,denoise=int8-fp32", "openvino:fp32", "openvino:fp16", "openvino:bf16",
@@ -94,7 +98,7 @@ def run_compare(args: argparse.Namespace) -> Exit:
         found = compare(read_json(args.old), read_json(args.new))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    print(found)
+    print(printable(str(found)))
     return found.exit
 
 
@@ -108,7 +112,7 @@ def run_waterfall(args: argparse.Namespace) -> Exit:
         raise UsageError(f"{args.report} is no report.json of timed recipes") from error
     draw_waterfall(bars, args.out)
     for bar in bars:
-        print(f"{bar.name}: {bar.seconds:.2f} s a video, floor {bar.roofline:.2f} s")
+        print(f"{printable(bar.name)}: {bar.seconds:.2f} s a video, floor {bar.roofline:.2f} s")
     return Exit.OK
 
 
@@ -116,7 +120,8 @@ def run_backends(args: argparse.Namespace) -> Exit:
     """Compare engines on the first frames of one request."""
     generator = load_generator(args.generator)
     request = first_requests(args.data, 1)[0]
-    clip = Clip(*read_opening(request, generator, args.frames), request.seed)
+    columns = read_columns(request, generator, notes=[])
+    clip = Clip(*read_opening(request, generator, args.frames), request.seed, columns)
     ways = [Variant.parse(text) for text in args.ways]
     figures = compare_ways(generator, clip, ways, args.device, args.rounds, say)
     machine = examine()
@@ -138,6 +143,13 @@ def run_backends(args: argparse.Namespace) -> Exit:
         args.report.write_text(json.dumps(report, indent=1) + "\n")
     print(table_of_ways(figures))
     return Exit.OK
+
+
+def run_demo(args: argparse.Namespace) -> Exit:
+    """Make the demo."""
+    table, status = make_demo(args.generator, args.data, args.recipe, args.out, say)
+    print(table)
+    return status
 
 
 def read_json(path: Path) -> dict:
@@ -176,6 +188,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     fall.set_defaults(run_command=run_waterfall)
     _add_backends(commands.add_parser("backends", help="engines on one clip, in interleaved rounds"))
+    demo = commands.add_parser("demo", help="sample videos by a recipe, one by the base model, judged")
+    demo.add_argument("--recipe", type=Path, default=FAST, help="the recipe (optimize/recipes/fast.toml)")
+    common_arguments(
+        demo, "generator", data={"default": SAMPLE}, out={"default": Path("out/demo"), "help": "folder"}
+    )
+    demo.set_defaults(run_command=run_demo)
     extractor = commands.add_parser("extractor", help="make feature extractors")
     make = extractor.add_subparsers(required=True)
     export = make.add_parser("export", help="from an open_clip checkpoint")

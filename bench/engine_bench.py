@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -41,11 +41,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Clip:
-    """The inputs of a run: skeletons (F, H, W, 3) and image (H, W, 3) at the generator's size, a seed."""
+    """The inputs of a run: skeletons (F, H, W, 3) and image (H, W, 3) at the generator's size, a seed.
+
+    columns: what condition takes beside them.
+    """
 
     skeletons: np.ndarray
     image: np.ndarray
     seed: int
+    columns: Mapping[str, object] = field(default_factory=dict)
 
 
 BASE = Variant("torch", "fp32")
@@ -71,7 +75,9 @@ def compare(
 
         def run(variant: Variant) -> tuple[float, np.ndarray]:
             start = time.perf_counter()
-            made = generate(generator, running[variant], clip.skeletons, clip.image, clip.seed)
+            made = generate(
+                generator, running[variant], clip.skeletons, clip.image, clip.seed, None, clip.columns
+            )
             return time.perf_counter() - start, made
 
         frames = {}

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from bench.beside import ANOTHER_SEED
 from bench.judge import plain
 from bench.playable import playable
 from bench.score import level_of, score
+from engines.cli import printable
 
 PAGE = Path(__file__).parent / "page"
 LARGEST = 40_000_000  # bytes of videos within the page; above that they stay where they are
@@ -133,13 +135,14 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
 
 
 def _remarks(run: dict) -> Iterator[str]:
-    """Return a recipe's note, and the requests of which it made no video, with the reasons."""
+    """Return a recipe's note, what infer.py notes on videos, and which were not made, with the reasons."""
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
     yield from _blind(run)
     fired = run.get("guard_fired") or {}
     for name, why in fired.items():
         yield f"{name}: the guard had the base model's steps run: {'; '.join(why)}"
+    yield from (f"{name}: {note}" for name, said in (run.get("notes") or {}).items() for note in said)
     yield from (f"{name} was not made: {why}" for name, why in (run.get("failed") or {}).items())
 
 
@@ -158,8 +161,9 @@ def _blind(run: dict) -> Iterator[str]:
 
 
 def _words(text: str) -> str:
-    """Escape text for Markdown, on one line."""
-    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
+    """Escape text for Markdown, on one line, so that it makes no link, no picture and no HTML."""
+    plain = re.sub(r"[\\\[\]|]", r"\\\g<0>", html.escape(text, quote=False))
+    return " ".join(printable(plain).split())
 
 
 def _hash(text: str) -> str:

@@ -250,6 +250,8 @@ def _describe(series: Sequence[_Series], twin: _Series, job: Job) -> list[dict]:
             "nondeterministic": differing(each.frames),
             "guard_fired": {name: made["guard_fired"] for name, made in each.rounds[-1].made.items()
                             if made.get("guard_fired")},
+            "notes": {name: made["notes"] for name, made in each.rounds[-1].made.items()
+                      if each.recipe is twin.recipe and made.get("notes")},
             "failed": {name: why for outcome in each.rounds for name, why in outcome.failed.items()},
             "timing": timing,
         })  # fmt: skip

@@ -16,7 +16,7 @@ from engines.errors import Exit
 
 SCHEMA = 1
 MACHINE = ("system", "python", "processor", "cores", "cpus", "load_average", "packages")
-FROM_TIMING = ("recipe", "backend", "built", "nondeterministic", "failed")
+FROM_TIMING = ("recipe", "backend", "built", "nondeterministic", "guard_fired", "notes", "failed")
 
 
 @dataclass(frozen=True)

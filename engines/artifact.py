@@ -9,9 +9,11 @@ from __future__ import annotations
 import fcntl
 import functools
 import hashlib
+import inspect
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +23,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from engines.errors import EngineError
-from engines.files import DRAFT
+from engines.files import DRAFT, sync
+from engines.sources import reached_code
 from engines.spec import ComponentSpec, Engine, Model
 
 BUILT = Path(__file__).parent / "built"
@@ -90,6 +93,28 @@ def fingerprint(files: Iterable[Path]) -> str | None:
     return digest.hexdigest()
 
 
+def fingerprint_of(model: Model, component: str) -> str | None:
+    """Hash what a component's network is made from: files, and code; None if a file is not here.
+
+    That is its entry in the model's component_files, if there is one, else all fingerprint_files. Of the file
+    with the class that has `build` only the code counts that `build` can reach.
+    """
+    sources = getattr(model, "component_files", {}).get(component, model.fingerprint_files)
+    maker = next((kind for kind in type(model).__mro__ if "build" in vars(kind)), None)
+    home = getattr(sys.modules.get(getattr(maker, "__module__", "")), "__file__", None)
+    files, code = [], {}
+    for source in sources:
+        path = Path(inspect.getfile(source) if callable(source) else source)
+        if callable(source):
+            code[f"{path.name} {source.__name__}"] = reached_code(path, source.__name__)
+        elif home and path.is_file() and path.samefile(home):
+            code[path.name] = reached_code(path, "build", maker.__name__)
+        else:
+            files.append(path)
+    weights = fingerprint(files)
+    return _digest(json.dumps([weights, code], sort_keys=True)) if weights and code else weights
+
+
 @contextmanager
 def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iterator[Draft]:
     """Write an artifact: it appears whole, or after an error or an interruption not at all.
@@ -117,12 +142,12 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
         manifest_path = staging / f"{draft.path.name}.json"
         manifest_path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         for path in [*files, manifest_path]:
-            _sync(path)
+            sync(path)
         with _alone(folder):  # else a file of one build might get the manifest of another
             (folder / manifest_path.name).unlink(missing_ok=True)  # none while the files are replaced
             for path in [*files, manifest_path]:
                 os.replace(path, folder / path.name)
-            _sync(folder)
+            sync(folder)
         draft.artifact = Artifact(folder / draft.path.name, _plain(manifest))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -152,7 +177,7 @@ def find_onnx(folder: Path, model: Model, component: str, precision: str) -> Art
     Weights are compared where the model's sources are at hand; a submission may come without them.
     """
     expected = {"component": component, "spec": model.components[component].described()}
-    weights = fingerprint(model.fingerprint_files)
+    weights = fingerprint_of(model, component)
     if weights:
         expected["weights"] = weights
     command = f"python export_onnx.py --component {component} --precision {precision} (same --generator)"
@@ -215,15 +240,19 @@ def _manifests(folder: Path, label: Label) -> Iterator[Artifact]:
     for path in folder.glob(f"{label.component}-{label.precision}-????????{label.suffix}.json"):
         try:
             manifest = json.loads(path.read_text())
-            manifest["built_from"], manifest["built_at"] = dict(manifest["built_from"]), manifest["built_at"]
+            for name, kind in (("built_from", dict), ("files", dict), ("facts", dict), ("built_at", str)):
+                if not isinstance(manifest[name], kind):
+                    raise TypeError(f"{name} is {_short(manifest[name])}")
             yield Artifact(folder / Path(manifest["file"]).name, manifest)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
             reason = f"{path} is no manifest of ours ({error!r}); delete it and build again"
             raise StaleArtifact(reason) from error
 
 
 def _changed_files(artifact: Artifact) -> list[str]:
     sentences = []
+    if artifact.path.name not in artifact.manifest["files"]:
+        sentences.append(f"its manifest has no hash of {artifact.path.name}")
     for name, sha256 in artifact.manifest["files"].items():
         path = artifact.path.with_name(Path(name).name)
         if not path.is_file():
@@ -248,14 +277,6 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -6,6 +6,8 @@ import argparse
 import json
 import math
 import os
+import re
+import select
 import signal
 import sys
 import threading
@@ -18,8 +20,17 @@ from engines.errors import Exit, VivaceError, exit_of
 
 FORESEEN = (VivaceError, OSError, MemoryError, FloatingPointError, KeyboardInterrupt)
 WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose another --out"}
+# C0 and C1 but for tab and line feed, DEL, and what turns the direction of writing.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"  # the bundled data folder
+
+
+def folder(text: str) -> Path:
+    """Read an option's folder for argparse: an empty text, which would be the working folder, is none."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError("is empty; give a folder, or . for the working folder")
+    return Path(text)
 
 
 def above_zero(text: str) -> float:
@@ -30,17 +41,22 @@ def above_zero(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
 
 
+# The kinds of generators/contract.py, which this room cannot ask.
+GENERATORS = (
+    "presenter, path/to/file.py:Class, or a kind and its folder of weights: mimicmotion=FOLDER, "
+    "wan-animate=FOLDER, wan-fun-control=FOLDER, wan-unianimate=FOLDER"
+)
 COMMON = {
     "backend": {"help": "what runs the networks"},
     "component": {"help": "one or some, as encode,decode (all)"},
-    "data": {"type": Path, "help": "folder with videos/ and images/"},
+    "data": {"type": folder, "help": "folder with videos/ and images/"},
     "device": {"default": "cpu", "help": "cpu, cuda, cuda:1"},
     "extractors": {"nargs": "+", "default": ["stfn"], "help": "names or JSON files; the least counts"},
     "force": {"action": "store_true", "help": "build again what is there already"},
-    "generator": {"default": "presenter", "help": "a bundled one's name, or path/to/file.py:Class"},
+    "generator": {"default": "presenter", "help": GENERATORS},
     "json": {"action": "store_true", "help": "print the result as JSON on stdout"},
     "lossless": {"action": "store_true", "help": "videos keep every pixel; those compared must, too"},
-    "out": {"type": Path},
+    "out": {"type": folder},
     "precision": {"help": "one for all, then exceptions: fp16,denoise=int8"},
     "seed": {"type": int, "help": "seed of requests that pairs.csv gives none"},
     "time-threshold": {"type": above_zero, "metavar": "S", "help": "seconds a video may take"},
@@ -75,17 +91,24 @@ def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
             parser.error(f"--{name} must be above 0, got {value:g}")
 
 
+def printable(text: str) -> str:
+    """Write control characters as \\u001b, so that no name of a file can command a terminal; lines stay."""
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def say(text: str) -> None:
     """Print a message for people on stderr."""
-    if "tqdm" in sys.modules:  # there are, or were, bars on the terminal, which it puts aside
-        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
-    else:
-        print(text, file=sys.stderr, flush=True)
+    text = printable(text)
+    with suppress(OSError, ValueError):  # nobody reads stderr any more, which is no reason to end a run
+        if "tqdm" in sys.modules:  # there are, or were, bars on the terminal, which it puts aside
+            sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
 
 def show(line: dict) -> None:
-    """Print a line of data on stdout, at once."""
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    """Print a line of data on stdout, at once. BrokenPipeError: nobody reads it any more."""
+    print(printable(json.dumps(line, ensure_ascii=False)), flush=True)
 
 
 def ending(script: str, work: Callable[[], Exit], interrupted: str = "interrupted") -> Exit:
@@ -97,6 +120,8 @@ def ending(script: str, work: Callable[[], Exit], interrupted: str = "interrupte
     try:
         return work()
     except FORESEEN as error:
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            return Exit.INTERRUPTED  # quietly: "| head" has read what it wanted
         status = exit_of(error)
         if status is Exit.BUG:
             raise
@@ -111,6 +136,7 @@ def run(main: Callable[[], Exit], within: float | None = None) -> None:
     within: seconds after SIGTERM or Ctrl-C in which it ends at all events, unwound or not: an engine that
     computes for long in one call lets no signal through.
     """
+    _open_standard_files()
     signal.signal(signal.SIGTERM, _terminated)
     if within is not None:
         reading, writing = os.pipe()
@@ -118,6 +144,29 @@ def run(main: Callable[[], Exit], within: float | None = None) -> None:
         signal.set_wakeup_fd(writing)
         threading.Thread(target=_end_after_signal, args=(reading, within), daemon=True).start()
     sys.exit(main())
+
+
+def _stdout_is_closed() -> bool:
+    """Tell whether stdout's reader has ended; if so, have what Python still flushes there go nowhere."""
+    poll = select.poll()
+    poll.register(1, 0)
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+    return closed
+
+
+def _open_standard_files() -> None:
+    """Open those of stdin, stdout and stderr that are closed, lest the next files take their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _end_after_signal(pipe: int, seconds: float) -> None:

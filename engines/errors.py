@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+import stat
+import struct
+import traceback
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
+from subprocess import SubprocessError
 
 
 class Exit(IntEnum):
@@ -21,6 +27,7 @@ class Exit(IntEnum):
     TIME = 6
     SOME_FAILED = 7
     EXHAUSTED = 8
+    ON_TRUST = 9
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -69,7 +76,30 @@ class ProgramKilled(OutputError):
     """An ffmpeg that was ended with a signal, as when memory is short; another try may succeed."""
 
 
+# What a user's code may raise; it is told with its line, and is no bug of ours.
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+ABSENT = {errno.ENOENT, errno.ENOTDIR}
+SHORT = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
+# What decoders of files raise: Pillow's, ffmpeg's readers, NumPy's; all but MemoryError of Exception's kinds.
+FILE_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, OSError,
+    RuntimeError, SubprocessError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 def exit_of(error: BaseException) -> Exit:
@@ -97,12 +127,31 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}; {hint}"
 
 
+def not_a_file(path: Path) -> str | None:
+    """Return what a path is instead of a regular file, as "is a folder"; None for a regular file.
+
+    Nothing but regular files is opened: a pipe would be waited for without end, a device may be anything.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno not in ABSENT:
+            return f"cannot be read ({error.strerror})"
+        return "is a link to nothing" if path.is_symlink() else "does not exist"
+    except ValueError:
+        return "does not exist, no file's name has such characters"
+    if stat.S_ISREG(mode):
+        return None
+    return "is a folder" if stat.S_ISDIR(mode) else "is no regular file (a pipe, socket or device)"
+
+
 def check_file(path: Path, kind: str) -> None:
     """Raise InputError for what is not a readable file with something in it; kind is what was expected."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected a {kind} file. Give the path of one file.")
-    if not path.is_file():
+    what = not_a_file(path)
+    if what == "does not exist":
         raise InputError(f"{path}: no such file; expected a {kind} file. Check the path.")
+    if what:
+        raise InputError(f"{path}: {what}; expected a {kind} file. Give the path of one file.")
     try:
         with path.open("rb") as file:
             first = file.read(1)
@@ -111,3 +160,28 @@ def check_file(path: Path, kind: str) -> None:
         raise InputError(f"{path}: cannot be read ({why}); expected a {kind}. Check permissions.") from error
     if not first:
         raise InputError(f"{path}: is empty (0 bytes); expected a {kind}. Copy or make the file again.")
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and text, and the file and line that raised it or asked a library for it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((each for each in reversed(frames) if "site-packages" not in each.filename), frames[-1])
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a decoder raises at a user's file in the with block into an InputError of that file.
+
+    Decoders meet bytes that nobody foresaw: of a damaged picture Pillow alone raises RuntimeError,
+    NotImplementedError, struct.error and more. A file that does so must not end a run.
+    """
+    try:
+        yield
+    except (VivaceError, MemoryError):
+        raise
+    except FILE_ERRORS as error:
+        if isinstance(error, OSError) and (error.errno in SHORT or error.filename not in (None, str(path))):
+            raise  # it is the machine that has too little, or another file
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: cannot be read ({why}). Make the file again.") from error

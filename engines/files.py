@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +43,22 @@ def read_cache(path: Path) -> bytes:
         return b""
 
 
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of ours that has a fixed name, and return its descriptor; it is made if it is not there.
+
+    A link is not followed and nothing but a regular file is opened, else whoever may write to the folder
+    could have another file emptied, or a pipe waited for. OSError says what stands there.
+    """
+    flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link; remove it", str(path))
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file; remove it", str(path))
+    return descriptor
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Exclude other processes that lock the same path while the block runs.
@@ -52,9 +70,18 @@ def locked(path: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with path.with_name(f"{path.name}.lock").open("w") as file:
+    with open(open_own(path.with_name(f"{path.name}.lock"), os.O_WRONLY), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def map_file(path: Path) -> mmap.mmap:

@@ -6,9 +6,14 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
+from engines.cli import printable
+
+Item = TypeVar("Item")
 STATUS = Path("/proc/self/status")  # Linux's
 
 
@@ -19,7 +24,8 @@ class Progress:
         self, label: str, total: int, stream: TextIO | None = None, every: float = 10.0, position: int = 0
     ) -> None:
         """position: the bar's line, for several at once; every: seconds between lines."""
-        self.label, self.total, self.every, self._position = label, total, every, position
+        self.label = printable(label)
+        self.total, self.every, self._position = total, every, position
         self.stream = stream or sys.stderr
         self.count, self._bar = 0, None
         self._started = self._spoke = time.monotonic()
@@ -50,7 +56,9 @@ class Progress:
         elif time.monotonic() - self._spoke >= self.every:
             self._spoke = time.monotonic()
             left = (self._spoke - self._started) / self.count * max(self.total - self.count, 0)
-            print(f"{self.label}: {self.count}/{self.total}, {left:.0f} s left", file=self.stream, flush=True)
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                text = f"{self.label}: {self.count}/{self.total}, {left:.0f} s left"
+                print(text, file=self.stream, flush=True)
 
     def grow(self, count: int) -> None:
         """Add parts to the total."""
@@ -58,6 +66,14 @@ class Progress:
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.refresh()
+
+
+def shown(items: Sequence[Item], label: str) -> Iterator[Item]:
+    """Give the items one by one, and show how many are done."""
+    with Progress(label, len(items)) as progress:
+        for item in items:
+            yield item
+            progress.tick()
 
 
 def peak_memory_mb() -> int:

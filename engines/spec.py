@@ -51,6 +51,10 @@ class TensorSpec:
     dims: tuple[int | str, ...]
     dtype: str = "float32"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.dims, tuple | list):
+            raise ValueError(f"{self.name}: dims are a tuple, as ('n', 3), not {self.dims!r}; a comma lost?")
+
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(map(str, self.dims))}) {self.dtype}"
 
@@ -69,6 +73,11 @@ class ComponentSpec:
     ranges: Mapping[str, DimRange] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for what, each in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if not isinstance(each, tuple | list):
+                raise ValueError(f"{self.name}: {what} are a tuple of TensorSpec, not {each}; a comma lost?")
+        if not isinstance(self.ranges, Mapping):
+            raise ValueError(f"{self.name}: ranges are {{dim: DimRange}}, not {self.ranges!r}")
         named = {dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, str)}
         if named != set(self.ranges):
             raise ValueError(
@@ -97,6 +106,23 @@ class ComponentSpec:
             for dim, size in zip(tensor.dims, array.shape, strict=True):
                 self._fit(tensor, dim, size, sizes)
         return sizes
+
+    def check_outputs(self, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> None:
+        """Raise unless outputs have the spec's shapes: a backend's library may give others without a word.
+
+        sizes: of the call's dims, from `check`. MemoryError: an output is empty, as OpenVINO's are when
+        memory is short. EngineError: it has another shape.
+        """
+        for tensor in self.outputs:
+            shape = arrays[tensor.name].shape
+            wanted = tuple(
+                sizes.get(dim, size) if isinstance(dim, str) else dim
+                for dim, size in zip(tensor.dims, shape, strict=False)
+            )
+            if 0 in shape:
+                raise MemoryError(f"{self.name}: {tensor.name} came empty, {shape}: no memory for {tensor}")
+            if shape != wanted or len(shape) != len(tensor.dims):
+                raise EngineError(f"{self.name}: {tensor.name} came as {shape}, expected {tensor}")
 
     def _fit(self, tensor: TensorSpec, dim: int | str, size: int, sizes: dict[str, int]) -> None:
         if isinstance(dim, int):

@@ -8,7 +8,7 @@ Copy this file, put your model in, and run what every other generator gets: chec
 The folder here is baseline/ (random weights: the picture means nothing). What to change, for what:
 
   make_network              your networks, filled from your checkpoint; pixel conventions belong inside them
-  fingerprint_files         the files these are made from, weights too: when one changes, engines are stale
+  fingerprint_files         what makes engines stale: weights, networks' code, of this file what build reaches
   components                each network's inputs and outputs: names, shapes, dtypes; how often it runs
   size, fit                 the output's width and height, and how inputs are cropped or padded to it
   condition, per_frame      what the denoiser sees beside latents; per_frame names what has a value a frame
@@ -42,7 +42,7 @@ def make_network(component: str):
 
     class Pixels(nn.Module):  # (n, 96, 64, 3) uint8 to (n, 3, 96, 64) in [-1, 1]
         def forward(self, pixels):
-            return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+            return pixels.float().permute(0, 3, 1, 2) / 127.5 - 1.0
 
     class Picture(nn.Module):  # and back
         def forward(self, x):

@@ -19,18 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from bench.similarity import load_extractor
-from engines.cli import above_zero, check_numbers, common_arguments, ending, new_parser, run, say
+from engines.cli import above_zero, check_numbers, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit, FolderError, InputError
 from engines.progress import Progress
 from finish.cover import FRAMES, choose_cover, videos_of, write_whole
-from finish.cut import cut
+from finish.cut import cut, file_name
 from finish.highlights import predict
 from finish.predictions import Frames, check_predictions, read_index
 from finish.saliency import Detector
 from finish.score import score_file
 from finish.scorer import Scorer, own_scorer, start_scorer
 from finish.signals import Eyes
-from pipeline.video.reader import probe
 
 
 def main() -> Exit:
@@ -76,25 +75,35 @@ def run_highlights(args: argparse.Namespace) -> Exit:
 
 
 def run_check(args: argparse.Namespace) -> Exit:
-    """Each fault on a line of stdout."""
-    found = {}
-    for name, entry in read_index(args.index).items():
+    """Each fault on a line of stdout, what is only not recommended on stderr."""
+    entries, found = read_index(args.index), {}
+    for name, entry in entries.items():
         try:
-            info = probe(args.videos / entry.file)
-            found[name] = Frames(info.packets, info.width, info.height, entry.ratio)
+            found[name] = entry.frames(args.videos)
         except InputError as error:  # then nothing may be predicted for it
             say(f"finish: {error}")
             found[name] = Frames(0, 0, 0, entry.ratio)
-    faults = check_predictions(args.predictions, found)
+    faults, advice = check_predictions(args.predictions, entries, found)
+    for each in advice:
+        say(f"finish: note: {each}")
     print(json.dumps(faults) if args.json else "\n".join(faults or ["all right"]))
     return Exit.INPUT if faults else Exit.OK
 
 
 def run_score(args: argparse.Namespace) -> Exit:
-    """The mean over videos, and each video's."""
-    scores = score_file(args.predictions, args.truth)
-    mean = 100 * float(np.mean(list(scores.values())))
-    print(json.dumps({"score": mean, "videos": scores}) if args.json else f"{mean:.4f}")
+    """Each video's score and overlap, then the mean over videos."""
+    scores = score_file(args.predictions, args.truth, args.videos)
+    total = 100 * float(np.mean([each.f for each in scores.values()]))
+    overlaps = [value for each in scores.values() for value in each.overlaps]
+    overlap = float(np.mean(overlaps)) if overlaps else None
+    if args.json:
+        videos = {name: {"f": each.f, "iou": each.overlaps} for name, each in scores.items()}
+        print(json.dumps({"score": total, "mean_iou": overlap, "videos": videos}))
+        return Exit.OK
+    for name, each in scores.items():
+        print(f"{name!r}: F {each.f:.4f}, IoU " + (" ".join(f"{v:.4f}" for v in each.overlaps) or "of none"))
+    print("no predictions" if overlap is None else f"mean IoU {overlap:.4f} of {len(overlaps)} predictions")
+    print(f"{total:.4f}")
     return Exit.OK
 
 
@@ -106,8 +115,8 @@ def run_cut(args: argparse.Namespace) -> Exit:
     chosen = [entry for entry in entries.values() if entry.line.get("predictions")]
     for entry in chosen:
         try:
-            out = args.out / f"{entry.id}.mp4"
-            frames = cut(args.videos / entry.file, entry.line["predictions"], entry.ratio, out)
+            out = args.out / file_name(entry.id)
+            frames = cut(entry.video(args.videos), entry.line["predictions"], entry.ratio, out)
             print(json.dumps({"file": str(out), "frames": frames}) if args.json else out, flush=True)
         except InputError as error:
             failed.append(error)
@@ -135,7 +144,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     cover = commands.add_parser("cover", help="the best frame of each video")
     cover.add_argument("video", type=Path, help="a video, or a folder of videos")
-    cover.add_argument("--out", type=Path, required=True, help="folder for the covers")
+    cover.add_argument("--out", type=folder, required=True, help="folder for the covers")
     cover.add_argument("--frames", type=int, default=FRAMES, help=f"looked at in a video ({FRAMES})")
     cover.add_argument("--seconds", type=above_zero, default=math.inf, help="for a video (no limit)")
     _add_scorer(cover)
@@ -155,11 +164,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     score = commands.add_parser("score", help="predictions against the truth, 0 to 100")
     score.add_argument("predictions", type=Path)
     score.add_argument("truth", type=Path, help="lines that also have frames, width and height")
+    score.add_argument("--videos", type=Path, help="folder of the videos, which have these three themselves")
     score.set_defaults(run_command=run_score)
     cuts = commands.add_parser("cut", help="write the cut-downs as mp4 with sound")
     cuts.add_argument("predictions", type=Path)
     cuts.add_argument("--videos", type=Path, required=True, help="folder of the videos")
-    cuts.add_argument("--out", type=Path, required=True, help="folder for the cut-downs")
+    cuts.add_argument("--out", type=folder, required=True, help="folder for the cut-downs")
     cuts.set_defaults(run_command=run_cut)
     for command in (cover, check, score, cuts):
         common_arguments(command, "json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from engines.errors import InputError
 from finish.cover import write_whole
 from finish.framing import calm, framed, whole
 from finish.moments import stretches
-from finish.predictions import Entry
+from finish.predictions import Entry, dumped
 from finish.signals import Eyes, Signals, measure
 
 WINDOW = 3.0  # seconds to each side that a subject is looked for in
@@ -43,10 +42,12 @@ def predict(
     """
     lines = {name: {**entry.line, "predictions": []} for name, entry in entries.items()}
     failures = []
-    for file in dict.fromkeys(entry.file for entry in entries.values()):
-        asked = [entry for entry in entries.values() if entry.file == file]
+    by_file: dict[Path, list[Entry]] = {}
+    for entry in entries.values():
+        by_file.setdefault(entry.video(videos), []).append(entry)
+    for file, asked in by_file.items():
         try:
-            signals = measure(videos / file, eyes)
+            signals = measure(file, eyes)
             for entry in asked:
                 lines[entry.id]["predictions"] = highlights(signals, entry.ratio)
         except InputError as error:
@@ -54,8 +55,7 @@ def predict(
             for entry in asked:
                 lines[entry.id]["error"] = str(error)
         tell()
-    texts = [json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()]
-    write_whole(out, "".join(texts).encode())
+    write_whole(out, b"".join(map(dumped, lines.values())))
     return failures
 
 
@@ -81,8 +81,8 @@ def _boxes(signals: Signals, start: int, stop: int, ratio: tuple[float, float]) 
     subjects = np.stack([subject(summed[b] - summed[a]) for a, b in zip(low, high, strict=True)])
     size = signals.size
     path = calm(framed(subjects * np.tile(size, 2), ratio, size, LEAST), size[0], round(MOVE * signals.rate))
-    frames = np.arange(start * signals.step, min(stop * signals.step, signals.count))
-    at = frames / signals.step - start
+    frames = np.flatnonzero((signals.places >= start) & (signals.places < stop))
+    at = signals.places[frames] - start
     smooth = np.stack([np.interp(at, ticks, values) for values in path.T], 1)
     for frame, box in zip(frames, smooth, strict=True):
         yield {"frame": int(frame), "bboxes": whole(box, ratio, size)}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import InputError
-from finish.predictions import Frames, problems, ratio_of, read_lines
+from finish.predictions import Frames, id_of, is_number, malformed, problems, ratio_of, read_index, read_lines
 
 Box = Sequence[float]
 
@@ -20,53 +21,81 @@ def overlap(a: Box, b: Box, ratio: tuple[float, float]) -> float:
     return common / ((a[2] ** 2 + b[2] ** 2) * tall - common)
 
 
-def score_video(predictions: Sequence, truth: Sequence, frames: Frames) -> float:
-    """F of one video, 0 to 1: P = S / predictions, R = S / true frames, S the sum of overlaps.
+@dataclass(frozen=True)
+class Score:
+    """F of a video, 0 to 1, and the overlap of each of its predictions with the truth (N,), 0 to 1."""
+
+    f: float
+    overlaps: Sequence[float]
+
+
+def score_video(predictions: Sequence, truth: Sequence, frames: Frames) -> Score:
+    """F of one video: P = S / predictions, R = S / true frames, S the sum of overlaps.
 
     Both empty is 1, one empty 0. Invalid and repeated predictions count in their number and have no overlap.
     """
     if not predictions or not truth:
-        return float(not predictions and not truth)
+        return Score(float(not predictions and not truth), [0.0] * len(predictions))
     true = {each["frame"]: each["bboxes"] for each in truth}
     seen: set[int] = set()
-    total = 0.0
-    for prediction in predictions:
+    overlaps = [0.0] * len(predictions)
+    for place, prediction in enumerate(predictions):
         if problems(prediction, frames, seen) is None:
             seen.add(prediction["frame"])
             if prediction["frame"] in true:
-                total += overlap(prediction["bboxes"], true[prediction["frame"]], frames.ratio)
+                overlaps[place] = overlap(prediction["bboxes"], true[prediction["frame"]], frames.ratio)
+    total = sum(overlaps)
     precision, recall = total / len(predictions), total / len(truth)
-    return 2 * precision * recall / (precision + recall) if total else 0.0
+    return Score(2 * precision * recall / (precision + recall) if total else 0.0, overlaps)
 
 
-def score_file(predictions: Path, truth: Path) -> dict[str, float]:
-    """F of each video of a truth file, whose lines also have frames, width and height of the video.
+def score_file(predictions: Path, truth: Path, videos: Path | None = None) -> dict[str, Score]:
+    """The score of each video of a truth file, whose lines also have frames, width and height of the video.
 
-    A video without a line has no predictions. InputError: a line of either cannot be read, or an id is
-    repeated or unknown; `check` says all that is wrong.
+    videos: a folder; then these three are its videos' own. A video without a line has no predictions.
+    InputError: a line of either cannot be read, an id is repeated or unknown, or there is no truth; `check`
+    says all that is wrong.
     """
     wanted, found = _by_id(truth), _by_id(predictions)
+    if not wanted:
+        raise InputError(f"{truth}: has no line; expected the truth of a video on each")
     unknown = sorted(found.keys() - wanted.keys())
     if unknown:
         raise InputError(f"{predictions}: video_id {unknown[0]!r} is not in {truth}")
+    entries = read_index(truth) if videos else {}
     scores = {}
     for name, line in wanted.items():
         try:
-            frames = Frames(line["frames"], line["width"], line["height"], ratio_of(line))
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{truth}: {name} lacks something: {error}") from error
+            frames = entries[name].frames(videos) if videos else _shape(line)
+            if wrong := next(filter(None, map(malformed, line["predictions"])), None):
+                raise ValueError(wrong)
+            if len({each["frame"] for each in line["predictions"]}) < len(line["predictions"]):
+                raise ValueError("a frame is there twice")
+        except ValueError as error:
+            raise InputError(f"{truth}: the truth of {name!r} cannot be used: {error}") from error
         made = found[name]["predictions"] if name in found else []
         scores[name] = score_video(made, line["predictions"], frames)
     return scores
 
 
+def _shape(line: Mapping) -> Frames:
+    """Frames, width and height that a line of the truth has. ValueError."""
+    for key in ("frames", "width", "height"):
+        value = line.get(key)
+        if not is_number(value) or value <= 0 or value != int(value):
+            raise ValueError(f"{key} is {value!r}; expected a whole number above 0 (or --videos)")
+    return Frames(int(line["frames"]), int(line["width"]), int(line["height"]), ratio_of(line))
+
+
 def _by_id(path: Path) -> dict[str, Mapping]:
     lines: dict[str, Mapping] = {}
     for number, line in read_lines(path):
-        whole = isinstance(line, Mapping) and isinstance(line.get("predictions"), list)
-        if not whole or not isinstance(line.get("video_id"), str):
+        if isinstance(line, ValueError):
+            raise InputError(f"{path}, line {number}: {line}")
+        name = id_of(line) if isinstance(line, Mapping) else None
+        if not name or not isinstance(line.get("predictions"), list):
             raise InputError(f"{path}, line {number}: expected an object with video_id and predictions")
-        if line["video_id"] in lines:
-            raise InputError(f"{path}, line {number}: video_id {line['video_id']!r} is there twice")
-        lines[line["video_id"]] = line
+        if name in lines:
+            raise InputError(f"{path}, line {number}: video_id {name!r} is there twice")
+        lines[name] = line
     return lines

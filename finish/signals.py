@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,8 @@ from finish.cover import ahead
 from finish.fit import fitted
 from finish.saliency import WIDTH, Detector, Motion, weigh
 from finish.scorer import BATCH, Scorer
-from finish.sound import loudness
+from finish.sound import QUIETEST, loudness
+from pipeline.video.info import VideoInfo
 from pipeline.video.reader import VideoReader
 
 TICKS = 6  # a second that pictures are looked at
@@ -24,28 +24,23 @@ GRADED = 3  # ticks between pictures that are scored
 
 @dataclass(frozen=True)
 class Signals:
-    """A video at T ticks: every `step` frames one; size is (width, height) of its frames, count their number.
+    """A video at T ticks, `rate` of them a second; size is (width, height) of its frames.
 
-    maps: what is to be seen where (T, rows, columns) float16; motion: how much moves (T,); cut: whether a cut
-    lies before (T,); quality: of the cover network (T,); feature: of the spatio-temporal network, of about a
-    second (T, C); sound: decibels (T,), or None where there is none.
+    places: when each frame begins, in ticks (N,); maps: what is to be seen where (T, rows, columns) float16;
+    motion: how much moves (T,); cut: whether a cut lies before (T,); quality: of the cover network (T,);
+    feature: of the spatio-temporal network, of about a second (T, C); sound: decibels (T,), or None where
+    there is none.
     """
 
-    step: int
-    fps: Fraction
+    rate: float
     size: tuple[int, int]
-    count: int
+    places: np.ndarray
     maps: np.ndarray
     motion: np.ndarray
     cut: np.ndarray
     quality: np.ndarray
     feature: np.ndarray
     sound: np.ndarray | None
-
-    @property
-    def rate(self) -> float:
-        """Ticks a second."""
-        return float(self.fps) / self.step
 
 
 @dataclass(frozen=True)
@@ -59,34 +54,46 @@ class Eyes:
 
 def measure(path: Path, eyes: Eyes) -> Signals:
     """Look through a whole video. InputError: it is damaged."""
-    look, count = _Look(eyes), 0
+    look = _Look(eyes)
     with VideoReader(path) as reader:
-        step = max(1, round(float(reader.fps) / TICKS))
-
-        def every() -> Iterator[np.ndarray]:
-            nonlocal count
-            for frame in reader:
-                if count % step == 0:
-                    yield frame
-                count += 1
-
-        for picture in ahead(every()):
+        for picture in ahead(_at_ticks(reader)):
             look.see(picture)
     quality, features = look.finish()
-    ticks = len(look.motion)
-    sound = loudness(path, float(reader.fps) / step)
+    ticks, info = len(look.motion), reader.info
+    rate, places = _placed(info)
+    sound = loudness(path, rate, (info.begins[0], info.begins[-1]))
+    if sound is not None:
+        sound = np.append(sound, np.full(max(0, ticks - len(sound)), QUIETEST))[:ticks]
     return Signals(
-        step,
-        reader.fps,
+        rate,
         (reader.width, reader.height),
-        count,
+        places[:-1],
         np.stack(look.maps),
         np.array(look.motion),
         np.array(look.cut),
         np.interp(np.arange(ticks), GRADED * np.arange(len(quality)), quality),
         np.repeat(features, TICKS, 0)[:ticks],
-        sound if sound is None else np.resize(np.pad(sound, (0, max(0, ticks - len(sound))), "edge"), ticks),
+        sound,
     )
+
+
+def _placed(info: VideoInfo) -> tuple[float, np.ndarray]:
+    """Ticks a second, and the tick at which each frame begins and the last one ends (N + 1,).
+
+    Where frames are evenly spaced there is a tick every so many frames. In slides there is, too: at a tick
+    every so many seconds each would be seen hundreds of times.
+    """
+    if info.variable_rate and info.fps >= 1:
+        return TICKS, (info.begins - info.begins[0]) * TICKS
+    step = max(1, round(float(info.fps) / TICKS))
+    return float(info.fps) / step, np.arange(info.frames + 1) / step
+
+
+def _at_ticks(reader: VideoReader) -> Iterator[np.ndarray]:
+    """The picture that is shown at each tick."""
+    ticks = np.ceil(_placed(reader.info)[1]).astype(int)
+    for frame, begin, end in zip(reader, ticks, ticks[1:], strict=False):
+        yield from [frame] * (end - begin)
 
 
 class _Look:

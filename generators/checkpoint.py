@@ -12,6 +12,7 @@ Pickles that hold more than tensors are refused, because loading them runs code.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import zipfile
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.errors import FILE_ERRORS
 from engines.files import map_file
 from generators.contract import GeneratorError
 from generators.weight_files import SAFETENSORS, weight_files
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 WRAPPERS = ("state_dict", "model", "module")  # where training programs put the tensors of a torch file
+ARCHIVE_ERRORS = (pickle.PickleError, zipfile.BadZipFile)
 AGAIN = "copy or download it again"
 LFS = b"version https://git-lfs"
 DTYPES = {
@@ -236,7 +239,7 @@ def _mapped(file: Path, wanted: Mapping[str, str]) -> dict[str, Tensor]:
             raise GeneratorError(f"{file}: {inside} is of dtype {entry['dtype']}; known: {', '.join(DTYPES)}")
         dtype, shape = getattr(torch, DTYPES[entry["dtype"]]), torch.Size(entry["shape"])
         place, end = entry["data_offsets"]
-        if shape.numel() * dtype.itemsize != end - place:
+        if math.prod(shape) * dtype.itemsize != end - place:
             raise GeneratorError(f"{file} is damaged at {inside}; {AGAIN}")
         if not shape.numel():  # which frombuffer has no view of
             found[name] = torch.empty(shape, dtype=dtype)
@@ -258,13 +261,22 @@ def _header(file: Path) -> tuple[int, dict[str, dict]]:
     try:
         tensors = json.loads(header)
         tensors.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        end = 8 + length + max((_end(entry) for entry in tensors.values()), default=0)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise GeneratorError(f"{file} is damaged or cut short; {AGAIN}") from error
     if size != end:
         what = "cut short" if size < end else "too long"
         raise GeneratorError(f"{file} is {what}: {size} bytes of {end}; {AGAIN}")
     return 8 + length, tensors
+
+
+def _end(entry: Mapping) -> int:
+    """Check a tensor's entry in a header; return where its numbers end. ValueError, KeyError, TypeError."""
+    (start, end), shape = entry["data_offsets"], entry["shape"]
+    numbers = [start, end, *shape]
+    if not isinstance(entry["dtype"], str) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+        raise ValueError(f"{entry} is no tensor")
+    return end
 
 
 def _load_torch(file: Path) -> dict[str, Tensor]:
@@ -275,14 +287,11 @@ def _load_torch(file: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = f"{file} is damaged, or holds more than tensors, which would run code when it is loaded"
         raise GeneratorError(f"{reason}; save its tensors as safetensors") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (*FILE_ERRORS, *ARCHIVE_ERRORS) as error:
         raise GeneratorError(f"{file} is damaged or cut short; {AGAIN} ({error})") from error
-    while isinstance(loaded, dict) and (inside := next((k for k in WRAPPERS if _is_dict(loaded, k)), None)):
-        loaded = loaded[inside]
+    for _ in WRAPPERS:  # at most one in another of each; a pickle may hold itself, without end
+        named = loaded if isinstance(loaded, dict) else {}
+        loaded = next((named[k] for k in WRAPPERS if isinstance(named.get(k), dict)), loaded)
     if not isinstance(loaded, dict) or not all(isinstance(each, torch.Tensor) for each in loaded.values()):
         raise GeneratorError(f"{file} holds other things than tensors by name; save only its state_dict")
     return loaded
-
-
-def _is_dict(loaded: dict, name: str) -> bool:
-    return isinstance(loaded.get(name), dict)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from engines.errors import UsageError
+from engines.errors import BROKEN, UsageError, VivaceError, describe_error
 from engines.spec import ComponentSpec, Engine
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows, WindowRule
+from generators.wrapper_file import load_file, plain
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +31,8 @@ FROM_FOLDER = {
 FULL, SHALLOW = "denoise_full", "denoise_shallow"
 Engines = Mapping[str, Engine]
 Constants = Mapping[str, np.ndarray]
+Branch = bool | str  # of guidance: whether it is the conditional one, or a name where guidance has names
+Guidance = float | tuple[float, float] | Mapping[str, float]
 
 
 class GeneratorError(UsageError):
@@ -49,8 +50,13 @@ class Generator(Protocol):
     name: str
     components: Mapping[str, ComponentSpec]
     fingerprint_files: Sequence[Path]  # files that decide what build gives: weights and the networks' code
+    # May be left out: by component, those of its network alone, so that no other is built anew when one
+    # changes; functions or classes too, for the code of their file that they reach.
+    # component_files: Mapping[str, Sequence[Path | Callable]]
     scheduler: Scheduler
-    guidance: float | tuple[float, float]  # of all frames, or of the first and the last, evenly between
+    # One number; or that of the first and the last frame, evenly between; or the weight of each branch by
+    # name, the full condition's first, together 1: as many branches as there are names.
+    guidance: Guidance
     windows: WindowRule | ContinuationWindows
     frame_axis: int
     size: tuple[int, int]  # width, height of the output
@@ -70,6 +76,9 @@ class Generator(Protocol):
         """Compute the denoiser's other inputs from fitted skeletons and the fitted image (1, H, W, 3).
 
         Entries that change over time have their frames along `frame_axis`, and are named in `per_frame`.
+        Keyword-only parameters, as in (..., image, *, prompt="", image2=None), are columns of pairs.csv:
+        image2, image3 and so on are given as fitted pictures, others as text, or numbers if their default is
+        one. Where a request has no such cell the default counts; without a default it is refused.
         """
         ...
 
@@ -80,13 +89,31 @@ class Generator(Protocol):
         ...
 
     def denoise(
-        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
+        self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: Branch
     ) -> np.ndarray:
-        """Predict one window and branch at a step; constants are already cut to the window."""
+        """Predict one window and branch at a step; constants are already cut to the window.
+
+        One that has denoise_branches, see Batching, needs no denoise.
+        """
         ...
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Decode latents to chunks of pixels; frames beyond the clip's end are cut off by the caller."""
+        ...
+
+
+class Batching(Generator, Protocol):
+    """A generator that predicts the branches of a window in one call of its engine."""
+
+    def denoise_branches(
+        self,
+        engine: Engine,
+        latents: np.ndarray,
+        step: int,
+        constants: Constants,
+        branches: Sequence[Branch],
+    ) -> np.ndarray:
+        """Predict as denoise does, all these branches one behind the other along axis 0."""
         ...
 
 
@@ -156,13 +183,58 @@ def load_generator(name: str) -> Generator:
     if not path.endswith(".py") or not attribute:
         known = ", ".join([*sorted(BUNDLED), *(f"{kind}=FOLDER" for kind in sorted(FROM_FOLDER))])
         raise GeneratorError(f"no generator {name!r}; use one of {known} or path/to/file.py:Class")
-    generator = _user_class(Path(path), attribute)()
-    missing = [member for member in REQUIRED if not hasattr(generator, member)]
+    try:
+        generator = _user_class(Path(path), attribute)()
+    except VivaceError:
+        raise
+    except BROKEN as error:
+        raise GeneratorError(f"{attribute} in {path} cannot be made: {describe_error(error)}") from error
+    spare = {"denoise"} if hasattr(generator, "denoise_branches") else ()
+    missing = [member for member in REQUIRED if not hasattr(generator, member) and member not in spare]
     if missing:
         raise GeneratorError(
             f"{attribute} in {path} lacks {missing}; generators/contract.py says what each is for"
         )
     return generator
+
+
+def branches_of(guidance: Guidance) -> tuple[Branch, ...]:
+    """List the branches that guidance combines, the conditional one first; at 1 the other one cancels.
+
+    GeneratorError: weights by name that do not add up to 1.
+    """
+    if not isinstance(guidance, Mapping):
+        return (True,) if guidance == 1.0 else (True, False)
+    if len(guidance) < 2 or abs(sum(guidance.values()) - 1) > 1e-6:
+        raise GeneratorError(
+            f"guidance: weights of two or more branches that add up to 1 are needed, not {dict(guidance)}"
+        )
+    return tuple(guidance)
+
+
+def predict(
+    generator: Generator,
+    engine: Engine,
+    latents: np.ndarray,
+    step: int,
+    constants: Constants,
+    branches: Sequence[Branch],
+) -> list[np.ndarray]:
+    """Predict these branches of a window, in one call if the generator has that.
+
+    GeneratorError: it gives something else.
+    """
+    given = latents, step, constants
+    if not hasattr(generator, "denoise_branches"):
+        return [generator.denoise(engine, *given, branch) for branch in branches]
+    made = generator.denoise_branches(engine, *given, branches)
+    wanted = (len(branches) * len(latents), *latents.shape[1:])
+    if getattr(made, "shape", None) != wanted:
+        found = getattr(made, "shape", type(made).__name__)
+        raise GeneratorError(
+            f"denoise_branches gives {found}, expected one array {wanted}: branches on axis 0"
+        )
+    return np.split(made, len(branches))
 
 
 def offers_deep_cache(generator: Generator) -> bool:
@@ -173,32 +245,6 @@ def offers_deep_cache(generator: Generator) -> bool:
 def offers_streaming(generator: Generator) -> bool:
     """Tell whether the generator makes conditions and pixels piece by piece, see Streaming."""
     return hasattr(generator, "condition_pieces") and hasattr(generator, "decode_pieces")
-
-
-def gathered(pieces: Iterable[dict[str, np.ndarray]], frame_axis: int) -> dict[str, np.ndarray]:
-    """Join the pieces of Streaming.condition_pieces to what `condition` returns."""
-    first, *later = pieces
-    parts = {
-        name: [array, *(piece[name] for piece in later if name in piece)] for name, array in first.items()
-    }
-    return {
-        name: each[0] if len(each) == 1 else np.concatenate(each, frame_axis) for name, each in parts.items()
-    }
-
-
-def in_chunks(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-    """Give arrays of `length` frames, along the first axis, from pieces of any length, then the rest."""
-    held: list[np.ndarray] = []
-    for piece in pieces:
-        held.append(piece)
-        if sum(map(len, held)) >= length:
-            whole = held[0] if len(held) == 1 else np.concatenate(held)
-            full = len(whole) // length * length
-            yield from (whole[start : start + length] for start in range(0, full, length))
-            held = [whole[full:]]
-    rest = [each for each in held if len(each)]
-    if rest:
-        yield np.concatenate(rest)
 
 
 def needed(components: Mapping[str, ComponentSpec], shallow: bool) -> dict[str, ComponentSpec]:
@@ -215,21 +261,20 @@ def _class(place: str) -> type[Generator]:
 def _user_class(path: Path, attribute: str) -> type:
     if not path.is_file():
         raise GeneratorError(f"generator file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"user_generator_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
     try:
-        spec.loader.exec_module(module)
+        module = load_file(path)
     except SyntaxError as error:
         where = f"{error.filename}, line {error.lineno}"
         raise GeneratorError(f"{where}: {error.msg}; Python cannot read this, correct it") from error
     except ModuleNotFoundError as error:
-        raise GeneratorError(f"{path} needs what is not installed: {error}") from error
+        raise GeneratorError(f"{path} needs what is not installed: {plain(error)}") from error
+    except ImportError as error:
+        raise GeneratorError(f"{path} cannot be loaded: {plain(error)}") from error
     if not isinstance(getattr(module, attribute, None), type):
         classes = sorted(
             n
             for n, value in vars(module).items()
-            if isinstance(value, type) and value.__module__ == spec.name
+            if isinstance(value, type) and value.__module__ == module.__name__
         )
         raise GeneratorError(f"{path} has no class {attribute!r}; it has {classes}")
     return getattr(module, attribute)

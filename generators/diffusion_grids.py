@@ -1,8 +1,8 @@
-"""The grids of models trained to remove noise in a thousand small steps: DDIM and DPM-Solver++ 2M.
+"""The grids of models trained to remove noise in a thousand small steps: DDIM, DPM-Solver++ 2M, Euler.
 
-Song et al., 2021, "Denoising Diffusion Implicit Models"; Lu et al., 2022, "DPM-Solver++"; Lin et al., 2024,
-"Common Diffusion Noise Schedules and Sample Steps are Flawed" (zero terminal signal to noise). As diffusers
-has them, without noise added on the way and without clipping or thresholds.
+Song et al., 2021, "Denoising Diffusion Implicit Models"; Lu et al., 2022, "DPM-Solver++"; Karras et al.,
+2022; Lin et al., 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed" (zero terminal signal
+to noise). As diffusers has them, without clipping or thresholds.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
+from generators.samplers import Draw
+
 TRAINED = 1000  # steps that the models were trained on
-PREDICTIONS, SPACINGS, BETAS = ("epsilon", "v"), ("leading", "trailing"), ("scaled_linear", "linear")
+PREDICTIONS, BETAS = ("epsilon", "v"), ("scaled_linear", "linear")
+SPACINGS = ("leading", "trailing", "linspace")
 NEAR_ZERO = 2.0**-24  # the share of signal that DPM-Solver++ is given for none, whose logarithm it takes
 
 
@@ -22,9 +25,9 @@ class Diffusion:
     """The base of grids over trained steps; names are those of diffusers' configuration files, shortened.
 
     prediction: of the noise ("epsilon") or of v. spacing: "leading" counts from the first trained step, plus
-    offset; "trailing" from the last. betas: how noise grows from least to most in training. zero_snr:
-    rescaled so that nothing of the picture is left at the last. Latents at a step are signal times clean ones
-    plus noise, the squares of both adding up to 1.
+    offset; "trailing" from the last; "linspace" goes from one to the other. betas: how noise grows from least
+    to most in training. zero_snr: rescaled so that nothing of the picture is left at the last. Latents at a
+    step are signal times clean ones plus noise, the squares of both adding up to 1, if nothing else is said.
     """
 
     steps: int
@@ -52,6 +55,9 @@ class Diffusion:
     def _places(self) -> np.ndarray:
         if self.spacing == "trailing":
             return np.round(np.arange(TRAINED, 0, -TRAINED / self.steps)).astype(int) - 1
+        if self.spacing == "linspace":
+            even = np.linspace(0, TRAINED - 1, self.steps + self._left_out)
+            return np.round(even).astype(int)[::-1][: self.steps]
         counted = np.arange(self.steps)[::-1] + self._left_out
         return counted * (TRAINED // (self.steps + self._left_out)) + self.offset
 
@@ -88,17 +94,42 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class DdimScheduler(Diffusion):
-    """DDIM without noise (eta 0): the clean latents and the noise that are predicted, mixed anew.
+    """DDIM: the clean latents and the noise that are predicted, mixed anew.
 
     to_one: the last step leads to clean latents, else to the first trained step (diffusers'
-    set_alpha_to_one).
+    set_alpha_to_one). eta: the share of fresh noise, from none to that of DDPM (1).
     """
 
     to_one: bool = True
+    eta: float = 0.0
 
-    def solver(self) -> DdimScheduler:
-        """Return the grid itself: a step needs nothing of those before."""
-        return self
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_eta(self.eta)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added at the steps."""
+        return self.eta > 0
+
+    def solver(self, draw: Draw | None = None) -> DdimScheduler | FixedClean:
+        """Return the grid itself, for a step needs nothing of those before; or what adds noise to it."""
+        return FixedClean(self, draw) if self.stochastic else self
+
+    def split(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Split latents into the predicted clean ones and the rest, which is noise."""
+        clean = self.clean(latents, prediction, self.kept[step])
+        return clean, latents - np.float32(self.kept[step] ** 0.5) * clean
+
+    def spread(self, step: int) -> tuple[float, float]:
+        """Compute by what the noise of a step's latents is multiplied for the next, and how much is added."""
+        kept, then = self.kept[step], self._landing(step + 1)
+        added = self.eta * ((1 - then) / (1 - kept) * (1 - kept / then)) ** 0.5
+        return (max(1 - then - added**2, 0.0) / (1 - kept)) ** 0.5, added  # less than none by rounding
+
+    def signal(self, to: int) -> float:
+        """Return the clean latents' factor where the step before `to` ends."""
+        return self._landing(to) ** 0.5
 
     def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
         """Compute latents at step + 1 from those at step and the guided prediction there."""
@@ -160,3 +191,101 @@ class DpmSolver:
         share = ((1 - kept[to]) / (1 - kept[step])) ** 0.5
         growth = kept[to] ** 0.5 * -np.expm1(lambdas[step] - lambdas[to])
         return np.float32(share) * latents + np.float32(growth) * towards
+
+
+@dataclass(frozen=True)
+class EulerScheduler(Diffusion):
+    """Euler steps on the sigmas of a model trained in a thousand steps; with eta 1 the ancestral sampler.
+
+    Latents at a step are clean ones plus sigma times noise: begin() scales the noise for that, and the
+    network sees scaled() latents. eta: the share of fresh noise.
+    """
+
+    spacing: str = "linspace"
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_eta(self.eta)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added at the steps."""
+        return self.eta > 0
+
+    @property
+    def _exact(self) -> np.ndarray:
+        """(steps,) float32 trained steps, between two of them where they are even."""
+        even = np.linspace(0, TRAINED - 1, self.steps)[::-1]
+        return (even if self.spacing == "linspace" else self._places).astype(np.float32)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(steps + 1,) float32: the trained steps at which the denoiser is evaluated, then -1."""
+        return np.append(self._exact, np.float32(-1))
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """(steps + 1,) float32 of noise at each step, then 0."""
+        trained = ((1 - self._trained) / self._trained) ** 0.5
+        return np.append(np.interp(self._exact, np.arange(TRAINED), trained), 0).astype(np.float32)
+
+    def begin(self, noise: np.ndarray) -> np.ndarray:
+        """Scale unit noise to the latents to begin with."""
+        most = self.sigmas.max()
+        return noise * (np.sqrt(most**2 + 1) if self.spacing == "leading" else most)
+
+    def scaled(self, latents: np.ndarray, step: int) -> np.ndarray:
+        """Scale latents of that step to unit variance, as the network sees them."""
+        return latents / np.sqrt(self.sigmas[step] ** 2 + 1)
+
+    def solver(self, draw: Draw | None = None) -> FixedClean:
+        """Make a solver for a new request."""
+        return FixedClean(self, draw)
+
+    def split(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Split latents into the predicted clean ones and the rest, which is noise."""
+        sigma = self.sigmas[step]
+        if self.prediction == "epsilon":
+            return latents - sigma * prediction, sigma * prediction
+        clean = prediction * (-sigma / np.sqrt(sigma**2 + 1)) + latents / (sigma**2 + 1)
+        return clean, latents - clean
+
+    def spread(self, step: int) -> tuple[float, float]:
+        """Compute by what the noise of a step's latents is multiplied for the next, and how much is added."""
+        sigma, then = self.sigmas[step : step + 2].astype(np.float64)
+        added = min(then, self.eta * (then**2 * (sigma**2 - then**2) / sigma**2) ** 0.5)
+        return (then**2 - added**2) ** 0.5 / sigma, added
+
+    def signal(self, to: int) -> float:
+        """Return the clean latents' factor, which is 1 everywhere."""
+        return 1.0
+
+
+class FixedClean:
+    """A solver that keeps the predicted clean latents over a leap, and adds the noise of every step in it.
+
+    So a leap ends with the noise that the steps left out would have added, and as much of it.
+    """
+
+    def __init__(self, grid: DdimScheduler | EulerScheduler, draw: Draw | None = None) -> None:
+        self._grid, self._draw = grid, draw
+
+    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
+        """Compute latents at step + 1 from those at step and the guided prediction there."""
+        return self.leap(latents, prediction, step, step + 1)
+
+    def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Compute latents at a later step at once."""
+        clean, noise = self._grid.split(latents, prediction, step)
+        for each in range(step, to):
+            kept, added = self._grid.spread(each)
+            noise = np.float32(kept) * noise
+            if added:
+                noise = noise + np.float32(added) * self._draw(each)
+        return np.float32(self._grid.signal(to)) * clean + noise
+
+
+def _check_eta(eta: float) -> None:
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is the share of fresh noise, from 0 to 1, got {eta}")

@@ -42,6 +42,12 @@ def torch_normal(shape: tuple[int, ...], seed: int, skip: int = 0) -> np.ndarray
     return _box_muller(uniform).reshape(shape)
 
 
+def step_noise(shape: tuple[int, ...], seed: int, step: int) -> np.ndarray:
+    """Draw the noise of one step of a request, float32: by seed and step alone, in whatever order."""
+    draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step))))
+    return draws.standard_normal(shape, np.float32)
+
+
 @dataclass
 class CudaNormal:
     """The draws of torch.randn(shape, device="cuda") in float32, call after call, on one model of GPU.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+
+from engines.errors import UsageError
+
+# Gives unit noise like a clip's latents for a step: the same whatever steps are taken, and in what windows.
+Draw = Callable[[int], np.ndarray]
 
 
 class Solver(Protocol):
@@ -26,7 +32,8 @@ class Solver(Protocol):
 class Scheduler(Protocol):
     """A grid as the sampling loop sees it; times are in the unit of the generator's own denoise.
 
-    One whose latents are not of about unit variance at every time may have gains, as KarrasEuler has.
+    One whose latents are not of about unit variance at every time may have gains, as KarrasEuler has. One
+    that adds noise at its steps says stochastic = True; its solver() takes the Draw that gives this noise.
     """
 
     steps: int
@@ -39,6 +46,18 @@ class Scheduler(Protocol):
     def solver(self) -> Solver:
         """Make a solver for a new request."""
         ...
+
+
+def open_solver(scheduler: Scheduler, draw: Draw | None = None) -> Solver:
+    """Make a solver for a new request; UsageError: it needs noise, and none can be drawn."""
+    if not getattr(scheduler, "stochastic", False):
+        return scheduler.solver()
+    if draw is None:
+        raise UsageError(
+            f"{type(scheduler).__name__} adds noise at its steps, and step plans are fitted to runs without: "
+            "tune with --technique, or with a scheduler that adds none (eta=0)"
+        )
+    return scheduler.solver(draw)
 
 
 def leap(solver: Solver, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
 from engines.errors import unknown
+from engines.toml_file import parse_toml
 from generators.contract import GeneratorError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILE = "vivace.toml"
 T = TypeVar("T")
@@ -31,7 +26,7 @@ def read_settings(folder: Path, kind: type[T]) -> T:
     if not path.is_file():
         return kind()
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        found = parse_toml(path.read_text(encoding="utf-8-sig"))
         for name, value in found.items():
             if name not in defaults:
                 raise ValueError(unknown("setting", name, defaults))

@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from engines.errors import not_a_file
 from generators.contract import GeneratorError
 
 SAFETENSORS, TORCH = (".safetensors",), (".pt", ".pth", ".ckpt", ".bin")
 INDEX = ".index.json"
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+CARD_SIZE = 1 << 20  # characters of a card that are read
 CARDS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")
 # What to look for, strictest first: a card that says "apache-2.0" and "research only" is non-commercial.
 LICENCES = {
@@ -50,8 +52,9 @@ def licence(file: Path) -> str:
     whole = any((folder.parent / name).is_file() for name in ("model_index.json", "vivace.toml"))
     folders = [folder] + [folder.parent] * whole
     for card in (each / name for each in folders for name in CARDS):
-        if card.is_file():
-            text = card.read_text(encoding="utf-8", errors="replace").lower()
+        if not not_a_file(card):
+            with card.open(encoding="utf-8", errors="replace") as file:
+                text = file.read(CARD_SIZE).lower()
             stated = re.search(r"^licen[sc]e(_name)?:\s*(\S+)", text, re.MULTILINE)
             found = next((name for name, marks in LICENCES.items() if re.search(marks, text)), None)
             if found:
@@ -87,9 +90,12 @@ def _in_folder(folder: Path) -> tuple[Path, ...]:
 def _of_index(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        files = [index.parent / name for name in names]
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError) as error:
         raise GeneratorError(f"{index} is no index of shards: {error!r}; download it again") from error
-    return _present([index.parent / name for name in names])
+    if not files:
+        raise GeneratorError(f"{index} names no shard; download it again")
+    return _present(files)
 
 
 def _whole_set(path: Path) -> tuple[Path, ...]:
@@ -100,7 +106,7 @@ def _whole_set(path: Path) -> tuple[Path, ...]:
 
 
 def _present(files: list[Path]) -> tuple[Path, ...]:
-    missing = [path.name for path in files if not path.is_file()]
+    missing = [path.name for path in files if not_a_file(path)]
     if missing:
         names = ", ".join(missing[:10])
         where = f"{len(missing)} of {len(files)} shards are missing in {files[0].parent}"

@@ -11,7 +11,8 @@ import numpy as np
 class WindowRule(Protocol):
     """A rule that cuts a clip into windows; `frames` are always those of the video, not of latents.
 
-    The rule of blending is any frozen dataclass that answers this; a recipe may replace its `overlap`.
+    The rule of blending is any frozen dataclass that answers this; a recipe may replace its `overlap`. One
+    that changes by step has at(step), which gives the rule of that step; all have one condition_indices.
     """
 
     length: int  # latent frames of the longest window

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engines.artifact import file_sha256
+from engines.progress import Progress
 from engines.spec import Engine
 from generators.contract import Engines, Generator, offers_deep_cache
 from pipeline.batch.dataset import Request
+from pipeline.columns import read_columns
 from pipeline.request import read_opening
-from pipeline.sampler import generate
+from pipeline.sampler import evaluations, generate
 from pipeline.step_plan import StepPlan
 
 CLIPS = 2  # the first window of each: enough for ranges, and 100 evaluations of a model of 25 steps
@@ -67,11 +69,14 @@ def record(generator: Generator, engines: Engines, requests: Sequence[Request]) 
     """
     arrays: dict[str, np.ndarray] = {}
     recorders = {name: Recorder(engine, arrays) for name, engine in engines.items()}
-    plans = [None]
+    plans, length = [None], generator.windows.frames
     if offers_deep_cache(generator):  # only a plan with H runs its shallow component
         plans.append(StepPlan(("FH" * generator.scheduler.steps)[: generator.scheduler.steps]))
-    for request in requests:
-        frames, image = read_opening(request, generator, generator.windows.frames)
-        for plan in plans:
-            generate(generator, recorders, frames, image, request.seed, plan)
+    total = sum(evaluations(generator, length, plan) for plan in plans) * len(requests)
+    with Progress("evaluations recorded", total) as progress:
+        for request in requests:
+            frames, image = read_opening(request, generator, length)
+            columns = read_columns(request, generator, notes=[])
+            for plan in plans:
+                generate(generator, recorders, frames, image, request.seed, plan, columns, progress.tick)
     return {name: recorder.inputs for name, recorder in recorders.items()}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from engines.artifact import Artifact
 from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
-from engines.errors import unknown
+from engines.errors import EngineError, unknown
 from engines.onnx.export import OPSET, Target, export_onnx
 from engines.onnx.export_streamed import export_streamed, is_large
 from engines.precision import PrecisionError
@@ -36,24 +36,44 @@ def export_all(
 
     For precisions other than fp32, all components are first exported in fp32, and requests of the data folder
     run on them for calibration. Large models are converted while they are exported instead, see
-    engines/onnx/export_streamed.py. EngineError, InputError. OSError: the disk is full.
+    engines/onnx/export_streamed.py. One that fails keeps no other from being made. EngineError, InputError.
+    OSError: the disk is full.
     """
     if is_large(generator):
-        return [
-            export_streamed(generator, name, precision, target, opset, BLOCKS)
-            for name, precision in precisions.items()
-        ]
+        return _each(
+            precisions,
+            lambda name: export_streamed(generator, name, precisions[name], target, opset, BLOCKS),
+        )
     if all(precision == "fp32" for precision in precisions.values()):
-        return [export_onnx(generator, name, target, opset, EXACT) for name in precisions]
+        return _each(precisions, lambda name: export_onnx(generator, name, target, opset, EXACT))
     requests = first_requests(data, CLIPS)  # raises before any costly work
-    graphs = {name: export_onnx(generator, name, target, opset, EXACT) for name in generator.components}
+    names = list(generator.components)
+    exported = _each(names, lambda name: export_onnx(generator, name, target, opset, EXACT))
+    graphs = dict(zip(names, exported, strict=True))
     runs = _Runs(generator, graphs, requests, target)
-    return [
-        graphs[name]
-        if precision == "fp32"
-        else convert(graphs[name], generator.components[name], precision, runs.calibration(name), target)
-        for name, precision in precisions.items()
-    ]
+
+    def converted(name: str) -> Artifact:
+        if precisions[name] == "fp32":
+            return graphs[name]
+        spec, calibration = generator.components[name], runs.calibration(name)
+        return convert(graphs[name], spec, precisions[name], calibration, target)
+
+    return _each(precisions, converted)
+
+
+def _each(names: Iterable[str], make: Callable[[str], Artifact]) -> list[Artifact]:
+    """Make an artifact for each name, all that can be made, before the errors of the others are raised."""
+    made, errors = [], []
+    for name in names:
+        try:
+            made.append(make(name))
+        except EngineError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise EngineError("\n".join(map(str, errors)))
+    return made
 
 
 class _Runs:

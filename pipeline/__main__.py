@@ -2,7 +2,7 @@
 
 python -m pipeline check NAME|path.py:Class [--export] [--json]
 
-One window is run on random inputs; the networks run as torch modules on the CPU.
+One window is run on random inputs; the networks run as torch modules on the CPU, and are traced for export.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from engines.cli import run, say
+from engines.cli import GENERATORS, run, say
 from engines.errors import Exit
 from generators.contract import GeneratorError, load_generator
 from generators.weight_files import licences
@@ -27,8 +27,10 @@ def main() -> Exit:
         prog="python -m pipeline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", choices=["check"])
-    parser.add_argument("generator", help="as --generator elsewhere: presenter, or path/to/file.py:Class")
-    parser.add_argument("--export", action="store_true", help="export every component to ONNX, too")
+    parser.add_argument("generator", help=GENERATORS)
+    parser.add_argument(
+        "--export", action="store_true", help="export every component to ONNX and run its graph, too"
+    )
     parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
     args = parser.parse_args()
     found = check(args.generator, args.export)
@@ -54,7 +56,9 @@ def check(name: str, export: bool) -> dict[str, list[Finding]]:
     try:
         generator = load_generator(name)
     except GeneratorError as error:
-        return {"load": [Finding("load", str(error), "python infer.py takes the same name")]}
+        return {
+            "load": [Finding("load", str(error), "correct this first; the rest is checked of what loads")]
+        }
     late = []
     if "torch" in sys.modules and not before:
         mend = "import it inside build() and what that calls; other engines never need it"
@@ -64,7 +68,7 @@ def check(name: str, export: bool) -> dict[str, list[Finding]]:
     from pipeline.check_generator import check_generator
 
     with tempfile.TemporaryDirectory() as folder:
-        return {"load": late, **check_generator(generator, Path(folder) if export else None)}
+        return {"load": late, **check_generator(generator, Path(folder) if export else None, trace=True)}
 
 
 if __name__ == "__main__":

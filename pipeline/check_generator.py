@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
-from engines.errors import EngineError
+from engines.errors import BROKEN, EngineError, describe_error, unknown
 from engines.onnx.export import Target, export_onnx
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
-from pipeline.component_check import BROKEN, STATELESS, Finding, check_module, describe_error, same
+from pipeline.columns import example_columns
+from pipeline.component_check import EXPORTABLE, STATELESS, Finding, check_export, check_module, same
 from pipeline.sampler import Sampler
 
 Findings = dict[str, list[Finding]]
 SEED = 1
 
 
-def check_generator(generator: Generator, export: Path | None = None) -> Findings:
+def check_generator(generator: Generator, export: Path | None = None, trace: bool = False) -> Findings:
     """Return the findings by the name of each check, in order; an empty list where a check passes.
 
-    Checks that depend on a failed one are left out. Components run as torch modules on the CPU. export: a
-    folder; each component is then also exported to it.
+    Checks that depend on a failed one are left out. Components run as torch modules on the CPU. trace: they
+    are traced too, as for an export. export: a folder; each component is also exported to it, and compared.
     """
     found: Findings = {"settings": list(_settings(generator)), "components": list(_components(generator))}
     if found["components"]:
@@ -41,6 +43,8 @@ def check_generator(generator: Generator, export: Path | None = None) -> Finding
         if found[what]:
             return found
     found["state"] = _tried("state", trial.state)
+    for name, spec in generator.components.items() if trace else ():
+        found[f"graph {name}"] = check_export(spec, modules[name])
     for name in generator.components if export else ():
         found[f"export {name}"] = _export(generator, name, export)
     return found
@@ -120,6 +124,11 @@ class Trial:
             mend = "copy the latents before you change them"
             yield Finding("denoise", "it writes into the latents it is given", mend)
         self._predicted = [self._predict(number, 0) for number in (0, 1)]
+        (together, *_), (alone, *_) = self._predicted[0], self._predict(0, 0, "C")
+        if not np.allclose(together, alone, rtol=0, atol=1e-2 * float(np.abs(alone).max())):
+            wrong = "the conditional branch is predicted otherwise alone than with the others"
+            mend = "let denoise_branches give predictions in the order of branches, along axis 0"
+            yield Finding("denoise", wrong, mend)
 
     def decode(self) -> Iterator[Finding]:
         """Check that decode() gives uint8 pixels at the generator's size, for at least the clip's frames."""
@@ -148,14 +157,16 @@ class Trial:
     def _condition(self, number: int) -> Mapping[str, np.ndarray]:
         chunk = self._generator.chunk
         chunks = np.split(self._clips[number], range(chunk, self._frames, chunk))
-        return self._generator.condition(self._engines, iter(chunks), self._images[number])
+        image = self._images[number]
+        columns = example_columns(self._generator, image)
+        return self._generator.condition(self._engines, iter(chunks), image, **columns)
 
-    def _predict(self, number: int, step: int) -> tuple[np.ndarray, ...]:
+    def _predict(self, number: int, step: int, action: str = "F") -> tuple[np.ndarray, ...]:
         generator, windows, constants = self._generator, self._generator.windows, self._seen[number]
         if isinstance(windows, ContinuationWindows):
             constants = generator.carry(self._engines, constants, 0, None)
         denoise = Sampler(generator, self._engines).blended(constants, self._frames)
-        return denoise(self._noise[number], step, "F")
+        return denoise(self._noise[number], step, action)
 
     def _decode(self, number: int) -> np.ndarray:
         generator, latents = self._generator, self._noise[number]
@@ -172,12 +183,16 @@ class _Engines(dict):
 
 
 def _settings(generator: Generator) -> Iterator[Finding]:
-    """Check the generator's fingerprint files, its scheduler's times, and its windows."""
+    """Check the generator's size, fingerprint files, its scheduler's times, and its windows."""
+    if any(side % 2 for side in generator.size):
+        wrong = "{} x {} is odd: such videos can only be written with --lossless".format(*generator.size)
+        yield Finding("size", wrong, "make both even: crop or pad what the decoder gives")
     lost = [str(path) for path in generator.fingerprint_files if not Path(path).is_file()]
     if lost or not generator.fingerprint_files:
         wrong = f"{', '.join(lost)} cannot be read" if lost else "there are none"
         mend = "name the weights and the code of the networks, so that stale engines are noticed"
         yield Finding("fingerprint_files", wrong, mend)
+    yield from _component_files(generator)
     times, steps = np.asarray(generator.scheduler.times), generator.scheduler.steps
     if times.shape != (steps + 1,) or times.dtype != np.float32:
         yield Finding(
@@ -187,16 +202,33 @@ def _settings(generator: Generator) -> Iterator[Finding]:
         yield from _covered(generator, frames)
 
 
+def _component_files(generator: Generator) -> Iterator[Finding]:
+    """Check that component_files, which may be left out, names components, and files of fingerprint_files."""
+    known = {Path(path).resolve() for path in generator.fingerprint_files}
+    for component, sources in getattr(generator, "component_files", {}).items():
+        files = {Path(inspect.getfile(each) if callable(each) else each).resolve() for each in sources}
+        if component not in generator.components:
+            wrong = unknown("component", component, generator.components)
+            yield Finding("component_files", wrong, "use the names in components")
+        elif not files or files - known:
+            lost = ", ".join(map(str, sorted(files - known)))
+            wrong = f"of {component}, {lost} is not in fingerprint_files" if lost else f"{component} has none"
+            mend = "name all that its network is made from, and all of it in fingerprint_files too"
+            yield Finding("component_files", wrong, mend)
+
+
 def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
     """Check that the windows of a clip cover all its latent frames, and that none is too long."""
-    windows = generator.windows
-    sampled, all_indices = len(windows.condition_indices(frames)), windows.window_indices(frames)
-    lost = set(range(sampled)) - {int(index) for indices in all_indices for index in indices}
-    if lost or max(map(len, all_indices)) > windows.length:
-        wrong = f"of a clip of {frames} frames, {len(lost)} of {sampled} latent frames are in no window"
-        yield Finding(
-            "windows", wrong, "let window_indices() cover all latent frames, at most length at a time"
-        )
+    windows, steps = generator.windows, range(generator.scheduler.steps)
+    sampled = len(windows.condition_indices(frames))
+    for step, rule in enumerate(map(windows.at, steps) if hasattr(windows, "at") else [windows]):
+        all_indices = rule.window_indices(frames)
+        lost = set(range(sampled)) - {int(index) for indices in all_indices for index in indices}
+        if lost or max(map(len, all_indices)) > windows.length:
+            wrong = f"of a clip of {frames} frames, {len(lost)} of {sampled} latent frames are in no window"
+            mend = "let window_indices() cover all latent frames, at most length at a time"
+            yield Finding("windows", f"{wrong} at step {step}" if step else wrong, mend)
+            return
 
 
 def _components(generator: Generator) -> Iterator[Finding]:
@@ -239,8 +271,7 @@ def _export(generator: Generator, component: str, folder: Path) -> list[Finding]
     try:
         export_onnx(generator, component, Target(folder, lambda text: None))
     except EngineError as error:
-        mend = "shapes and constants only: no .item(), no branch on a tensor's values, no in-place tricks"
-        return [Finding(component, str(error), mend)]
+        return [Finding(component, str(error).removeprefix(f"{component}: "), EXPORTABLE)]
     return []
 
 

@@ -1,36 +1,25 @@
-"""Check a component's torch module against its spec: shapes, dtypes, the same outputs on every call."""
+"""Check a component's torch module: shapes, dtypes, equal outputs on every call, what export refuses."""
 
 from __future__ import annotations
 
-import traceback
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.errors import BROKEN, EngineError, describe_error
+from engines.onnx.export import OPSET, example_inputs, traced
+from engines.onnx.export_streamed import bare_twin
 from engines.onnx.parity import draw, extreme_sizes
 from engines.spec import ComponentSpec
+from engines.tensorrt.refusals import refusal
 
 if TYPE_CHECKING:
     import torch
 
-# What a user's code may raise; a check reports it as a finding.
-BROKEN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    StopIteration,
-    TypeError,
-    ValueError,
-)
-
-
+EXPORTABLE = "shapes and constants only: no .item(), no branch on a tensor's values, no in-place tricks"
 STATELESS = (
     "make what is kept an input and an output of the component: "
     "branches, windows and requests take turns on one engine"
@@ -49,19 +38,13 @@ class Finding:
         return f"{self.where}: {self.wrong}\n  mend: {self.mend}"
 
 
-def describe_error(error: BaseException) -> str:
-    """Return an error's class and text, and the file and line that raised it."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
-
-
 def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
     """Run a module on random inputs at the smallest and largest sizes of its spec; return what is wrong."""
     empty = [name for name, weight in module.named_parameters() if weight.is_meta]
     if empty:
         wrong = f"{len(empty)} weights hold no numbers, {empty[0]} first"
         return [Finding(spec.name, wrong, "fill the network from its checkpoint before build returns it")]
-    run = _Run(spec, module.eval())
+    run = _Run(spec, module.eval().float())  # as engines do: weights may be stored in half precision
     try:
         for number, sizes in enumerate(extreme_sizes(spec)):
             found = list(_at(run, sizes, seed=number + 1))
@@ -70,8 +53,24 @@ def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
     except BROKEN as error:
         wrong = f"it cannot take what its spec says: {describe_error(error)}"
         names = ", ".join(tensor.name for tensor in spec.inputs)
-        return [Finding(spec.name, wrong, f"bring {names} of the spec and forward() into agreement")]
+        mend = f"bring {names} of the spec and forward() into agreement"
+        if re.search(r"dtype|scalar type|Half|BFloat16", str(error)):
+            mend = "leave .half() and other casts out of forward(): engines run it in float32, or cast it"
+        return [Finding(spec.name, wrong, mend)]
     return []
+
+
+def check_export(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
+    """Trace a component as export does; return why it cannot be exported, or built by TensorRT."""
+    import torch
+
+    try:
+        twin = bare_twin(module, torch.float32)[0]
+        graph = traced(spec, twin, example_inputs(spec), OPSET, optimize=False).model.graph
+    except EngineError as error:
+        return [Finding(spec.name, str(error).removeprefix(f"{spec.name}: "), EXPORTABLE)]
+    edges = {*graph.inputs, *graph.outputs}
+    return [Finding(spec.name, *why) for node in graph if (why := refusal(node, edges))][:1]
 
 
 class _Run:

@@ -112,7 +112,8 @@ class GuardWatch:
     ) -> None:
         self.unlike: Unlike | None = None
         self._guard, self._frame_axis, self._per_frame = guard, frame_axis, per_frame
-        self._changes = {n: _Stretches(sampled) for n, limit in enumerate(guard.changes) if limit}
+        self._changes = {n: _Stretches(own) for n, limit in enumerate(guard.changes) if limit}
+        self._taken: dict[str, int] = {}  # frames of each constant
         self._constants: dict[str, _Stretches] = {}  # of those that the clip has
         self._own = own
         if own < min(guard.shortest, sampled):
@@ -121,7 +122,7 @@ class GuardWatch:
 
     def constants(self, constants: Mapping[str, np.ndarray]) -> None:
         """Take a clip's constants; of those that change over time, the frames after those taken before."""
-        guard = self._guard
+        guard, taken = self._guard, self._taken
         for name, means, spreads, limit in zip(
             guard.constants, guard.means, guard.spreads, guard.limits, strict=True
         ):
@@ -133,19 +134,23 @@ class GuardWatch:
                 continue
             frames = self._own if name in self._per_frame else 1
             stretches_of = self._constants.setdefault(name, _Stretches(frames))
-            for begin, values in stretches_of.add(distances(found, means, spreads)):
+            at = taken.get(name, 0)
+            rows = distances(found, means, spreads)[: frames - at]
+            taken[name] = at + len(rows)
+            for begin, values in stretches_of.add(rows, at):
                 if not (far := float(values.mean())) <= limit:
                     self._found(begin, f"{name} is {far:.1f} spreads from theirs (limit {limit:.1f})")
 
-    def prediction(self, number: int, new: np.ndarray, old: np.ndarray | None) -> None:
-        """Take the conditional prediction of the evaluated step `number` for the frames after those before.
+    def prediction(self, number: int, new: np.ndarray, old: np.ndarray | None, at: int = 0) -> None:
+        """Take the conditional prediction of the evaluated step `number` for latent frames from `at` on.
 
         old: the one of the evaluated step before; None at the first.
         """
-        if old is None or number not in self._changes:
+        if old is None or number not in self._changes or at >= self._own:
             return
         limit = self._guard.changes[number]
-        for begin, values in self._changes[number].add(powers(new, old, self._frame_axis)):
+        rows = powers(new, old, self._frame_axis)[: self._own - at]
+        for begin, values in self._changes[number].add(rows, at):
             if not (found := _ratio(values)) <= limit:
                 self._found(begin, f"the prediction changed by {found:.3f} (limit {limit:.3f})")
 
@@ -159,22 +164,26 @@ class GuardWatch:
 
 
 class _Stretches:
-    """Numbers of each frame of a clip, taken in order, and the stretches that they complete."""
+    """Numbers of each frame of a clip, and the stretches that they complete."""
 
     def __init__(self, frames: int) -> None:
-        self._open = stretches(frames)
-        self._rows: list[np.ndarray] = []
+        self._open, self._come = stretches(frames), np.zeros(frames, bool)
+        self._rows: np.ndarray | None = None
 
-    def add(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Take the rows of the next frames; give each stretch that is complete now: its begin, its rows."""
-        self._rows.extend(rows)
-        while self._open and len(self._rows) >= self._open[0].stop:
-            own = self._open.pop(0)
-            yield own.start, np.array(self._rows[own])
+    def add(self, rows: np.ndarray, begin: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        """Take the rows of frames from `begin` on; give the stretches that are complete now, with begin."""
+        if self._rows is None:
+            self._rows = np.zeros((len(self._come), *rows.shape[1:]))
+        own = slice(begin, begin + len(rows))
+        self._rows[own], self._come[own] = rows, True
+        complete = [each for each in self._open if self._come[each].all()]
+        self._open = [each for each in self._open if each not in complete]
+        for each in complete:
+            yield each.start, self._rows[each]
 
     def settled(self, frame: int) -> bool:
         """Return whether every stretch that begins before this frame is complete."""
-        return not self._open or self._open[0].start >= frame
+        return all(each.start >= frame for each in self._open)
 
 
 def profile(array: np.ndarray, frame_axis: int | None) -> np.ndarray:

@@ -15,12 +15,12 @@ class OomRetry:
 
     It goes down to one frame at a time; every other attribute is that of the wrapped generator. The frames
     stay the same but for the last bits of sums, one 8-bit level at most: a stage begins anew, and decoding
-    leaves out the frames it has given already. chunk_by_stage: for each stage where memory ran out, the chunk
-    (frames at a time) from then on. notes: a sentence on each retry.
+    leaves out the frames it has given already. original: the wrapped generator. chunk_by_stage: for each
+    stage where memory ran out, the chunk (frames at a time) from then on. notes: a sentence on each retry.
     """
 
     def __init__(self, generator: Generator) -> None:
-        self._generator = generator
+        self._generator = self.original = generator
         self.chunk_by_stage: dict[str, int] = {}
         self.notes: list[str] = []
 
@@ -29,7 +29,7 @@ class OomRetry:
         return getattr(self._generator, name)
 
     def condition(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, **columns: object
     ) -> dict[str, np.ndarray]:
         """Return the generator's conditions, see Generator.condition.
 
@@ -37,7 +37,7 @@ class OomRetry:
         """
         while True:
             try:
-                return self._generator.condition(engines, chunks, image)
+                return self._generator.condition(engines, chunks, image, **columns)
             except MemoryError as error:
                 why = self._why(error)
             # Out of the handler, for the error holds what the failed work had in memory.

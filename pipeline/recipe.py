@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from engines.artifact import built_folder
 from engines.errors import UsageError, unknown
 from engines.load import BACKENDS, Choice
 from engines.precision import PrecisionError, choose_precisions
+from engines.toml_file import parse_toml
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_deep_cache
 from generators.windows import overlapping
 from pipeline.caches.technique import TechniqueChoice, TechniqueError, load_technique, open_technique
@@ -21,11 +21,6 @@ from pipeline.sampler_state import channels_beside
 from pipeline.step_plan import ROWS, StepPlan, StepPlanError
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.window_denoiser import OpenDenoiser, denoiser_for
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SETTINGS = ("backend", "precision", "overlap", "preset", "colours", "steps", "guard", "technique", "about")
 ABOUT = ("note",)
@@ -140,6 +135,9 @@ class Recipe:
         try:
             if self.steps is not None:
                 self.steps.check_steps(generator.scheduler.steps)
+                corrects = any(map(any, self.steps.corrections))
+                if corrects and getattr(generator.scheduler, "stochastic", False):
+                    raise StepPlanError("corrections: were fitted to a scheduler without noise")
                 noise, axis = generator.noise(generator.windows.length, 0), generator.frame_axis
                 self.steps.check_channels(noise.shape[channels_beside(axis, noise.ndim)])
             if self.overlap is not None:
@@ -190,7 +188,7 @@ def load_recipe(path: Path) -> Recipe:
 
 def parse_recipe(text: str, name: str) -> Recipe:
     """The recipe that a file's text says; RecipeError, or ValueError if it is not TOML."""
-    found = tomllib.loads(text)
+    found = parse_toml(text)
     _check_keys(found, SETTINGS, "")
     _check_version(found.get("steps"))
     steps, about = _table(found, "steps", STEPS), _table(found, "about", ABOUT)

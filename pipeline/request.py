@@ -12,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.artifact import file_sha256
+from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Constants, Engines, Generator
-from pipeline.batch.dataset import Request
+from pipeline.batch.dataset import Request, hash_output
+from pipeline.columns import read_columns
 from pipeline.oom_retry import OomRetry
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
 from pipeline.sampler_state import LESS_EXACT, SamplerState
 from pipeline.stopwatch import Seconds
+from pipeline.video.framing import Framing
 from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter
 from pipeline.video.skeleton_check import SkeletonCheck
@@ -48,15 +50,15 @@ class Options:
     """The settings that videos are made with.
 
     lossless: the file keeps every RGB value, see VideoWriter. open_denoiser: opens what evaluates the windows
-    of a clip; None: the recipe's. stream: sample piece by piece, see StreamedSampling. watch: sees the
-    frames as they are made.
+    of a clip; None: the recipe's. sampling: what samples a request; None: Sampling. watch: sees the frames as
+    they are made.
     """
 
     recipe: Recipe = BASELINE
     lossless: bool = False
     limits: Limits = Limits()
     open_denoiser: OpenDenoiser | None = None
-    stream: bool = False
+    sampling: Callable[[Source, Generator, Engines, Seconds], Sampling] | None = None
     watch: Watch | None = None
 
 
@@ -72,10 +74,9 @@ def make_video(
 
     generator: the one that recipe.adapt() returned. Of the fields, actions are the letters of the steps that
     ran, for each window where windows continue one another; guard_fired, why the guard switched to the base
-    model's plan; chunks, frames at a time after memory ran out, by stage. The skeleton video is read, and the
-    result decoded and written, in chunks: only the latents grow in memory with a clip. InputError: an input
-    cannot be used. OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not
-    finite.
+    model's plan; chunks, frames at a time after memory ran out, by stage. Skeletons are read, and
+    pixels written, in chunks: only latents grow in memory with a clip. InputError: an input cannot be used.
+    OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not finite.
     """
     seconds, started = Seconds(), time.perf_counter()
     generator, recipe = OomRetry(generator), options.recipe
@@ -83,7 +84,7 @@ def make_video(
         source = Source(request, generator, options.limits)
     how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": options.lossless}
     with source:
-        sampling = _sampling_of(options)(source, generator, engines, seconds)
+        sampling = (options.sampling or Sampling)(source, generator, engines, seconds)
         pixels = _noting_first(sampling.pixels(request.seed, options, start_progress), first := [])
         if options.watch:
             pixels = options.watch(pixels, generator.size, source.fps)
@@ -94,9 +95,8 @@ def make_video(
         **sampling.facts,
         "chunks": generator.chunk_by_stage,
         "frames_sha256": content,
-        "output_sha256": file_sha256(output),
-        "video_sha256": file_sha256(request.video),
-        "image_sha256": file_sha256(request.image),
+        "output_sha256": hash_output(output),
+        **request.hashes(),
         "notes": [*source.notes, *generator.notes, *sampling.notes],
         "first_frame_seconds": round(first[0] - started, 4),
         "seconds": seconds.rounded(),
@@ -108,17 +108,23 @@ def make_video(
 class Source:
     """A request's picture and skeleton video at the generator's size; a context manager.
 
-    path: of the video. image: the picture (1, H, W, 3) uint8. Iterating gives the skeleton video in chunks
-    (n, H, W, 3) uint8.
-    InputError: a file cannot be used.
+    path: of the video. image: the picture (1, H, W, 3) uint8. columns: what condition takes of other columns
+    of pairs.csv. Iterating gives the skeleton video in chunks (n, H, W, 3) uint8. InputError: a file cannot
+    be used.
     """
 
     def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
         self.path = request.video
         self._notes: list[str] = []
         pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
-        self.image = generator.fit(read_image(request.image, notes=self._notes, **pixels)[None])
-        self._reader = VideoReader(request.video, max_frames=limits.frames, **pixels)
+        with reading(request.image):
+            picture = read_image(request.image, notes=self._notes, **pixels)
+        framing = Framing(generator.fit, picture.shape[1::-1])
+        self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
+        self.image = generator.fit(picture[None])
+        self.columns = read_columns(request, generator, self._notes, **pixels)
+        with reading(request.video):
+            self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
         self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
         self._check = SkeletonCheck()
 
@@ -140,7 +146,7 @@ class Source:
     @property
     def announced(self) -> int:
         """Number of frames by the file's packets, before they are read."""
-        return self._reader.info.packets
+        return self._reader.info.frames
 
     @property
     def waited(self) -> float:
@@ -150,7 +156,9 @@ class Source:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user on the inputs; complete after the iteration."""
-        return [*self._notes, *self._reader.notes, *filter(None, [self._check.note])]
+        framed = self._chunks.framing.note
+        cut = [f"{self._reader.path}: {framed}"] if framed else []
+        return [*self._notes, *self._reader.notes, *cut, *filter(None, [self._check.note])]
 
 
 class Sampling:
@@ -162,7 +170,7 @@ class Sampling:
     def __init__(self, source: Source, generator: Generator, engines: Engines, seconds: Seconds) -> None:
         self._generator, self._engines, self._seconds = generator, engines, seconds
         with seconds("condition"):
-            self._constants = generator.condition(engines, source, source.image)
+            self._constants = generator.condition(engines, source, source.image, **source.columns)
         seconds.move(source.waited, "condition", "read")
         self._frames = source.frames
         check_finite(self._constants)
@@ -222,14 +230,6 @@ def check_finite(constants: Constants) -> None:
             raise FloatingPointError(f"{name}, which the denoiser needs, is not finite: {LESS_EXACT}")
 
 
-def _sampling_of(options: Options) -> Callable[..., Sampling]:
-    if not options.stream:
-        return Sampling
-    from pipeline.streamed_request import sampling_of
-
-    return sampling_of
-
-
 def _noting_first(chunks: Iterable[np.ndarray], times: list[float]) -> Iterator[np.ndarray]:
     """Give the chunks; append the time at which each has come."""
     for chunk in chunks:
@@ -252,12 +252,10 @@ def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -
 
 
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read the first frames (at most count, H, W, 3) and the picture (H, W, 3) at the generator's size.
-
-    This is for measurements that need no whole clip. InputError: a file cannot be used.
-    """
-    image = generator.fit(read_image(request.image, notes=[])[None])[0]
-    with VideoReader(request.video) as reader:
+    """Read at most count frames (F, H, W, 3) and the picture (H, W, 3), fitted, to measure on. InputError."""
+    with reading(request.image):
+        image = generator.fit(read_image(request.image, notes=[])[None])[0]
+    with reading(request.video), VideoReader(request.video, square=True) as reader:
         return np.stack([generator.fit(frame[None])[0] for frame in islice(reader, count)]), image
 
 
@@ -265,20 +263,30 @@ class SkeletonChunks:
     """A skeleton video at the generator's size, in chunks of generator.chunk frames.
 
     frames: number of frames read since the last start. waited: seconds spent on reading, over all iterations.
+    framing: what fitting does to the frames, by the first one of each chunk.
     """
 
     def __init__(self, reader: VideoReader, generator: Generator) -> None:
         self._reader, self._generator = reader, generator
         self.frames, self.waited = 0, 0.0
+        self.framing = Framing(generator.fit, (reader.width, reader.height))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the chunks (n, H, W, 3) uint8, from the first one again."""
-        source, self.frames = iter(self._reader), 0
+        source, self.frames = self._frames(), 0
         while True:
             start = time.perf_counter()
-            chunk = [self._generator.fit(frame[None]) for frame in islice(source, self._generator.chunk)]
+            chunk = []
+            for frame in islice(source, self._generator.chunk):
+                if not chunk:
+                    self.framing.look(frame)
+                chunk.append(self._generator.fit(frame[None]))
             self.waited += time.perf_counter() - start
             if not chunk:
                 return
             self.frames += len(chunk)
             yield np.concatenate(chunk)
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        with reading(self._reader.path):
+            yield from self._reader

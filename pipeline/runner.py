@@ -15,10 +15,13 @@ from pathlib import Path
 from engines.artifact import built_files, fingerprint
 from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
-from generators.contract import Engines, Generator, load_generator
+from generators.contract import Engines, Generator, GeneratorError, load_generator
+from generators.resize import Fit
+from generators.wrapper_file import files_beside
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import Limits, Options, StartProgress, make_video
+from pipeline.streamed_request import sampling_of
 from pipeline.video.writer import check_place
 
 # These errors fail one video, and the run goes on with the next; any other error ends the run.
@@ -30,7 +33,8 @@ TRIES = 2  # of a video whose ffmpeg process was killed from outside
 class Settings:
     """The settings of a run, which can be pickled. generator: a name or path for load_generator.
 
-    lossless: files keep every RGB value. stream: sample piece by piece.
+    lossless: files keep every RGB value. fit: the rule of FITS that brings inputs to the generator's size;
+    None: its own rule. stream: sample piece by piece.
     """
 
     generator: str
@@ -38,16 +42,24 @@ class Settings:
     device: str = "cpu"
     lossless: bool = False
     limits: Limits = Limits()
+    fit: str | None = None
     stream: bool = False
 
     @property
     def options(self) -> Options:
         """The options of each video."""
-        return Options(self.recipe, self.lossless, self.limits, stream=self.stream)
+        return Options(self.recipe, self.lossless, self.limits, sampling=sampling_of if self.stream else None)
 
     def load(self) -> Generator:
-        """Load the generator and adapt it to the recipe. GeneratorError, RecipeError."""
-        return self.recipe.adapt(load_generator(self.generator))
+        """Load the generator and adapt it to the recipe and the fit. GeneratorError, RecipeError."""
+        generator = self.recipe.adapt(load_generator(self.generator))
+        width, height = generator.size
+        if not self.lossless and (width % 2 or height % 2):
+            how = "give the generator an even size, or use --lossless"
+            raise GeneratorError(f"{generator.name} makes videos of {width} x {height}, which is odd; {how}")
+        if self.fit:
+            generator.fit = Fit(self.fit, generator.size)
+        return generator
 
     def choice(self, generator: Generator) -> Choice:
         """Return which engines a generator runs on: backend, precisions, device. PrecisionError."""
@@ -74,7 +86,7 @@ class VideoRunner:
         settings = json.dumps(recipe.settings(), sort_keys=True)
         self.identity = {
             "generator": generator.name,
-            "generator_sha256": fingerprint(_files_of(generator)),
+            "generator_sha256": fingerprint(files_of(generator)),
             "recipe": recipe.name,
             "recipe_sha256": hashlib.sha256(settings.encode()).hexdigest(),
             "lossless": options.lossless,
@@ -117,17 +129,19 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
     choice = settings.choice(generator)
     backend, engines = start_engines(generator, choice, say)
     ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}
+    ran_with["fit"] = settings.fit
     ran_with["built"] = built_files(engines)
     return VideoRunner(generator, engines, settings.options, ran_with)
 
 
-def _files_of(generator: Generator) -> set[Path]:
-    """Return the existing files that decide what a generator computes, with those of its classes' modules.
+def files_of(generator: Generator) -> set[Path]:
+    """Return the files here that decide what a generator computes, with those of its classes' modules.
 
-    Its technique's files are among them. A submission may come without the weights, so missing files are left
-    out.
+    Its technique's files are among them, and what a wrapper's file imports of its own folder. A submission
+    may come without the weights, so missing files are left out.
     """
     files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
     names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
+    files += tuple(path for name in names for path in files_beside(name))
     modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return {path for path in (*files, *map(Path, filter(None, modules))) if path.is_file()}
+    return {path for path in map(Path, (*files, *filter(None, modules))) if path.is_file()}

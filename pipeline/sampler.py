@@ -2,93 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 
 from generators.contract import Constants, Engines, Generator
-from generators.samplers import Scheduler
-from generators.windows import Blend, ContinuationWindows, WindowRule, frame_slice
+from generators.samplers import Draw, Scheduler
+from generators.windows import ContinuationWindows, frame_slice
+from pipeline.blended_denoiser import BlendedDenoiser, StepWindows, step_windows
 from pipeline.guard import GuardWatch
 from pipeline.oom_retry import without_first
-from pipeline.sampler_state import SamplerState
+from pipeline.sampler_state import ClipGuidance, SamplerState, begin_noise
 from pipeline.step_plan import Action, StepPlan
-from pipeline.window_denoiser import OpenDenoiser, WindowBranch, WindowDenoiser, denoiser_for
+from pipeline.window_denoiser import OpenDenoiser, denoiser_for
 
 
 class ClipDenoiser(Protocol):
     """A function that predicts for all latent frames of a clip at once. guidance: see SamplerState."""
 
-    guidance: float | np.ndarray
+    guidance: ClipGuidance
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
-        """Return the conditional prediction, at F and H the unconditional one too; an empty tuple at S."""
+        """Return the conditional prediction, at F and H the other branches' too; an empty tuple at S."""
         ...
 
 
 def denoise_loop(
-    denoise: ClipDenoiser, scheduler: Scheduler, noise: np.ndarray, plan: StepPlan, frame_axis: int = 2
+    denoise: ClipDenoiser,
+    scheduler: Scheduler,
+    noise: np.ndarray,
+    plan: StepPlan,
+    frame_axis: int = 2,
+    draw: Draw | None = None,
 ) -> Iterator[SamplerState]:
     """Denoise a clip's latents from noise to the end of the schedule; give the state after each step.
 
     It is the same state object each time; if the caller changes its latents, the next step begins with those.
     StepPlanError: the plan is for a schedule of another length.
     """
-    state = SamplerState(plan, scheduler, denoise.guidance, noise, frame_axis)
+    state = SamplerState(plan, scheduler, denoise.guidance, noise, frame_axis, draw)
     for step, action in enumerate(plan.actions):
         predictions = denoise(state.latents, step, action)
         state.advance(step, *predictions)
         yield state
-
-
-class StepWindows(NamedTuple):
-    """The windows of a clip at one step: their rule, and for each window the indices of its latent frames."""
-
-    rule: WindowRule | ContinuationWindows
-    indices: Sequence[np.ndarray]
-
-
-class BlendedDenoiser:
-    """A ClipDenoiser that evaluates each window and blends the predictions.
-
-    denoise: evaluates windows. condition_indices: for each latent frame, the index of the conditions it sees.
-    windows: for each step of the schedule. tick: called after every evaluated window.
-    """
-
-    def __init__(
-        self,
-        generator: Generator,
-        denoise: WindowDenoiser,
-        condition_indices: np.ndarray,
-        windows: Sequence[StepWindows],
-        tick: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.frames, self.windows = len(condition_indices), denoise
-        self.guidance = guidance_over(generator, condition_indices)
-        self._generator, self._step_windows, self._tick = generator, windows, tick
-
-    def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
-        """Return the conditional prediction, at F and H the unconditional one too; an empty tuple at S.
-
-        EngineError: the action is H, and the window denoiser cannot do it.
-        """
-        branches = branches_at(self._generator, action)
-        rule, indices = self._step_windows[step]
-        wanted = [WindowBranch(n, own, branch) for n, own in enumerate(indices) for branch in branches]
-        blends = {branch: Blend(rule, latents, self._generator.frame_axis) for branch in branches}
-        for each, prediction in zip(wanted, self.windows(latents, step, action, wanted), strict=True):
-            blends[each.conditional].add(each.indices, prediction)
-            if each.conditional is branches[-1]:
-                self._tick()
-        return tuple(blend.result() for blend in blends.values())
-
-    def count(self, plan: StepPlan, steps: int | None = None) -> int:
-        """Return how many windows a plan evaluates, in all its steps or in the first `steps` of them."""
-        return sum(
-            len(self._step_windows[step].indices) for step in plan.evaluated if steps is None or step < steps
-        )
 
 
 @dataclass(frozen=True)
@@ -131,9 +90,9 @@ class Sampler:
     def sample(self, constants: Constants, frames: int, seed: int) -> SamplerState:
         """Sample a clip whose windows are blended; return the final state with its frames' clean latents."""
         generator = self.generator
-        noise = generator.noise(len(generator.windows.condition_indices(frames)), seed)
+        noise, draw = begin_noise(generator, len(generator.windows.condition_indices(frames)), seed)
         own = generator.windows.latent_frames(frames)
-        state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise, own)
+        state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise, draw, own)
         state.latents = own_latents(generator, state.latents, frames)
         return state
 
@@ -158,6 +117,7 @@ class Sampler:
         denoiser_of: Callable[[StepPlan], BlendedDenoiser],
         constants: Constants,
         noise: np.ndarray,
+        draw: Draw,
         own: int | None = None,
     ) -> SamplerState:
         """Run the plan; from where its guard fires, run the base model's plan instead, from the noise again.
@@ -169,16 +129,17 @@ class Sampler:
         axis, plan, state = generator.frame_axis, self.plan or base, None
         denoise, watch = denoiser_of(plan), None
         if plan.guard:
-            watch = plan.guard.watch(axis, generator.per_frame, own or 1, noise.shape[axis])
+            sampled = noise.shape[axis]
+            watch = plan.guard.watch(axis, generator.per_frame, own or sampled, sampled)
             watch.constants(constants)
         if not (watch and watch.unlike and not (own and watch.unlike.begin)):
-            state = self._run_until_unlike(denoise, noise, plan, watch, own is None)
+            state = self._run_until_unlike(denoise, noise, draw, plan, watch, own is None)
         if not (watch and watch.unlike):
             return state
         again, kept = denoiser_of(base), watch.unlike.begin if own else 0
         done = len(state.taken) if state else 0
         self.more(again.count(base) - denoise.count(plan) + denoise.count(plan, done))
-        rest = self._run_until_unlike(again, noise, base)
+        rest = self._run_until_unlike(again, noise, draw, base)
         if kept:
             first, second = (np.split(each.latents, [kept], axis) for each in (state, rest))
             rest.latents = np.concatenate([first[0], second[1]], axis)
@@ -189,6 +150,7 @@ class Sampler:
         self,
         denoise: BlendedDenoiser,
         noise: np.ndarray,
+        draw: Draw,
         plan: StepPlan,
         watch: GuardWatch | None = None,
         whole: bool = False,
@@ -197,7 +159,8 @@ class Sampler:
 
         whole: one unlike stretch is enough for that.
         """
-        for state in denoise_loop(denoise, self.generator.scheduler, noise, plan, self.generator.frame_axis):
+        generator = self.generator
+        for state in denoise_loop(denoise, generator.scheduler, noise, plan, generator.frame_axis, draw):
             if watch and state.predictions:
                 watch.prediction(plan.evaluated.index(state.step), state.conditional, state.previous)
                 if watch.unlike and (whole or not watch.unlike.begin):
@@ -208,14 +171,15 @@ class Sampler:
         """Sample one window after the other, each continued from the last frames of the one before."""
         generator, windows = self.generator, self.generator.windows
         count, every = windows.count(frames), np.arange(windows.length)
-        noise, tail = generator.noise(windows.length * count, seed), Tail(windows.keep)
+        (noise, draw), tail = begin_noise(generator, windows.length * count, seed), Tail(windows.keep)
         steps = [StepWindows(windows, [every])] * generator.scheduler.steps
         for number in range(count):
             seen = generator.carry(self.engines, constants, number, tail.pixels if number else None)
             denoise = self._denoiser(seen, every, steps)
             start = number * windows.length
-            begun = noise[frame_slice(noise.ndim, generator.frame_axis, start, windows.length)]
-            state = self._guarded(lambda plan: denoise, seen, begun)  # noqa: B023
+            own = frame_slice(noise.ndim, generator.frame_axis, start, windows.length)
+            drawn = lambda step: draw(step)[own]  # noqa: B023, E731
+            state = self._guarded(lambda plan: denoise, seen, noise[own], drawn)  # noqa: B023
             known = windows.keep if number else 0  # frames that the window before has given already
             begin = number * (windows.frames - windows.keep) + known
             decoded = tail.watch(generator.decode(self.engines, state.latents))
@@ -244,40 +208,23 @@ def generate(
     image: np.ndarray,
     seed: int,
     plan: StepPlan | None = None,
+    columns: Mapping[str, object] = MappingProxyType({}),
+    tick: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Return the video (F, H, W, 3) uint8 of a clip that is held in memory.
 
-    skeletons (F, H, W, 3) and image (H, W, 3) are uint8 at the generator's size.
+    skeletons (F, H, W, 3) and image (H, W, 3) are uint8 at the generator's size. columns: see read_columns.
+    tick: as a Sampler's.
     """
     chunks = np.split(skeletons, range(generator.chunk, len(skeletons), generator.chunk))
-    constants = generator.condition(engines, chunks, image[None])
-    segments = Sampler(generator, engines, plan).segments(constants, len(skeletons), seed)
+    constants = generator.condition(engines, chunks, image[None], **columns)
+    segments = Sampler(generator, engines, plan, tick=tick).segments(constants, len(skeletons), seed)
     return np.concatenate([chunk for segment in segments for chunk in segment.pixels])
 
 
 def base_plan(generator: Generator) -> StepPlan:
     """Return the base model's own plan: every step is F."""
     return StepPlan(Action.FULL.value * generator.scheduler.steps)
-
-
-def step_windows(generator: Generator, plan: StepPlan, frames: int) -> list[StepWindows]:
-    """Return the windows of a clip at each step. StepPlanError: the schedule is of another length."""
-    plan.check_steps(generator.scheduler.steps)
-    rules = [plan.windows(step, generator.windows) for step in range(generator.scheduler.steps)]
-    made = [rules.index(rule) for rule in rules]
-    windows = {
-        number: StepWindows(rules[number], rules[number].window_indices(frames)) for number in set(made)
-    }
-    return [windows[number] for number in made]
-
-
-def branches_at(generator: Generator, action: str) -> tuple[bool, ...]:
-    """Return which branches an action evaluates, the conditional one first.
-
-    At guidance 1 the unconditional branch cancels and is not evaluated.
-    """
-    count = 1 if generator.guidance == 1.0 else 2
-    return (True, False)[: min(count, Action(action).branches)]
 
 
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:
@@ -299,13 +246,3 @@ def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarr
         frames -= len(chunk)
         if frames <= 0:
             return
-
-
-def guidance_over(generator: Generator, condition_indices: np.ndarray) -> float | np.ndarray:
-    """Return the generator's guidance; where it changes over a clip, that of each latent frame (5 axes)."""
-    if not isinstance(generator.guidance, tuple):
-        return generator.guidance
-    own = np.linspace(*generator.guidance, condition_indices.max() + 1, dtype=np.float32)
-    shape = [1] * 5
-    shape[generator.frame_axis] = -1
-    return own[condition_indices].reshape(shape)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from generators.samplers import Scheduler, leap
+from generators.contract import Generator, GeneratorError
+from generators.noise import step_noise
+from generators.samplers import Draw, Scheduler, leap, open_solver
 from pipeline.step_plan import TERMS, StepPlan
 
+# One number, or an array that broadcasts over the latents; or the weight of each branch by its name.
+ClipGuidance = float | np.ndarray | Mapping[str, float]
 LESS_EXACT = "a precision that is too low, or damaged weights? Try --precision fp32, or another --backend"
 
 
@@ -18,39 +22,40 @@ class SamplerState:
     Predictions are those of the whole clip, blended over its windows.
 
     step: the last step taken, -1 before the first. latents: those after it. predictions: of that step: the
-    conditional one, and the unconditional one where it was evaluated; empty at S. began: the latents that the
-    last evaluated step started from. conditional, previous: the conditional predictions of that step and of
-    the evaluated step before, None if there is none. taken: the letters of all steps so far. unlike: why the
-    guard switched to the base model's plan.
+    conditional one, and those of other branches where they were evaluated; empty at S. began: the latents
+    that the last evaluated step started from. conditional, previous: the conditional predictions of that step
+    and of the evaluated step before, None if there is none. taken: the letters of all steps so far. unlike:
+    why the guard switched to the base model's plan.
     """
 
     def __init__(
         self,
         plan: StepPlan,
         scheduler: Scheduler,
-        guidance: float | np.ndarray,
+        guidance: ClipGuidance,
         latents: np.ndarray,
         frame_axis: int = 2,
+        draw: Draw | None = None,
     ) -> None:
         """Begin with latents that are noise. StepPlanError: the plan is for a schedule of another length.
 
-        guidance: one number, or an array that broadcasts over the latents. frame_axis: of the latents, whose
-        last two axes are height and width.
+        frame_axis: of the latents, whose last two axes are height and width. draw: of the noise that a
+        stochastic scheduler adds.
         """
         plan.check_steps(scheduler.steps)
         self.step, self.latents, self.taken = -1, latents, ""
         self.predictions: tuple[np.ndarray, ...] = ()
         self.began = self.conditional = self.previous = None
         self.unlike: str | None = None
-        self._plan, self._solver, self._guidance = plan, scheduler.solver(), guidance
+        self._plan, self._solver, self._guidance = plan, open_solver(scheduler, draw), guidance
         self._channel_axis = channels_beside(frame_axis, latents.ndim)
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
         self._guided = self._difference = None
 
     def advance(self, step: int, *predictions: np.ndarray) -> None:
-        """Take a step with its predictions: the conditional branch's, then the unconditional one's.
+        """Take a step with its predictions: the conditional branch's, then those of the others.
 
-        The second is missing at C, and where guidance is 1, which cancels that branch; both are missing at S.
+        These are missing at C, and where guidance is 1, which cancels the branch; all are missing at S.
         FloatingPointError: the new latents are not finite.
         """
         self.step, self.predictions = step, predictions
@@ -63,11 +68,15 @@ class SamplerState:
                 f"step {step + 1} of {len(self._plan.actions)} gave numbers that are not finite: {LESS_EXACT}"
             )
 
-    def _guide(self, conditional: np.ndarray, unconditional: np.ndarray | None = None) -> None:
-        """Combine the branches; where the unconditional one is missing, reuse their last difference."""
-        if unconditional is not None:
-            self._difference = conditional - unconditional
-            self._guided = unconditional + self._guidance * self._difference
+    def _guide(self, conditional: np.ndarray, *others: np.ndarray) -> None:
+        """Combine the branches; where only the conditional one is there, reuse their last difference."""
+        if isinstance(self._guidance, Mapping):
+            if others:
+                self._difference = guided_difference(self._guidance, conditional, *others)
+            self._guided = conditional if self._difference is None else conditional + self._difference
+        elif others:
+            self._difference = conditional - others[0]
+            self._guided = others[0] + self._guidance * self._difference
         elif self._difference is not None:
             self._guided = conditional + (self._guidance - 1) * self._difference
         else:
@@ -77,7 +86,9 @@ class SamplerState:
     @property
     def terms(self) -> tuple[np.ndarray | None, ...]:
         """The terms of a correction of the last jump, as StepPlan.corrections has factors for them."""
-        difference = None if self._difference is None else (self._guidance - 1) * self._difference
+        difference = self._difference
+        if difference is not None and not isinstance(self._guidance, Mapping):
+            difference = (self._guidance - 1) * difference
         return self.began, self.conditional, difference, self.previous
 
     def _jump(self, number: int) -> None:
@@ -88,6 +99,32 @@ class SamplerState:
         level = plan.level_corrections[number] if plan.level_corrections else ()
         if any((*row, *level)):
             self.latents = self.latents + combine(row, self.terms, level, self._channel_axis)
+
+
+def guided_difference(guidance: ClipGuidance, conditional: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Compute what guidance adds to the conditional prediction, of those of the other branches."""
+    if not isinstance(guidance, Mapping):
+        return (guidance - 1) * (conditional - others[0])
+    weights = list(guidance.values())[1:]
+    return sum(np.float32(w) * (other - conditional) for w, other in zip(weights, others, strict=True))
+
+
+def begin_noise(generator: Generator, frames: int, seed: int) -> tuple[np.ndarray, Draw]:
+    """Draw initial latents; give the source of the noise of steps: the generator's step_noise, or our own.
+
+    GeneratorError, when that noise is drawn: it is not like the latents.
+    """
+    noise = generator.noise(frames, seed)
+    own = getattr(generator, "step_noise", lambda frames, *place: step_noise(noise.shape, *place))
+
+    def draw(step: int) -> np.ndarray:
+        drawn = own(frames, seed, step)
+        if drawn.shape != noise.shape or drawn.dtype != np.float32:
+            found = f"{drawn.shape} {drawn.dtype}"
+            raise GeneratorError(f"step_noise gives {found}, and latents are {noise.shape} float32")
+        return drawn
+
+    return noise, draw
 
 
 def combine(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from engines.errors import UsageError
+from generators.contract import Guidance, branches_of
 from generators.windows import ContinuationWindows, WindowRule, overlapping
 from pipeline.guard import Guard
 
@@ -15,11 +16,14 @@ TERMS = 4  # of a correction: latents, conditional prediction, guided difference
 
 
 class Action(str, Enum):
-    """What a step does; the value is its letter in a plan. branches: of guidance, as many as it evaluates."""
+    """What a step does; the value is its letter in a plan.
 
-    FULL = "F", 2  # evaluates both branches
+    branches: of two branches of guidance, as many as it evaluates.
+    """
+
+    FULL = "F", 2  # evaluates all branches
     COND_ONLY = "C", 1  # evaluates the conditional branch, and reuses the last difference of the branches
-    DEEP_CACHE = "H", 2  # evaluates both branches by shallow layers, with deep features of the last FULL
+    DEEP_CACHE = "H", 2  # evaluates all branches by shallow layers, with deep features of the last FULL
     SKIP = "S", 0  # evaluates nothing: the solver leaps over it
 
     branches: int
@@ -29,6 +33,11 @@ class Action(str, Enum):
         made = str.__new__(cls, letter)
         made._value_, made.branches = letter, branches
         return made
+
+    @property
+    def evaluated(self) -> int | None:
+        """The number of branches it evaluates at most; None: all."""
+        return None if self.branches > 1 else self.branches
 
 
 BRANCHES = {action.value: action.branches for action in Action}
@@ -135,11 +144,13 @@ class StepPlan:
     def windows(self, step: int, own: WindowRule | ContinuationWindows) -> WindowRule | ContinuationWindows:
         """Return the window rule of a step. own: the generator's rule, which applies after the overlaps.
 
-        H takes the windows of the last F, whose features it uses. ValueError: the overlap is too large.
+        A rule that changes by step is asked for the one at that step. H takes the windows of the last F,
+        whose features it uses. ValueError: the overlap is too large.
         """
         planned = dict(zip(self.evaluated, self.overlaps, strict=False))
         if self.actions[step] == Action.DEEP_CACHE:  # deep features belong to the windows they come from
             step = self.actions.rindex(Action.FULL, 0, step)
+        own = own.at(step) if hasattr(own, "at") else own
         return overlapping(own, planned[step]) if step in planned else own
 
     @property
@@ -149,7 +160,7 @@ class StepPlan:
 
     def calls(
         self,
-        guidance: float | tuple[float, float],
+        guidance: Guidance,
         own: WindowRule | ContinuationWindows,
         frames: int,
         actions: str = "".join(BRANCHES),
@@ -158,8 +169,9 @@ class StepPlan:
 
         At guidance 1 the unconditional branch cancels. actions: count only the steps with these letters.
         """
+        branches = branches_of(guidance)
         return sum(
-            self.windows(step, own).count(frames) * (1 if guidance == 1.0 else BRANCHES[self.actions[step]])
+            self.windows(step, own).count(frames) * len(branches[: Action(self.actions[step]).evaluated])
             for step in self.evaluated
             if self.actions[step] in actions
         )
@@ -169,8 +181,24 @@ class StepPlan:
         if len(self.actions) != steps:
             raise StepPlanError(
                 f"actions: {len(self.actions)} letters for a schedule of {steps} steps; "
-                "tune for this generator"
+                "tune for this generator, or leave out as much untuned: [steps] with "
+                f'actions = "{self.resized(steps)}" alone'
             )
+
+    def resized(self, steps: int) -> str:
+        """Write actions for another schedule that evaluate about the same share of it, at the same places."""
+        length = len(self.actions)
+
+        def due(step: int) -> int:
+            """Round up the evaluations that belong before a step."""
+            parts = (min(max(step * length - each * steps, 0), steps) for each in self.evaluated)
+            return -(-sum(parts) // length)
+
+        letters = []
+        for step in range(steps):
+            last = max(each for each in self.evaluated if each * steps <= step * length)
+            letters.append(self.actions[last] if due(step + 1) > due(step) else Action.SKIP.value)
+        return "".join(letters)
 
     def check_channels(self, channels: int) -> None:
         """Raise StepPlanError if level_corrections are for latents of another number of channels."""

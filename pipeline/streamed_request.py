@@ -52,7 +52,9 @@ class StreamedSampling(Sampling):
         yield from clip.latents()
 
     def _conditions(self) -> Iterator[dict[str, np.ndarray]]:
-        for piece in self._generator.condition_pieces(self._engines, self._chunks, self._source.image):
+        source, generator = self._source, self._generator
+        given = self._engines, self._chunks, source.image
+        for piece in generator.condition_pieces(*given, **source.columns):
             check_finite(piece)
             yield piece
         raise self._other_count()
@@ -73,11 +75,12 @@ def sampling_of(source: Source, generator: Generator, engines: Engines, seconds:
     """Return what streams a request, as far as its generator can.
 
     Windows that continue one another come one by one anyway. Where a generator does not make conditions and
-    pixels piece by piece, the video is sampled at once, and a note says so.
+    pixels piece by piece, or draws noise at its steps, the video is sampled at once, and a note says so.
     """
+    given = source, generator, engines, seconds
     if isinstance(generator.windows, ContinuationWindows):
-        return Sampling(source, generator, engines, seconds)
-    if offers_streaming(generator):
-        return StreamedSampling(source, generator, engines, seconds)
+        return Sampling(*given)
+    if offers_streaming(generator) and not getattr(generator.scheduler, "stochastic", False):
+        return StreamedSampling(*given)
     generator.notes.append(f"{generator.name} does not make its frames piece by piece: they come at the end")
-    return Sampling(source, generator, engines, seconds)
+    return Sampling(*given)

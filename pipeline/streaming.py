@@ -17,17 +17,14 @@ import numpy as np
 
 from generators.contract import Generator
 from generators.windows import Blend, frame_slice
+from pipeline.blended_denoiser import StepWindows, branches_at, guidance_over, step_windows
 from pipeline.frame_buffer import Conditions, FrameBuffer, noise_of
 from pipeline.guard import GuardWatch
 from pipeline.sampler import (
     Sampler,
-    StepWindows,
     base_plan,
-    branches_at,
     denoise_loop,
     evaluations,
-    guidance_over,
-    step_windows,
 )
 from pipeline.sampler_state import SamplerState
 from pipeline.step_plan import StepPlan
@@ -100,7 +97,8 @@ class StreamedClip:
         keep = self._end(at, latents)
         if self._watch and not begin:
             keep = _reach(self._base, min(keep, self._own - 1))[0]
-        self._conditions.forget(keep)
+        # A window may see conditions of frames that are not its own: those whose place they take.
+        self._conditions.forget(keep - self._sampler.generator.windows.length)
         self._noise.forget(keep)
 
     def _end(self, at: int, latents: np.ndarray) -> int:
@@ -214,7 +212,7 @@ class _Piece:
             self._latents, self._taken = state.latents, self._taken + 1
             if clip.watch and state.predictions:
                 number = clip.plan.evaluated.index(state.step)
-                clip.watch.prediction(number, state.conditional, state.previous)
+                clip.watch.prediction(number, state.conditional, state.previous, self.begin)
 
     def finish(self) -> np.ndarray:
         """Take all steps; return the clean latents, and keep nothing."""
@@ -259,11 +257,11 @@ class _Cover(NamedTuple):
 
 
 def _borders(windows: Sequence[StepWindows]) -> list[tuple[int, int]]:
-    """Return the first frame and the end of each piece: windows begin at no other frame, at any step."""
+    """Return the first frame and the end of each piece: no run of a window begins elsewhere, at any step."""
     unique = {id(each): each for each in windows}.values()
-    starts = sorted({0} | {int(indices[0]) for each in unique for indices in each.indices})
-    end = 1 + max(int(indices.max()) for each in unique for indices in each.indices)
-    return list(zip(starts, [*starts[1:], end], strict=True))
+    runs = [np.unique(indices) for each in unique for indices in each.indices]
+    starts = sorted({0}.union(*(run[np.diff(run, prepend=-2) > 1].tolist() for run in runs)))
+    return list(zip(starts, [*starts[1:], 1 + max(int(run[-1]) for run in runs)], strict=True))
 
 
 def _reach(clip: PiecewiseClip, frame: int) -> tuple[int, int]:

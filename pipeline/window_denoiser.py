@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from engines.errors import EngineError
-from generators.contract import FULL, SHALLOW, Constants, Engines, Generator, OffersDeepCache
+from generators.contract import (
+    FULL,
+    SHALLOW,
+    Branch,
+    Constants,
+    Engines,
+    Generator,
+    OffersDeepCache,
+    predict,
+)
 from pipeline.step_plan import Action, StepPlan
 
-Key = tuple[int, bool]  # a window's number, and whether the branch is the conditional one
+Key = tuple[int, Branch]  # a window's number, and whether the branch is the conditional one, or its name
 
 
 class WindowBranch(NamedTuple):
@@ -22,7 +32,7 @@ class WindowBranch(NamedTuple):
 
     window: int
     indices: np.ndarray
-    conditional: bool
+    conditional: Branch
 
     @property
     def key(self) -> Key:
@@ -51,8 +61,17 @@ class SerialDenoiser:
         self, generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
     ) -> None:
         self._generator, self._engine = generator, engines["denoise"]
-        self._constants, self._condition_indices = constants, condition_indices
-        self._cut: tuple[bytes, dict[str, np.ndarray]] | None = None  # both branches see the same
+        # NumPy's take copies an array that is not contiguous as a whole, for every window.
+        self._constants = {
+            name: np.asarray(array, order="C") if isinstance(array, np.ndarray) else array
+            for name, array in constants.items()
+        }
+        self._condition_indices = condition_indices
+        self._cut: tuple[bytes, dict[str, np.ndarray]] | None = None  # all branches see the same
+        # One that evaluates each branch in its own way is asked for one at a time.
+        self.batches = (
+            hasattr(generator, "denoise_branches") and type(self).evaluate is SerialDenoiser.evaluate
+        )
 
     def __call__(
         self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
@@ -63,15 +82,22 @@ class SerialDenoiser:
                 f"step {step}: the action H runs on engines of {FULL} and {SHALLOW}, in one process; "
                 "here is one of denoise"
             )
-        for branch in wanted:
-            window = latents.take(branch.indices, self._generator.frame_axis)
-            yield self.evaluate(branch, window, step, self._window_constants(branch.indices))
+        for _, branches in groupby(wanted, lambda branch: branch.window):
+            first, *others = branches
+            window = latents.take(first.indices, self._generator.frame_axis)
+            constants = self._window_constants(first.indices)
+            if self.batches:
+                asked = [branch.conditional for branch in (first, *others)]
+                yield from predict(self._generator, self._engine, window, step, constants, asked)
+            else:
+                for branch in (first, *others):
+                    yield self.evaluate(branch, window, step, constants)
 
     def evaluate(
         self, branch: WindowBranch, window: np.ndarray, step: int, constants: Constants
     ) -> np.ndarray:
         """Predict one branch of a window, whose latents and constants are cut out already."""
-        return self._generator.denoise(self._engine, window, step, constants, branch.conditional)
+        return predict(self._generator, self._engine, window, step, constants, [branch.conditional])[0]
 
     def _window_constants(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The constants of one window; beyond their last frame that is repeated."""

@@ -5,8 +5,8 @@ python -m submit check submit.zip --data DATA --target cpu --time-threshold 30
 
 pack takes the built files that the recipe runs on (export_onnx.py, build_trt.py) and writes an archive with
 infer.py at its root; with --data, its recipe says how the videos in DATA/outputs, the base model's own, are
-coded. check unpacks it, installs its requirements in a new environment, runs it without network in another
-folder on DATA, and judges its videos against DATA/outputs.
+coded. check unpacks it, installs its requirements in a new environment, runs it isolated, without network, on
+DATA and on videos that nobody has seen, and judges what it makes against DATA/outputs and the base model.
 Targets: submit/profiles, or a TOML file of your own.
 """
 
@@ -14,21 +14,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from bench.judge import Folders, Judge, judge_folder, reasons, similarity
 from bench.similarity import load_extractor
-from engines.cli import above_zero, common_arguments, ending, new_parser, run, say
+from bench.timed_run import Ended, Job, RunFailed, run_script
+from engines.cli import above_zero, common_arguments, ending, new_parser, printable, run, say, show
 from engines.errors import Exit
+from generators.contract import load_generator
 from pipeline.batch.dataset import find_requests, first_requests
-from pipeline.recipe import load_recipe
-from pipeline.video.base_colours import OUTPUTS, as_base_videos
+from pipeline.recipe import BASELINE, load_recipe
+from pipeline.video.base_colours import as_base_videos
 from submit.archive import MB
 from submit.check import check_archive, exit_status, told
-from submit.checks import FAIL, NOT_EVALUATED
+from submit.checks import FAIL, NOT_EVALUATED, ON_TRUST, PASS, NotEvaluated
 from submit.pack import pack
 from submit.profile import load_profile
 from submit.trial import Question, Verdict
@@ -64,36 +67,57 @@ def run_check(args: argparse.Namespace) -> Exit:
     profile = load_profile(args.target)
     if args.max_mb is not None:
         profile = replace(profile, max_mb=args.max_mb)
-    judge = judge_against(args.data, args.extractors)
-    question = Question(args.data, judge, args.time_threshold, args.limit)
+    first_requests(args.data, 1)  # an error here, not in the trial
+    if args.generator:
+        load_generator(args.generator)
+    judge = Judge([load_extractor(name) for name in args.extractors])
+    base = partial(run_base, args.data, profile.device)
+    question = Question(
+        args.data, partial(verdict, judge), base, args.generator, args.time_threshold, args.trust
+    )
     results = []
-    for result in check_archive(args.archive, profile, question, say):
+    for result in check_archive(args.archive, profile, question, args.limit, say):
         results.append(result)
         if not args.json:
-            print(told(result), flush=True)
+            print(printable(told(result)), flush=True)
     results.sort(key=lambda result: result.id)
     if args.json:
         about = {"target": profile.name, "checks": [asdict(each) for each in results]}
-        print(json.dumps(about, ensure_ascii=False))
-    failed = [each.id for each in results if each.status == FAIL]
-    open_ = [each.id for each in results if each.status == NOT_EVALUATED]
-    say(f"{len(results) - len(failed) - len(open_)} of {len(results)} checks pass"
-        + (f"; failed: {', '.join(failed)}" if failed else "")
-        + (f"; not evaluated: {', '.join(open_)}" if open_ else ""))  # fmt: skip
+        show(about)
+    passed = sum(each.status == PASS for each in results)
+    counts = [f"{passed} of {len(results)} checks pass"]
+    for status in (FAIL, NOT_EVALUATED, ON_TRUST):
+        ids = ", ".join(each.id for each in results if each.status == status)
+        counts += [f"{status}: {ids}"] if ids else []
+    say("; ".join(counts))
     return exit_status(results)
 
 
-def judge_against(data: Path, extractors: list[str]) -> Callable[[Path], Verdict]:
-    """Return what compares a folder's videos with those of data/outputs. InputError, ExtractorError."""
-    first_requests(data, 1)  # an error here, not in the trial
-    judge = Judge([load_extractor(name) for name in extractors])
-    skeletons = {request.id: request.video for request in find_requests(data).requests}
+def verdict(judge: Judge, folders: Folders) -> Verdict:
+    """Compare the videos of two folders. InputError."""
+    comparisons = judge_folder(judge, folders, lambda text: None)
+    return Verdict(similarity(comparisons), reasons(comparisons))
 
-    def against(folder: Path) -> Verdict:
-        comparisons = judge_folder(judge, Folders(data / OUTPUTS, folder, skeletons), lambda text: None)
-        return Verdict(similarity(comparisons), reasons(comparisons))
 
-    return against
+def run_base(like: Path, device: str, generator: str, data: Path, out: Path, seconds: float) -> None:
+    """Make a generator's base videos of data in out, coded as those in like/outputs. NotEvaluated."""
+
+    def start(command: list[str], log: Path) -> Ended:
+        with log.open("wb") as messages:
+            try:
+                pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": messages}
+                found = subprocess.run(command, **pipes, timeout=seconds)
+            except subprocess.TimeoutExpired as error:
+                raise NotEvaluated(f"the base model's run took longer than {seconds:.0f} s") from error
+        return Ended(found.returncode, 0.0, found.stdout.decode("utf-8", "replace"))
+
+    recipe = as_base_videos(BASELINE, like, say)
+    try:
+        outcome = run_script(recipe, Job(data, out, generator, device), data, out, start)
+    except RunFailed as error:
+        raise NotEvaluated(f"the base model cannot be run here:\n{error}") from error
+    if outcome.failed:
+        raise NotEvaluated(f"the base model made no video of {outcome.failed}")
 
 
 def parse() -> argparse.Namespace:
@@ -114,9 +138,11 @@ def parse() -> argparse.Namespace:
     common_arguments(
         checking, "time-threshold", "extractors",
         data={"required": True, "help": "folder with videos/, images/, outputs/"},
+        generator={"default": None, "help": "the model that made outputs/, where it is not a bundled one"},
     )  # fmt: skip
     checking.add_argument("--max-mb", type=above_zero, metavar="N", help="MB allowed (the target's)")
-    checking.add_argument("--limit", type=above_zero, default=3600, metavar="S", help="of any run (3600)")
+    checking.add_argument("--limit", type=above_zero, default=14400, metavar="S", help="for all (14400)")
+    checking.add_argument("--trust", action="store_true", help="run it even where nothing isolates it")
     checking.set_defaults(run_command=run_check)
     for command in (packing, checking):
         command.add_argument("--target", default="cpu", help="the machine: a profile, or a TOML file (cpu)")

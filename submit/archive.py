@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import unicodedata
 import zipfile
 import zlib
@@ -15,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from engines.artifact import file_sha256
-from engines.errors import InputError
+from engines.errors import InputError, check_file
 from engines.files import atomic_write
 from submit.errors import SubmitError
+from submit.isolation import View, run
 
 STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
 MODE = stat.S_IFREG | 0o644
@@ -27,6 +27,7 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others stop some graders
 LITTER = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".svn", "__pycache__", ".ipynb_checkpoints"}
 ENCRYPTED = 0x1
 MB = 1e6
+UNZIP_SECONDS = 600.0
 DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, UnicodeDecodeError)  # to zipfile
 
 
@@ -59,6 +60,7 @@ def _write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, content: Path
 
 def read_entries(path: Path) -> list[zipfile.ZipInfo]:
     """Return what the archive says is in it. InputError if it is no zip file."""
+    check_file(path, "zip")
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
@@ -69,14 +71,17 @@ def read_entries(path: Path) -> list[zipfile.ZipInfo]:
 def unsafe(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
     """Yield why entries must not be unpacked, or not everywhere; their content is not read."""
     seen: dict[str, str] = {}
+    names = {entry.orig_filename for entry in entries}
     for entry in entries:
         name = entry.orig_filename
+        if any(str(parent) in names for parent in PurePosixPath(name).parents):
+            yield f"{name!r} lies in what is a file"
         yield from (f"{name!r} {why}" for why in _wrong_name(name))
         if entry.compress_type not in METHODS:
             yield f"{name!r} is compressed by method {entry.compress_type}; only 0 and 8 (deflate) are safe"
         if entry.flag_bits & ENCRYPTED:
             yield f"{name!r} is encrypted"
-        kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == UNIX else 0
+        kind = stat.S_IFMT(entry.external_attr >> 16)  # unzip heeds it whatever system is named
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             yield f"{name!r} is {'a symbolic link' if kind == stat.S_IFLNK else 'no regular file'}"
         if not name.isascii() and not entry.flag_bits & 0x800:
@@ -144,9 +149,9 @@ def unpack_with_unzip(path: Path, folder: Path) -> str:
     _check_safe(path)
     folder.mkdir(parents=True, exist_ok=True)
     command = [tool, "-q", "-o", str(path.resolve()), "-d", str(folder)]
-    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if answer.returncode:
-        raise SubmitError(f"unzip ended with status {answer.returncode}: {answer.stderr.strip()}")
+    ended = run(command, {"LANG": "C.UTF-8"}, folder, View([path.resolve()], [folder]), UNZIP_SECONDS)
+    if ended.status:
+        raise SubmitError(f"unzip ended with status {ended.status}: {ended.said.strip()}")
     return "unzip"
 
 

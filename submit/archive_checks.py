@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from pipeline.batch.dataset import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
@@ -18,22 +18,42 @@ AT_ROOT = (ENTRY, MANIFEST, RECIPE, REQUIREMENTS)
 PACK = "make the archive with python -m submit pack, and change nothing in it"
 ZIP64_SIZE, ZIP64_COUNT = 0xFFFFFFFF, 0xFFFF
 NOT_OURS = {"data", "videos", "images", "outputs", "out", "runs", "report", "tests", ".venv", "venv"}
+PACKED = re.compile(rb"PK\x03\x04|PK\x05\x06|\x1f\x8b|BZh[1-9]|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd")
+MEDIA = re.compile(
+    rb"....ftyp|RIFF....(AVI |WEBP)|\x1aE\xdf\xa3|\x89PNG|\xff\xd8\xff|GIF8|\x00\x00\x01[\xb3\xba]|FLV\x01",
+    re.DOTALL,
+)
 LEFT_OVER = re.compile(r"\.(log|tmp|part|openvino|pyc|zip|tar|gz|7z|rar)$|^\.(new|writable)-|^core$")
 SECRET_NAMES = re.compile(
     r"^\.(env|netrc|pypirc)|^id_(rsa|dsa|ecdsa|ed25519)|\.(pem|key|p12|pfx)$|^credentials"
 )
+
+
+def _word(start: str, rest: str) -> re.Pattern:
+    """Compile a pattern for a word; as its first letters are known, a text is searched at memory's speed."""
+    return re.compile(f"{start}(?<!\\w{start}){rest}")
+
+
 SECRETS = {
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "a cloud access key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
-    "a GitHub token": re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{60,})"),
-    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
-    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{32,}"),
-    "a password": re.compile(r"(?i)\b(password|passwd|secret|api_?key)\s*[=:]\s*[\"'][^\"'\s]{8,}[\"']"),
+    "a private key": [re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")],
+    "a cloud access key": [_word(each, r"[0-9A-Z]{16}\b") for each in ("AKIA", "ASIA")],
+    "a GitHub token": [_word("gh", r"[pousr]_[A-Za-z0-9]{36}"), _word("github_pat_", r"\w{60,}")],
+    "a Hugging Face token": [_word("hf_", r"[A-Za-z0-9]{30,}")],
+    "an API key": [_word("sk-", r"[A-Za-z0-9_-]{32,}")],
 }
+PASSWORDS = [  # in lower case
+    _word(each, r"\s{0,9}[=:]\s{0,9}[\"'][^\"'\s]{8,}[\"']")
+    for each in ("password", "passwd", "secret", "api_key", "apikey")
+]
 TEXT = {".py", ".toml", ".txt", ".json", ".yaml", ".yml", ".cfg", ".ini", ".md", ".sh", ".csv", ""}
 GRAPHS = {".onnx", ".engine"}
 ROOTS = "home|root|Users|mnt|media|data|workspace|work|opt|srv|tmp|var|usr|tcdata|content|kaggle|private"
-ABSOLUTE = re.compile(rf"(?<![\w./:~-])(/({ROOTS})/[\w.-]|~/\w|[A-Za-z]:(\\{{1,2}}|/)[\w.-])")
+BEFORE = r"[\w./:~-]"  # in the midst of something else
+ABSOLUTE = [  # each with the letters before its match that belong to it
+    (re.compile(rf"/(?<!{BEFORE}/)({ROOTS})/[\w.-]"), 0),
+    (re.compile(rf"~/(?<!{BEFORE}~/)\w"), 0),
+    (re.compile(rf":(?<=[A-Za-z]:)(?<!{BEFORE}[A-Za-z]:)(\\{{1,2}}|/)[\w.-]"), 1),
+]
 WORKING_FOLDER = ("os.getcwd", "Path.cwd", "pathlib.Path.cwd")
 ABSOLUTE_IN_BYTES = re.compile(rb"/(home|root|Users|workspace)/[\w.-]{2,}/[\w.-]{2,}")
 
@@ -76,17 +96,29 @@ def forbidden(submission: Submission) -> Iterator[str]:
     """Find data, videos, pictures, leftovers of runs, and secrets by name and by content."""
     for name in submission.files:
         path = PurePosixPath(name)
-        if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        begins = submission.beginning(name)
+        if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES or MEDIA.match(begins):
             yield f"{name} is a video or a picture"
         elif path.parts[0] in NOT_OURS or path.name in (RUN_MANIFEST, "pairs.csv"):
             yield f"{name} is data, or was left by a run"
         elif any(LEFT_OVER.search(part) for part in path.parts):
             yield f"{name} was left by a run or a build, or is an archive"
+        elif path.suffix != ".whl" and PACKED.match(begins):
+            yield f"{name} is an archive, which hides what is in it"
         elif SECRET_NAMES.search(path.name.lower()):
             yield f"{name} may be a secret, by its name"
         elif path.suffix in TEXT:
             text = submission.text(name)
-            yield from (f"{name} seems to hold {what}" for what, form in SECRETS.items() if form.search(text))
+            yield from (f"{name} seems to hold {what}" for what in _secrets(text))
+
+
+def _secrets(text: str) -> Iterator[str]:
+    for what, forms in SECRETS.items():
+        if any(form.search(text) for form in forms):
+            yield what
+    lower = text.lower()
+    if any(form.search(lower) for form in PASSWORDS):
+        yield "a password"
 
 
 @check("S05", "no absolute paths", "they lead nowhere on another machine", "make it relative to the file")
@@ -95,22 +127,27 @@ def absolute_paths(submission: Submission) -> Iterator[str]:
     for name in submission.files:
         path, suffix = submission.folder / name, PurePosixPath(name).suffix
         if suffix == ".py":
-            yield from (f"{name}:{line}: {what}" for line, what in _paths_in_code(path))
+            yield from (f"{name}:{line}: {what}" for line, what in _paths_in_code(submission.code(name)))
         elif suffix in TEXT and PurePosixPath(name).name != "LICENSE":
-            found = ABSOLUTE.finditer(submission.text(name))
-            yield from (f"{name}: {each[0]!r} begins an absolute path" for each in found)
+            found = _absolute(submission.text(name))
+            yield from (f"{name}: {each!r} begins an absolute path" for each in found)
         elif suffix in GRAPHS:
             found = ABSOLUTE_IN_BYTES.search(path.read_bytes())
             if found:
                 yield f"{name}: has {found[0].decode()!r} in it"
 
 
-def _paths_in_code(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), path.name)):
+def _absolute(text: str) -> Iterator[str]:
+    for form, before in ABSOLUTE:
+        yield from (text[found.start() - before : found.end()] for found in form.finditer(text))
+
+
+def _paths_in_code(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found = ABSOLUTE.search(node.value)
+            found = next(_absolute(node.value), None)
             if found:
-                yield node.lineno, f"{found[0]!r} begins an absolute path"
+                yield node.lineno, f"{found!r} begins an absolute path"
         elif isinstance(node, ast.Attribute) and ast.unparse(node) in WORKING_FOLDER:
             yield node.lineno, f"{ast.unparse(node)}: the working folder is another there"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from engines.errors import Exit
 from submit import archive_checks, content_checks, trial_checks
-from submit.checks import FAIL, PASS, Check, Result, Submission, evaluate
+from submit.checks import FAIL, NOT_EVALUATED, ON_TRUST, PASS, Check, Result, Submission, evaluate
+from submit.isolation import isolation
 from submit.profile import Profile
 from submit.trial import Question, Trial
 
@@ -24,16 +25,28 @@ ALL = {each.id: each for each in sorted([*STATIC, *TRIALS], key=lambda each: eac
 
 
 def check_archive(
-    path: Path, profile: Profile, question: Question, say: Callable[[str], None]
+    path: Path, profile: Profile, question: Question, seconds: float, say: Callable[[str], None]
 ) -> Iterator[Result]:
     """Yield the result of every check, as it comes: first those that run nothing, then the others.
 
-    InputError: this is no zip file. An archive that is not safe to unpack is never run.
+    Only an archive that passes all of the former is installed and run. seconds: that all of it may take.
+    InputError: this is no zip file.
     """
-    with Submission(path, profile) as submission:
-        yield from (evaluate(each, submission) for each in STATIC)
+    with Submission(path, profile, seconds) as submission:
+        wrong = []
+        for each in STATIC:
+            result = evaluate(each, submission)
+            wrong += [each.id] if result.status != PASS else []
+            yield result
         with Trial(submission, question, say) as trial:
-            yield from (evaluate(each, trial) for each in TRIALS)
+            for each in TRIALS:
+                yield not_run(each, wrong) if wrong else evaluate(each, trial, on_trust=isolation() is None)
+
+
+def not_run(each: Check, wrong: list[str]) -> Result:
+    """Return the result of a check that would have run an archive that is wrong already."""
+    note = f"nothing of the archive was installed or run: see {', '.join(wrong)}"
+    return Result(each.id, each.name, NOT_EVALUATED, each.reason, each.fix, [], [note])
 
 
 def check_statically(path: Path, profile: Profile) -> list[Result]:
@@ -43,12 +56,15 @@ def check_statically(path: Path, profile: Profile) -> list[Result]:
 
 
 def exit_status(results: Iterable[Result]) -> Exit:
-    """Return that of the first check that failed; one not evaluated is no pass, for the environment."""
+    """Return that of the first check that failed; one not evaluated is no pass, nor is one on trust."""
     results = list(results)
     failed = [ALL[each.id].exit for each in results if each.status == FAIL]
     if failed:
         return failed[0]
-    return Exit.OK if all(each.status == PASS for each in results) else Exit.ENVIRONMENT
+    statuses = {each.status for each in results}
+    if NOT_EVALUATED in statuses:
+        return Exit.ENVIRONMENT
+    return Exit.ON_TRUST if ON_TRUST in statuses else Exit.OK
 
 
 def told(result: Result) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -22,8 +26,15 @@ from submit.pack import RECIPE, REQUIREMENTS
 from submit.packages import Pin, parse_pins
 from submit.profile import Profile
 
-PASS, FAIL, NOT_EVALUATED = "pass", "fail", "not evaluated"
+OUT_OF_TIME = "the time of --limit was over before this check was made"
+PASS, FAIL, NOT_EVALUATED, ON_TRUST = "pass", "fail", "not evaluated", "pass on trust"
 MOST_PROBLEMS = 20  # shown of one check
+LONGEST = 2000  # characters shown of one problem
+MOST_TEXT, MOST_CODE = 20 * MB, 2 * MB  # of a file that is looked through
+DAY = 86_400.0
+MARGIN = 3.0  # seconds after the deadline in which a check that has run no program is ended
+# What readers raise at files that mean harm: no text, nested too deeply, numbers of 5,000 digits, and so on.
+HOSTILE = (ValueError, RecursionError, OverflowError, MemoryError, OSError)
 BOMB_RATIO = 200  # unpacked bytes by packed ones; deflate's most is 1032, of files of one byte
 SMALL = 10 * MB
 
@@ -69,19 +80,42 @@ def check(id: str, name: str, reason: str, fix: str, exit: Exit = Exit.INPUT) ->
     return lambda find: Check(id, name, reason, fix, find, exit)
 
 
-def evaluate(each: Check, subject: object) -> Result:
-    """Run a check on what it is for: a Submission, or its Runs."""
-    problems, notes, status = [], [], PASS
+def evaluate(each: Check, subject: object, on_trust: bool = False) -> Result:
+    """Run a check on a Submission or its Trial, within the time that is left; on_trust: it is no proof."""
+    submission = getattr(subject, "submission", subject)
+    problems, notes, status = [], [], ON_TRUST if on_trust else PASS
     try:
-        for text in islice(each.find(subject), MOST_PROBLEMS):
-            (notes if isinstance(text, Note) else problems).append(str(text))
+        with ended_after(submission.until + MARGIN - time.monotonic()):
+            for text in islice(each.find(subject), MOST_PROBLEMS):
+                (notes if isinstance(text, Note) else problems).append(str(text)[:LONGEST])
     except NotEvaluated as error:
         status = NOT_EVALUATED
         notes.append(str(error))
     except (InputError, SubmitError, EngineError, RecipeError, SyntaxError) as error:
-        problems.append(str(error))
+        problems.append(str(error)[:LONGEST])
+    except HOSTILE as error:
+        problems.append(f"a file cannot be read: {error!r}"[:LONGEST])
     status = FAIL if problems else status
     return Result(each.id, each.name, status, each.reason, each.fix, problems, notes)
+
+
+@contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """Raise NotEvaluated in the block if it takes longer, on the main thread; others go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise NotEvaluated(OUT_OF_TIME)
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def too_large(entries: Iterable, profile: Profile) -> Iterator[str]:
@@ -123,9 +157,10 @@ class Manifest:
 class Submission:
     """An archive under test, for a target; a context manager that removes what was unpacked."""
 
-    def __init__(self, path: Path, profile: Profile) -> None:
-        """InputError: this is no zip file."""
+    def __init__(self, path: Path, profile: Profile, seconds: float = DAY) -> None:
+        """seconds: that all its checks may take. InputError: this is no zip file."""
         self.path, self.profile = path, profile
+        self.until = time.monotonic() + seconds
         self.entries = read_entries(path)
         self._stack = ExitStack()
 
@@ -135,7 +170,14 @@ class Submission:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    @property
+    def seconds_left(self) -> float:
+        """Return the time that is left. NotEvaluated: there is none."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise NotEvaluated(OUT_OF_TIME)
+        return left
+
+    @cached_property
     def is_safe(self) -> bool:
         """Return whether it may be unpacked."""
         return not any(unsafe(self.entries)) and not any(too_large(self.entries, self.profile))
@@ -152,20 +194,46 @@ class Submission:
             raise NotEvaluated(f"the archive cannot be unpacked ({error}): see S01") from error
         return folder
 
-    @property
+    @cached_property
     def files(self) -> list[str]:
         """Return names of its files, sorted."""
         paths = (path for path in self.folder.rglob("*") if path.is_file())
         return sorted(path.relative_to(self.folder).as_posix() for path in paths)
 
     def text(self, name: str) -> str:
-        """Read a file as UTF-8, with U+FFFD for what is not."""
-        return (self.folder / name).read_text(encoding="utf-8", errors="replace")
+        """Read a file as UTF-8, with U+FFFD for what is not. InputError: it is too large."""
+        path = self._small(name, MOST_TEXT)
+        return path.read_text(encoding="utf-8", errors="replace")
+
+    def beginning(self, name: str, count: int = 12) -> bytes:
+        """Read the first bytes of a file."""
+        with (self.folder / name).open("rb") as file:
+            return file.read(count)
+
+    def code(self, name: str) -> ast.AST:
+        """Parse a file of Python. InputError: it is none that can be read."""
+        path = self._small(name, MOST_CODE)
+        try:
+            return ast.parse(path.read_text(encoding="utf-8"), name)
+        except SyntaxError as error:
+            raise InputError(f"{name} is no Python: {error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} is not UTF-8 ({error}); save it as UTF-8") from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise InputError(f"{name} cannot be parsed: {error!r}") from error
+
+    def _small(self, name: str, most: float) -> Path:
+        path = self.folder / name
+        if path.stat().st_size > most:
+            raise InputError(f"{name} has more than {most / MB:g} MB, too much to be looked through")
+        return path
 
     @property
     def pins(self) -> list[Pin]:
         """Return what its requirements pin; nothing if it has none."""
-        return parse_pins(self.text(REQUIREMENTS))[0] if REQUIREMENTS in self.files else []
+        if REQUIREMENTS not in self.files:
+            return []
+        return parse_pins(self.text(REQUIREMENTS), self.profile.index)[0]
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -190,6 +258,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an unpacked archive. InputError: it has none, or not one that pack writes."""
     path = folder / FILE
     try:
+        if path.stat().st_size > MOST_TEXT:
+            raise ValueError("it is too large")
         found = json.loads(path.read_text(encoding="utf-8"))
         manifest = Manifest(
             {str(name): str(sha256) for name, sha256 in found["files"].items()},
@@ -202,6 +272,6 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("entry.generator is no text")
     except FileNotFoundError as error:
         raise InputError(f"{FILE} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{FILE} is not one that `python -m submit pack` writes ({error!r})") from error
     return manifest

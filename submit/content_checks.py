@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
+import pickletools
 import re
-import struct
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
 
 from engines.artifact import Label, differences, file_sha256, find
 from engines.errors import EngineError, Exit
@@ -22,7 +26,20 @@ from submit.pack import ENTRY, REQUIREMENTS, WHEELS
 from submit.packages import Pin, canonical, installs_offline, parse_pins, resolve
 
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"}
-PICKLED = re.compile(rb"\x80[\x02-\x05]")
+CALLS = {
+    "GLOBAL",
+    "STACK_GLOBAL",
+    "INST",
+    "OBJ",
+    "REDUCE",
+    "NEWOBJ",
+    "NEWOBJ_EX",
+    "BUILD",
+    "EXT1",
+    "EXT2",
+    "EXT4",
+}
+MOST_PICKLED = 16 << 20  # bytes in which a pickle calls something, if it does
 ADD = f"pin it in {REQUIREMENTS}: make the archive with python -m submit pack"
 
 
@@ -33,7 +50,7 @@ def requirements(submission: Submission) -> Iterator[str]:
     if REQUIREMENTS not in submission.files:
         yield f"{REQUIREMENTS} is missing"
         return
-    pins, wrong = parse_pins(submission.text(REQUIREMENTS))
+    pins, wrong = parse_pins(submission.text(REQUIREMENTS), profile.index)
     yield from (f"{line!r} is not as name==version" for line in wrong)
     keys = [pin.key for pin in pins]
     yield from sorted({f"{key} is there twice" for key in keys if keys.count(key) > 1})
@@ -42,7 +59,7 @@ def requirements(submission: Submission) -> Iterator[str]:
         return
     if wheels.is_dir():
         yield from (f"{pin.name} has no hash" for pin in pins if not pin.hashes)
-        lacking = installs_offline(submission.folder / REQUIREMENTS, wheels, profile)
+        lacking = installs_offline(pins, wheels, profile)
         if lacking:
             yield f"the wheelhouse is not complete: {lacking}"
         return
@@ -62,6 +79,9 @@ def imports_covered(submission: Submission) -> Iterator[str]:
     if lacking:
         yield from (f"{name} is not in the archive" for name in lacking)
         return
+    for name in submission.files:
+        if name.endswith(".py"):
+            submission.code(name)  # an error here, with its name
     pins = {pin.key for pin in submission.pins}
     needed = needed_packages(submission.folder, starts, submission.recipe.backend, own, profile.version)
     for name, file in needed.items():
@@ -133,19 +153,40 @@ def whole_files(submission: Submission) -> Iterator[str]:
             yield f"{name} is not listed in {MANIFEST}"
         elif name != MANIFEST and file_sha256(path) != listed[name]:
             yield f"{name} is not as {MANIFEST} lists it"
-        if suffix in PICKLES or PICKLED.match(_beginning(path)):
-            yield f"{name} is a pickle, which can run any code; save tensors as safetensors"
-        elif suffix == ".onnx":
+        if suffix == ".onnx":
             yield from _broken_graph(path, name)
         elif suffix == ".safetensors":
             yield from _broken_tensors(path, name)
+        elif suffix in PICKLES or _is_pickle(path):
+            yield f"{name} is a pickle, which can run any code; save tensors as safetensors"
     missing = sorted(listed.keys() - set(submission.files))
     yield from (f"{name} is listed in {MANIFEST} and missing" for name in missing)
 
 
-def _beginning(path: Path) -> bytes:
+def _is_pickle(path: Path) -> bool:
+    """Return whether a file is a pickle of any protocol that calls something, or an array of objects."""
     with path.open("rb") as file:
-        return file.read(2)
+        if file.read(6) == b"\x93NUMPY":
+            file.seek(0)
+            return _holds_objects(file)
+        file.seek(0)
+        seen, protocol = set(), False
+        try:
+            for opcode, argument, _ in pickletools.genops(file.read(MOST_PICKLED)):
+                protocol = protocol or (opcode.name == "PROTO" and 2 <= argument <= pickle.HIGHEST_PROTOCOL)
+                seen.add(opcode.name)
+        except (ValueError, OverflowError, MemoryError, IndexError):
+            return protocol  # cut or not, its beginning says what it is
+    return protocol or bool(seen & CALLS)
+
+
+def _holds_objects(file: BinaryIO) -> bool:
+    try:
+        major = np.lib.format.read_magic(file)[0]
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        return read(file)[2].hasobject
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return True  # no header that NumPy writes
 
 
 def _broken_graph(path: Path, name: str) -> Iterator[str]:
@@ -158,17 +199,14 @@ def _broken_graph(path: Path, name: str) -> Iterator[str]:
 
 
 def _broken_tensors(path: Path, name: str) -> Iterator[str]:
-    """Check a safetensors file by its header: eight bytes of its length, then JSON with each tensor's end."""
-    content = path.read_bytes()
+    """Check a safetensors file by its header, which its own library reads and holds against the size."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        length = struct.unpack_from("<Q", content)[0]
-        tensors = json.loads(content[8 : 8 + length])
-        end = max(each["data_offsets"][1] for key, each in tensors.items() if key != "__metadata__")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-        yield f"{name} is no safetensors file"
-        return
-    if len(content) != 8 + length + end:
-        yield f"{name} was cut: {len(content)} bytes of {8 + length + end}"
+        with safe_open(path, "np") as tensors:
+            tensors.keys()
+    except (SafetensorError, OSError, UnicodeError) as error:
+        yield f"{name} is no whole safetensors file: {error}"
 
 
 @check("S17", "licences", "who passes on the work of others must say whose and on what terms", PACK)

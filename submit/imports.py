@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 from engines.load import BACKENDS, packages, starts_from
 from pipeline.caches.technique import load_technique
 from pipeline.recipe import Recipe
+from submit.errors import SubmitError
 
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
+MISSING = {"ImportError", "ModuleNotFoundError", "Exception"}
+OPTIONAL = {"pi_heif"}  # of ours, for pictures that a contest's data has none of; without it they are refused
 # What a file of ours needs and does not import by name.
 BY_NAME = {"pipeline/caches/cache_dit_blocks.py": ("transformers",)}  # cache-dit has it as a hidden import
 # Packages that are installed under another name than they are imported by; a backend's file has its own.
@@ -26,11 +30,15 @@ DISTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class Import:
-    """A module that a file imports. lazy: inside a function; by_name: a string that names a module."""
+    """A module that a file imports; a relative name begins with its dots.
+
+    lazy: inside a function; by_name: a string that names a module; tried: the file goes on without it.
+    """
 
     name: str
     lazy: bool = False
     by_name: bool = False
+    tried: bool = False
 
     @property
     def package(self) -> str:
@@ -56,23 +64,57 @@ def needed_files(root: Path, starts: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
+def wrapper_files(root: Path, start: Path, sources: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """List what a wrapper's file may import: itself and files near it or its sources, and those of ours.
+
+    SubmitError: Python cannot read one.
+    """
+    below = [path.parent for path in sources if start.parent in path.parents]
+    folders = list(dict.fromkeys([start.parent, *below]))
+    near, ours, todo = set(), [], [start]
+    while todo:
+        path = todo.pop()
+        if path not in near:
+            near.add(path)
+            try:
+                imported = list(imports(path, sys.version_info[:2]))
+            except (SyntaxError, ValueError) as error:
+                raise SubmitError(f"{path}: Python cannot read this ({error}); correct it") from error
+            for each in (each for each in imported if not each.name.endswith(".py")):  # a file's name
+                found = _near(folders, path, each.name)
+                todo += found
+                ours += [] if found else own_files(root, each.name)
+    return sorted(near), needed_files(root, ours)
+
+
+def _near(folders: Iterable[Path], path: Path, module: str) -> list[Path]:
+    """Find the files of a module that a wrapper's code at `path` imports from these folders."""
+    name = module.lstrip(".")
+    places = [path.parents[len(module) - len(name) - 1]] if module.startswith(".") else folders
+    return next(filter(None, ([place / each for each in own_files(place, name)] for place in places)), [])
+
+
 def needed_packages(
     root: Path, starts: Iterable[str], backend: str, generator: str | None, python: tuple[int, int]
 ) -> dict[str, str]:
     """Third-party packages that a run imports, by import name, and the first file of ours that does.
 
-    Files of ours are followed from starts, the backend's and a generator's file (for a bundled one None).
+    Files of ours are followed from starts, the backend's and a generator's file (for a bundled one None),
+    and the files in its folder from there.
     What functions import in them counts, but not what they import of ours; in a generator that is what
     builds networks from weights, for the torch engine alone, so for that it is followed too.
     """
     torch = starts_from(backend) is None
     entry = BACKENDS[backend][0].replace(".", "/") + ".py"
     own = set(filter(None, [generator]))
-    todo, seen = [*starts, entry, *own], set()
+    todo, seen, near = [*starts, entry, *own], set(), []
     found = dict.fromkeys(packages(backend, "cuda"), entry)
     if generator is None:
         bundled = [path for path in bundled_generators(root) if (root / path).is_file()]
         own, todo = set(bundled), [*todo, *bundled]
+    elif "/" in generator:
+        beside = (root / generator).parent
+        near = [beside, *sorted({path.parent for path in beside.rglob("*.py")} - {beside})]
     while todo:
         path = todo.pop(0)
         if path in seen:
@@ -81,12 +123,15 @@ def needed_packages(
         for name in BY_NAME.get(path, ()):
             found.setdefault(name, path)
         for each in imports(root / path, python):
-            files = own_files(root, each.name)
+            beside = _near(near, root / path, each.name) if path in own else []
+            files = [file.relative_to(root).as_posix() for file in beside] or own_files(root, each.name)
+            own |= set(files if beside else ())
             builds = torch and (path in own or path.startswith("generators/"))
             if files and not each.by_name and (builds or not each.lazy):
                 todo += files
-            third_party = not files and not each.by_name and not _is_ours(root, each.package)
-            if third_party and (builds or not (each.lazy and path in own)):
+            third_party = not files and not each.by_name and not _is_ours(root, each.package) and each.package
+            spared = each.package in OPTIONAL or (path in own and each.tried)
+            if third_party and not spared and (builds or not (each.lazy and path in own)):
                 found.setdefault(each.package, path)
     return {name: found[name] for name in sorted(found)}
 
@@ -120,15 +165,17 @@ def own_files(root: Path, module: str) -> list[str]:
 
 
 def imports(path: Path, python: tuple[int, int]) -> Iterator[Import]:
-    """What a file imports on that Python, leaving out what only type checkers do; SyntaxError."""
-    yield from _imports(ast.parse(path.read_text(encoding="utf-8"), str(path)), python, False)
+    """What a file imports on that Python, leaving out what only type checkers do; SyntaxError, ValueError."""
+    with tokenize.open(path) as file:
+        yield from _imports(ast.parse(file.read(), str(path)), python, False)
 
 
-def _imports(node: ast.AST, python: tuple[int, int], lazy: bool) -> Iterator[Import]:
+def _imports(node: ast.AST, python: tuple[int, int], lazy: bool, tried: bool = False) -> Iterator[Import]:
     if isinstance(node, ast.Import):
-        yield from (Import(alias.name, lazy) for alias in node.names)
-    elif isinstance(node, ast.ImportFrom) and not node.level:
-        yield from (Import(f"{node.module}.{alias.name}", lazy) for alias in node.names)
+        yield from (Import(alias.name, lazy, tried=tried) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        within = "." * node.level + (f"{node.module}." if node.module else "")
+        yield from (Import(f"{within}{alias.name}", lazy, tried=tried) for alias in node.names)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE_NAME.fullmatch(node.value):
         yield Import(node.value, lazy, by_name=True)
     children = ast.iter_child_nodes(node)
@@ -137,8 +184,12 @@ def _imports(node: ast.AST, python: tuple[int, int], lazy: bool) -> Iterator[Imp
         if known is not None:
             children = node.body if known else node.orelse
     inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    caught = isinstance(node, ast.Try) and any(
+        each.type is None or MISSING & set(re.findall(r"\w+", ast.unparse(each.type)))
+        for each in node.handlers
+    )
     for child in children:
-        yield from _imports(child, python, inside)
+        yield from _imports(child, python, inside, tried or (caught and child in node.body))
 
 
 def _known(test: ast.expr, python: tuple[int, int]) -> bool | None:

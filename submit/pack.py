@@ -15,21 +15,21 @@ from pathlib import Path
 from engines.artifact import built_folder, file_sha256
 from engines.load import starts_from
 from engines.precision import choose_precisions
-from generators.contract import BUNDLED, Generator, load_generator
+from generators.contract import BUNDLED, FROM_FOLDER, Generator, load_generator
 from pipeline.recipe import Recipe
 from pipeline.submission import FILE as MANIFEST
 from submit.archive import write_archive
 from submit.errors import SubmitError
-from submit.imports import needed_files, needed_packages, technique_files
+from submit.imports import needed_files, needed_packages, technique_files, wrapper_files
 from submit.model_files import BUILT, ModelFiles, model_files
-from submit.packages import Pin, choose, download
+from submit.packages import WHEELS, Pin, choose, download
 from submit.profile import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("infer.py", "export_onnx.py", "build_trt.py")
 ENTRY, RECIPE, REQUIREMENTS = SCRIPTS[0], "recipe.toml", "requirements.txt"
 CONVERSION = "requirements-convert.txt"
-WHEELS, GENERATOR = "wheels", "generator"
+GENERATOR = "generator"
 SCHEMA = 1
 FFMPEG = "carries the ffmpeg program, GPL-3.0: https://ffmpeg.org, run as a separate program"
 
@@ -52,6 +52,11 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
     """
     if recipe.backend == "auto":
         raise SubmitError("the recipe's backend is auto: what runs there could not be proved; name one")
+    if generator_name.partition("=")[0] in FROM_FOLDER:
+        raise SubmitError(
+            f"{generator_name} has its folder here and not there; write a file beside that folder whose "
+            "class is derived from this one's and names it, and pack that: docs/wrapping.md"
+        )
     generator = recipe.adapt(load_generator(generator_name))
     precisions = choose_precisions(recipe.precision, generator.components)
     built = model_files(generator, recipe.backend, precisions, built_folder(generator.name), profile)
@@ -98,22 +103,22 @@ def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[st
     if name not in BUNDLED:
         path, _, attribute = name.rpartition(":")
         place = Path(path).resolve()
-        if place.is_relative_to(ROOT):
-            archived = place.relative_to(ROOT).as_posix()
-            found |= {each: ROOT / each for each in needed_files(ROOT, [archived])}
-        else:
-            archived = f"{GENERATOR}/{place.name}"
-            found[archived] = place
-        name = f"{archived}:{attribute}"
+        sources = map(Path.resolve, generator.fingerprint_files)
+        near, ours = wrapper_files(ROOT, place, [path for path in sources if path.suffix == ".py"])
+        found |= {_archived(path, place): path for path in near} | {each: ROOT / each for each in ours}
+        name = f"{_archived(place, place)}:{attribute}"
     for source in map(Path.resolve, generator.fingerprint_files) if weights else ():
-        if source.is_relative_to(ROOT):
-            found[source.relative_to(ROOT).as_posix()] = source
-        elif place and source.is_relative_to(place.parent):
-            found[f"{GENERATOR}/{source.relative_to(place.parent).as_posix()}"] = source
-        else:
-            where = place or inspect.getfile(type(generator))
-            raise SubmitError(f"{source} is a source of the generator, but does not lie beside {where}")
+        found[_archived(source, place or Path(inspect.getfile(type(generator))))] = source
     return name, found
+
+
+def _archived(path: Path, generator: Path) -> str:
+    """Name a file in the archive: one of ours, or one that lies at or below its generator's."""
+    if path.is_relative_to(ROOT):
+        return path.relative_to(ROOT).as_posix()
+    if path.is_relative_to(generator.parent):
+        return f"{GENERATOR}/{path.relative_to(generator.parent).as_posix()}"
+    raise SubmitError(f"{path} is a source of the generator, but does not lie beside {generator}")
 
 
 def _imports(
@@ -128,7 +133,15 @@ def _imports(
                 path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
         own = None if generator in BUNDLED else generator.partition(":")[0]
         starts = [ENTRY, *technique_files(recipe)]
-        return needed_packages(Path(folder), starts, recipe.backend, own, profile.version)
+        needed = needed_packages(Path(folder), starts, recipe.backend, own, profile.version)
+        known = {*profile.preinstalled, *profile.as_given, *profile.packages}
+        for package in needed.keys() - known - importlib.metadata.packages_distributions().keys():
+            if own and needed[package].startswith(f"{Path(own).parent.as_posix()}/"):
+                raise SubmitError(
+                    f"{needed[package]} imports {package}, which is no installed package: if it is code of "
+                    f"your own, let it lie beside {Path(own).name} or name its file in fingerprint_files"
+                )
+        return needed
 
 
 def _entry(generator: str, profile: Profile, built: ModelFiles) -> dict:

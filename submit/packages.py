@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 RANGES = {"cpu": "requirements.txt", "cuda": "requirements-gpu.txt"}
+WHEELS = "wheels"  # a folder of the archive with all packages
 TECHNIQUES = "pipeline/caches/requirements.txt"
 PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)==([\w.!]+)((?: --hash=sha256:[0-9a-f]{64})*)")
 LICENCE_CLASS = "License :: "
@@ -53,15 +54,19 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def parse_pins(text: str) -> tuple[list[Pin], list[str]]:
-    """The pins of a requirements file, and its lines that are neither a pin nor say where wheels are."""
+def parse_pins(text: str, index: str | None = None) -> tuple[list[Pin], list[str]]:
+    """The pins of a requirements file, and its lines that are neither a pin nor an option that pack writes.
+
+    index: the one that it may name.
+    """
     pins, wrong = [], []
+    options = {"--no-index", f"--find-links {WHEELS}", f"--extra-index-url {index}"}
     for line in (each.partition("#")[0].strip() for each in text.replace("\\\n", " ").splitlines()):
         found = PINNED.fullmatch(re.sub(r"\s+", " ", line))
         if found:
             hashes = tuple(re.findall(r"sha256:([0-9a-f]+)", found[3]))
             pins.append(Pin(found[1], found[2], hashes=hashes))
-        elif line and not re.match(r"--(no-index|find-links|extra-index-url|only-binary)\b", line):
+        elif line and line not in options:
             wrong.append(line)
     return pins, wrong
 
@@ -133,9 +138,11 @@ def download(pins: Sequence[Pin], profile: Profile, folder: Path) -> list[Pin]:
     return [Pin(pin.name, pin.version, pin.licence, tuple(hashes[pin.key])) for pin in pins]
 
 
-def installs_offline(requirements: Path, wheels: Path, profile: Profile) -> str | None:
-    """None if a wheelhouse has all that the requirements need on that machine, else what pip says."""
+def installs_offline(pins: Iterable[Pin], wheels: Path, profile: Profile) -> str | None:
+    """None if a wheelhouse has all that the pins need on that machine, else what pip says."""
     with tempfile.TemporaryDirectory() as staging:
+        requirements = Path(staging) / "pins.txt"
+        requirements.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
         where = ["--no-index", "--find-links", str(wheels), "--require-hashes", "--target", staging]
         try:
             _pip(["install", "--dry-run", *where, "-r", str(requirements)], profile)

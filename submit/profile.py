@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from engines.errors import unknown
+from engines.toml_file import parse_toml
 from submit.errors import SubmitError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PROFILES = Path(__file__).parent / "profiles"
 HERE = "{}.{}".format(*sys.version_info)
+VERSION = re.compile(r"\d{1,3}\.\d{1,3}")
 NUMBERS = ("max_mb", "max_unpacked_mb", "environment_seconds", "build_component_seconds", "build_gb_seconds")
 
 
@@ -54,18 +53,28 @@ class Profile:
     build_gb_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        for key in ("about", "device", "python", "glibc"):
-            if not isinstance(getattr(self, key), str):
+        for key in ("about", "device", "python", "glibc", "tensorrt", "index"):
+            value = getattr(self, key)
+            if not isinstance(value, str) and not (value is None and key in ("tensorrt", "index")):
                 raise SubmitError(f"profile {self.name}: {key} must be text in quotes")
         for key in NUMBERS:
             value = getattr(self, key)
-            if type(value) not in (int, float) or not value > 0:
+            if type(value) not in (int, float) or not 0 < value < math.inf:
                 raise SubmitError(f"profile {self.name}: {key} must be a number above 0, is {value!r}")
-        parts = self.python.split(".")
-        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-            raise SubmitError(f"profile {self.name}: python must be as '3.10', is {self.python!r}")
         if not self.glibc:
             object.__setattr__(self, "glibc", platform.libc_ver()[1] or "2.28")
+        for key in ("python", "glibc"):
+            if not VERSION.fullmatch(getattr(self, key)):
+                shown = getattr(self, key)[:60]
+                raise SubmitError(f"profile {self.name}: {key} must be as '3.10', is {shown!r}")
+        for key in ("packages", "as_given"):
+            if not _is_table(getattr(self, key), _is_texts):
+                raise SubmitError(f"profile {self.name}: {key} must have a list of texts for each import")
+        for key in ("gpu", "entry"):
+            if not _is_table(getattr(self, key) or {}, lambda each: isinstance(each, str | int)):
+                raise SubmitError(f"profile {self.name}: {key} must be a table of texts")
+        if not _is_texts(self.preinstalled):
+            raise SubmitError(f"profile {self.name}: preinstalled must be a list of texts")
         if self.device.startswith("cuda") and not {"sm", "name"} <= set(self.gpu or {}):
             raise SubmitError(f"profile {self.name}: device cuda needs [gpu] with sm and name")
 
@@ -95,17 +104,32 @@ class Profile:
         return None
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+
+
+def _is_table(value: object, fits: Callable[[object], bool]) -> bool:
+    return isinstance(value, Mapping) and all(map(fits, value.values()))
+
+
 def load_profile(name: str) -> Profile:
     """Load the profile of that name in submit/profiles, or of a path to a file; SubmitError.
 
     A file may begin with `like = "cpu"` and give only what differs from that profile.
     """
+    return _load(name, ())
+
+
+def _load(name: str, after: tuple[Path, ...]) -> Profile:
+    """Load a profile. after: the files that are like this one, in which it may not be again."""
     path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+    if path.resolve() in after:
+        raise SubmitError(f"{path}: like leads back to this file; name a profile that is like no other")
     if not path.is_file() and path.parent == PROFILES:
         known = sorted(each.stem for each in PROFILES.glob("*.toml"))
         raise SubmitError(f"{unknown('profile', name, known)}; or give the path of a TOML file")
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        found = parse_toml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SubmitError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -117,5 +141,7 @@ def load_profile(name: str) -> Profile:
             raise SubmitError(f"{path}: {unknown('setting', key, [*known, 'like'])}")
     if like is None:
         return Profile(path.stem, **found)
-    base = load_profile(like)
+    if not isinstance(like, str):
+        raise SubmitError(f"{path}: like must be a profile's name in quotes, is {like!r}")
+    base = _load(like, (*after, path.resolve()))
     return Profile(path.stem, **{key: getattr(base, key) for key in known} | found)

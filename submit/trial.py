@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -11,16 +10,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench.timed_run import Ended
-from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
+from bench.judge import Folders
+from engines.errors import InputError
+from pipeline.batch.dataset import find_requests
+from pipeline.video.base_colours import OUTPUTS
+from pipeline.video.reader import VideoReader
 from submit.archive import unpack, unpack_with_unzip
 from submit.checks import NotEvaluated, Submission
+from submit.isolation import Ended, isolation
 from submit.pack import ENTRY
-from submit.sandbox import NAME, Environment, Sandbox, make_environment, read_only, snapshot, writable
+from submit.sandbox import (
+    NAME,
+    Environment,
+    Sandbox,
+    make_environment,
+    read_only,
+    remove,
+    remove_what_is_no_file,
+    snapshot,
+)
 from submit.trial_data import Unseen, copy_without_outputs, make_unseen
 
+NO_ISOLATION = (
+    "this system permits neither bubblewrap nor unshare to isolate the run, which would have your rights; "
+    "install bubblewrap, permit user namespaces, or say --trust if the archive's maker is to be trusted"
+)
+NO_BASE = (
+    "what it makes of data that nobody has seen was compared with nothing: give --generator, the model that "
+    "made DATA/outputs"
+)
 LAST_LINES = 6
 MAY_APPEAR = ("__pycache__", "engines/built/")  # in the unpacked folder: what makes the next start quicker
+ANOTHER_SEED = 20_241  # of the requests that nobody could know
 Made = TypeVar("Made")
 
 
@@ -36,23 +57,26 @@ class Verdict:
 class Question:
     """A trial's task.
 
-    data: a folder with outputs. judge: compares the videos of a folder with those. threshold: seconds a video
-    that are allowed; limit: the most seconds that any run may take.
+    data: a folder with outputs. judge: compares videos of two folders. base: makes a generator's base videos
+    of a data folder in a folder, within seconds. generator: its name, or None for that of the archive if it
+    comes with Vivace. threshold: seconds a video that are allowed. trust: run it also without isolation.
     """
 
     data: Path
-    judge: Callable[[Path], Verdict]
+    judge: Callable[[Folders], Verdict]
+    base: Callable[[str, Path, Path, float], None]
+    generator: str | None = None
     threshold: float | None = None
-    limit: float = 3600.0
+    trust: bool = False
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended. said: its last lines on stderr; stray: files it wrote outside of out."""
+    """A run that has ended. ids: the videos asked for; stray: what it wrote or left elsewhere than in out."""
 
     ended: Ended
     out: Path
-    said: str
+    ids: list[str]
     stray: list[str]
 
     @property
@@ -61,13 +85,15 @@ class Run:
         return self.ended.status
 
     @property
-    def lines(self) -> list[dict]:
-        """Return the lines of its manifest, if all are JSON up to the last."""
-        found = []
-        with suppress(OSError, ValueError):
-            text = (self.out / RUN_MANIFEST).read_text(encoding="utf-8")
-            found += [json.loads(line) for line in text.splitlines()]
-        return found
+    def said(self) -> str:
+        """Return its last lines on stderr."""
+        return "\n".join(self.ended.said.splitlines()[-LAST_LINES:])
+
+    @property
+    def videos(self) -> dict[str, Path]:
+        """Return the videos that it made of those asked for, by id."""
+        paths = {name: self.out / f"{name}.mp4" for name in self.ids}
+        return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def once(make: Callable[[Trial], Made]) -> property:
@@ -102,9 +128,10 @@ class Trial:
         self._stack = ExitStack()
 
     def __enter__(self) -> Trial:
-        self.work = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{NAME} ")))
-        self._venv = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vivace-venv-")))
-        self._stack.callback(lambda: writable(self.work))
+        self.work = Path(tempfile.mkdtemp(prefix=f"{NAME} "))
+        self._stack.callback(remove, self.work)
+        self._venv = Path(tempfile.mkdtemp(prefix="vivace-venv-"))
+        self._stack.callback(remove, self._venv)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -112,21 +139,24 @@ class Trial:
 
     @once
     def environment(self) -> Environment:
-        """Make the virtual environment. NotEvaluated: there can be none for this target here."""
+        """Make the virtual environment. NotEvaluated: there can be none here, or no isolation."""
         profile = self.submission.profile
         reason = profile.why_not_here()
+        if reason is None and isolation() is None and not self.question.trust:
+            reason = NO_ISOLATION
         if reason:
             raise NotEvaluated(reason)
         if self._python:
-            return Environment(self._python, 0.0)
+            return Environment(self._python)
         self._say(f"making an environment of Python {profile.python}")
-        folder, image = self.submission.folder, bool(profile.preinstalled)
-        return make_environment(self._venv / "environment", profile.interpreter(), folder, image)
+        folder, image, pins = self.submission.folder, bool(profile.preinstalled), self.submission.pins
+        place, left = self._venv / "environment", self.submission.seconds_left
+        return make_environment(place, profile.interpreter(), folder, pins, left, profile.index, image)
 
     @property
     def sandbox(self) -> Sandbox:
         """Return where runs are made."""
-        return Sandbox(self.environment, self.work, self.question.limit)
+        return Sandbox(self.environment, self.work, [self.question.data / OUTPUTS])
 
     @once
     def data(self) -> Path:
@@ -170,12 +200,28 @@ class Trial:
 
     @once
     def unseen(self) -> tuple[Unseen, Run]:
-        """Make a video unlike those of the data folder."""
-        sizes = [tuple(line["size"]) for line in self.first.lines if line.get("size")]
-        if not sizes:
+        """Make two videos unlike those of the data folder, which nobody has seen."""
+        made = self.first.videos.values()
+        if not made:
             raise NotEvaluated("the first run made no video: see S10")
-        unseen = make_unseen(self.question.data, self.work / "unseen", sizes[0])
+        with VideoReader(next(iter(made))) as video:
+            size = (video.width, video.height)
+        unseen = make_unseen(self.question.data, self.work / "unseen", size, ANOTHER_SEED)
         return unseen, self._run("unseen", unseen.folder, self.by_zipfile, self.elsewhere)
+
+    @once
+    def unseen_verdict(self) -> Verdict:
+        """Compare those two with the base model's, made here. NotEvaluated: it is not at hand."""
+        unseen, run = self.unseen
+        manifest = self.submission.manifest
+        bundled = manifest.entry["generator"] if manifest.generator is None else None
+        name = self.question.generator or bundled
+        if name is None:
+            raise NotEvaluated(NO_BASE)
+        self._say("running the base model on data that nobody has seen")
+        base = self.work / "base"
+        self.question.base(name, unseen.folder, base, self.submission.seconds_left())
+        return self.question.judge(Folders(base, run.out, unseen.skeletons))
 
     @once
     def without_images(self) -> Run:
@@ -193,25 +239,29 @@ class Trial:
         return self.work / name, how(self.submission.path, self.work / name)
 
     def _run(self, name: str, data: Path, unpacked: Path, start: Path) -> Run:
-        sandbox, out, log = self.sandbox, self.work / f"输出 {name}", self.work / f"{name}.log"
+        sandbox, out = self.sandbox, self.work / f"输出 {name}"
         start.mkdir(exist_ok=True)
         watched = {"its folder": unpacked, "the data": data}
         watched |= {"HOME": sandbox.home, "TMPDIR": sandbox.temporary}
         if start != unpacked:
             watched["the working folder"] = start
         before = {where: snapshot(folder) for where, folder in watched.items()}
+        ids = []
+        with suppress(InputError):
+            ids = [request.id for request in find_requests(data).requests]
         self._say(f"running {ENTRY}: {name}")
-        script = os.path.relpath(unpacked / ENTRY, start)
-        ended = sandbox.run([script, "--data", str(data), "--out", str(out)], start, log)
-        stray = []
+        arguments = [os.path.relpath(unpacked / ENTRY, start), "--data", str(data), "--out", str(out)]
+        left = self.submission.seconds_left()
+        ended = sandbox.run(arguments, start, [data], [unpacked, out], left)
+        stray = [f"{each} in the output folder is no plain file" for each in remove_what_is_no_file(out)]
+        stray += [f"the process {each!r} lived on" for each in ended.left]
         for where, folder in watched.items():
             was, now = before[where], snapshot(folder)
             changed = sorted(path for path in was | now if was.get(path) != now.get(path))
             if where == "its folder":
                 changed = [each for each in changed if each in was or not _may_appear(each)]
-            stray += [f"{path} in {where}" for path in changed]
-        said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-        return Run(ended, out, "\n".join(said), stray)
+            stray += [f"{path} in {where} was written or changed" for path in changed]
+        return Run(ended, out, ids, stray)
 
 
 def _may_appear(path: str) -> bool:

@@ -3,71 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
+from bench.judge import Folders
 from engines.errors import Exit
+from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
 from pipeline.video.base_colours import OUTPUTS
-from pipeline.video.reader import Form, read
+from pipeline.video.reader import Form, VideoReader
 from submit.checks import Note, NotEvaluated, check
+from submit.isolation import TIMED_OUT, isolation
 from submit.pack import ENTRY
-from submit.sandbox import TIMED_OUT, snapshot
-from submit.trial import Run, Trial
+from submit.sandbox import content
+from submit.trial import NO_ISOLATION, Run, Trial
+from submit.trial_data import MIRRORED
 
 
 @check(
     "S10", "clean run", "there it runs without your packages, your network, your folders",
-    "run the archive's infer.py by hand in a new environment; what it says is above", Exit.SIMILARITY,
+    "a run that failed says why above; where videos differ: python -m bench --candidate", Exit.SIMILARITY,
 )  # fmt: skip
 def clean_run(trial: Trial) -> Iterator[str]:
     """Run in a new environment, without network, in another folder, on read-only data; ask the judge."""
     run = trial.first
-    yield Note(f"no network by {trial.sandbox.blocked_by}; in {trial.work.name!r}")
+    how = isolation()
+    yield Note(f"isolated by {how}: no network, and the system read-only" if how else NO_ISOLATION)
     yield from _failed(run)
     reference = trial.question.data / OUTPUTS
     if not reference.is_dir():
         raise NotEvaluated(f"{reference} is missing, so there is no base demo to compare with")
-    verdict = trial.question.judge(run.out)
+    skeletons = {request.id: request.video for request in find_requests(trial.question.data).requests}
+    verdict = trial.question.judge(Folders(reference, run.out, skeletons))
     yield from verdict.reasons
     if verdict.similarity is not None:
-        yield Note(f"similarity {verdict.similarity:.5f}, the least of {len(_videos(run))} videos")
+        yield Note(f"similarity {verdict.similarity:.5f}, the least of {len(run.videos)} videos")
+    if not verdict.reasons and run.status == Exit.OK:
+        yield from _of_unseen(trial, MIRRORED)
 
 
 @check("S11", "the same twice", "a verdict on one run says nothing of the next", "fix seeds and threads")
 def repeatable(trial: Trial) -> Iterator[str]:
     """Check that two runs give equal frames."""
-    one, other = _videos(trial.first), _videos(trial.second)
+    one, other = trial.first.videos, trial.second.videos
     if not one and not other:
         raise NotEvaluated("neither run made a video: see S10")
     for name in sorted(one.keys() | other.keys()):
         if name not in one or name not in other:
             yield f"{name} was made by one of two runs only"
-        elif not np.array_equal(read(one[name]).frames, read(other[name]).frames):
+        elif not _equal(one[name], other[name]):
             yield f"{name} has other frames in the second run"
 
 
 @check("S12", "unseen data", "hidden data has other lengths, sizes, rates, names", "expect nothing of data")
 def unseen_data(trial: Trial) -> Iterator[str]:
-    """Run on a longer video of odd size and rate, with a Chinese name and another image; then on no image."""
+    """Run on a longer video of odd size and rate, with a Chinese name and another image; then on no image.
+
+    What is shown is compared with what the base model makes of that video.
+    """
     unseen, run = trial.unseen
     yield from _failed(run)
-    path = run.out / f"{unseen.name}.mp4"
-    if path.is_file():
-        found = Form.of(read(path))
-        found = replace(found, fps=found.fps.limit_denominator(1001))
+    path = run.videos.get(unseen.name)
+    if path:
+        found = _form(path)
         if found != unseen.form:
             yield f"the unseen video became {found}, expected {unseen.form}"
     elif run.status == Exit.OK:
-        yield f"{path.name} was not made"
+        yield f"{unseen.name}.mp4 was not made"
     run = trial.without_images
     if run.status != Exit.INPUT:
         ends = f"without any image {ENTRY} ends with status {run.status}, expected"
         yield f"{ends} {Exit.INPUT.value}: {run.said}"
     if "Traceback" in run.said:
         yield "without any image it ends by a traceback, not by a message"
+    yield from _of_unseen(trial, trial.unseen[0].name)
 
 
 @check("S13", "time", "above the threshold speed counts nothing", "tune.py finds a faster recipe", Exit.TIME)
@@ -80,9 +91,11 @@ def time(trial: Trial) -> Iterator[str]:
     builds = trial.submission.manifest.entry.get("build")
     run = trial.again if builds else trial.first
     preparing = trial.environment.seconds + max(trial.first.ended.seconds - run.ended.seconds, 0.0)
-    count = max(len(run.lines), 1)
-    each = run.ended.seconds / count
-    yield Note(f"{run.ended.seconds:.1f} s for {count} videos, start included: {each:.2f} s each")
+    if not run.videos:
+        yield "no video was made, so there is no time of one: see S10"
+        return
+    each = run.ended.seconds / len(run.videos)
+    yield Note(f"{run.ended.seconds:.1f} s for {len(run.videos)} videos, start included: {each:.2f} s each")
     yield Note(f"the environment took {preparing:.0f} s")
     if threshold is not None and each > threshold:
         yield f"{each:.2f} s a video, allowed are {threshold:g}"
@@ -93,9 +106,10 @@ def time(trial: Trial) -> Iterator[str]:
 @check("S14", "nothing left behind", "the grader counts files; its disk is not yours", "write to --out only")
 def tidy(trial: Trial) -> Iterator[str]:
     """Check that runs write only what they made, under final names, in the output folder."""
-    for run in (trial.first, trial.second, trial.unseen[1], trial.without_images):
-        yield from (f"{each} was written or changed, as {ENTRY} made {run.out.name}" for each in run.stray)
-        wanted = {RUN_MANIFEST, *(f"{line.get('id')}.mp4" for line in run.lines)}
+    runs = (lambda: trial.first, lambda: trial.second, lambda: trial.unseen[1], lambda: trial.without_images)
+    for run in (make() for make in runs):
+        yield from (f"{each}, as {ENTRY} made {run.out.name}" for each in run.stray)
+        wanted = {RUN_MANIFEST, *(f"{name}.mp4" for name in run.ids)}
         names = {path.name for path in run.out.iterdir()} if run.out.is_dir() else set()
         yield from (f"{name} is left in the output folder" for name in sorted(names - wanted))
 
@@ -107,19 +121,35 @@ def both_unpackers(trial: Trial) -> Iterator[str]:
     yield Note(f"zipfile, and {unpacker}")
     for what, run in (("zipfile", trial.first), (unpacker, trial.second)):
         yield from (f"unpacked by {what}: {text}" for text in _failed(run))
-    one, other = snapshot(trial.by_zipfile), snapshot(folder)
-    differing = [name for name in trial.submission.files if one.get(name) != other.get(name)]
-    if differing:
-        yield f"the two unpack it differently: {', '.join(differing[:5])}"
+    for name in trial.submission.files:
+        size = (trial.submission.folder / name).stat().st_size
+        if content(trial.by_zipfile / name, size) != content(folder / name, size):
+            yield f"the two unpack {name} differently"
+
+
+def _of_unseen(trial: Trial, name: str) -> Iterator[str]:
+    """Yield why a video of data that nobody has seen is not the base model's equal."""
+    verdict = trial.unseen_verdict
+    yield from (each for each in verdict.reasons if each.startswith(f"{name}: "))
+    if verdict.similarity is not None:
+        yield Note(f"similarity {verdict.similarity:.5f} to the base on data that nobody has seen")
 
 
 def _failed(run: Run) -> Iterator[str]:
     if run.status == TIMED_OUT:
-        yield f"{ENTRY} took longer than {run.ended.seconds:.0f} s and was stopped"
+        yield f"{ENTRY} was stopped after {run.ended.seconds:.0f} s, as the time for this check was over"
     elif run.status != Exit.OK:
         yield f"{ENTRY} ended with status {run.status}: {run.said}"
 
 
-def _videos(run: Run) -> dict[str, Path]:
-    """Return the videos that a run made, by id."""
-    return {path.stem: path for path in sorted(run.out.glob("[!.]*.mp4"))}
+def _equal(one: Path, other: Path) -> bool:
+    """Return whether two videos have equal frames, and as many; one is held at a time."""
+    with VideoReader(one) as left, VideoReader(other) as right:
+        pairs = zip_longest(left, right)
+        return all(a is not None and b is not None and np.array_equal(a, b) for a, b in pairs)
+
+
+def _form(path: Path) -> Form:
+    with VideoReader(path) as video:
+        size, fps = (video.width, video.height), video.fps.limit_denominator(1001)
+        return Form(sum(1 for _ in video), fps, size)

@@ -84,6 +84,8 @@ class Misbehaving(Plain):
                 path.unlink()
             if what == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if what == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
             if what == "ffmpeg":
                 for child in children_of(os.getpid()):
                     os.kill(child, signal.SIGKILL)

@@ -16,6 +16,7 @@ import pytest
 import infer as script
 from engines.artifact import Label, find, writing
 from engines.errors import Exit, InputError
+from lab.faults.mutations import MUTATIONS, mutated
 from pipeline.batch.dataset import Request
 from pipeline.runner import VideoRunner
 from pipeline.video import ffmpeg
@@ -26,25 +27,6 @@ from tests.pipeline.test_ladder import silent
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG = 30.0  # seconds
-MUTATIONS = ("cut", "bits", "zeros", "text", "begin", "repeat")
-
-
-def mutated(data, kind, draws):
-    """The bytes, spoilt in one way."""
-    data, at = bytearray(data), draws.randrange(1, len(data))
-    if kind == "cut":
-        return data[:at]
-    if kind == "begin":
-        return data[at:]
-    if kind == "repeat":
-        return data[:at] + data[draws.randrange(at):]
-    for _ in range(draws.choice((1, 20, 200))):
-        at = draws.randrange(len(data))
-        if kind == "bits":
-            data[at] ^= 1 << draws.randrange(8)
-        else:
-            data[at:at + 16] = bytes(16) if kind == "zeros" else b"hello, it is me "
-    return data
 
 
 def test_mutated_inputs_are_read_or_refused_with_a_reason(tmp_path, make_image_file):

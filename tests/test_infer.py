@@ -136,7 +136,9 @@ def test_a_device_of_no_sense_is_status_4(infer, make_data):
     assert result.status == 4 and "torch cannot use --device nonsense: " in result.err
 
 
-@pytest.mark.parametrize("arguments", [("--seed", "-1"), ("--seed", "x"), ("--nonsense",), ("positional",)])
+@pytest.mark.parametrize("arguments", [
+    ("--seed", "-1"), ("--seed", "x"), ("--seed", str(2**63)), ("--out", ""), ("--nonsense",),
+    ("positional",)])
 def test_a_wrong_option_is_status_2(infer, arguments):
     assert infer(*arguments).status == 2
 

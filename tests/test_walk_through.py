@@ -93,4 +93,4 @@ def test_every_command_of_the_walk_through_runs_and_the_archive_passes_all_check
     assert list(results) == list(ALL) and {each["status"] for each in results.values()} == {"pass"}
     similarity = re.search(r"similarity ([\d.]+)", " ".join(results["S10"]["notes"]))
     assert float(similarity[1]) >= 0.97
-    assert "no network by" in " ".join(results["S10"]["notes"])
+    assert "isolated by" in " ".join(results["S10"]["notes"])

@@ -74,7 +74,7 @@ class OnnxRuntimeEngine:
 
         self.spec, self.path, self.device = spec, path, device
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors, which are raised as well
+        options.log_severity_level = 4  # no errors, which are raised as well
         options.intra_op_num_threads = allowed_threads()
         providers = _providers(device, tensorrt_cache)
         if device != "cpu":

@@ -98,14 +98,16 @@ class OpenVinoEngine:
         """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         if self._request is None:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
-        self.spec.check(arrays)
+        sizes = self.spec.check(arrays)
         try:
             self._request.infer({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         except RuntimeError as error:
             raise failure(f"{self.spec.name}: {_reason(error)}") from error
         # Copied, because the next call writes into the same memory.
         names = [tensor.name for tensor in self.spec.outputs]
-        return {name: self._request.get_tensor(name).data.copy() for name in names}
+        outputs = {name: self._request.get_tensor(name).data.copy() for name in names}
+        self.spec.check_outputs(outputs, sizes)
+        return outputs
 
     def close(self) -> None:
         """Drop the compiled graph."""

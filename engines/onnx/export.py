@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import time
 import warnings
@@ -13,9 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.artifact import Artifact, Field, Label, find, fingerprint, writing
+from engines.artifact import Artifact, Field, Label, find, fingerprint, fingerprint_of, writing
 from engines.errors import EngineError
-from engines.onnx.parity import Parity, draw, extreme_sizes
+from engines.onnx.parity import Parity, ParityError, draw, extreme_sizes
+from engines.onnx.translations import reason, translations
 from engines.spec import ComponentSpec, Engine, Model, TensorSpec
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def identity(
         "precision": precision,
         "opset": opset,
         "spec": model.components[component].described(),
-        "weights": fingerprint(model.fingerprint_files),
+        "weights": fingerprint_of(model, component),
         "recipe": {},
         "toolchain": toolchain(tools),
     }
@@ -187,13 +189,15 @@ def traced(
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
                 # None, not a tuple of nothing: that would not fit a module that takes any number of inputs.
-                dynamic_shapes=tuple(_dynamic(tensor, dims) for tensor in spec.inputs) if dims else None,
+                dynamic_shapes=_shapes_for(module, [_dynamic(each, dims) for each in spec.inputs])
+                if dims
+                else None,
+                custom_translation_table=translations(),
                 optimize=optimize,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip()
-        raise ExportError(f"{spec.name}: torch cannot export it at opset {opset}: {reason}") from error
+        raise ExportError(f"{spec.name}: torch cannot export it at opset {opset}: {reason(error)}") from error
     if program.model.opset_imports[""] != opset:  # it falls back without a word
         raise ExportError(f"{spec.name}: this torch has no opset {opset}; the default is {OPSET}")
     return program
@@ -205,6 +209,15 @@ def example_inputs(spec: ComponentSpec) -> tuple[torch.Tensor, ...]:
 
     sizes = {name: max(limits.opt, min(2, limits.max)) for name, limits in spec.ranges.items()}
     return tuple(torch.from_numpy(array) for array in draw(spec, sizes, seed=0).values())
+
+
+def _shapes_for(module: torch.nn.Module, shapes: list[dict]) -> tuple:
+    """Put the shapes of inputs in the form of forward's arguments: those that *args takes are one."""
+    kinds = [each.kind for each in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:named], tuple(shapes[named:]))
 
 
 def _dynamic(tensor: TensorSpec, dims: dict[str, torch.export.Dim]) -> dict[int, torch.export.Dim]:
@@ -247,16 +260,27 @@ def compare(
     calls = list(calls)
     expected = [reference(**inputs) for inputs in calls]
     reference.close()
-    engine, parity = OnnxRuntimeEngine(spec, path), Parity(spec)
-    for inputs, wanted in zip(calls, expected, strict=True):
-        parity.add(wanted, engine(**inputs))
+    parity = Parity(spec)
+    try:
+        engine = OnnxRuntimeEngine(spec, path)
+        for inputs, wanted in zip(calls, expected, strict=True):
+            parity.add(wanted, engine(**inputs))
+    except ParityError:
+        raise
+    except EngineError as error:
+        sizes = ", ".join(f"{dim} {limits.min} to {limits.max}" for dim, limits in spec.ranges.items())
+        raise ExportError(
+            f"the exported graph does not run where torch does: {error}. The exporter takes an operation "
+            f"for another: write it with others, or give each free size ({sizes or 'none'}) one value, as "
+            "DimRange(1, 1, 1)"
+        ) from error
     return parity
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the exporter's notes on unused packages and on its own deprecations."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():

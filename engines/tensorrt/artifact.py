@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from engines.artifact import Artifact, Field, Label, StaleArtifact, find, find_onnx, fingerprint
+from engines.artifact import Artifact, Field, Label, StaleArtifact, find, find_onnx, fingerprint_of
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
 from engines.spec import Model
@@ -46,7 +46,7 @@ def find_engine(
         "targets": target_of(api, gpu),
         "os": system(),
     }
-    weights = fingerprint(model.fingerprint_files)
+    weights = fingerprint_of(model, component)
     if weights:
         expected["weights"] = weights
     label = Label(component, precision, SUFFIX)

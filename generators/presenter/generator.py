@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
-from generators.contract import Constants, Engines, gathered, in_chunks
+from generators.contract import Constants, Engines
+from generators.pieces import gathered, in_chunks
 from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.resize import cover
 from generators.samplers import FlowMatchEuler

@@ -11,6 +11,7 @@ import numpy as np
 from engines.spec import ComponentSpec, TensorSpec
 from generators.contract import Constants, Engines
 from generators.noise import torch_normal
+from generators.resize import contain
 from generators.wan.config import VAE_STRIDE_T, AnimateSize
 from generators.wan.frame_groups import groups, mirrored
 from generators.wan.generator import Wan, known
@@ -55,6 +56,10 @@ class Animate(Wan):
 
     def _windows(self) -> ContinuationWindows:
         return ContinuationWindows(self.settings.length + 1, self.settings.keep, VAE_STRIDE_T, extra=1)
+
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Scale pictures to lie within the output's size, on black, as upstream does."""
+        return contain(pixels, *self.size)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from engines.spec import ComponentSpec, TensorSpec
 from generators.contract import Engines
+from generators.pieces import gathered
 from generators.wan.config import VAE_STRIDE_T
 from generators.wan.frame_groups import groups
 from generators.wan.generator import Wan, known
@@ -40,9 +41,17 @@ class FunControl(Wan):
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Compute pose (1, 16, F, h, w), reference (1, 16, h, w), image_keys and image_values."""
+        return gathered(self.condition_pieces(engines, chunks, image), self.frame_axis)
+
+    def condition_pieces(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Compute the same, the pose by latent frames."""
         reference = self.encode(engines, known([image]))[:, :, 0]
-        pose = self.encode(engines, known(groups(chunks, self.settings.length)))
-        return {"pose": pose, "reference": reference, **self.image_kv(engines, image)}
+        once = {"reference": reference, **self.image_kv(engines, image)}
+        for pose in self.encode_pieces(engines, known(groups(chunks, self.settings.length))):
+            yield {"pose": pose, **once}
+            once = {}
 
     def _own(self) -> tuple[ComponentSpec, ...]:
         frames, channels = self.settings.length, self.vae.z_dim

@@ -158,23 +158,32 @@ class Wan(ABC):
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Decode the first frame's pixels, then four frames at a time."""
+        return self.decode_pieces(engines, [latents])
+
+    def decode_pieces(self, engines: Engines, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Decode latents that come in pieces; each frame sees what the ones before it left."""
         caches: dict[str, np.ndarray] = {}
-        for frame in range(latents.shape[2]):
+        for frame in (part for piece in pieces for part in np.split(piece, piece.shape[2], 2)):
             engine = engines["decode_next" if caches else "decode_first"]
-            found = engine(latents=np.ascontiguousarray(latents[:, :, frame : frame + 1]), **caches)
+            found = engine(latents=np.ascontiguousarray(frame), **caches)
             caches = passed_on(found)
             yield found["pixels"]
 
     def encode(self, engines: Engines, groups: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
         """Encode groups of frames to latents (1, 16, groups, h, w); a factor of 0 makes a group grey."""
-        latents, caches = [], {}
+        return np.concatenate([*self.encode_pieces(engines, groups)], 2)
+
+    def encode_pieces(
+        self, engines: Engines, groups: Iterable[tuple[np.ndarray, float]]
+    ) -> Iterator[np.ndarray]:
+        """Encode group after group, each to latents (1, 16, 1, h, w)."""
+        caches: dict[str, np.ndarray] = {}
         for pixels, keep in groups:
             engine = engines["encode_next" if caches else "encode_first"]
             kept = np.full(len(pixels), keep, np.float32)
             found = engine(pixels=np.ascontiguousarray(pixels), keep=kept, **caches)
             caches = passed_on(found)
-            latents.append(found["latents"])
-        return np.concatenate(latents, 2)
+            yield found["latents"]
 
     def image_kv(self, engines: Engines, image: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the keys and values of the picture (1, H, W, 3) for cross-attention."""

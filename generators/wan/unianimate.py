@@ -11,6 +11,7 @@ import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, TensorSpec
 from generators.contract import Engines
+from generators.pieces import gathered
 from generators.wan.config import VAE_STRIDE_T
 from generators.wan.frame_groups import groups
 from generators.wan.generator import Wan, known
@@ -78,6 +79,12 @@ class UniAnimate(Wan):
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Give pose (1, dim, F, h/2, w/2), first (1, 20, F of a window, h, w), image_keys, image_values."""
+        return gathered(self.condition_pieces(engines, chunks, image), self.frame_axis)
+
+    def condition_pieces(
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Compute the same, the pose by windows."""
         length = self.settings.length
         fours = _fours(groups(chunks, length))
         start = next(fours)
@@ -85,9 +92,10 @@ class UniAnimate(Wan):
         mask = np.zeros((1, VAE_STRIDE_T, *first.shape[2:]), np.float32)
         mask[:, :, 0] = 1
         posed = engines["reference_pose"](pixels=start[:1])["features"]
-        pose = np.concatenate(list(self._tokens(engines, start, fours)), 2)
-        first = np.concatenate([mask, first], 1) + posed
-        return {"pose": pose, "first": first, **self.image_kv(engines, image)}
+        once = {"first": np.concatenate([mask, first], 1) + posed, **self.image_kv(engines, image)}
+        for pose in self._tokens(engines, start, fours):
+            yield {"pose": pose, **once}
+            once = {}
 
     def _tokens(
         self, engines: Engines, start: np.ndarray, fours: Iterator[np.ndarray]

@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.judge import Judge
 from bench.score import LEVELS
 from bench.similarity import load_extractor
-from engines.cli import ending, new_parser, run, say
+from engines.cli import ending, folder, new_parser, run, say
 from engines.errors import Exit
 from generators.presenter.generator import Presenter
 from lab.bed.inputs import PARTS, Real, like, unlike
@@ -32,12 +32,12 @@ def main() -> Exit:
     parser = new_parser(__doc__, "python -m lab.bed")
     commands = parser.add_subparsers(required=True)
     make = commands.add_parser("make", help="render and fit inputs, run the base model on them")
-    make.add_argument("--out", type=Path, required=True, help="folder of the bed")
+    make.add_argument("--out", type=folder, required=True, help="folder of the bed")
     make.add_argument("--real", type=Path, required=True, help="folder with skeletons/, images/, footage/")
     make.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     make.set_defaults(run_command=run_make)
     judge = commands.add_parser("judge", help="run recipes on what is there, judge them, ask their guards")
-    judge.add_argument("--out", type=Path, required=True, help="folder of the bed")
+    judge.add_argument("--out", type=folder, required=True, help="folder of the bed")
     judge.add_argument("--recipe", type=Path, nargs="+", required=True, help="TOML files")
     judge.add_argument("--level", choices=LEVELS, help="that videos must keep to (the recipe's name)")
     judge.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)

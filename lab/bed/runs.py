@@ -109,7 +109,7 @@ class Runner:
 
     def _conditions(self, request: Request) -> tuple[Constants, int]:
         image = self.generator.fit(read_image(request.image, notes=[])[None])
-        with VideoReader(request.video) as reader:
+        with VideoReader(request.video, square=True) as reader:
             chunks = SkeletonChunks(reader, self.generator)
             return self.generator.condition(self.engines, chunks, image), chunks.frames
 

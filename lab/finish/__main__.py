@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from engines.artifact import built_folder
-from engines.cli import check_numbers, common_arguments, ending, new_parser, run, say
+from engines.cli import check_numbers, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit
 from engines.onnx.export import Target
 from engines.precision import PRECISIONS, choose_precisions
@@ -84,7 +84,7 @@ def parse() -> argparse.Namespace:
     train.add_argument("--out", type=Path, default=WEIGHTS, help="file for the weights (the bundled one)")
     train.set_defaults(run_command=run_train)
     judge = commands.add_parser("evaluate", help="figures and pictures on held-out rendered videos")
-    judge.add_argument("--out", type=Path, required=True, help="folder")
+    judge.add_argument("--out", type=folder, required=True, help="folder")
     judge.add_argument("--videos", type=int, default=50, help="for covers (50)")
     judge.add_argument("--clips", type=int, default=30, help="for highlights, a minute each (30)")
     judge.set_defaults(run_command=run_evaluate)

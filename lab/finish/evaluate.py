@@ -184,7 +184,7 @@ def _scores(clip: WideClip, signals: Signals, name: str) -> dict:
     return {
         "ratio": name,
         "empty": not truth,
-        "ours": score_video(highlights(signals, ratio), truth, frames),
-        "all frames": score_video(everywhere, truth, frames),
-        "uniform 20 %": score_video(everywhere[::5], truth, frames),
+        "ours": score_video(highlights(signals, ratio), truth, frames).f,
+        "all frames": score_video(everywhere, truth, frames).f,
+        "uniform 20 %": score_video(everywhere[::5], truth, frames).f,
     }

@@ -14,6 +14,7 @@ from engines.errors import EngineError
 from engines.onnx.export import Target, check_graph, kept, save_graph, toolchain
 from engines.onnx.parity import Parity
 from engines.precision import PRECISIONS, Precision
+from engines.progress import shown
 from engines.spec import ComponentSpec
 from optimize.precision.half import SAFE, find_fp32_layers, rehearsal, to_half
 from optimize.precision.layer_sensitivity import (
@@ -79,8 +80,8 @@ def convert(
     inputs, started = calibration.record(), time.perf_counter()
     alone = f", then each layer alone on {calibration.probes}" if scheme.layers else ""
     target.say(f"{label}: measuring on {len(inputs)} recorded inputs{alone}")
-    made = _convert(source, spec, scheme, inputs, calibration)
-    for line in _table(made):
+    made = _convert(source, scheme, inputs, calibration, str(label))
+    for line in _table(made, scheme):
         target.say(f"{label}: {line}")
     recipe = {**expected["recipe"], "fp32_layers": made.fp32_layers, "kept_layers": made.kept_layers}
     with writing(target.folder, label, {**expected, "recipe": recipe}) as draft:
@@ -137,18 +138,15 @@ def _identity(
 
 
 def _convert(
-    source: Artifact, spec: ComponentSpec, scheme: Precision, inputs: Inputs, calibration: Calibration
+    source: Artifact, scheme: Precision, inputs: Inputs, calibration: Calibration, label: str
 ) -> _Converted:
     import onnx
 
     made = _Converted(onnx.load(source.path))
-    ranges = measure_ranges(source.path, inputs)
+    ranges = measure_ranges(source.path, shown(inputs, f"{label}: ranges"))
     if scheme.layers:
         probes = spread(inputs, calibration.probes)
-        _quantise(made, scheme, ranges, probes, calibration.budget)
-        if not made.quantised:
-            why = f"no inner layer to quantise in {scheme.layers}"
-            raise EngineError(f"{spec.name} has {why}; give it fp16 instead")
+        _quantise(made, scheme, ranges, probes, calibration.budget, label)
     if _in_half(scheme):
         made.fp32_layers = find_fp32_layers(made.model, ranges, SAFE.get(scheme.compute))
         made.model = to_half(made.model, scheme.compute, made.fp32_layers)
@@ -156,7 +154,12 @@ def _convert(
 
 
 def _quantise(
-    made: _Converted, scheme: Precision, ranges: Mapping, probes: Sequence[Mapping], budget: float | None
+    made: _Converted,
+    scheme: Precision,
+    ranges: Mapping,
+    probes: Sequence[Mapping],
+    budget: float | None,
+    label: str,
 ) -> None:
     model, kind, safe = made.model, scheme.layers, SAFE.get(scheme.compute)
     layers = find_layers(model.graph, SCHEMES[kind].layers)
@@ -173,11 +176,13 @@ def _quantise(
     def quantised(names: list[str]) -> ModelProto:
         return quantize(model, ranges, names, kind)
 
-    made.errors = measure_sensitivity(model, rest, quantised, probes, SCHEMES[kind].literal)
+    one_by_one = shown(rest, f"{label}: layers measured alone")
+    made.errors = measure_sensitivity(model, one_by_one, quantised, probes, SCHEMES[kind].literal)
     too_large = far_above_the_rest(made.errors) if budget is None else beyond(budget, made.errors)
     made.kept_layers |= too_large
     made.quantised = [name for name in rest if name not in made.kept_layers]
-    made.model = quantised(made.quantised)
+    if made.quantised:  # an empty list would mean all layers
+        made.model = quantised(made.quantised)
 
 
 def _compare(
@@ -204,7 +209,7 @@ def _note(draft: Draft, made: _Converted, parity: Mapping, scheme: Precision, se
     )
 
 
-def _table(made: _Converted) -> Iterator[str]:
+def _table(made: _Converted, scheme: Precision) -> Iterator[str]:
     """Say for people which layers were left out and why, and which of the others are most sensitive."""
     yield from (f"fp32: {name} ({why})" for name, why in made.fp32_layers.items())
     yield from (f"kept: {name} ({why})" for name, why in made.kept_layers.items())
@@ -212,3 +217,5 @@ def _table(made: _Converted) -> Iterator[str]:
     if worst:
         most = ", ".join(f"{name} {made.errors[name]:.2g}" for name in worst)
         yield f"{len(made.quantised)} layers in 8 bits; the most sensitive: {most}"
+    elif scheme.layers:
+        yield f"no inner layer to quantise in {scheme.layers}: all of it stays in {scheme.compute}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimize.precision.layers import largest, upstream
+from optimize.precision.masks import without_masks
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
@@ -43,7 +44,7 @@ def find_fp32_layers(
     fp32_layers |= dict.fromkeys(absolute, "depends on absolute errors")
     if safe is None:
         return fp32_layers
-    known = {**_weight_ranges(model), **ranges}
+    known = without_masks(graph, {**_weight_ranges(model), **ranges}, safe)
     for node in graph.node:
         reached = largest(node, known)
         if reached > safe:
@@ -222,15 +223,16 @@ def _replace(tensor: TensorProto, kind: int) -> None:
 
 
 def _weight_ranges(model: ModelProto) -> dict[str, tuple[float, float]]:
-    """Measure the largest finite magnitude of every float weight; infinite ones are masks and stay so."""
+    """Measure the least and the largest finite number of every float weight; infinite masks stay so."""
     from onnx import numpy_helper
 
     ranges = {}
     for weight in model.graph.initializer:
         numbers = numpy_helper.to_array(weight)
         if numbers.dtype == np.float32 and numbers.size:
-            most = float(np.abs(numbers, where=np.isfinite(numbers), out=np.zeros_like(numbers)).max())
-            ranges[weight.name] = (-most, most)
+            finite = np.isfinite(numbers)
+            least, most = (float(end(numbers, where=finite, initial=0)) for end in (np.min, np.max))
+            ranges[weight.name] = (least, most)
     return ranges
 
 

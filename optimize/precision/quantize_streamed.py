@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import EngineError
 from engines.onnx.export_streamed import Quantising
 
 if TYPE_CHECKING:
@@ -23,14 +22,11 @@ MOST = 127.0
 
 
 def quantise_blocks(graph: ir.Model, module: nn.Module, inputs: Mapping[str, np.ndarray]) -> str:
-    """Put 8-bit nodes before the matrix products of blocks, in place. Weights have a scale for each column.
-
-    EngineError if the graph has no such layer.
-    """
+    """Put 8-bit nodes before the matrix products of blocks, in place; a scale for each column of weights."""
     largest = _largest_inputs(module, inputs)
     layers = [node for node in graph.graph if node.op_type == "MatMul" and _path(node) in largest]
     if not layers:
-        raise EngineError("no layer of a repeated block is a matrix product; choose fp16")
+        return "no layer of a repeated block is a matrix product: all of it stays in fp16"
     for node in layers:
         _quantise(graph.graph, node, largest[_path(node)])
     return f"{len(layers)} layers of blocks in 8 bits, scales from random inputs"

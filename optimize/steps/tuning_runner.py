@@ -22,10 +22,12 @@ from optimize.steps.guard_fit import fit_guard
 from optimize.steps.planner import Costs
 from optimize.steps.trajectory import Gram
 from pipeline.batch.dataset import Request
+from pipeline.columns import read_columns
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import SkeletonChunks
+from pipeline.runner import files_of
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
-from pipeline.sampler_state import SamplerState
+from pipeline.sampler_state import SamplerState, guided_difference
 from pipeline.step_plan import StepPlan
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.video.image import read_image
@@ -46,8 +48,8 @@ PROBES = 5  # evaluations that are timed; the least time counts: more than that 
 class TuningClip:
     """A request to tune on. folder: its own, for the base run's latents, one file for each step.
 
-    frames, fps: the skeleton video's. image: the picture (1, H, W, 3) uint8. After prepare(), constants are
-    the results of its conditioning, and denoise is its denoiser.
+    frames, fps: the skeleton video's. image: the picture (1, H, W, 3) uint8. columns: see read_columns. After
+    prepare(), constants are the results of its conditioning, and denoise is its denoiser.
     """
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
@@ -55,6 +57,7 @@ class TuningClip:
         self.image = generator.fit(read_image(request.image, notes=[])[None])
         with VideoReader(request.video) as reader:
             self.frames, self.fps = sum(1 for _ in reader), reader.fps
+        self.columns = read_columns(request, generator, notes=[])
         self.denoise, self.constants = None, {}
 
     def prepare(
@@ -68,9 +71,9 @@ class TuningClip:
 
         tick: called after every evaluated window.
         """
-        with VideoReader(self.request.video) as reader:
+        with VideoReader(self.request.video, square=True) as reader:
             chunks = SkeletonChunks(reader, generator)
-            self.constants = generator.condition(engines, chunks, self.image)
+            self.constants = generator.condition(engines, chunks, self.image, **self.columns)
         self.denoise = Sampler(generator, engines, plan, tick=tick).blended(self.constants, self.frames)
 
     def run(self, plan: StepPlan) -> Iterator[SamplerState]:
@@ -116,7 +119,7 @@ class TuningClip:
         conditional, *unconditional = self.denoise(latents, step, "H")
         if not unconditional:
             return conditional, np.zeros_like(conditional)
-        return conditional, (self.denoise.guidance - 1) * (conditional - unconditional[0])
+        return conditional, guided_difference(self.denoise.guidance, conditional, *unconditional)
 
     def _file(self, step: int) -> Path:
         return self.folder / f"latents-{step:03}.npy"
@@ -143,7 +146,7 @@ class TuningRunner:
             raise GeneratorError(f"{generator.name}: windows that follow on one another cannot be tuned yet")
         self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
         self._lossless, self._colours = lossless, colours
-        weights = fingerprint(generator.fingerprint_files)
+        weights = fingerprint(files_of(generator))
         self.clips = [
             TuningClip(each, generator, folder / "base" / _identity(each, weights)) for each in requests
         ]
@@ -282,8 +285,9 @@ def _end(loop: Iterator[SamplerState], tick: Callable[[], None]) -> np.ndarray:
 
 def _identity(request: Request, weights: str | None) -> str:
     """Return a folder name that changes with everything a base run depends on."""
-    files = [file_sha256(path) for path in (request.video, request.image)]
-    return f"{request.id}-{key({'files': files, 'seed': request.seed, 'weights': weights})}"
+    files = [file_sha256(path) for path in (request.video, request.image, *request.pictures.values())]
+    known = {"files": files, "seed": request.seed, "weights": weights, "columns": dict(request.columns)}
+    return f"{request.id}-{key(known)}"
 
 
 def _seconds(call: Callable[[], object]) -> float:

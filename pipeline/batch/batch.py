@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from engines.artifact import differences, file_sha256
-from engines.errors import EngineError, Exit, FolderError, check_file
+from engines.errors import EngineError, Exit, FolderError, InputError, not_a_file
 from engines.progress import Progress
 from pipeline.batch.dataset import Pairing, Request
 from pipeline.batch.run_folder import RunFolder
@@ -45,11 +45,13 @@ class Jobs:
         self.lines: list[dict] = []
         self._reasons: set[Exit] = set()
         finished = {name: line for name, line in folder.lines.items() if line["status"] == "done"}
-        _check_same(pairing.requests, finished, folder, identity)
-        for name, reason in pairing.unpaired.items():
-            self.ended({"id": name, "status": "failed", "error": reason}, Exit.INPUT)
-        self.todo = [request for request in pairing.requests if not self._keep(finished.get(request.id))]
-        kept = len(pairing.requests) - len(self.todo)
+        unreadable = _check_same(pairing.requests, finished, folder, identity)
+        self._list_ignored(pairing.ignored)
+        for name, reason in {**pairing.unpaired, **unreadable}.items():
+            self.ended({"id": name, "status": "failed", "error": reason}, Exit.INPUT, sync=False)
+        usable = [request for request in pairing.requests if request.id not in unreadable]
+        self.todo = [request for request in usable if not self._keep(finished.get(request.id))]
+        kept = len(usable) - len(self.todo)
         if kept:
             say(f"{kept} of {len(pairing.requests)} videos were finished before and are kept")
 
@@ -67,8 +69,11 @@ class Jobs:
         output = {"output": str(self._folder.take(Path(line["output"])))} if line["status"] == "done" else {}
         return {**line, **output, "worker": worker}
 
-    def ended(self, line: dict, reason: Exit) -> None:
-        """Write a video's manifest line, and print its result. reason: OK, or why it failed. DiskError."""
+    def ended(self, line: dict, reason: Exit, sync: bool = True) -> None:
+        """Write a video's manifest line, and print its result. DiskError.
+
+        reason: OK, or why it failed. sync: see RunFolder.record.
+        """
         if line["status"] == "failed":
             self._say(f"{line['id']}: failed: {line['error']}")
         else:
@@ -76,7 +81,7 @@ class Jobs:
             self._say(f"{label}: {line['output']} ({line['frames']} frames, {line['total_seconds']:.1f} s)")
             for note in line["notes"]:
                 self._say(f"{label}: note: {note}")
-        self._add(self._folder.record(line), reason)
+        self._add(self._folder.record(line, sync), reason)
 
     def check(self, identity: Mapping[str, object], name: str) -> None:
         """Raise EngineError if worker `name` has another identity than the first: other files or versions."""
@@ -98,10 +103,21 @@ class Jobs:
         self._say(f"{done} of {len(self.lines)} videos are in {self.out}")
         return self.status
 
+    def _list_ignored(self, ignored: Mapping[str, str]) -> None:
+        """Print what of the data folder is not taken, and give it a manifest line, once. DiskError."""
+        for number, (path, reason) in enumerate(ignored.items()):
+            if number < MOST_SHOWN:
+                self._say(f"note: {reason}")
+            line = {"id": path, "status": "ignored", "error": reason}
+            if self._folder.lines.get(path, {}).get("error") != reason:
+                self._folder.record(line, sync=False)
+        if len(ignored) > MOST_SHOWN:
+            self._say(f"note: and {len(ignored) - MOST_SHOWN} more are not taken; the manifest has them all")
+
     def _keep(self, line: dict | None) -> bool:
         """Return whether a finished video's file is unchanged; if so, count its line (None: no line)."""
         path = self.out / f"{line['id']}.mp4" if line else None
-        if path is None or not path.is_file() or file_sha256(path) != line["output_sha256"]:
+        if path is None or not_a_file(path) or file_sha256(path) != line["output_sha256"]:
             if line:
                 self._say(f"{line['id']}: was finished, but {path} is not that video any more; made again")
             return False
@@ -143,31 +159,38 @@ def run_here(jobs: Jobs, runner: VideoRunner) -> None:
 
 def _check_same(
     requests: list[Request], finished: Mapping[str, dict], folder: RunFolder, identity: Mapping[str, object]
-) -> None:
-    """Raise FolderError if finished videos differ in inputs or settings from what would be made now."""
-    expected, found = _plain(identity), []
+) -> dict[str, str]:
+    """Raise FolderError if finished videos differ in inputs or settings from what would be made now.
+
+    Return, by id, why the inputs of finished videos cannot be read any more.
+    """
+    expected, found, unreadable = _plain(identity), [], {}
     for line in finished.values():
         was = _plain(line)
         found += [text for text in differences(expected, was, built="made") if text not in found]
     for request in requests:
         if request.id in finished:
-            found += (f"{request.id}: {text}" for text in _changed_inputs(request, finished[request.id]))
+            try:
+                changed = list(_changed_inputs(request, finished[request.id]))
+            except InputError as error:
+                unreadable[request.id] = str(error)
+            else:
+                found += (f"{request.id}: {text}" for text in changed)
     if found:
         more = [f"and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
         raise FolderError(
             "\n  ".join([f"{folder.path} holds videos that were made otherwise:", *found[:MOST_SHOWN], *more])
             + "\nchoose another --out, or make them all anew with --restart"
         )
+    return unreadable
 
 
 def _changed_inputs(request: Request, line: Mapping[str, object]) -> Iterator[str]:
     """Give the differences between a request's files and seed and those in its manifest line. InputError."""
-    check_file(request.video, "video"), check_file(request.image, "picture")
-    now = {
-        "seed": request.seed,
-        "video_sha256": file_sha256(request.video),
-        "image_sha256": file_sha256(request.image),
-    }
+    known = line.get("columns") if isinstance(line.get("columns"), Mapping) else {}
+    columns = {name: request.columns.get(name, "") for name in sorted({*known, *request.columns})}
+    now = {"seed": request.seed, **request.hashes(), "columns": columns}
+    line = {**line, "columns": known}
     yield from differences(_plain(now), _plain(line), built="made")
 
 
@@ -177,8 +200,11 @@ def _plain(line: Mapping[str, object]) -> dict[str, object]:
     for name, value in fields.items():
         if name.endswith("_sha256"):
             fields[name] = str(value)[:SHOWN_DIGITS]
-    if "device" in fields:  # another GPU of the same machine will do
+    if isinstance(fields.get("device"), str):  # another GPU of the same machine will do
         fields["device"] = fields["device"].partition(":")[0]
-    if "built" in fields:
-        fields["built"] = {component: each["file"] for component, each in fields["built"].items()}
+    if isinstance(fields.get("built"), Mapping):
+        fields["built"] = {
+            component: each.get("file") if isinstance(each, Mapping) else each
+            for component, each in fields["built"].items()
+        }
     return fields

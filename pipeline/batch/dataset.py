@@ -3,40 +3,86 @@
 from __future__ import annotations
 
 import csv
-import io
+import functools
+import os
+import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.errors import InputError
+from engines.artifact import file_sha256
+from engines.errors import InputError, OutputError, check_file, not_a_file, reading
+from pipeline.video.image import PICTURE_SUFFIXES
 
-VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+# The containers that pipeline/video/ffmpeg.py lets ffmpeg read, by the endings that files of them have.
+VIDEO_SUFFIXES = {
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".divx", ".ts", ".m2ts",
+    ".mts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".ogm", ".nut", ".ivf", ".y4m",
+    ".mxf", ".dv",
+}  # fmt: skip
+ANIMATION_SUFFIXES = {".gif", ".apng", ".webp"}  # of skeletons; beside a video of that name they are previews
+SKELETON_SUFFIXES = VIDEO_SUFFIXES | ANIMATION_SUFFIXES
+IMAGE_SUFFIXES = set(PICTURE_SUFFIXES)
+LITTER = {"thumbs.db", "desktop.ini"}  # of file managers, beside names that begin with a dot
 MOST_REQUESTS = 100_000  # a run holds all manifest lines in memory
+COLUMNS = ("id", "video", "image", "seed", None)  # None: cells beyond the header's
+PICTURE = re.compile(r"image[1-9]\d*")  # a column that names a further picture
+LONGEST = 255  # bytes of a file's name
 SEED = 42  # of requests for which neither pairs.csv nor the caller gives one
+SHOWN = 60  # characters of a name or number in an error
+DIGITS = 100  # of a seed, zeros in front included
+SEEDS = 2**63  # a seed is below this, as those of all generators' random numbers are
 
 
 @dataclass(frozen=True)
 class Request:
-    """One output video to make, from a skeleton video, a picture of the person and a seed."""
+    """One output video to make, from a skeleton video, a picture of the person and a seed.
+
+    pictures: further ones, by column of pairs.csv: image2, image3 and so on. columns: texts of other columns.
+    """
 
     id: str
     video: Path
     image: Path
     seed: int
+    pictures: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
-    def described(self) -> dict[str, str | int]:
+    def described(self) -> dict[str, object]:
         """Return the request's fields for a manifest line."""
-        return {"id": self.id, "video": str(self.video), "image": str(self.image), "seed": self.seed}
+        pictures = {name: str(path) for name, path in {"image": self.image, **self.pictures}.items()}
+        line = {"id": self.id, "video": str(self.video), **pictures, "seed": self.seed}
+        return {**line, "columns": dict(self.columns)} if self.columns else line
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of its files, by manifest field. InputError: one cannot be read."""
+        found = {}
+        for kind, path in {"video": self.video, "image": self.image, **self.pictures}.items():
+            check_file(path, "video" if kind == "video" else "picture")
+            with reading(path):
+                found[f"{kind}_sha256"] = file_sha256(path)
+        return found
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """The requests of a data folder, and by id why other files could not be paired."""
+    """The requests of a data folder, and why its other files give none.
+
+    unpaired: by id, why there is no video of that name. ignored: by path in the folder, what is not taken.
+    """
 
     requests: list[Request]
     unpaired: dict[str, str]
+    ignored: dict[str, str] = field(default_factory=dict)
+
+
+def hash_output(output: Path) -> str:
+    """Return a finished video's SHA-256. OutputError: it is not there any more."""
+    try:
+        return file_sha256(output)
+    except OSError as error:
+        raise OutputError(f"{output}: was written and is gone ({error.strerror}); make it again") from error
 
 
 def find_requests(data: Path, seed: int = SEED) -> Pairing:
@@ -47,11 +93,14 @@ def find_requests(data: Path, seed: int = SEED) -> Pairing:
     """
     if not data.is_dir():
         raise InputError(f"data folder {data} does not exist; it needs videos/ and images/ in it")
-    pairing = _listed(data, seed) if (data / "pairs.csv").is_file() else _by_name(data, seed)
-    count = len(pairing.requests) + len(pairing.unpaired)
+    pairing = _listed(data, seed) if os.path.lexists(data / "pairs.csv") else _by_name(data, seed)
+    _check_count(data, len(pairing.requests) + len(pairing.unpaired))
+    return pairing
+
+
+def _check_count(data: Path, count: int) -> None:
     if count > MOST_REQUESTS:
         raise InputError(f"{data} has {count} videos, more than {MOST_REQUESTS}; make folders of fewer")
-    return pairing
 
 
 def first_requests(data: Path, count: int) -> list[Request]:
@@ -64,19 +113,28 @@ def first_requests(data: Path, count: int) -> list[Request]:
 
 def _by_name(data: Path, seed: int) -> Pairing:
     """Pair the files of data/videos and data/images by their stems. InputError: one folder has none."""
-    videos, images = _by_stem(data / "videos", VIDEO_SUFFIXES), _by_stem(data / "images", IMAGE_SUFFIXES)
+    ignored: dict[str, str] = {}
+    videos = _by_stem(data / "videos", SKELETON_SUFFIXES, "video: convert it to MP4", ignored)
+    images = _by_stem(data / "images", IMAGE_SUFFIXES, "picture: convert it to PNG", ignored)
     if not videos or not images:
         empty = data / ("videos" if not videos else "images")
-        wanted = sorted(VIDEO_SUFFIXES if not videos else IMAGE_SUFFIXES)
-        raise InputError(f"{empty} holds no file ending in {', '.join(wanted)}")
+        wanted = sorted(SKELETON_SUFFIXES if not videos else IMAGE_SUFFIXES)
+        there = [why for path, why in ignored.items() if path.startswith(f"{empty.name}/")][:1]
+        raise InputError("; ".join([f"{empty} holds no file ending in {', '.join(wanted)}", *there]))
+    for stem, paths in videos.items():
+        real = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+        if len(real) == 1:  # animations of its name are previews of it
+            for path in sorted(set(paths) - set(real)):
+                ignored[f"videos/{path.name}"] = f"{path} is not taken beside {real[0].name}"
+            videos[stem] = real
     unpaired = {
-        stem: f"two files with this name: {', '.join(p.name for p in paths)}; keep one"
-        for stem, paths in (*videos.items(), *images.items())
-        if len(paths) > 1
+        stem: why
+        for stem, paths in (*images.items(), *videos.items())
+        if (why := _why_not(stem, paths)) is not None
     }
-    if len(images) == 1 and not videos.keys() & images.keys() and not images.keys() & unpaired.keys():
-        only = next(iter(images.values()))[0]
-        images = {stem: [only] for stem in videos}
+    usable = [stem for stem in images if stem not in unpaired]
+    if len(usable) == len(images) == 1 and not videos.keys() & images.keys():
+        images = {stem: images[usable[0]] for stem in videos}
     for stem in sorted(videos.keys() - images.keys()):
         why = f"{videos[stem][0]} has no image; add images/{stem}.png or a line to pairs.csv"
         unpaired.setdefault(stem, why)
@@ -90,61 +148,112 @@ def _by_name(data: Path, seed: int) -> Pairing:
             if stem not in unpaired
         ],
         unpaired,
+        ignored,
     )
 
 
-def _by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:
-    """Return a folder's files with these suffixes by stem (Unicode NFC). InputError: there is no folder."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; a data folder has videos/ and images/ in it")
+def _by_stem(
+    folder: Path, suffixes: Iterable[str], what: str, ignored: dict[str, str]
+) -> dict[str, list[Path]]:
+    """Return a folder's entries with these suffixes by stem (Unicode NFC); add the others to ignored.
+
+    what: the kind of file, and what to do with another. InputError: there is no folder.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder} does not exist; a data folder has videos/ and images/ in it") from error
+    except OSError as error:
+        raise InputError(f"{folder} cannot be listed ({error.strerror}); check permissions") from error
     stems: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+    for path in paths:
+        if path.name.startswith(".") or path.name.lower() in LITTER:
+            continue
+        if path.suffix.lower() in suffixes:
             # macOS stores an accent and its letter as two characters; others store them as one.
             stems.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
+        elif not_a_file(path) == "is a folder":
+            ignored[f"{folder.name}/{path.name}"] = f"{path} is a folder and not taken; make a file of it"
+        else:
+            ignored[f"{folder.name}/{path.name}"] = f"{path} is not taken, by its ending it is no {what}"
     return stems
 
 
+def _why_not(stem: str, paths: list[Path]) -> str | None:
+    """Return why the entries of one stem in a folder cannot be used; None if they can."""
+    if len(paths) > 1:
+        return f"two files with this name: {', '.join(path.name for path in paths)}; keep one"
+    if why := not_a_file(paths[0]):
+        return f"{paths[0]}: {why}; put a file in its place, or remove it"
+    if _too_long(stem):
+        return f"{paths[0]} has a name too long for {stem[:20]}....mp4; give it a shorter one"
+    return None
+
+
+def _has_controls(name: str) -> bool:
+    return not name.isprintable() and any(unicodedata.category(each) == "Cc" for each in name)
+
+
+def _too_long(name: str) -> bool:
+    return len(os.fsencode(f"{name}.mp4")) > LONGEST
+
+
 def _listed(data: Path, seed: int) -> Pairing:
-    """Read the pairs of data/pairs.csv. InputError: it is not UTF-8, or a column or line is wrong."""
+    """Read the pairs of data/pairs.csv. InputError: it is no CSV in UTF-8, or a column or line is wrong."""
     table = data / "pairs.csv"
-    requests, unpaired = [], {}
+    if why := not_a_file(table):
+        raise InputError(f"{table}: {why}; put the list of pairs in its place, or remove it")
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            return _read_pairs(data, csv.DictReader(lines), table, seed)
     except UnicodeDecodeError as error:
         raise InputError(f"{table} is not UTF-8 ({error}); save it as CSV UTF-8") from error
-    with io.StringIO(text, newline="") as lines:
-        rows = csv.DictReader(lines)
-        if not {"id", "video", "image"} <= set(rows.fieldnames or ()):
-            raise InputError(
-                f"{table} needs the columns id,video,image and may have seed; it has {rows.fieldnames}"
-            )
-        for row in rows:
-            request = _listed_request(data, table, rows.line_num, row, seed)
-            if any(request.id == other.id for other in requests) or request.id in unpaired:
-                raise InputError(f"{table}, line {rows.line_num}: id {request.id!r} is there twice")
-            lost = [path for path in (request.video, request.image) if not path.is_file()]
-            if lost:
-                unpaired[request.id] = f"{table}, line {rows.line_num}: {lost[0]} does not exist"
-            else:
-                requests.append(request)
+    except csv.Error as error:
+        raise InputError(f"{table} is not a CSV file ({error}); save it as CSV UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{table}: cannot be read ({error.strerror}); check permissions") from error
+
+
+def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pairing:
+    if not {"id", "video", "image"} <= set(rows.fieldnames or ()):
+        raise InputError(
+            f"{table} needs the columns id,video,image and may have seed; it has {rows.fieldnames}"
+        )
+    requests: dict[str, Request] = {}
+    unpaired: dict[str, str] = {}
+    folders, why_not = (data / "videos", data / "images"), functools.cache(not_a_file)  # many share a picture
+    for row in rows:
+        request = _listed_request(folders, f"{table}, line {rows.line_num}", row, seed)
+        if request.id in requests or request.id in unpaired:
+            raise InputError(f"{table}, line {rows.line_num}: id {request.id!r} is there twice")
+        for path in (request.video, request.image, *request.pictures.values()):
+            if why := why_not(path):
+                unpaired.setdefault(request.id, f"{table}, line {rows.line_num}: {path} {why}")
+        if request.id not in unpaired:
+            requests[request.id] = request
+        _check_count(data, len(requests) + len(unpaired))
     if not requests and not unpaired:
         raise InputError(f"{table} lists no request; add a line under its header")
-    return Pairing(requests, unpaired)
+    return Pairing(list(requests.values()), unpaired)
 
 
-def _listed_request(data: Path, table: Path, line: int, row: dict[str, str], seed: int) -> Request:
+def _listed_request(folders: tuple[Path, Path], where: str, row: dict[str, str], seed: int) -> Request:
     """Return the request of one row of pairs.csv. InputError: its id or its seed cannot be used."""
     name, chosen = (row["id"] or "").strip(), (row.get("seed") or "").strip()
-    if not name or Path(name).name != name or name.startswith("."):
-        raise InputError(
-            f"{table}, line {line}: {name!r} cannot name an output file; use letters, digits, - and _"
-        )
-    if chosen and not chosen.isdecimal():
-        raise InputError(f"{table}, line {line}: seed {chosen!r} is not a whole number >= 0")
+    shown = repr(name if len(name) <= SHOWN else f"{name[:SHOWN]}...")
+    if not name or os.path.basename(name) != name or name.startswith(".") or _has_controls(name):
+        raise InputError(f"{where}: {shown} cannot name an output file; use letters, digits, - and _")
+    if _too_long(name):
+        raise InputError(f"{where}: {shown} is too long for a file's name; use less than 60 letters")
+    if chosen and not (chosen.isdecimal() and len(chosen) < DIGITS and int(chosen) < SEEDS):
+        chosen = chosen if len(chosen) <= SHOWN else f"{chosen[:SHOWN]}..."
+        raise InputError(f"{where}: seed {chosen!r} is not a whole number >= 0 and < 2**63")
+    others = {key: text.strip() for key, text in row.items() if key not in COLUMNS and isinstance(text, str)}
     return Request(
         name,
-        data / "videos" / (row["video"] or ""),
-        data / "images" / (row["image"] or ""),
+        folders[0] / (row["video"] or ""),
+        folders[1] / (row["image"] or ""),
         int(chosen) if chosen else seed,
+        {key: folders[1] / text for key, text in others.items() if text and PICTURE.fullmatch(key)},
+        {key: text for key, text in others.items() if text and not PICTURE.fullmatch(key)},
     )

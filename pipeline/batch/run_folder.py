@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,10 +19,14 @@ from shutil import rmtree
 from typing import TextIO
 
 from engines.errors import DiskError, FolderError
+from engines.files import open_own
 from pipeline.video.writer import remove_unfinished
 
 MANIFEST = "manifest.jsonl"
 LOCK = ".lock"  # exists while a run holds the folder, and after a run was killed
+FIELDS = {"id": str, "status": str}  # of every line; and of those of finished videos:
+DONE_FIELDS = {"output_sha256": str, "frames": int, "total_seconds": int | float}
+LARGEST = 2**63  # numbers of a line are below this
 MADE = ".made"  # subfolder for videos of worker processes until this process moves them to their final path
 
 
@@ -49,20 +54,35 @@ class RunFolder:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def record(self, line: dict) -> dict:
-        """Append a video's line to the manifest with the current time, sync it, and return it. DiskError."""
+    def record(self, line: dict, sync: bool = True) -> dict:
+        """Append a video's line to the manifest with the current time, and return it. DiskError.
+
+        sync: wait until the disk has it; not needed for a line that the next run would find again.
+        """
         line = {**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         # A file name that is no text has bytes that UTF-8 cannot hold; as \udcff they still make valid JSON.
         left = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        self._check_there()
         try:
             while left:
                 left = left[os.write(self._manifest, left) :]
-            os.fsync(self._manifest)
+            if sync:
+                os.fsync(self._manifest)
         except OSError as error:
             where = self.path / MANIFEST
             raise DiskError(f"{where}: cannot be written ({error.strerror}); make room, run again") from error
         self.lines[line["id"]] = line
         return line
+
+    def _check_there(self) -> None:
+        """Raise DiskError if the manifest was removed: what is written to it now would be lost."""
+        path = self.path / MANIFEST
+        try:
+            there = os.path.samestat(os.fstat(self._manifest), path.lstat())
+        except OSError:
+            there = False
+        if not there:
+            raise DiskError(f"{path}: was removed or replaced while this run wrote to it; run again")
 
     def take(self, made: Path) -> Path:
         """Move a video from MADE into this folder, to be recorded next, and return its new path. DiskError.
@@ -76,20 +96,24 @@ class RunFolder:
 
     def _clean(self) -> None:
         """Remove what killed processes left behind: temporary video files and MADE."""
-        remove_unfinished(self.path)
-        rmtree(self.path / MADE, ignore_errors=True)
+        with suppress(OSError):  # the folder itself may have been removed
+            remove_unfinished(self.path)
+        made = self.path / MADE
+        if made.is_symlink():  # not ours: workers would write where it leads
+            made.unlink()
+        rmtree(made, ignore_errors=True)
 
     def _open(self) -> None:
         """Open the manifest, read its lines, and cut off an incomplete last one. FolderError."""
         path = self.path / MANIFEST
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if self._restart else 0)
-            self._manifest = os.open(path, flags, 0o666)
+            flags = os.O_RDWR | os.O_APPEND | (os.O_TRUNC if self._restart else 0)
+            self._manifest = open_own(path, flags)
         except OSError as error:
             raise FolderError(f"{path}: cannot be opened ({error.strerror}); choose another --out") from error
         self._stack.callback(os.close, self._manifest)
         whole = 0
-        with path.open("rb") as file:
+        with open(self._manifest, "rb", closefd=False) as file:
             for number, line in enumerate(file, 1):
                 if line.endswith(b"\n"):  # else it was cut short, and is the last
                     found = _parsed(line, f"{path}, line {number}")
@@ -110,7 +134,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
             f"{folder}: is in use by {_holder(path)}; wait for its end, or choose another folder"
         ) from error
     except OSError as error:
-        why = f"{error.strerror}; does its file system have locks?"
+        own = f"{path.name}: {error.strerror}"
+        why = own if error.filename else f"{error.strerror}; does its file system have locks?"
         raise FolderError(f"{folder}: cannot be locked ({why}) Choose another folder.") from error
     with lock:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -127,9 +152,9 @@ def _locked(path: Path) -> TextIO | None:
     BlockingIOError: another process holds it.
     """
     with ExitStack() as stack:
-        lock = stack.enter_context(path.open("a"))
+        lock = stack.enter_context(open(open_own(path, os.O_WRONLY | os.O_APPEND), "a"))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())):
+        if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.lstat())):
             return None
         lock.truncate(0)
         stack.pop_all()
@@ -147,8 +172,12 @@ def _parsed(line: bytes, where: str) -> dict:
     """Return the content of a manifest line. FolderError: it is not one."""
     try:
         found = json.loads(line)
-        found["id"], found["status"]
-    except (ValueError, TypeError, KeyError) as error:
+        needed = FIELDS | (DONE_FIELDS if found["status"] == "done" else {})
+        for name, kind in needed.items():
+            value = found[name]
+            if not isinstance(value, kind) or (kind is not str and not abs(value) < LARGEST):
+                raise ValueError(f"{name} is {str(value)[:60]!r}")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{where}: is no line of a manifest ({error!r}); --restart begins a new one"
         raise FolderError(reason) from error
     return found
@@ -156,11 +185,9 @@ def _parsed(line: bytes, where: str) -> dict:
 
 def check_writable(out: Path) -> None:
     """Make the output folder; raise FolderError if no file can be created in it, before any costly work."""
-    probe = out / f".writable-{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise FolderError(
             f"cannot write to the output folder {out}: {error.strerror}; choose another --out"

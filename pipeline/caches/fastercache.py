@@ -7,6 +7,7 @@ asked for. They keep one state a layer, as if there were one window; see network
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,10 @@ class PairingDenoiser(SwappingDenoiser):
 
 def apply(generator: Generator, until: float, every: int) -> OpenDenoiser:
     """Attach diffusers' hooks. Attention is computed every second time, as in the paper."""
+    if isinstance(generator.guidance, Mapping) or hasattr(generator, "denoise_branches"):
+        raise TechniqueError(
+            "name: fastercache needs denoise, and guidance of one unconditional branch; choose another one"
+        )
     if generator.guidance == 1.0:
         raise TechniqueError(
             "name: fastercache foretells the unconditional branch, which guidance 1 does not have"

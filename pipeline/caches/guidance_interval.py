@@ -5,12 +5,12 @@ Kynkäänniemi et al., 2024. Outside of the interval the guided prediction is th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
 from generators.contract import Constants, Generator
-from generators.samplers import KarrasEuler
 from pipeline.caches.technique import Technique, TechniqueError
 from pipeline.window_denoiser import OpenDenoiser, SerialDenoiser, WindowBranch
 
@@ -44,8 +44,11 @@ class IntervalDenoiser(SerialDenoiser):
 
 def apply(generator: Generator, from_above: float, from_below: float) -> OpenDenoiser:
     """Guide between the two times; where they are beyond each other there is no guidance at all."""
-    if isinstance(generator.scheduler, KarrasEuler):
+    times = generator.scheduler.times
+    if times.min() < 0 or times.max() > 1:
         raise TechniqueError("name: guidance-interval is for schedules with times from 1 to 0")
+    if isinstance(generator.guidance, Mapping):
+        raise TechniqueError("name: guidance-interval is for one unconditional branch, and this has others")
     return partial(IntervalDenoiser, from_below, 1 - from_above)
 
 

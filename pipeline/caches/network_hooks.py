@@ -76,7 +76,7 @@ class HookedDenoiser(SerialDenoiser):
         hooks = self._hooks
         hooks.step = step
         return hooks.transformer.cache_context(
-            f"window {branch.window} {'conditional' if branch.conditional else 'unconditional'}",
+            f"window {branch.window} branch {branch.conditional}",
             step_index=step,
             num_inference_steps=self._generator.scheduler.steps,
             timestep=hooks.time,

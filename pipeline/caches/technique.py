@@ -88,6 +88,11 @@ class Technique:
         TechniqueError: a value is out of range, or the two do not go together. EngineError: there is no
         calibration of the generator, or another one's.
         """
+        if self.keeps and hasattr(generator.windows, "at"):
+            raise TechniqueError(
+                f"name: {self.name} keeps what it predicts of a window for later steps, and the windows of "
+                f"{generator.name} change by step; use a step plan"
+            )
         adapted, chosen = copy.copy(generator), {}
         for name, values in self.search_space(generator).items():
             chosen[name] = settings.get(name, values[0])

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.artifact import file_sha256
 from engines.progress import peak_memory_mb
 from generators.contract import Generator
 from generators.weight_files import licences
-from pipeline.batch.dataset import Request
+from pipeline.batch.dataset import Request, hash_output
 from pipeline.oom_retry import OomRetry
 from pipeline.request import Sampling, Source, write
 from pipeline.runner import Settings, VideoRunner, start_runner
@@ -40,13 +39,14 @@ class Receipt:
     """The result of a stage. facts and seconds: for the manifest line.
 
     arrays: references to lists of chunks (n, H, W, 3) uint8 in the object store. The first chunk that READ
-    gives is the picture (1, H, W, 3).
+    gives is the picture (1, H, W, 3). columns: of Source.
     """
 
     arrays: list[ObjectRef] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     fps: Fraction = Fraction(0)
+    columns: dict[str, object] = field(default_factory=dict)
 
 
 class NoProgress:
@@ -103,7 +103,7 @@ class StoredSource:
     def __init__(self, receipt: Receipt, generator: Generator) -> None:
         self._receipt, self._generator = receipt, generator
         self.frames, self.waited = 0, 0.0
-        self.image = next(stored(receipt))
+        self.image, self.columns = next(stored(receipt)), receipt.columns
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the skeleton video from the start, in chunks (n, H, W, 3) uint8 of the generator's size."""
@@ -138,11 +138,10 @@ class FileWorker:
             arrays = store(chain([source.image], source))
         facts = {
             "fps": str(source.fps),
-            "video_sha256": file_sha256(request.video),
-            "image_sha256": file_sha256(request.image),
+            **request.hashes(),
             "notes": source.notes,
         }
-        return Receipt(arrays, facts, seconds.stages, source.fps)
+        return Receipt(arrays, facts, seconds.stages, source.fps, source.columns)
 
     def write(self, made: Receipt, output: Path) -> Receipt:
         """Encode the frames of a receipt to the file `output`."""
@@ -151,7 +150,7 @@ class FileWorker:
         how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": lossless}
         writer = VideoWriter(output, *self._generator.size, made.fps, **how)
         chunks = seconds.of_each(stored(made), "write")
-        facts = {"frames_sha256": write(chunks, writer, seconds), "output_sha256": file_sha256(output)}
+        facts = {"frames_sha256": write(chunks, writer, seconds), "output_sha256": hash_output(output)}
         return Receipt(facts=facts, seconds=seconds.stages)
 
 

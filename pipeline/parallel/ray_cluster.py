@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import signal
 import socket
 import time
@@ -229,9 +230,13 @@ class Driver:
 def connect(address: str) -> ModuleType:
     """Connect to a cluster and return the ray module; without Ray's usage statistics and its dashboard.
 
+    A cluster of this machine's own ("local") takes calls of this process and its children alone.
     EngineError: Ray is not installed, or nothing answers at the address.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address == LOCAL and "RAY_AUTH_MODE" not in os.environ:
+        # Ray listens on all addresses, and runs what it is sent: without this token it answers nobody.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError as error:

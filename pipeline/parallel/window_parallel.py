@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, groupby
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -66,18 +67,23 @@ class WindowWorkers:
         self, own: SerialDenoiser, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
     ) -> list[np.ndarray]:
         """Return the wanted predictions in order, a share of them from each process. own: this one's."""
-        asked = self._workers[: max(len(wanted) - 1, 0)]
+        units = [[place] for place in range(len(wanted))]
+        if own.batches:  # a window's branches stay together, for the bytes of an unsplit run
+            by_window = groupby(range(len(wanted)), lambda place: wanted[place].window)
+            units = [list(places) for _, places in by_window]
+        asked = self._workers[: max(len(units) - 1, 0)]
         count = 1 + len(asked)
-        shares = [wanted[number::count] for number in range(count)]
+        places = [list(chain.from_iterable(units[number::count])) for number in range(count)]
+        shares = [[wanted[place] for place in share] for share in places]
         for worker, share in zip(asked, shares[1:], strict=True):
             worker.send((step, action, share), [latents])
         predictions: list[np.ndarray] = [None] * len(wanted)
-        predictions[::count] = own(latents, step, action, shares[0])
-        for number, worker in enumerate(asked, 1):
-            answer = self._answer(worker)
+        for number, share in enumerate(shares):
+            answer = self._answer(asked[number - 1]) if number else None
             if answer is None:
-                answer = own(latents, step, action, shares[number])
-            predictions[number::count] = answer
+                answer = own(latents, step, action, share)
+            for place, prediction in zip(places[number], answer, strict=True):
+                predictions[place] = prediction
         return predictions
 
     def _answer(self, worker: Worker) -> list[np.ndarray] | None:

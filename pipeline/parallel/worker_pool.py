@@ -20,7 +20,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from engines.errors import EngineError, Exit
+from engines.errors import EngineError, Exit, not_a_file
 from engines.progress import Progress
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
@@ -40,6 +40,8 @@ from pipeline.parallel.worker import serve
 serve({descriptor}, {parent})
 """
 TRIES = 2  # of a video whose worker dies
+STOPPED = 30.0  # seconds that a stopped worker (SIGSTOP) may take to go on; then it is ended
+LOOK = 5.0  # seconds between two looks at whether workers are stopped
 GRACE = 4.0  # seconds for a worker that is terminated to remove its half-written video
 
 OpenJobs = Callable[[Mapping[str, object]], Jobs]
@@ -66,11 +68,22 @@ def run_workers(
 
 
 def longest_first(requests: Sequence[Request]) -> list[Request]:
-    """Sort requests by the frame counts in the videos' headers; by file size if one header has none."""
-    frames = {request.id: frames_in_header(request.video) for request in requests}
+    """Sort requests by the frame counts in the videos' headers; by file size if one header has none.
+
+    Videos that cannot be opened come last: their worker says why.
+    """
+    frames = {request.id: _at_file(frames_in_header, request.video) for request in requests}
     if None in frames.values():
-        frames = {request.id: request.video.stat().st_size for request in requests}
+        frames = {request.id: _at_file(os.path.getsize, request.video) for request in requests}
     return sorted(requests, key=lambda request: frames[request.id], reverse=True)
+
+
+def _at_file(measure: Callable[[Path], int | None], path: Path) -> int | None:
+    """Measure a file; 0 for what is not a file any more, or cannot be opened."""
+    try:
+        return 0 if not_a_file(path) else measure(path)
+    except OSError:
+        return 0
 
 
 class Worker:
@@ -82,6 +95,7 @@ class Worker:
         self.request: Request | None = None
         self.ready, self.why = False, ""
         self._bar: Progress | None = None
+        self._stopped_at: float | None = None
         self.connection, theirs = Pipe()
         with theirs:
             filled = {"cores": cores, "root": str(ROOT), "descriptor": theirs.fileno(), "parent": os.getpid()}
@@ -110,6 +124,16 @@ class Worker:
         if bar is not None:
             bar.__exit__()
 
+    def end_if_stopped(self) -> None:
+        """Kill the process if it was stopped and has not gone on for STOPPED seconds."""
+        if not _is_stopped(self.process.pid):
+            self._stopped_at = None
+        elif self._stopped_at is None:
+            self._stopped_at = time.monotonic()
+        elif time.monotonic() - self._stopped_at > STOPPED:
+            self.why = f"was stopped for {STOPPED:g} s and ended"
+            self.process.kill()
+
     def end(self, seconds: float) -> tuple[str, Exit]:
         """Wait at most `seconds` for the process to end, then kill it with its ffmpeg.
 
@@ -134,6 +158,14 @@ class Worker:
             self.connection.send(message)
 
 
+def _is_stopped(process: int) -> bool:
+    """Tell whether a process has been stopped by a signal; False where there is no /proc."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
 class _Pool:
     """The living workers, and the queue of requests that no worker has taken yet."""
 
@@ -153,7 +185,9 @@ class _Pool:
     def work(self) -> None:
         """Handle messages until all workers have ended."""
         while self._workers:
-            ready = wait([worker.connection for worker in self._workers])
+            ready = wait([worker.connection for worker in self._workers], LOOK)
+            for worker in self._workers:
+                worker.end_if_stopped()
             for worker in [each for each in self._workers if each.connection in ready]:
                 try:
                     message = worker.connection.recv()

@@ -24,7 +24,7 @@ def as_base_videos(recipe: Recipe, data: Path, say: Callable[[str], None]) -> Re
     if recipe.colours is not None or not folder.is_dir():
         return recipe
     videos = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES)
-    first = next((path for path in videos if not path.name.startswith(".")), None)
+    first = next((path for path in videos if path.is_file() and not path.name.startswith(".")), None)
     try:
         found = colours_of(first).check() if first else TAGGED
     except (InputError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import signal
@@ -13,18 +14,53 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+from engines.errors import EngineError
+
+LEAST_VERSION = (5, 1)  # the first with -fps_mode
+VERSION_SECONDS = 20.0
 # An allow-list, because ffmpeg also plays text files (as a terminal) and follows playlists to other files.
-CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,nut,ivf,yuv4mpegpipe"
+CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,apng,webp_anim,nut,ivf,yuv4mpegpipe,mxf,dv"
 NO_TIME = str(-(2**63))
 # For conversions between RGB and YUV: ffmpeg's fast ones round down, by 0.8 to 1.6 levels towards RGB.
 EXACT = "flags=accurate_rnd+full_chroma_int+bitexact"
 
 
 def ffmpeg_exe() -> str:
-    """Return the path of imageio-ffmpeg's ffmpeg program; tests replace this function."""
+    """Return the path of the ffmpeg program: IMAGEIO_FFMPEG_EXE, or imageio-ffmpeg's own.
+
+    EngineError: there is none, or it cannot be used. Tests replace this function.
+    """
     import imageio_ffmpeg
 
-    return imageio_ffmpeg.get_ffmpeg_exe()
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise EngineError(f"{error} Or run: pip install --force-reinstall imageio-ffmpeg") from error
+    if not Path(program).is_relative_to(Path(imageio_ffmpeg.__file__).parent):
+        _check_version(program)
+    return program
+
+
+@functools.cache
+def _check_version(program: str) -> None:
+    """Raise EngineError if a program is not an ffmpeg that runs here and is new enough."""
+    command = [program, "-version"]
+    try:
+        shown = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=VERSION_SECONDS
+        ).stdout.decode("utf-8", "replace")
+        why = "is not an ffmpeg that runs here"
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        shown, why = "", f"cannot be started ({error})"
+    # Other builds name a commit and no number; they are taken as new.
+    number = re.match(r"ffmpeg version n?(\d+)\.(\d+)", shown)
+    if number and tuple(map(int, number.groups())) < LEAST_VERSION:
+        why = f"is too old ({number[0]})"
+    elif shown.startswith("ffmpeg version"):
+        return
+    least = ".".join(map(str, LEAST_VERSION))
+    how = f"Expected version {least} or later; unset IMAGEIO_FFMPEG_EXE, or give it the path of one."
+    raise EngineError(f"{program}: {why}. {how}")
 
 
 class Ffmpeg:
@@ -38,7 +74,7 @@ class Ffmpeg:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.DEVNULL,
     ) -> None:
-        """Start ffmpeg; OSError: the program cannot be started."""
+        """Start ffmpeg. EngineError: there is none that can be used. OSError: it cannot be started."""
         command = [ffmpeg_exe(), "-hide_banner", "-nostdin", "-v", "error", *arguments]
         self._stall_seconds = stall_seconds
         self._stalled = False

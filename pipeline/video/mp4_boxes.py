@@ -65,6 +65,7 @@ def _inside(file: BinaryIO, parent: tuple[int, int] | None, name: bytes) -> tupl
 
 def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Give (name, start of the content, end) of each box between two byte offsets."""
+    end = min(end, file.seek(0, 2))  # an outer box may claim to be longer than any file
     while at + 8 <= end:
         file.seek(at)
         header = file.read(16)

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.errors import FolderError, OutputError, ProgramKilled
+from engines.errors import FolderError, OutputError, ProgramKilled, UsageError
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.video.ffmpeg import EXACT, Ffmpeg, evenly_spaced, strict_input, tick, timestamps
+from pipeline.video.times import RATES
 
 STALL_SECONDS = 120.0  # in which the encoder takes no frame, or does not end after the last one
 ENCODER_THREADS = 8  # fixed, whatever the machine: x264's bytes depend on the number of threads
@@ -34,7 +35,7 @@ class VideoWriter:
     of that name stays unchanged.
 
     Normal output is yuv420p, converted to BT.709 and tagged so, or has the colours asked for; width and
-    height must be even, else ValueError. crf: 0 to 51, default 12: chroma subsampling then costs more than
+    height must be even, else UsageError. crf: 0 to 51, default 12: chroma subsampling then costs more than
     the quantizer. preset: x264's, default medium; veryfast takes 0.4 of the time and costs 0.2 dB.
     lossless=True keeps every RGB value, at any size: libx264rgb with preset ultrafast is 4 times as fast as
     FFV1, gives 0.6 of its size (720 x 1280, 2 cores), and works in MP4; few players show it. fps is rounded
@@ -60,10 +61,10 @@ class VideoWriter:
         self.width, self.height, self.fps = width, height, Fraction(fps).limit_denominator(1001)
         if path.suffix not in (".mp4", ".mov", ".mkv"):
             raise ValueError(f"{path}: cannot write '{path.suffix}' files; use .mp4, .mov or .mkv")
-        if width < 1 or height < 1 or not 0 < self.fps <= 1000:
-            raise ValueError(f"{path}: {width} x {height} at {self.fps} frames/s is not a video")
+        if width < 1 or height < 1 or not RATES[0] <= fps <= RATES[1]:
+            raise ValueError(f"{path}: {width} x {height} at {fps} frames/s is not a video")
         if not lossless and (width % 2 or height % 2):
-            raise ValueError(f"{path}: {width} x {height} is odd; yuv420p needs even: crop or pad")
+            raise UsageError(f"{path}: {width} x {height} is odd; yuv420p needs even: crop, or --lossless")
         if lossless and crf is not None:
             raise ValueError(f"{path}: crf={crf} does not go with lossless=True; give one of them")
         colours.check()

@@ -110,7 +110,7 @@ def test_without_a_threshold_there_is_no_score_and_no_time_gate(tmp_path):
 
 def test_what_timing_found_out_is_in_a_runs_entry(tmp_path):
     found = {"recipe": {"note": "x"}, "backend": "torch", "built": {}, "nondeterministic": ["b"],
-             "failed": {"c": "bad"}}
+             "guard_fired": {"b": ["unlike"]}, "notes": {"a": ["cut away"]}, "failed": {"c": "bad"}}
     measured = {"timing": TIMING, "speed_ratio": 2.0, **found}
     run = run_entry("fast", tmp_path, [ALIKE], Question(tmp_path, tmp_path, ["grid"]), measured)
     assert {key: run[key] for key in found} == found

@@ -20,7 +20,7 @@ from bench.similarity import Cosine, load_extractor
 from bench.verdict import Question, run_entry
 from bench.vmaf import VmafError
 from engines.errors import InputError
-from pipeline.video.reader import Clip, Form
+from pipeline.video.reader import Clip, Form, VideoWriter
 from tests.clips import picture_frames, write
 from tests.extractors import write_extractor
 
@@ -108,6 +108,21 @@ def test_memory_does_not_grow_with_the_clip(judge, tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 3 * 192 * 128 * 3  # of 90 frames more, in each of three videos
+
+
+@pytest.mark.parametrize(("lossless", "said"), [
+    ((False, True), "(the reference is lossy, the other is not"), ((True, False), "(the candidate is lossy"),
+    ((False, False), "(it flickers")])
+def test_loss_of_one_video_alone_is_not_called_flicker(judge, tmp_path, lossless, said):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 12, 48, 64, 3), np.uint8)
+    paths = [tmp_path / f"{name}.mp4" for name in ("reference", "candidate")]
+    videos = noise[[0, 0]] if any(lossless) else noise
+    for path, frames, kept in zip(paths, videos, lossless, strict=True):
+        with VideoWriter(path, 64, 48, 24, lossless=kept) as writer:
+            for frame in frames:
+                writer.write(frame)
+    values = {each["name"]: each["value"] for each in judge.compare_files(*paths)["checks"]}
+    assert said in values["temporal_error"]
 
 
 def test_a_damaged_end_of_the_longer_video_or_of_the_skeleton_is_still_an_error(judge, tmp_path):

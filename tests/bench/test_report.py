@@ -143,9 +143,11 @@ def test_notes_and_requests_without_a_video_are_said_below_the_table():
     entry = run("fast")
     entry["recipe"] = {"note": "for <GPUs>,\nwith |"}
     entry["failed"] = {"b": "b.mp4: is damaged"}
+    entry["notes"] = {"a": ["a.png: 66% of it is cut away", "second"]}
     text = markdown(of(run("baseline"), entry))
     assert text.split("\n\n")[1].startswith(
-        "- fast: for &lt;GPUs&gt;, with \\|\n- fast: b was not made: b.mp4: is damaged\n- ")
+        "- fast: for &lt;GPUs&gt;, with \\|\n- fast: a: a.png: 66% of it is cut away\n- fast: a: second\n"
+        "- fast: b was not made: b.mp4: is damaged\n- ")
     assert markdown(of(run("baseline"))).split("\n\n")[1].startswith("- A cosine of pooled features alone")
 
 
@@ -165,3 +167,10 @@ def test_curves_go_from_nothing_to_the_score_at_twice_the_slowest_run():
     untimed = run("untimed")
     untimed["timing"] = None
     assert curves(of(untimed)) == []
+
+
+def test_a_name_makes_no_link_and_commands_no_terminal_in_the_table():
+    text = markdown(of(run("[x](javascript:alert(1)) ![y](http://z) \\[q](d) \x1b[2J\x9b0m\u202e")))
+    row = text.splitlines()[2]
+    assert row.startswith("| \\[x\\](javascript:alert(1)) !\\[y\\](http://z) \\\\\\[q\\](d) "
+                          "\\u001b\\[2J\\u009b0m\\u202e |"), row

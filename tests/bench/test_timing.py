@@ -24,7 +24,7 @@ class Runner:
     """
 
     def __init__(self):
-        self.calls, self.broken, self.status, self.printed = [], {}, 0, ""
+        self.calls, self.broken, self.status, self.printed, self.notes = [], {}, 0, "", {}
         self.seconds = lambda call, name: 0.1 if "openvino" in call else 1.0
         self.frames = lambda call, name: "same"
 
@@ -46,6 +46,7 @@ class Runner:
         seconds = self.seconds(call, name)
         spent = {"read": 0.1, "condition": 0.1, "denoise": 0.5, "decode": 0.1, "write": 0.1}
         return {"id": name, "status": "done", "recipe": "baseline", "output": str(out / f"{name}.mp4"),
+                "notes": self.notes.get(name, []),
                 "backend": "openvino" if "openvino" in call else "torch", "peak_memory_mb": 10**6,
                 "built": BUILT if "openvino" in call else {},
                 "frames_sha256": self.frames(call, name), "total_seconds": seconds,
@@ -139,8 +140,10 @@ def test_a_video_that_a_round_did_not_make_has_no_times_and_divides_nothing():
 def test_a_run_has_what_the_report_shows(timed, runner):
     slow = iter([1.0, 1.0] + [1.0, 1.0, 2.0, 2.0] * 9)  # every other run of torch takes twice as long
     runner.seconds = lambda call, name: 0.1 if "openvino" in call else next(slow)
+    runner.notes = {"a": ["a.png: 66% of it is cut away"]}
     runs = timed(BASE, FAST, rounds=1)
     fast, base = runs["fast"], runs["baseline"]
+    assert (base["notes"], fast["notes"]) == (runner.notes, {})  # inputs are the same for all
     assert fast["speed_ratio"] == round(2.5 / 0.7, 4) and base["speed_ratio"] == 1
     assert fast["noise_floor"] == base["noise_floor"] == round(1 - 2.5 / 4.5, 4)
     assert fast["recipe"] == asdict(FAST)

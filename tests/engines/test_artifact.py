@@ -62,6 +62,34 @@ def test_each_field_that_differs_is_named(tmp_path, expected, sentence):
     assert refusal(tmp_path, expected) == f"{path.name} does not fit: {sentence}\nrun: {COMMAND}"
 
 
+def manifest_of(path):
+    return path.with_name(f"{path.name}.json")
+
+
+@pytest.mark.parametrize("files", [{}, {"other.onnx": "0" * 64}])
+def test_a_file_that_its_manifest_has_no_hash_of_is_not_loaded(tmp_path, files):
+    path = build(tmp_path)
+    manifest_of(path).write_text(json.dumps({**json.loads(manifest_of(path).read_text()), "files": files}))
+    assert f"{path.name} does not fit: its manifest has no hash of {path.name}" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [
+    {"files": [1]}, {"facts": None}, {"built_at": 3}, {"built_from": "x"}, {"file": 7}])
+def test_a_manifest_of_other_types_is_refused_by_name(tmp_path, changed):
+    path = build(tmp_path)
+    manifest_of(path).write_text(json.dumps({**json.loads(manifest_of(path).read_text()), **changed}))
+    assert f"{manifest_of(path)} is no manifest of ours" in refusal(tmp_path)
+
+
+def test_a_manifest_nested_without_end_or_no_file_is_refused(tmp_path):
+    path = manifest_of(build(tmp_path))
+    path.write_text("[" * 100_000)
+    assert "is no manifest of ours (RecursionError" in refusal(tmp_path)
+    path.unlink()
+    path.mkdir()
+    assert "is no manifest of ours (IsADirectoryError" in refusal(tmp_path)
+
+
 def test_a_changed_byte_is_noticed_also_in_external_data(tmp_path):
     path = build(tmp_path, **{"weights.data": b"12"})
     (tmp_path / "weights.data").write_bytes(b"13")

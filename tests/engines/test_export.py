@@ -171,6 +171,71 @@ def test_a_module_that_torch_cannot_trace_is_an_error_with_torch_s_reason(target
     assert list(target.folder.iterdir()) == []
 
 
+def test_an_operation_without_a_translation_is_named(target):
+    with pytest.raises(ExportError, match=r"does not translate torch\.ops\.prims\.bessel_j0\.default"):
+        export_onnx(Model(Module(lambda x: torch.special.bessel_j0(x))), "net", target)
+
+
+def test_forward_may_take_any_number_of_inputs(target):
+    class Spread(Model):
+        def __init__(self, module):
+            super().__init__(module)
+            inputs = tuple(TensorSpec(name, ("n", 3)) for name in "abc")
+            outputs, ranges = (TensorSpec("y", ("n", 3)),), {"n": DimRange(1, 1, 2)}
+            spec = ComponentSpec("net", Cadence.STEP, inputs, outputs, ranges)
+            self.components = {"net": spec}
+
+    class All(torch.nn.Module):
+        def forward(self, *tensors):
+            return sum(tensors)
+
+    class Rest(torch.nn.Module):
+        def forward(self, first, *tensors):
+            return first - tensors[0] * tensors[1]
+
+    for module in (All(), Rest()):
+        path = export_onnx(Spread(module), "net", Target(target.folder, print, force=True)).path
+        inputs = draw(Spread(module).components["net"], {"n": 2}, 3)
+        wanted = module(*map(torch.from_numpy, inputs.values())).numpy()
+        found = OnnxRuntimeEngine(Spread(module).components["net"], path)(**inputs)["y"]
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+class Repeated(Model):
+    """A component that repeats embeddings for each frame, as diffusers' UNetMotionModel does."""
+
+    def __init__(self, forward):
+        super().__init__(Module(forward))
+        inputs = TensorSpec("x", ("b", 3, "f")), TensorSpec("t", ("b", 3))
+        ranges = {"b": DimRange(1, 1, 4), "f": DimRange(1, 5, 24)}
+        outputs = (TensorSpec("y", ("all", 3)),)
+        self.components = {"net": ComponentSpec("net", Cadence.STEP, inputs, outputs, ranges)}
+
+
+@pytest.mark.parametrize("forward", [
+    lambda x, t: x.permute(0, 2, 1).flatten(0, 1) + t.repeat_interleave(
+        x.shape[2], dim=0, output_size=t.shape[0] * x.shape[2]),
+    lambda x, t: t.repeat_interleave(x.shape[2], dim=-1).unflatten(1, (3, x.shape[2])).permute(
+        0, 2, 1).flatten(0, 1),
+    lambda x, t: t.repeat_interleave(2).unflatten(0, (-1, 3)) + x.repeat_interleave(x.shape[2], dim=1).mean(),
+], ids=["first", "last", "all, and the middle"])
+def test_repeats_of_a_free_number_are_exported_rightly_for_every_batch(target, forward):
+    model = Repeated(forward)
+    engine = OnnxRuntimeEngine(model.components["net"], export_onnx(model, "net", target).path)
+    for b, f in ((2, 5), (1, 5), (4, 24)):
+        inputs = draw(model.components["net"], {"b": b, "f": f}, 7)
+        wanted = forward(*map(torch.from_numpy, inputs.values())).numpy()
+        np.testing.assert_allclose(engine(**inputs)["y"], wanted, atol=1e-5)
+
+
+def test_a_graph_that_fails_at_a_size_says_so_with_the_way_out_and_nothing_raw(target, monkeypatch, capfd):
+    monkeypatch.setattr(export, "translations", lambda: {})
+    model = Repeated(lambda x, t: t.repeat_interleave(x.shape[2], dim=1).flatten(0).unflatten(0, (-1, 3)))
+    with pytest.raises(ExportError, match=r"net: .*\(b 1 to 4, f 1 to 24\) one value, as DimRange\(1"):
+        export_onnx(model, "net", target)
+    assert list(target.folder.iterdir()) == [] and "\x1b" not in "".join(capfd.readouterr())
+
+
 def test_an_opset_that_torch_would_silently_replace_is_refused(target):
     with pytest.raises(ExportError, match="net: this torch has no opset 99"):
         export_onnx(Model(), "net", target, opset=99)

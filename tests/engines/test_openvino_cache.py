@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -193,3 +194,13 @@ def test_openvino_is_imported_without_its_converter_which_sends_word_of_it(tmp_p
     command = [sys.executable, "-c", program]
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (answer.returncode, answer.stdout.split(), list(tmp_path.iterdir())) == (0, [], [])
+
+
+def test_empty_outputs_of_a_graph_are_out_of_memory_not_a_result(artifact, monkeypatch):
+    """OpenVINO 2026.4 answers so, without an error, when memory is short."""
+    engine = OpenVinoEngine(SPEC, artifact.path)
+    empty = SimpleNamespace(data=np.zeros((0, 2), np.float32))
+    request = SimpleNamespace(infer=lambda inputs: None, get_tensor=lambda name: empty)
+    monkeypatch.setattr(engine, "_request", request)
+    with pytest.raises(MemoryError, match=r"came empty, \(0, 2\): no memory for"):
+        engine(a=A, b=B)

@@ -1,10 +1,13 @@
 """How scripts end: one status for a kind of error, in the words of people; bugs go through."""
 
 import errno
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from engines.cli import ending, say
+from engines.cli import common_arguments, ending, new_parser, say
 from engines.errors import (
     DiskError,
     EngineError,
@@ -14,10 +17,13 @@ from engines.errors import (
     OutputError,
     ProgramKilled,
     UsageError,
+    reading,
 )
 from engines.precision import PrecisionError
 from generators.contract import GeneratorError
 from pipeline.recipe import RecipeError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def ended(error, *arguments):
@@ -68,3 +74,66 @@ def test_words_go_to_stderr_with_or_without_bars(capsys):
     import tqdm  # noqa: F401 - as after a bar on a terminal
     say("two")
     assert capsys.readouterr() == ("", "one\ntwo\n")
+
+
+def program(*lines):
+    """A script of its own, with these lines for its work."""
+    head = ["import sys", "from engines.cli import ending, run, say, show", "from engines.errors import Exit"]
+    body = ["def work():", *(f"    {line}" for line in lines), "    return Exit.OK"]
+    text = "\n".join([*head, *body, "run(lambda: ending('a.py', work))"])
+    return [sys.executable, "-c", text]
+
+
+def test_a_reader_that_has_enough_ends_a_script_quietly():
+    with subprocess.Popen(program("for n in range(100_000): show({'n': n})"), cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == '{"n": 0}\n'
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", Exit.INTERRUPTED)
+
+
+def test_messages_that_nobody_reads_are_no_reason_to_end():
+    lines = "sys.stdin.readline()", "for n in range(9): say('x' * 9999)", "show({'n': 1})"
+    with subprocess.Popen(program(*lines), cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        process.stderr.close()
+        process.stderr = None
+        assert process.communicate("\n")[0] == '{"n": 1}\n' and process.returncode == 0
+
+
+def test_closed_standard_files_lend_their_numbers_to_no_other_file(tmp_path):
+    lines = (f"file = open({str(tmp_path / 'mine')!r}, 'w')", "say('hello')", "show({'n': 1})",
+             "print('hello', file=sys.stderr)", "file.write(str(file.fileno() > 2))")
+    shell = 'exec "$@" 1>&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell, "sh", *program(*lines)], cwd=ROOT).returncode == 0
+    assert (tmp_path / "mine").read_text() == "True"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\0b"])
+def test_an_empty_folder_is_not_the_working_folder(capsys, text):
+    parser = new_parser("about")
+    common_arguments(parser, "out", "data")
+    for option in ("--out", "--data"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([option, text])
+        assert "is empty; give a folder, or . for the working folder" in capsys.readouterr().err
+    assert parser.parse_args(["--out", "."]).out == Path(".")
+
+
+@pytest.mark.parametrize("error", [
+    ZeroDivisionError(), NotImplementedError("x"), KeyError("x"), OSError("cut short"),
+    PermissionError(errno.EACCES, "Permission denied", "in.mp4")], ids=repr)
+def test_whatever_a_decoder_raises_is_an_error_of_its_file(error):
+    words = rf"in.mp4: cannot be read \({type(error).__name__}"
+    with pytest.raises(InputError, match=words), reading(Path("in.mp4")):
+        raise error
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EMFILE, "Too many open files", "in.mp4"),
+    FileNotFoundError(errno.ENOENT, "No such file", "/bin/ffmpeg"), MemoryError(), DiskError("x"),
+    KeyboardInterrupt()], ids=repr)
+def test_what_the_machine_lacks_is_not_blamed_on_a_file(error):
+    with pytest.raises(type(error)) as raised, reading(Path("in.mp4")):
+        raise error
+    assert raised.value is error

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 
 PAIR = ComponentSpec(
@@ -75,6 +76,16 @@ def test_a_named_dim_without_a_range_is_refused():
         ComponentSpec("odd", Cadence.CHUNK, (TensorSpec("x", ("n",)),), ())
 
 
+@pytest.mark.parametrize(("make", "reason"), [
+    (lambda: TensorSpec("time", ("batch")), r"time: dims are a tuple, as \('n', 3\), not 'batch'"),
+    (lambda: ComponentSpec("odd", Cadence.CHUNK, (TensorSpec("x", (1,))), ()), "odd: inputs are a tuple of"),
+    (lambda: ComponentSpec("odd", Cadence.CHUNK, (), TensorSpec("x", (1,))), "odd: outputs are a tuple of"),
+    (lambda: ComponentSpec("odd", Cadence.CHUNK, (), (), 8), "odd: ranges are {dim: DimRange}, not 8")])
+def test_a_comma_that_was_lost_is_told(make, reason):
+    with pytest.raises(ValueError, match=reason):
+        make()
+
+
 def test_a_range_for_no_dim_is_refused():
     with pytest.raises(ValueError, match=r"given for \['m'\], but its inputs name the dims \[\]"):
         ComponentSpec("odd", Cadence.CHUNK, (TensorSpec("x", (1,)),), (), {"m": DimRange(1, 1, 1)})
@@ -89,3 +100,15 @@ def test_a_range_out_of_order_is_refused(sizes):
 def test_specs_are_frozen():
     with pytest.raises(AttributeError):
         PAIR.name = "other"
+
+
+def test_outputs_that_fit_pass_and_empty_ones_are_out_of_memory():
+    PAIR.check_outputs({"sum": np.zeros(2, np.float32)}, {"n": 2, "w": 5})
+    with pytest.raises(MemoryError, match=r"pair: sum came empty, \(0,\): no memory for sum \(n\) float32"):
+        PAIR.check_outputs({"sum": np.zeros(0, np.float32)}, {"n": 2, "w": 5})
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 1), ()])
+def test_outputs_of_another_shape_are_an_engine_s_error(shape):
+    with pytest.raises(EngineError, match=rf"pair: sum came as {re.escape(str(shape))}, expected sum \(n\)"):
+        PAIR.check_outputs({"sum": np.zeros(shape, np.float32)}, {"n": 2, "w": 5})

@@ -105,3 +105,11 @@ def test_only_one_holds_a_lock(tmp_path):
     for thread in threads:
         thread.join()
     assert max(most) == 1
+
+
+def test_a_lock_goes_through_no_link(tmp_path):
+    (precious := tmp_path / "precious").write_text("precious")
+    (tmp_path / "cache.lock").symlink_to(precious)
+    with pytest.raises(OSError, match="it is a link; remove it"), locked(tmp_path / "cache"):
+        pass
+    assert precious.read_text() == "precious"

@@ -1,7 +1,6 @@
 """What moves is found, boxes hold it calmly, a broken video changes nothing, cut-downs have their sound."""
 
 import json
-from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -13,14 +12,14 @@ from finish.cut import even, runs
 from finish.framing import calm, framed, whole
 from finish.highlights import highlights, subject
 from finish.moments import chances, stretches
-from finish.predictions import Frames, check_predictions, faults
+from finish.predictions import Frames, faults
 from finish.saliency import Detector, Motion, weigh
 from finish.score import score_video
 from finish.scorer import own_scorer
 from finish.signals import TICKS, Eyes, Signals, measure
-from finish.sound import add_samples, has_sound, loudness
+from finish.sound import add_samples, channels_of, loudness
 from lab.finish.wide import FPS, SIZE, SOUND_RATE, WideClip
-from pipeline.video.reader import VideoReader, read
+from pipeline.video.reader import read
 from tests.clips import make, run, write
 from tests.networks import always, brightness
 
@@ -38,7 +37,8 @@ def signals(ticks=240, lively=(), sound=None, cut=()):
         maps[first:last, 6:20, 34:40] = 4
     marks = np.isin(np.arange(ticks), cut)
     same = np.ones((ticks, 4), np.float32)
-    return Signals(2, Fraction(12), (480, 216), 2 * ticks, maps, motion, marks, np.ones(ticks), same, sound)
+    places = np.arange(2 * ticks) / 2
+    return Signals(6.0, (480, 216), places, maps, motion, marks, np.ones(ticks), same, sound)
 
 
 def test_a_stretch_that_moves_stands_out_and_a_quiet_video_has_none():
@@ -170,13 +170,13 @@ def wide(tmp_path_factory):
 def test_a_rendered_clip_is_found_again_better_than_by_plain_rules(wide, eyes):
     clip, path = wide
     seen = measure(path, eyes)
-    assert (seen.count, seen.size, seen.step) == (240, SIZE, FPS // TICKS)
+    assert (len(seen.places), seen.size, seen.rate) == (240, SIZE, TICKS)
     each = (seen.maps, seen.motion, seen.cut, seen.quality, seen.feature, seen.sound)
     assert [len(signal) for signal in each] == [120] * 6
     frames, truth = Frames(clip.count, *SIZE, TALL), clip.truth(TALL)
     centre = [{"frame": n, "bboxes": [179, 0, 121]} for n in range(clip.count)]
-    ours = score_video(highlights(seen, TALL), truth, frames)
-    assert ours > 0.25 and ours > 1.5 * score_video(centre, truth, frames)
+    ours = score_video(highlights(seen, TALL), truth, frames).f
+    assert ours > 0.25 and ours > 1.5 * score_video(centre, truth, frames).f
 
 
 def test_truth_lies_inside_the_picture_and_covers_the_lively_stretches_only(wide):
@@ -215,18 +215,19 @@ def test_from_an_index_to_cut_downs_a_broken_video_changes_nothing_for_others(tm
     lost = [*command[:4], tmp_path / "lost" / "found.jsonl", *command[5:]]
     late = run_main(script, *lost, index(tmp_path, "wide"))
     assert late.status == 2 and "expected a file in a folder that exists" in late.err
-    frames = {f"wide-{w}x{h}": Frames(clip.count, *SIZE, (w, h)) for w, h in (TALL, WIDE)}
     out.write_text("\n".join(alone))
-    assert check_predictions(out, frames) == []
+    checked = run_main(script, "check", out, "--index", index(tmp_path, "wide"), "--videos", videos)
+    assert (checked.status, checked.out) == (0, "all right\n")
     truth = tmp_path / "truth.jsonl"
     shape = {"frames": clip.count, "width": SIZE[0], "height": SIZE[1]}
     truth.write_text("\n".join(json.dumps({**json.loads(line), **shape}) for line in alone))
-    assert float(run_main(script, "score", out, truth).out) == pytest.approx(100)
+    assert float(run_main(script, "score", out, truth).out.split()[-1]) == pytest.approx(100)
+    assert run_main(script, "score", out, out, "--videos", videos).out.endswith("\n100.0000\n")
     answer = run_main(script, "cut", out, "--videos", videos, "--out", tmp_path / "cuts", "--json")
     assert answer.status == 0
     for line in map(json.loads, answer.out.splitlines()):
         made = read(line["file"])
-        assert len(made.frames) == line["frames"] and has_sound(tmp_path / line["file"])
+        assert len(made.frames) == line["frames"] and channels_of(tmp_path / line["file"])
         assert loudness(line["file"], 1.0).size == pytest.approx(line["frames"] / FPS, abs=1.1)
     assert len(list((tmp_path / "cuts").iterdir())) == 2
 
@@ -249,7 +250,7 @@ def test_a_cut_down_shows_the_boxes_and_a_silent_video_stays_silent(tmp_path, ru
     clip = read(tmp_path / "cuts" / "it.mp4")
     assert clip.frames.shape == (3, 40, 40, 3) and clip.fps == 24
     assert np.abs(clip.frames.mean((0, 1, 2)) - (20, 40, 250)).max() < 6
-    assert not has_sound(tmp_path / "cuts" / "it.mp4")
+    assert not channels_of(tmp_path / "cuts" / "it.mp4")
 
 
 def test_the_sound_of_a_cut_down_is_that_of_its_frames(tmp_path, run_main):
@@ -291,8 +292,6 @@ def test_runs_are_where_numbers_follow_on_one_another_and_sizes_are_even():
 def test_frames_of_every_rate_and_number_are_covered(tmp_path, eyes):
     path = make(tmp_path / "odd.mp4", rate="25", seconds=1)
     seen = measure(path, eyes)
-    assert seen.step == 4 and seen.count == 25 and len(seen.motion) == 7
-    with VideoReader(path) as reader:
-        assert seen.fps == reader.fps
+    assert seen.rate == 25 / 4 and len(seen.places) == 25 and len(seen.motion) == 7
     found = highlights(signals(lively=[(200, 240)]), TALL)
     assert found[-1]["frame"] == 479

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generators.contract import BUNDLED, REQUIRED, Generator, GeneratorError, load_generator
+from engines.cli import GENERATORS
+from generators.contract import BUNDLED, FROM_FOLDER, REQUIRED, Generator, GeneratorError, load_generator
 from pipeline.video.reader import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,3 +144,7 @@ def test_the_example_makes_a_video_from_a_data_folder(make_data, tmp_path):
     clip = read(out / "a.mp4")
     assert clip.frames.shape == (18, 96, 64, 3) and clip.fps == 24
     assert result.stdout == "" and "1 of 1 videos are in" in result.stderr
+
+
+def test_help_names_every_kind_of_generator():
+    assert all(f"{kind}=FOLDER" in GENERATORS for kind in FROM_FOLDER)

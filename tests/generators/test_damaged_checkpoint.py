@@ -100,3 +100,39 @@ def test_a_pointer_of_git_lfs_is_recognised(tmp_path):
     (tmp_path / "w.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(GeneratorError, match="only a pointer of git LFS; fetch the file itself: git"):
         open_checkpoint(tmp_path)
+
+
+def test_a_torch_file_that_holds_itself_is_refused_at_once(tmp_path, weights):
+    itself = {}
+    itself["state_dict"] = itself
+    torch.save(itself, tmp_path / "w.pt")
+    with pytest.raises(GeneratorError, match=r"w\.pt holds other things than tensors by name"):
+        open_checkpoint(tmp_path / "w.pt")
+    torch.save({"model": {"module": {"state_dict": weights}}}, tmp_path / "w.pt")
+    assert set(open_checkpoint(tmp_path / "w.pt").tensors()) == set(weights)
+
+
+@pytest.mark.parametrize("header", [
+    b"[" * 100_000, b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, "8"]}}', b'{"a": [0, 8]}',
+    b'{"a": {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]}}',
+    b'{"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}',
+    b'{"a": {"dtype": "F32", "shape": [' + b"1" * 400 + b'], "data_offsets": [0, 8]}}',
+    b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 8]}}'])
+def test_a_header_that_no_writer_makes_is_damage(tmp_path, header):
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(GeneratorError, match=r"w\.safetensors is damaged or cut short"):
+        open_checkpoint(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("index", ["[" * 100_000, '{"weight_map": {"a": 3}}', '{"weight_map": {}}'])
+def test_an_index_that_no_writer_makes_is_named(tmp_path, index):
+    (tmp_path / "w.safetensors.index.json").write_text(index)
+    with pytest.raises(GeneratorError, match=r"index\.json (is no index|names no shard).*; download it"):
+        open_checkpoint(tmp_path)
+
+
+def test_an_index_may_name_what_no_file_is_called(tmp_path):
+    text = '{"weight_map": {"a": "x\\u0000y", "b": "' + "c" * 300 + '"}}'
+    (tmp_path / "w.safetensors.index.json").write_text(text)
+    with pytest.raises(GeneratorError, match="2 of 2 shards are missing"):
+        open_checkpoint(tmp_path)

@@ -14,7 +14,8 @@ import export_onnx
 import infer
 from engines.backends.torch_backend import TorchEngine
 from generators.contract import FROM_FOLDER, REQUIRED, load_generator
-from pipeline.sampler import generate
+from pipeline.sampler import Sampler, first_frames, generate
+from pipeline.streaming import StreamedClip
 from pipeline.video.reader import read
 from tests.wan_checkpoints import write_checkpoint
 
@@ -53,6 +54,29 @@ def clip(frames):
     random = np.random.default_rng(3)
     return random.integers(0, 256, (frames, 48, 32, 3), np.uint8), random.integers(
         0, 256, (48, 32, 3), np.uint8)
+
+
+def in_chunks_of(frames, read):
+    for start in range(0, len(frames), 8):
+        read.append(start)
+        yield frames[start : start + 8]
+
+
+@pytest.mark.parametrize("name", ["wan-fun-control", "wan-unianimate"])
+@pytest.mark.parametrize("frames", [1, 18, 62])
+def test_clips_that_are_streamed_have_the_same_bytes(running, name, frames):
+    """The tiny one has windows of 17 frames."""
+    generator, engines = running(name)
+    skeletons, image = clip(frames)
+    whole, read, at = generate(generator, engines, skeletons, image, 5), [], []
+    pieces = generator.condition_pieces(engines, in_chunks_of(skeletons, read), image[None])
+    streamed = StreamedClip(Sampler(generator, engines), pieces, frames, 5)
+    found = []
+    for pixels in first_frames(generator.decode_pieces(engines, streamed.latents()), frames):
+        found.append(pixels)
+        at.append(read[-1])
+    assert np.concatenate(found).tobytes() == whole.tobytes()
+    assert frames < 62 or at[0] < read[-1]  # the first frames come before the last are read
 
 
 @pytest.mark.slow

@@ -111,6 +111,16 @@ def test_animate_shows_what_diffusers_pipeline_shows(pipelines, tmp_path, sample
     assert psnr(error) >= CLOSE
 
 
+@pytest.mark.parametrize("size", [(1366, 768), (123, 457), (97, 64), (32, 48)])
+def test_animate_fits_a_picture_as_diffusers_pipeline_does(tmp_path, size):
+    from diffusers.pipelines.wan.image_processor import WanAnimateImageProcessor
+
+    generator = load_generator(f"wan-animate={write_checkpoint(tmp_path, 'wan-animate')}")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *size[::-1], 3), np.uint8)
+    wanted = WanAnimateImageProcessor()._resize_and_fill(Image.fromarray(pixels[0]), *generator.size)
+    assert np.array_equal(generator.fit(pixels)[0], np.asarray(wanted))
+
+
 def silenced(folder):
     """The checkpoint of UniAnimate without its adapter, its pose networks giving zero: the base model."""
     state = network_of("wan-unianimate").state_dict()

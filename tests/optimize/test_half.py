@@ -54,6 +54,45 @@ def test_a_weight_that_half_precision_cannot_hold_keeps_its_node_in_fp32_but_an_
         assert list(find_fp32_layers(model, {})) == fp32_layers
 
 
+MASKED = """f (float[2,3] q, float[3,4] k, float[4] keep) => (float[2,4] y, float[2,4] z) {
+    scores = MatMul(q, k) drop = Sub(keep, one) mask = Mul(drop, large) row = Unsqueeze(mask, axes)
+    sum = Add(scores, row) moved = Reshape(sum, shape) y = Softmax(moved) z = Neg(scores) }"""
+
+WEIGHTS = {"one": np.float32([1]), "large": np.float32([1e4]), "axes": np.int64([0]),
+           "shape": np.int64([2, 4])}
+
+
+@pytest.mark.parametrize(("changes", "kept"), [
+    ({}, []),
+    ({"mask": (-7e4, 0), "row": (-7e4, 0), "sum": (-7e4, 9), "moved": (-7e4, 9)},  # is infinite in fp16
+     ["mask", "moved", "row", "sum", "y"]),
+    ({"scores": (-9000, 9)}, ["scores", "sum", "z"]),  # low by themselves
+    ({"sum": (-1e4, 5000), "moved": (-1e4, 5000)}, ["moved", "sum", "y"]),
+])
+def test_a_mask_that_only_a_softmax_sees_keeps_no_node_in_fp32(changes, kept):
+    model = graph(MASKED, **WEIGHTS)
+    ranges = {"q": (-3, 3), "k": (-3, 3), "scores": (-9, 9), "keep": (0, 1), "drop": (-1, 0),
+              "mask": (-1e4, 0),
+              "row": (-1e4, 0), "sum": (-10009, 9), "moved": (-10009, 9), "y": (0, 1), "z": (-9, 9)}
+    assert sorted(find_fp32_layers(model, {**ranges, **changes})) == kept
+
+
+def test_masks_in_half_precision_give_the_same_attention():
+    model = graph(MASKED, **WEIGHTS)
+    random = np.random.default_rng(0)
+    inputs = {"q": random.standard_normal((2, 3)), "k": random.standard_normal((3, 4)), "keep": [1, 0, 1, 1]}
+    found = run(rehearsal(to_half(model, "float16", {})), **inputs)["y"]
+    np.testing.assert_allclose(found, run(model, **inputs)["y"], atol=2e-3)
+    assert not found[:, 1].any()
+
+
+def test_large_negative_numbers_that_something_else_sees_too_stay_in_fp32():
+    text = MASKED.replace("z = Neg(scores)", "z = Add(sum, scores)")
+    model = graph(text, **WEIGHTS)
+    ranges = {"mask": (-1e4, 0), "row": (-1e4, 0), "sum": (-10009, 9), "z": (-10018, 18)}
+    assert {"mask", "sum", "z"} <= set(find_fp32_layers(model, ranges))
+
+
 def test_bfloat16_keeps_no_layer_in_fp32_for_its_range():
     assert find_fp32_layers(LINE, {"a": (-1e30, 1e30)}, safe=None) == {}
 

@@ -15,6 +15,7 @@ from engines.errors import EngineError
 from engines.onnx.export import Target, export_onnx
 from engines.onnx.parity import ParityError, draw, rms_error
 from engines.precision import PRECISIONS
+from optimize.export_all import _each
 from optimize.precision import convert as road
 from optimize.precision.convert import Calibration, convert
 from optimize.precision.half import tensor_types
@@ -231,11 +232,34 @@ def test_an_overflow_in_fp16_is_found_on_a_processor_and_names_the_component(tin
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_component_without_inner_layers_of_that_kind_is_an_error_that_says_what_to_do(
-        tiny, fp32, calibrations, tmp_path):
-    with pytest.raises(EngineError, match="decode has no inner layer to quantise in fp8; give it fp16"):
-        convert(fp32["decode"], tiny.components["decode"], "fp8", calibrations["decode"],
-                Target(tmp_path, print))
+@pytest.mark.parametrize(("precision", "compute"), [("fp8", "float16"), ("int8-fp32", "float32")])
+def test_a_component_without_inner_layers_of_that_kind_keeps_all_and_says_so(
+        tiny, fp32, calibrations, tmp_path, precision, compute):
+    told, spec = [], tiny.components["decode"]
+    with pytest.MonkeyPatch.context() as patch:
+        if precision == "int8-fp32":  # has some, all of which stand out here
+            patch.setattr(road, "far_above_the_rest", lambda errors: dict.fromkeys(errors, "stands out"))
+        made = convert(fp32["decode"], spec, precision, calibrations["decode"], Target(tmp_path, told.append))
+    layers = PRECISIONS[precision].layers
+    kept = f"no inner layer to quantise in {layers}: all of it stays in {compute}"
+    assert any(kept in line for line in told)
+    assert not {node.op_type for node in onnx.load(made.path).graph.node} & set(QDQ)
+    assert made.manifest["facts"]["quantised_layers"] == 0
+
+
+def test_one_component_that_cannot_be_made_keeps_no_other_from_being_made(tmp_path):
+    def make(name):
+        if name in ("encode", "decode"):
+            raise ParityError(f"{name} is too far")
+        (tmp_path / name).touch()
+        return name
+
+    assert _each(["denoise", "embed"], make) == ["denoise", "embed"]
+    with pytest.raises(ParityError, match="^encode is too far$"):
+        _each(["encode", "pose"], make)
+    with pytest.raises(EngineError, match="^encode is too far\ndecode is too far$"):
+        _each(["encode", "image", "decode"], make)
+    assert {path.name for path in tmp_path.iterdir()} == {"denoise", "embed", "pose", "image"}
 
 
 def test_an_opset_without_half_precision_scales_is_refused_before_anything_is_measured(tiny, fp32, tmp_path):

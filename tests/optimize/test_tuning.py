@@ -11,6 +11,7 @@ from bench import similarity
 from bench.quality_goal import Goal, Judged
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import InputError
+from generators.contract import load_generator
 from optimize.steps.tune import TuningJob, tune_folder
 from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.batch import Jobs, run_here
@@ -79,6 +80,17 @@ def test_captured_runs_are_found_again_and_those_of_another_seed_are_not(
         np.testing.assert_array_equal(one.products, other.products)
     other = [type(each)(each.id, each.video, each.image, 7) for each in requests]
     assert TuningRunner(other, tiny, "cpu", tmp_path / "work", None).identity != bench.identity
+
+
+def test_an_edit_of_a_wrapper_that_changes_no_network_makes_base_runs_anew(data, tmp_path):
+    def identity(guidance):
+        (tmp_path / "mine.py").write_text(
+            f"from examples.my_generator import MyGenerator as Example\n\n\nclass Mine(Example):\n"
+            f"    guidance = {guidance}\n    fingerprint_files = Example.fingerprint_files[1:]\n")
+        mine = load_generator(f"{tmp_path / 'mine.py'}:Mine")
+        return TuningRunner(find_requests(data).requests, mine, "cpu", tmp_path / "work", None).identity
+
+    assert identity(2.0) == identity(2.0) != identity(2.25)
 
 
 @pytest.mark.slow

@@ -1,9 +1,13 @@
 """A Ray cluster of two machines makes the bytes of a local run, also when one machine is lost in mid-run."""
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +23,7 @@ from pipeline.runner import Settings, start_runner
 from tests.clips import told
 
 pytest.importorskip("ray")
+ROOT = Path(__file__).resolve().parents[2]
 STORE = 80 * 2**20  # bytes, for machines with little shared memory
 
 
@@ -158,3 +163,23 @@ def test_a_machine_lost_in_mid_run_costs_no_video_and_no_byte(settings, cluster,
     assert [line.keys() - {"worker"} for line in far.values()] == [line.keys() for line in near.values()]
     assert sorted(path.name for path in (tmp_path / "far").iterdir()) == sorted(
         path.name for path in (tmp_path / "near").iterdir())
+
+
+@pytest.mark.slow  # a cluster starts, and Ray takes its time to give up
+def test_a_cluster_of_ones_own_answers_no_stranger():
+    """In a process of its own, for Ray reads the environment's token once."""
+    stranger = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+    program = f"""
+import os, subprocess, sys
+from pipeline.parallel.ray_cluster import connect
+ray = connect("local")
+address = ray.get_runtime_context().gcs_address
+for keep in (True, False):
+    own = {{name: value for name, value in os.environ.items() if keep or not name.startswith("RAY_AUTH")}}
+    answer = subprocess.run([sys.executable, "-c", {stranger!r}, address], env=own, capture_output=True)
+    print(answer.returncode, b"ConnectionError" in answer.stderr)
+"""
+    command = [sys.executable, "-c", program]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert answer.stdout.splitlines() == ["0 False", "1 True"], answer.stderr

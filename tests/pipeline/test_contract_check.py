@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pipeline.__main__ as generators_main
-from generators.contract import load_generator
+from generators.contract import GeneratorError, load_generator
 from pipeline.check_generator import check_generator
 from tests.wan_checkpoints import SIZES, write_checkpoint
 
@@ -32,7 +32,7 @@ def network(component):
 
     class Encode(nn.Module):
         def forward(self, pixels):
-            return nn.functional.avg_pool2d(pixels.permute(0, 3, 1, 2).float(), 8) / 127.5 - 1
+            return nn.functional.avg_pool2d(pixels.float().permute(0, 3, 1, 2), 8) / 127.5 - 1
 
     class Denoise(nn.Module):
         def __init__(self):
@@ -95,6 +95,23 @@ class Mine:
             yield engines["decode"](latents=frames[start:start + self.chunk])["pixels"]
 '''
 ENCODE = '"encode": ComponentSpec("encode", Cadence.CHUNK, (pixels,), (latents,), n),'
+BATCH = """
+    def denoise_branches(self, engine, latents, step, constants, branches):
+        made = [self.denoise(engine, latents * (1 + each), step, constants, each) for each in branches]
+        return np.concatenate(made# order
+        )
+
+"""
+MOVING = """
+class Moving(OverlapWindows):
+    def at(self, step):
+        rule = Moving(4, 1)
+        if step:
+            object.__setattr__(rule, "padded", lambda frames: max(4, frames - (frames > 8)))
+        return rule
+
+
+"""
 # What is changed in the plug-in; the check that finds it; what it says is wrong, and how to mend it.
 WRONG = {
     "hidden state in a network": (
@@ -148,6 +165,24 @@ WRONG = {
     "fingerprint files that are not there": (
         {"(Path(__file__),)": "(Path('lost.safetensors'),)"},
         "settings", "lost.safetensors cannot be read", "stale"),
+    "a file of a component that is not among all": (
+        {"class Mine:": "class Mine:\n    component_files = {'denoise': (Path(np.__file__),)}"},
+        "settings", "of denoise, .*__init__.py is not in", "all of it in fingerprint_files"),
+    "no file of a component": (
+        {"class Mine:": "class Mine:\n    component_files = {'denoise': ()}"},
+        "settings", "denoise has none", "name all"),
+    "a component's files under a wrong name": (
+        {"class Mine:": "class Mine:\n    component_files = {'denoiser': (Path(__file__),)}"},
+        "settings", "unknown component 'denoiser'; did you mean 'denoise'", "names in components"),
+    "half precision inside": (
+        {"reference], 1)": "reference], 1).half()"},
+        "component denoise", "Half", r"leave out \.half\(\)"),
+    "branches in another order": (
+        {"    def decode(": BATCH + "    def decode(", "# order": "[::-1]"},
+        "denoise", "predicted otherwise alone than with the others", "in the order of branches"),
+    "windows that leave frames out at a later step": (
+        {"OverlapWindows(4, 1)": "Moving(4, 1)", "class Mine:": MOVING + "class Mine:"},
+        "settings", "1 of 9 latent frames are in no window at step 1", "let window_indices"),
     "too few frames": (
         {"range(0, len(frames), self.chunk)": "range(0, 2, self.chunk)",
          "start + self.chunk": "start + 2"}, "decode", "gives 2 frames of a clip of 4", "yield all"),
@@ -184,6 +219,12 @@ def test_a_wrong_plug_in_is_explained(write, name):
     assert re.search(wrong, findings[0].wrong) and re.search(mend, findings[0].mend), str(findings[0])
 
 
+def test_a_size_that_videos_cannot_have_is_found(write):
+    odd = write({'"mine", (32, 48),': '"mine", (33, 48),'})
+    finding = check_generator(load_generator(odd))["settings"][0]
+    assert finding.wrong == "33 x 48 is odd: such videos can only be written with --lossless"
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_the_wan_conditioners_keep_the_contract(name, tmp_path):
     found = check_generator(load_generator(f"{name}={write_checkpoint(tmp_path, name)}"))
@@ -195,6 +236,38 @@ def test_a_component_that_cannot_be_exported_is_explained(write, tmp_path):
     found = check_generator(load_generator(write(branch)), tmp_path)
     assert [name for name, findings in found.items() if findings] == ["export denoise"]
     assert "torch cannot export it" in found["export denoise"][0].wrong
+
+
+@pytest.mark.parametrize("kind", ["half", "bfloat16"])
+def test_weights_in_half_precision_pass_as_they_run(write, kind):
+    found = check_generator(load_generator(write({"# denoise init": f"self.{kind}()"})))
+    assert {name: findings for name, findings in found.items() if findings} == {}
+
+
+def test_what_export_and_tensorrt_refuse_is_found_by_tracing(write):
+    changes = {"pixels.float().permute(0, 3, 1, 2)": "pixels.permute(0, 3, 1, 2).float()",
+               "# denoise end": "out = out * 2 if float(out.sum()) > 0 else out",
+               "clamp(0, 255)": "clamp(0, 255).to(torch.uint8)"}
+    found = check_generator(load_generator(write(changes)), trace=True)
+    findings = {name: str(each[0]) for name, each in found.items() if each}
+    assert list(findings) == ["graph encode", "graph denoise", "graph decode"]
+    for name in ("graph encode", "graph decode"):
+        assert "Transpose is done with uint8" in findings[name] and "pixels.float()" in findings[name]
+    assert "torch cannot export it" in findings["graph denoise"] and "mine.py" in findings["graph denoise"]
+
+
+@pytest.mark.parametrize(("change", "wrong"), [
+    ({"class Mine:": "class Mine:\n    def __init__(self):\n        {}['weights']\n"},
+     r"KeyError: 'weights' \(.*mine\.py:\d+\)"),
+    ({"class Mine:": "{}['weights']\n\n\nclass Mine:"}, r"KeyError: 'weights' \(.*mine\.py:\d+\)"),
+    ({"class Mine:": "open('lost.json')\n\n\nclass Mine:"}, "FileNotFoundError: .*lost.json"),
+])
+def test_what_a_wrapper_raises_when_it_is_made_is_told_with_its_line(write, run_main, change, wrong):
+    name = write(change)
+    with pytest.raises(GeneratorError, match=f"Mine in .*mine.py cannot be made: {wrong}"):
+        load_generator(name)
+    answer = run_main(generators_main, "check", name)
+    assert answer.status == 2 and "mend: correct this first" in answer.out and "infer.py" not in answer.out
 
 
 def test_the_command_says_it_on_stdout_and_by_its_status(write, run_main):

@@ -160,14 +160,14 @@ def test_a_condition_that_is_not_finite_is_found_before_the_first_step(plain, re
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_a_video_longer_than_the_limit_is_refused_before_its_frames_are_read(tmp_path, name):
     path = make(tmp_path / name, seconds=40, source="color=red:")
-    assert probe(path, max_frames=960).packets == 960
+    assert probe(path, max_frames=960).frames == 960
     with pytest.raises(InputError, match="has more than 959 frames, the limit. Cut it into parts."):
         VideoReader(path, max_frames=959)
 
 
 def test_a_header_that_names_too_few_frames_does_not_help(tmp_path, monkeypatch):
     path = make(tmp_path / "a.mp4")
-    monkeypatch.setattr("pipeline.video.reader.frames_in_header", lambda path: 3)
+    monkeypatch.setattr("pipeline.video.info.frames_in_header", lambda path: 3)
     with pytest.raises(InputError, match="more than 23 frames"):
         VideoReader(path, max_frames=23)
     reader = VideoReader(path, max_frames=24)

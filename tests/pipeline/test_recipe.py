@@ -17,6 +17,7 @@ from pipeline.step_plan import StepPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "optimize" / "recipes").glob("*.toml"))
+BIG = "1" * 400
 
 
 @pytest.fixture
@@ -144,6 +145,14 @@ def test_a_recipe_cannot_be_changed(load):
     ('about = "x"', "about: must be a table, [about], is 'x'"),
     ("backend = torch", "is not a TOML file (Invalid value (at line 1"),
     ('backend = "torch"\nbackend = "auto"', "is not a TOML file (Cannot overwrite a value"),
+    (f"overlap = {BIG}", "is not a TOML file (overlap: an integer must have at most 64 bits)"),
+    (f'[steps]\nactions = "FC"\ncorrections = [[0, 0, 0, 0], [{BIG}, 0, 0, 0]]',
+     "is not a TOML file (steps.corrections: an integer must have at most 64 bits)"),
+    (f'[steps]\nactions = "FC"\n[guard]\nvideos = -{BIG}\nchanges = [0, 1]',
+     "is not a TOML file (guard.videos: an integer must have at most 64 bits)"),
+    (f'[technique]\nname = "teacache"\nthreshold = 0x{BIG}', "is not a TOML file (technique.threshold"),
+    ('[steps]\nactions = "FC"\ncorrections = [[0, 0, 0, 0], [1e400, 0, 0, 0]]', "steps.corrections: must be"),
+    (f"overlap = {'[' * 50_000}", "is not a TOML file (it is nested too deeply)"),
     (b'note = "\xff"', "is not a TOML file ('utf-8' codec can't decode byte 0xff"),
 ])
 def test_what_is_wrong_is_named_with_its_file_and_key(load, tmp_path, text, reason):
@@ -163,6 +172,12 @@ def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path):
             load_recipe(path)
 
 
+@pytest.mark.parametrize("steps", [1, 4, 25, 50])
+def test_the_recipe_of_the_walk_through_suits_a_schedule_of_any_length(plain, steps):
+    adapted = load_recipe(ROOT / "optimize" / "recipes" / "cpu-steps.toml").adapt(plain(steps=steps))
+    assert adapted.scheduler.steps == steps and adapted.open_denoiser
+
+
 def test_shipped_recipes_load_and_suit_the_bundled_generator():
     recipes = {path.stem: load_recipe(path) for path in SHIPPED}
     assert {"baseline", "cpu", "gpu-fp16"} <= recipes.keys()
@@ -174,8 +189,9 @@ def test_shipped_recipes_load_and_suit_the_bundled_generator():
 
 def test_python_3_10_takes_the_package_instead_of_the_standard_reader(tmp_path):
     (tmp_path / "tomli.py").write_text("from tomllib import *  # stands in for the package")
-    program = ("import sys; sys.version_info = (3, 10); from pipeline import recipe; "
-               "print(recipe.tomllib.__name__, recipe.load_recipe(recipe.Path(sys.argv[1])))")
+    program = ("import sys; sys.version_info = (3, 10); from engines import toml_file; "
+               "from pipeline import recipe; "
+               "print(toml_file.tomllib.__name__, recipe.load_recipe(recipe.Path(sys.argv[1])))")
     answer = subprocess.run([sys.executable, "-c", program, SHIPPED[0]], cwd=ROOT, capture_output=True,
                             text=True, env={"PYTHONPATH": str(tmp_path)})
     assert answer.stdout.startswith("tomli Recipe(name='baseline'"), answer.stderr

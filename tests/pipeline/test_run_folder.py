@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from engines.errors import DiskError, Exit, OutputError
-from pipeline.batch.batch import Jobs, run_here
-from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import LOCK, MADE, MANIFEST, RunFolder, check_writable
 from pipeline.recipe import Recipe
 from pipeline.request import Options
@@ -27,20 +25,6 @@ with RunFolder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-@pytest.fixture
-def run(tmp_path, plain):
-    """A function that makes a folder's videos with the NumPy generator: its jobs, which were made, words."""
-    def make(data, maker=None, restart=False, seed=42):
-        said, generator = [], plain()
-        maker = maker or VideoRunner(generator, generator.engines())
-        with RunFolder(tmp_path / "out", restart) as folder:
-            jobs = Jobs(find_requests(data, seed), folder, maker.identity, said.append)
-            todo = [request.id for request in jobs.todo]
-            run_here(jobs, maker)
-        return jobs, todo, said
-    return make
 
 
 def lines_of(folder):
@@ -166,10 +150,10 @@ from pathlib import Path
 from engines.errors import DiskError
 from pipeline.batch.run_folder import RunFolder
 with RunFolder(Path(sys.argv[1])) as folder:
-    folder.record({"id": "a", "status": "done"})
+    folder.record({"id": "a", "status": "failed"})
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
     try:
-        folder.record({"id": "b", "status": "done", "text": "x" * 100})
+        folder.record({"id": "b", "status": "failed", "text": "x" * 100})
     except DiskError as error:
         print(error)
 """
@@ -177,7 +161,7 @@ with RunFolder(Path(sys.argv[1])) as folder:
     assert "cannot be written (File too large); make room, run again" in answer.stdout, answer.stderr
     with RunFolder(tmp_path) as folder:
         assert list(folder.lines) == ["a"]
-        folder.record({"id": "b", "status": "done"})
+        folder.record({"id": "b", "status": "failed"})
     assert [line["id"] for line in lines_of(tmp_path)] == ["a", "b"]
     assert issubclass(DiskError, OutputError)
 
@@ -277,4 +261,3 @@ def test_an_output_folder_below_a_file_is_refused(tmp_path):
 def test_a_writable_folder_is_made_and_left_empty(tmp_path):
     check_writable(tmp_path / "new" / "out")
     assert list((tmp_path / "new" / "out").iterdir()) == []
-

@@ -17,6 +17,7 @@ from pipeline.recipe import BASELINE
 from pipeline.runner import Settings
 from pipeline.sampler import Sampler
 from pipeline.step_plan import StepPlan
+from tests.conftest import Plain
 
 FRAMES = 40  # three windows
 
@@ -106,6 +107,35 @@ def test_a_process_that_cannot_start_is_refused_with_its_reason_and_none_stays(s
 def test_a_process_that_ends_as_it_starts_is_an_error(split):
     with pytest.raises(EngineError, match="split worker 2 ended with 3 while it started"):
         split(2, EndAtOnce())
+
+
+@pytest.mark.parametrize("actions", ["FFF", "FCF"])
+def test_branches_that_go_together_stay_together_in_a_process(actions):
+    generator = Together()
+    places = np.arange(FRAMES, dtype=np.float32)[None, :, None, None]
+    constants, plan, found = {"pose": np.tile(places, (1, 1, 12, 8))}, StepPlan(actions), []
+    workers = WindowWorkers([Together.start] * 2, print)
+    for open_denoiser in (None, workers.open):
+        sampler = Sampler(generator, {"denoise": None}, plan, open_denoiser)
+        found.append(sampler.sample(constants, FRAMES, 1).latents.tobytes())
+    workers.close()
+    assert found[0] == found[1]
+    assert set(generator.calls) <= {(True, False), (True,)}
+    assert len(generator.calls) == 3 * 3 + 3  # windows and steps, then a share of one window a step
+
+
+class Together(Plain):
+    """The generator in NumPy alone, with a prediction of all branches at once."""
+
+    denoise = None
+
+    @classmethod
+    def start(cls):
+        return cls(), None
+
+    def denoise_branches(self, engine, latents, step, constants, branches):
+        self.calls.append(tuple(branches))
+        return np.concatenate([np.sin(latents) - constants["pose"] * branch for branch in branches])
 
 
 class EndAtOnce:

@@ -172,3 +172,14 @@ def test_a_plan_that_cannot_be_run_is_refused(arguments, reason):
 def test_a_plan_for_another_grid_is_refused(plain):
     with pytest.raises(StepPlanError, match="actions: 2 letters for a schedule of 3 steps; tune for this"):
         run(plain(steps=3), StepPlan("FS"))
+
+
+@pytest.mark.parametrize(("actions", "steps", "right"), [
+    ("FSSFSSFSS", 9, "FSSFSSFSS"), ("FS", 3, "FFS"), ("FSSFSSFSSFSSFSSFSSFSSFSSF", 4, "FSFS"),
+    ("FFFFSSSS", 4, "FFSS"), ("FFFFSSSS", 16, "FFFFFFFFSSSSSSSS"), ("FCSS", 8, "FFCCSSSS"), ("FSSS", 1, "F")])
+def test_a_plan_for_another_grid_is_refused_with_one_that_leaves_out_as_much(plain, actions, steps, right):
+    plan = StepPlan(actions)
+    assert plan.resized(steps) == right and StepPlan(right).check_steps(steps) is None
+    if steps != len(actions):
+        with pytest.raises(StepPlanError, match=f'actions = "{right}" alone'):
+            plan.check_steps(steps)

@@ -10,13 +10,14 @@ import pytest
 
 import infer
 from engines.errors import EngineError, InputError
-from generators.contract import gathered, in_chunks
+from generators.pieces import gathered, in_chunks
 from pipeline.batch.dataset import Request
 from pipeline.guard import Guard
 from pipeline.recipe import Recipe
 from pipeline.request import Options, make_video
 from pipeline.runner import Settings, start_runner
 from pipeline.step_plan import StepPlan
+from pipeline.streamed_request import sampling_of
 
 
 def silent(total):
@@ -37,8 +38,8 @@ def test_frames_are_those_of_the_batch_run(
     asked = request(tmp_path, make_video_file, make_image_file, frames)
     options = Options(Recipe("a", steps=plan))
     made = [
-        make_video(asked, tmp_path / "o.mp4", tiny, tiny_engines, silent, replace(options, stream=stream))
-        for stream in (False, True)
+        make_video(asked, tmp_path / "o.mp4", tiny, tiny_engines, silent, replace(options, sampling=sampling))
+        for sampling in (None, sampling_of)
     ]
     assert made[0]["frames_sha256"] == made[1]["frames_sha256"] and made[1]["frames"] == frames
     assert made[0]["actions"] == made[1]["actions"]
@@ -60,7 +61,7 @@ def test_the_first_frames_are_written_before_the_last_are_read(
         return tiny_engines["decode"](latents=latents)
 
     engines = {**tiny_engines, "encode": encode, "decode": decode}
-    made = make_video(asked, tmp_path / "o.mp4", tiny, engines, silent, Options(stream=True))
+    made = make_video(asked, tmp_path / "o.mp4", tiny, engines, silent, Options(sampling=sampling_of))
     assert order.index("decode") < 8 and order[-1] == "decode" and made["frames"] == 200
     assert made["first_frame_seconds"] < made["total_seconds"] / 2
 
@@ -69,7 +70,8 @@ def test_a_generator_that_does_not_stream_delivers_at_the_end_and_says_so(
     plain, make_video_file, make_image_file, tmp_path
 ):
     asked, generator = request(tmp_path, make_video_file, make_image_file, 20), plain()
-    made = make_video(asked, tmp_path / "o.mp4", generator, generator.engines(), silent, Options(stream=True))
+    options = Options(sampling=sampling_of)
+    made = make_video(asked, tmp_path / "o.mp4", generator, generator.engines(), silent, options)
     assert "plain does not make its frames piece by piece: they come at the end" in made["notes"]
 
 
@@ -80,7 +82,7 @@ def test_a_file_with_fewer_frames_than_packets_is_refused(
     for packets in (19, 30):
         monkeypatch.setattr("pipeline.request.Source.announced", packets)
         with pytest.raises(InputError, match=f"has not the {packets} frames of its packets; leave --stream"):
-            make_video(asked, tmp_path / "o.mp4", tiny, tiny_engines, silent, Options(stream=True))
+            make_video(asked, tmp_path / "o.mp4", tiny, tiny_engines, silent, Options(sampling=sampling_of))
     assert not (tmp_path / "o.mp4").exists()
 
 

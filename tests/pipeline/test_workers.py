@@ -94,6 +94,16 @@ def test_a_worker_that_is_killed_is_replaced_and_its_video_tried_once_more(pool,
     assert any(text.startswith("[2/3] b: worker ") and "tried once more" in text for text in said)
 
 
+def test_a_worker_that_is_stopped_is_ended_and_its_video_tried_once_more(
+        pool, make_data, orders, monkeypatch):
+    monkeypatch.setattr("pipeline.parallel.worker_pool.STOPPED", 0.2)
+    monkeypatch.setattr("pipeline.parallel.worker_pool.LOOK", 0.1)
+    tell(orders, "decode", 20, "stop-once")
+    jobs, said = pool(make_data({"a": 20, "b": 2}))
+    assert jobs.status is Exit.OK and len(jobs.lines) == 2
+    assert any("was stopped for 0.2 s and ended while it made this video; it is" in text for text in said)
+
+
 @pytest.mark.parametrize(("what", "words", "reason"), [
     ("kill", "was ended by SIGKILL", Exit.EXHAUSTED), ("bug", "ended with status 1", Exit.BUG),
     ("broken", "failed (the GPU has fallen off the bus)", Exit.ENVIRONMENT)])

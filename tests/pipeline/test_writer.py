@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bench.frame_metrics import psnr
+from engines.errors import UsageError
 from pipeline.video import ffmpeg
 from pipeline.video.reader import OutputError, VideoWriter, probe, read
 from tests.clips import FLOOD, hidden_files, picture_frames, stand_in, write
@@ -84,6 +85,11 @@ def test_wrong_frames_are_value_errors_that_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match="with statement"):
         VideoWriter(tmp_path / "o.mp4", 64, 48, 24).write(good)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_odd_size_is_a_usage_error_not_a_bug():
+    with pytest.raises(UsageError, match="64 x 47 is odd; yuv420p needs even: crop, or --lossless"):
+        VideoWriter("o.mp4", 64, 47, 24)
 
 
 def test_bad_arguments_are_value_errors(tmp_path):

@@ -47,7 +47,7 @@ def test_a_job_is_the_video_of_infer_and_its_stream_shows_its_frames(service, wo
     assert job["first_frame_seconds"] > 0 and job["error"] is None
     assert job["real_time_factor"] == pytest.approx(24 / job["frames_per_second"])
 
-    runner.options = replace(runner.options, watch=None, stream=False)
+    runner.options = replace(runner.options, watch=None, sampling=None)
     request = Request("a", folder / "video", folder / "image", 7)
     line, reason = runner(request, tmp_path, lambda total: Progress("a", total))
     assert reason is Exit.OK

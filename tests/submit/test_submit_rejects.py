@@ -11,7 +11,7 @@ from submit.archive import MB
 from submit.check import ALL, check_statically, exit_status, told
 from submit.checks import FAIL, NOT_EVALUATED, PASS, Result
 from submit.profile import Profile, load_profile
-from tests.submissions import contents, entry, only_wheels, pack_tiny, raw, repacked, write_wheels
+from tests.submissions import contents, entry, only_wheels, raw, repacked
 
 CPU = load_profile("cpu")
 LINK, TOOL, TODAY = stat.S_IFLNK | 0o777, stat.S_IFREG | 0o755, (2026, 11, 21, 1, 2, 4)
@@ -19,15 +19,9 @@ STATIC = [*(f"S0{number}" for number in range(1, 10)), "S16", "S17"]
 
 
 @pytest.fixture(scope="module")
-def good(tiny_file, tiny_built, tmp_path_factory):
-    """The tiny presenter's archive; pip has had a folder of wheels instead of a network."""
-    folder = tmp_path_factory.mktemp("good")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIVACE_BUILT", str(tiny_built))
-        only_wheels(patch, write_wheels(folder / "index"))
-        pack_tiny(tiny_file, folder / "submit.zip")
-        pack_tiny(tiny_file, folder / "wheels.zip", wheels=True)
-    return folder
+def good(packed):
+    """The tiny presenter's archives; pip has had a folder of wheels instead of a network."""
+    return packed
 
 
 @pytest.fixture
@@ -135,8 +129,8 @@ SPOILT = {
         GRAPH: lambda content: content[:len(content) // 2]}),
     "pickle by name": ("S09", "is a pickle", {"weights.pt": b"x"}),
     "pickle by content": ("S09", "is a pickle", {"weights": b"\x80\x04x"}),
-    "truncated weights": ("S09", "was cut", {"a.safetensors": (
-        (40).to_bytes(8, "little") + b'{"x":{"data_offsets":[0,4000000000000]}}')}),
+    "truncated weights": ("S09", "not fully covered", {"a.safetensors": (
+        (66).to_bytes(8, "little") + b'{"x":{"dtype":"F32","shape":[1000000],"data_offsets":[0,4000000]}}')}),
     "no licence": ("S17", "LICENSE is missing", {"LICENSE": None}),
 }
 

@@ -41,11 +41,28 @@ def test_a_profile_of_ones_own_gives_only_what_differs(tmp_path):
     ("pythn = '3.10'\n", "did you mean 'python'"), ("python = 3.10\n", "must be text"),
     ("x", "is not a TOML file"),
     ("python = '3'\n", "must be as '3.10'"), ("max_mb = 0\n", "must be a number above 0"),
-    ("device = 'cuda'\n", "needs \\[gpu\\]"), ("like = 'cpuu'\n", "did you mean 'cpu'")])
+    ("device = 'cuda'\n", "needs \\[gpu\\]"), ("max_mb = inf\n", "must be a number above 0"),
+    (f"max_mb = {'1' * 400}\n", "max_mb: an integer must have at most 64 bits"),
+    (f"glibc = '2.{'1' * 400}'\n", "glibc must be as '3.10'"), ("glibc = 'new'\n", "glibc must be as"),
+    ("index = 1\n", "index must be text"), ("tensorrt = 10.13\n", "tensorrt must be text"),
+    ("packages = ['x']\n", "packages must have a list of texts"),
+    ("preinstalled = [1]\n", "preinstalled must be a list of texts"),
+    ("like = 7\n", "like must be a profile's name in quotes, is 7"), ("like = ['cpu']\n", "in quotes"),
+    ("like = 'cpuu'\n", "did you mean 'cpu'")])
 def test_a_profile_with_a_mistake_is_refused(tmp_path, text, why):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(SubmitError, match=why):
         load_profile(str(tmp_path / "mine.toml"))
+
+
+def test_profiles_that_are_like_each_other_are_refused(tmp_path):
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text(f"like = '{first}'\n")
+    with pytest.raises(SubmitError, match="first.toml: like leads back to this file; name a profile"):
+        load_profile(str(first))
+    first.write_text(f"like = '{second}'\n"), second.write_text(f"like = '{first}'\n")
+    with pytest.raises(SubmitError, match="like leads back"):
+        load_profile(str(first))
 
 
 def test_a_target_that_is_not_this_machine_says_what_is_missing(monkeypatch):

@@ -2,24 +2,28 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from bench.judge import Folders, Judge, judge_folder, reasons, similarity
+from bench.judge import Judge
 from bench.similarity import load_extractor
-from submit import sandbox
+from engines.errors import Exit
+from submit.__main__ import run_base, verdict
 from submit.archive import MODE, write_archive
-from submit.check import ALL
-from submit.checks import FAIL, NOT_EVALUATED, PASS, NotEvaluated, Submission, evaluate
+from submit.check import ALL, check_archive, exit_status
+from submit.checks import FAIL, NOT_EVALUATED, ON_TRUST, PASS, NotEvaluated, Submission, evaluate
+from submit.isolation import isolation
+from submit.packages import parse_pins
 from submit.profile import load_profile
-from submit.sandbox import Environment, Sandbox, make_environment
+from submit.sandbox import make_environment
 from submit.trial import Question, Trial, Verdict
 from tests.extractors import write_extractor
-from tests.submissions import contents, only_wheels, pack_tiny, repacked, write_wheels
+from tests.submissions import contents, only_wheels, repacked, write_wheels
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = load_profile("cpu")
@@ -27,13 +31,9 @@ ALIKE = Verdict(1.0, [])
 
 
 @pytest.fixture(scope="module")
-def good(tiny_file, tiny_built, tmp_path_factory):
+def good(packed):
     """The tiny presenter's archive."""
-    folder = tmp_path_factory.mktemp("good")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIVACE_BUILT", str(tiny_built))
-        only_wheels(patch, write_wheels(folder / "index"))
-        return pack_tiny(tiny_file, folder / "submit.zip").path
+    return packed / "submit.zip"
 
 
 @pytest.fixture
@@ -47,9 +47,10 @@ def data(make_data):
 @pytest.fixture
 def trial(good, data):
     """A function that judges an archive by checks: results by id. It runs on the Python of these tests."""
-    def run(ids, path=good, **question):
-        with Submission(path, CPU) as submission:
-            asked = Question(data, question.pop("judge", lambda folder: ALIKE), **question)
+    def run(ids, path=good, limit=3600.0, **question):
+        with Submission(path, CPU, limit) as submission:
+            defaults = {"judge": lambda folders: ALIKE, "base": lambda *asked: None, "generator": "tiny"}
+            asked = Question(data, **{**defaults, **question})
             with Trial(submission, asked, lambda text: None, Path(sys.executable)) as made:
                 results = {id: evaluate(ALL[id], made) for id in ids}
             assert not made.work.exists()
@@ -78,44 +79,37 @@ def test_a_whole_submission_passes_every_trial_with_the_judge_of_bench(
     subprocess.run([*command, "--generator", f"{tiny_file}:Tiny"], cwd=ROOT, check=True, capture_output=True)
     monkeypatch.setattr("bench.similarity.EXTRACTORS", tmp_path / "extractors")
     write_extractor(tmp_path / "extractors")
-    judge = Judge([load_extractor("grid")])
-
-    def against(folder):
-        found = judge_folder(judge, Folders(data / "outputs", folder, {}), lambda text: None)
-        return Verdict(similarity(found), reasons(found))
-
-    results = trial(["S10", "S11", "S12", "S13", "S14", "S15"], judge=against, threshold=60.0)
+    judge = partial(verdict, Judge([load_extractor("grid")]))
+    base, name = partial(run_base, data, "cpu"), f"{tiny_file}:Tiny"
+    ids = ["S10", "S11", "S12", "S13", "S14", "S15"]
+    results = trial(ids, judge=judge, base=base, generator=name, threshold=60.0)
     assert failed(results) == {} and {each.status for each in results.values()} == {PASS}
-    notes = " ".join(results["S10"].notes)
-    assert "similarity 0.99" in notes or "similarity 1.0" in notes
-    assert "no network by" in notes and "提交 检查" in notes and "of 2 videos" in notes
+    for id, words in (("S10", ("isolated by", "of 2 videos", "nobody has seen")), ("S12", ("nobody",))):
+        notes = " ".join(results[id].notes)
+        assert all(word in notes for word in words), notes
+        assert min(map(float, re.findall(r"similarity ([\d.]+)", notes))) > 0.99
     assert (data / "videos" / "a.mp4").is_file() and os.access(data / "videos", os.W_OK)
 
 
 def test_a_verdict_of_the_judge_and_a_missing_demo(trial, data):
     reason = "a: similarity (grid) 0.90000, needs >= 0.97"
-    assert failed(trial(["S10"], judge=lambda folder: Verdict(0.9, [reason]))) == {"S10": [reason]}
+    assert failed(trial(["S10"], judge=lambda folders: Verdict(0.9, [reason]))) == {"S10": [reason]}
     (data / "outputs").rmdir()
     assert trial(["S10"])["S10"].status == NOT_EVALUATED
 
 
-def test_a_submission_that_needs_the_network_or_its_own_folder_is_rejected(trial, spoilt):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        socket.create_connection(("127.0.0.1", port)).close()
-        code = f"import socket\nsocket.create_connection(('127.0.0.1', {port}))"
-        assert "ended with status 1" in failed(trial(["S10"], spoilt(code)))["S10"][0]
+def test_a_submission_that_needs_its_own_folder_is_rejected(trial, spoilt):
     found = failed(trial(["S10"], spoilt("open('recipe.toml')")))
     assert "No such file or directory: 'recipe.toml'" in found["S10"][0]
 
 
 def test_a_submission_that_hangs_is_stopped(trial, spoilt):
-    found = failed(trial(["S10"], spoilt("time.sleep(60)"), limit=1.0))
-    assert "took longer than 1 s and was stopped" in found["S10"][0]
+    found = failed(trial(["S10"], spoilt("time.sleep(60)"), limit=5.0))
+    assert "was stopped after" in found["S10"][0]
 
 
 def test_other_frames_in_the_second_run_are_noticed(trial, spoilt):
-    found = failed(trial(["S11"], spoilt("sys.argv += ['--seed', str(os.getpid())]")))
+    found = failed(trial(["S11"], spoilt("sys.argv += ['--seed', str(time.time_ns() % 10**6)]")))
     assert found == {"S11": ["a has other frames in the second run", "b has other frames in the second run"]}
 
 
@@ -140,17 +134,17 @@ def test_what_is_built_at_the_first_run_counts_as_the_environments_time(trial, s
     builds = {"submission.json": lambda content: content.replace(b'"build": false', b'"build": true')}
     result = trial(["S13"], spoilt(code, **builds), threshold=4.0)["S13"]
     assert result.status == PASS, result
-    assert 6 <= int(re.search(r"the environment took (\d+) s", result.notes[1])[1]) <= 10
+    assert 6 <= int(re.search(r"the environment took (\d+) s", result.notes[1])[1]) <= 20
 
 
 @pytest.mark.parametrize(("code", "text"), [
     ("open(os.environ['HOME'] + '/.cache', 'w')", ".cache in HOME"),
     ("import tempfile; tempfile.mkstemp(prefix='left')", "in TMPDIR"),
     ("open('debug.txt', 'w')", "debug.txt in the working folder"),
-    ("os.makedirs(sys.argv[4])\nopen(sys.argv[4] + '/a.tmp', 'w')", "a.tmp is left"),
+    ("open(sys.argv[4] + '/a.tmp', 'w')", "a.tmp is left"),
     ("open(HERE / 'recipe.toml', 'a').write('#')", "recipe.toml in its folder"),
-    ("path = sys.argv[2] + '/videos/new.txt'\nos.chmod(os.path.dirname(path), 0o777); open(path, 'w')",
-     "new.txt in the data"),
+    ("os.symlink('/etc/passwd', sys.argv[4] + '/a.mp4')", "a.mp4 in the output folder is no plain file"),
+    ("import subprocess; subprocess.Popen(['sleep', '99'])", "the process 'sleep' lived on"),
 ])
 def test_what_is_left_behind_is_named(trial, spoilt, code, text):
     found = failed(trial(["S14"], spoilt(code)))
@@ -169,45 +163,61 @@ def test_a_program_that_must_be_executable_runs_in_one_unpacking_only(trial, spo
 # The sandbox
 
 
-def sandboxed(tmp_path, program):
-    log = tmp_path / "log"
-    box = Sandbox(Environment(Path(sys.executable), 0.0), tmp_path / "提交 1", 20.0)
-    ended = box.run(["-c", program], tmp_path / "cwd", log)
-    return ended.status, ended.stdout.strip() + log.read_text()
+@pytest.fixture
+def without_isolation(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path / "no tools"))
+    isolation.cache_clear()
+    yield
+    isolation.cache_clear()
 
 
-@pytest.mark.parametrize("namespaces", [True, False])
-def test_there_is_no_network_whatever_blocks_it(tmp_path, monkeypatch, namespaces):
-    if namespaces and not sandbox.network_namespace():
-        pytest.skip("this system permits no network namespaces")
-    if not namespaces:
-        monkeypatch.setattr(sandbox, "network_namespace", lambda: [])
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        program = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"
-        status, said = sandboxed(tmp_path, program)
-    assert status == 1 and ("no network" in said) == (not namespaces), said
+def test_where_nothing_isolates_nothing_runs_and_on_trust_it_is_no_pass(
+        good, data, tmp_path, monkeypatch, without_isolation):
+    only_wheels(monkeypatch, good.parent / "index")
+    (tmp_path / "canary").touch()
+    code = f"import os\nos.remove({str(tmp_path / 'canary')!r})\n".encode()
+    bad = repacked(good, tmp_path / "bad.zip", {"infer.py": lambda content: code + content})
+    question = Question(data, lambda folders: ALIKE, lambda *asked: None)
+    with Submission(bad, CPU) as submission, Trial(submission, question, print, Path(sys.executable)) as made:
+        result = evaluate(ALL["S10"], made, on_trust=True)
+    assert result.status == NOT_EVALUATED and "--trust" in result.notes[0] and (tmp_path / "canary").is_file()
+    question = replace(question, generator="tiny", trust=True)
+    with Submission(good, CPU) as whole, Trial(whole, question, print, Path(sys.executable)) as made:
+        result = evaluate(ALL["S10"], made, on_trust=True)
+    assert result.status == ON_TRUST and exit_status([result]) == Exit.ON_TRUST != Exit.OK, result
 
 
-def test_the_child_has_a_home_of_nobodys_and_none_of_our_variables(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", "/nowhere")
-    monkeypatch.setenv("VIVACE_BUILT", "/nowhere")
-    program = "from os import *; print(environ['HOME'], listdir(environ['HOME']), 'VIVACE_BUILT' in environ)"
-    status, said = sandboxed(tmp_path, program)
-    assert (status, said) == (0, f"{tmp_path}/提交 1/home [] False")
+def test_nothing_of_an_archive_that_is_refused_is_installed_or_run(good, data, tmp_path, monkeypatch):
+    only_wheels(monkeypatch, good.parent / "index")
+    lines = b"./evil\n--extra-index-url http://127.0.0.1:9/simple\n"
+    bad = repacked(good, tmp_path / "bad.zip", {"requirements.txt": lambda content: content + lines})
+    said = []
+    question = Question(data, lambda folders: ALIKE, lambda *asked: None)
+    results = {each.id: each for each in check_archive(bad, CPU, question, 600.0, said.append)}
+    assert [text.partition(" is not")[0] for text in results["S06"].problems] == [
+        "'./evil'", "'--extra-index-url http://127.0.0.1:9/simple'"]
+    assert {each.status for id, each in results.items() if "S10" <= id <= "S15"} == {NOT_EVALUATED}
+    assert said == [] and "see S06" in results["S10"].notes[0]
+
+
+def test_without_the_base_model_at_hand_a_run_on_unseen_data_is_not_evaluated(trial):
+    result = trial(["S10"], generator=None)["S10"]
+    assert result.status == NOT_EVALUATED and "--generator" in result.notes[-1]
 
 
 def test_a_new_environment_has_what_the_wheels_give_and_nothing_else(tmp_path, good, monkeypatch):
     only_wheels(monkeypatch, tmp_path / "nothing")
     write_wheels(tmp_path / "unpacked" / "wheels")
-    pins = contents(good)["requirements.txt"].decode().replace("openvino-telemetry", "#")
-    (tmp_path / "unpacked" / "requirements.txt").write_text("--no-index\n--find-links wheels\n" + pins)
+    text = contents(good)["requirements.txt"].decode().replace("openvino-telemetry", "#")
+    pins, _ = parse_pins(text)
+
+    def make():
+        return make_environment(tmp_path / "venv", sys.executable, tmp_path / "unpacked", pins, lambda: 300.0)
     with pytest.raises(NotEvaluated, match="Hashes are required"):
-        make_environment(tmp_path / "venv", sys.executable, tmp_path / "unpacked")
+        make()
     (tmp_path / "unpacked" / "wheels").rename(tmp_path / "index")
-    (tmp_path / "unpacked" / "requirements.txt").write_text(pins)
     only_wheels(monkeypatch, tmp_path / "index")
-    made = make_environment(tmp_path / "venv", sys.executable, tmp_path / "unpacked")
+    made = make()
     answer = subprocess.run([made.python, "-m", "pip", "list"], capture_output=True, text=True, check=True)
     names = {line.split()[0] for line in answer.stdout.splitlines()[2:]} - {"pip", "setuptools"}
     assert names == {"imageio-ffmpeg", "numpy", "openvino", "pillow", "tqdm"} and made.seconds > 0

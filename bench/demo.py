@@ -1,0 +1,107 @@
+"""Show the gain and prove it: sample videos by a recipe, one by the base model too, judged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from engines.errors import Exit, VivaceError
+from pipeline.batch.dataset import Request, find_requests
+from pipeline.recipe import load_recipe
+from pipeline.video.reader import probe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class DemoError(VivaceError):
+    """A script that failed; it has said why on stderr."""
+
+    exit = Exit.ENVIRONMENT
+
+
+def make_demo(
+    generator: str, data: Path, recipe: Path, out: Path, say: Callable[[str], None]
+) -> tuple[str, Exit]:
+    """Make the videos of data/ by a recipe, the shortest by the base model too; judge them.
+
+    The videos go to out/fast and out/base, the report to out/report. Return the table to show, and the
+    judge's exit code. DemoError.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    shortest = min(find_requests(data).requests, key=lambda request: probe(request.video).frames)
+    chosen = "--generator", generator
+    say("1 of 4: graphs of the networks (kept for the next time)")
+    _run("export_onnx.py", *chosen, "--precision", "fp32")
+    say(f"2 of 4: all videos by {recipe.stem}")
+    _run("infer.py", *chosen, "--data", data, "--recipe", recipe, "--out", out / "fast")
+    say(f"3 of 4: {shortest.id} by the base model, for the ratio")
+    one = _only(shortest, out / "one")
+    _run("infer.py", *chosen, "--data", one, "--seed", shortest.seed, "--out", out / "base")
+    say("4 of 4: are they still the base model's videos?")
+    report = out / "report"
+    asked = "--data", data, "--candidate", out / "fast", "--out", report, "--json"
+    judged = _run("-m", "bench", "judge", *asked, results=(Exit.SIMILARITY,))
+    table = _table(json.loads(judged.stdout)["runs"][0], load_recipe(recipe).name, shortest.id, out)
+    where = f"videos: {out / 'fast'}   report, with the videos side by side: {report / 'index.html'}"
+    return f"{table}\n\n{where}", Exit(judged.returncode)
+
+
+def _run(*arguments: object, results: tuple[int, ...] = ()) -> subprocess.CompletedProcess:
+    """Run a script of this checkout; its messages go to stderr. results: exit codes that are no failure."""
+    ended = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if ended.returncode not in (0, *results):
+        raise DemoError(f"{arguments[0]} ended with status {ended.returncode}; what it says is above")
+    return ended
+
+
+def _only(request: Request, folder: Path) -> Path:
+    """Return a data folder with that pair alone."""
+    for name, path in (("videos", request.video), ("images", request.image)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name / f"{request.id}{path.suffix}")
+    return folder
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """Return the seconds that each finished video of a run folder took, by its name."""
+    text = (folder / "manifest.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    return {line["id"]: line["total_seconds"] for line in lines if line["status"] == "done"}
+
+
+def _table(run: dict, recipe: str, timed: str, out: Path) -> str:
+    """Write what was found as a table of two rows: the base model and the recipe."""
+    base, fast = _seconds(out / "base")[timed], _seconds(out / "fast")[timed]
+    metrics = [video["metrics"]["psnr"] for video in run["videos"] if video.get("metrics")]
+    psnr = min((value for value in metrics if value is not None), default=None)
+    verdict, alike = run["verdict"], sum(video["passes"] for video in run["videos"])
+    of = f"{alike} of {len(run['videos'])} are the same video"
+    lines = [
+        ("run", f"seconds for {timed}", "times faster", "similarity", "PSNR, dB", "verdict"),
+        ("base model", f"{base:.2f}", "1", "1", "", ""),
+        (
+            recipe,
+            f"{fast:.2f}",
+            f"{base / fast:.1f}",
+            _figure(verdict["similarity"], 4),
+            _figure(psnr, 1),
+            of,
+        ),
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([*rows, *verdict["reasons"], "similarity and PSNR are those of the worst video"])
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,57 @@
+"""What a generator takes of a request beside skeleton and picture: columns of pairs.csv."""
+
+from __future__ import annotations
+
+from inspect import Parameter, signature
+
+import numpy as np
+
+from engines.errors import InputError, reading
+from generators.contract import Generator
+from pipeline.batch.dataset import PICTURE, Request
+from pipeline.video.image import MAX_PIXELS, read_image
+
+
+def columns_of(generator: Generator) -> dict[str, object]:
+    """List the columns that condition takes, by its keyword-only parameters, with their defaults.
+
+    Parameter.empty: it has none.
+    """
+    parameters = signature(getattr(generator, "original", generator).condition).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def example_columns(generator: Generator, image: np.ndarray) -> dict[str, object]:
+    """Make up what a condition without defaults needs, for a trial. image: for further pictures."""
+    needed = [name for name, default in columns_of(generator).items() if default is Parameter.empty]
+    return {name: image if PICTURE.fullmatch(name) else "a person" for name in needed}
+
+
+def read_columns(
+    request: Request, generator: Generator, notes: list[str], max_pixels: int = MAX_PIXELS
+) -> dict[str, object]:
+    """Return what condition takes of a request's further columns: fitted pictures, texts and numbers.
+
+    notes: gets a sentence on columns that the generator does not take. InputError: a picture cannot be used,
+    a number is none, or a column that has no default is not there.
+    """
+    known, found = columns_of(generator), {}
+    for name, default in known.items():
+        text = request.columns.get(name)
+        if name in request.pictures:
+            with reading(request.pictures[name]):
+                found[name] = generator.fit(
+                    read_image(request.pictures[name], notes=notes, max_pixels=max_pixels)[None]
+                )
+        elif text is None and default is Parameter.empty:
+            raise InputError(f"{request.id}: {generator.name} needs the column {name} in pairs.csv")
+        elif text is not None:
+            try:
+                found[name] = type(default)(text) if type(default) in (int, float) else text
+            except ValueError as error:
+                raise InputError(f"{request.id}: {name} in pairs.csv is no number: {text!r}") from error
+    unused = sorted({*request.columns, *request.pictures} - known.keys())
+    if unused:
+        takes = f"it takes {', '.join(known)}" if known else "it takes none beyond id, video, image, seed"
+        notes.append(f"{generator.name} makes no use of {', '.join(unused)} in pairs.csv: {takes}")
+    return found

@@ -1,0 +1,49 @@
+"""The demo: all videos by a recipe, the shortest by the base model, and what its table says of them."""
+
+import json
+import re
+
+import pytest
+
+import bench.__main__ as bench
+import infer
+
+
+@pytest.fixture
+def data(tiny_file, make_data, run_main, tmp_path):
+    """A data folder with the tiny presenter's own videos in outputs/."""
+    folder = make_data({"long": 20, "short": 5}, size=(32, 48))
+    where = "--generator", f"{tiny_file}:Tiny", "--data", folder
+    assert run_main(infer, *where, "--out", folder / "outputs").status == 0
+    return folder
+
+
+@pytest.mark.parametrize(("actions", "status"), [("FF", 0), ("FS", 5)])
+def test_the_table_has_the_ratio_and_the_verdict(
+    tiny_file, tiny_built, data, run_main, tmp_path, monkeypatch, actions, status
+):
+    monkeypatch.setenv("VIVACE_BUILT", str(tiny_built))
+    recipe = tmp_path / "quick.toml"
+    recipe.write_text(f'backend = "onnxruntime"\n[steps]\nactions = "{actions}"\n')
+    out = tmp_path / "demo"
+    found = run_main(bench, "demo", "--generator", f"{tiny_file}:Tiny", "--data", data,
+                     "--recipe", recipe, "--out", out)  # fmt: skip
+    assert found.status == status, found.err
+    header, base, quick, *rest = found.out.splitlines()
+    assert re.split(r"\s{2,}", header.strip())[1:3] == ["seconds for short", "times faster"]
+    base_seconds, seconds, ratio = float(base.split()[2]), *map(float, quick.split()[1:3])
+    assert ratio == pytest.approx(base_seconds / seconds, abs=0.06 + 0.02 * ratio)
+    assert quick.startswith("quick") and ("2 of 2 are the same video" in quick) == (status == 0)
+    made = [json.loads(line)["id"] for line in (out / "base" / "manifest.jsonl").read_text().splitlines()]
+    assert made == ["short"] and (out / "report" / "index.html").exists()
+    assert str(out / "report" / "index.html") in rest[-1]
+
+
+def test_a_script_that_fails_ends_it_with_what_it_said(
+    tiny_file, tiny_built, data, run_main, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("VIVACE_BUILT", str(tiny_built))
+    (recipe := tmp_path / "bad.toml").write_text('backend = "nothing"\n')
+    found = run_main(bench, "demo", "--generator", f"{tiny_file}:Tiny", "--data", data, "--recipe", recipe,
+                     "--out", tmp_path / "demo")  # fmt: skip
+    assert found.status == 4 and "infer.py ended with status 2; what it says is above" in found.err
