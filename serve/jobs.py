@@ -62,7 +62,7 @@ class JobRoutes:
         folder = self._settings.videos / name
         inputs = save(upload, folder)
         info = check(folder, self._settings)
-        asked = (upload.recipe, upload.seed, info.packets, str(info.fps))
+        asked = (upload.recipe, upload.seed, info.frames, str(info.fps))
         job = Job(name, owner, key, inputs, *asked, created=time.time())
         try:
             known = self._store.add(job, self._settings.most_queued, self._settings.most_per_key)
