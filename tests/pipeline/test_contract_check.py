@@ -97,19 +97,15 @@ class Mine:
 ENCODE = '"encode": ComponentSpec("encode", Cadence.CHUNK, (pixels,), (latents,), n),'
 BATCH = """
     def denoise_branches(self, engine, latents, step, constants, branches):
-        made = [self.denoise(engine, latents * (1 + each), step, constants, each) for each in branches]
-        return np.concatenate(made# order
-        )
+        made = [self.denoise(engine, latents * (1 + each), step, constants, each) for each in branches[::-1]]
+        return np.concatenate(made)
 
 """
-MOVING = """
-class Moving(OverlapWindows):
+MOVING = """class Moving(OverlapWindows):
     def at(self, step):
         rule = Moving(4, 1)
-        if step:
-            object.__setattr__(rule, "padded", lambda frames: max(4, frames - (frames > 8)))
+        object.__setattr__(rule, "padded", lambda frames: max(4, frames - (frames > 8) * (step > 0)))
         return rule
-
 
 """
 # What is changed in the plug-in; the check that finds it; what it says is wrong, and how to mend it.
@@ -178,7 +174,7 @@ WRONG = {
         {"reference], 1)": "reference], 1).half()"},
         "component denoise", "Half", r"leave out \.half\(\)"),
     "branches in another order": (
-        {"    def decode(": BATCH + "    def decode(", "# order": "[::-1]"},
+        {"    def decode(": BATCH + "    def decode("},
         "denoise", "predicted otherwise alone than with the others", "in the order of branches"),
     "windows that leave frames out at a later step": (
         {"OverlapWindows(4, 1)": "Moving(4, 1)", "class Mine:": MOVING + "class Mine:"},
