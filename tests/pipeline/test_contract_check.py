@@ -160,7 +160,7 @@ WRONG = {
         "settings", "unknown component 'denoiser'; did you mean 'denoise'", "names in components"),
     "half precision inside": (
         {"reference], 1)": "reference], 1).half()"},
-        "component denoise", "Half", r"leave out \.half\(\)"),
+        "component denoise", "Half", r"leave \.half\(\) and other casts out"),
     "too few frames": (
         {"range(0, len(frames), self.chunk)": "range(0, 2, self.chunk)",
          "start + self.chunk": "start + 2"}, "decode", "gives 2 frames of a clip of 4", "yield all"),
@@ -223,8 +223,8 @@ def test_what_export_and_tensorrt_refuse_is_found_by_tracing(write):
     found = check_generator(load_generator(write(changes)), trace=True)
     findings = {name: str(each[0]) for name, each in found.items() if each}
     assert list(findings) == ["graph encode", "graph denoise", "graph decode"]
-    for name in ("graph encode", "graph decode"):
-        assert "Transpose is done with uint8" in findings[name] and "pixels.float()" in findings[name]
+    for name, node in (("graph encode", "Transpose"), ("graph decode", "Cast")):
+        assert f"{node} is done with uint8" in findings[name] and "pixels.float()" in findings[name]
     assert "torch cannot export it" in findings["graph denoise"] and "mine.py" in findings["graph denoise"]
 
 
