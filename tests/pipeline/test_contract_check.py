@@ -172,7 +172,7 @@ WRONG = {
         "settings", "unknown component 'denoiser'; did you mean 'denoise'", "names in components"),
     "half precision inside": (
         {"reference], 1)": "reference], 1).half()"},
-        "component denoise", "Half", r"leave out \.half\(\)"),
+        "component denoise", "Half", r"leave \.half\(\) and other casts out"),
     "branches in another order": (
         {"    def decode(": BATCH + "    def decode("},
         "denoise", "predicted otherwise alone than with the others", "in the order of branches"),
@@ -247,8 +247,8 @@ def test_what_export_and_tensorrt_refuse_is_found_by_tracing(write):
     found = check_generator(load_generator(write(changes)), trace=True)
     findings = {name: str(each[0]) for name, each in found.items() if each}
     assert list(findings) == ["graph encode", "graph denoise", "graph decode"]
-    for name in ("graph encode", "graph decode"):
-        assert "Transpose is done with uint8" in findings[name] and "pixels.float()" in findings[name]
+    for name, node in (("graph encode", "Transpose"), ("graph decode", "Cast")):
+        assert f"{node} is done with uint8" in findings[name] and "pixels.float()" in findings[name]
     assert "torch cannot export it" in findings["graph denoise"] and "mine.py" in findings["graph denoise"]
 
 
