@@ -88,6 +88,9 @@ class Generator(Protocol):
         """Draw initial latents for that many latent frames, float32, as the base model draws them."""
         ...
 
+    # May be left out: the noise, like latents, that a stochastic scheduler adds after a step.
+    # def step_noise(self, frames: int, seed: int, step: int) -> np.ndarray
+
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: Branch
     ) -> np.ndarray:

@@ -95,9 +95,9 @@ def run(*words):
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
 
 
-def demo_command():
-    """The words with which `make demo` starts infer.py."""
-    plan = run("make", "--dry-run", "demo")
+def base_command():
+    """The words with which `make base` starts infer.py."""
+    plan = run("make", "--dry-run", "base")
     lines = [line for line in plan.stdout.splitlines() if "infer.py" in line]
     assert len(lines) == 1, plan.stdout + plan.stderr
     return shlex.split(lines[0])
@@ -149,10 +149,10 @@ def test_every_python_command_of_the_readme_answers_help_and_has_its_flags():
 
 
 @pytest.mark.slow
-def test_the_demo_makes_the_base_demo_again(tmp_path):
-    program, script, *options = demo_command()
+def test_make_base_makes_the_base_demo_again(tmp_path):
+    program, script, *options = base_command()
     assert (program, script, options) == (
-        ".venv/bin/python", "infer.py", ["--data", "data/sample", "--out", "out/demo"])
+        ".venv/bin/python", "infer.py", ["--data", "data/sample", "--out", "out/base"])
     video = min((SAMPLE / "videos").glob("*.mp4"), key=lambda path: (path.stat().st_size, path.name))
     image = SAMPLE / "images" / f"{video.stem}.png"
     (tmp_path / "pairs.csv").write_text(f"id,video,image\n{video.stem},{video},{image}\n")

@@ -99,8 +99,8 @@ def test_ours_are_found_beside_own_modules_of_the_same_name(tmp_path):
 
 def test_a_folder_called_as_a_package_of_ours_has_only_what_is_in_it(tmp_path):
     path = write(tmp_path, engines__mine="OWN = 1\n",
-                 mine="from engines import load, mine as again\nfrom engines.mine import OWN\n"
-                      "import engines\n")
+                 mine="from engines import load\nfrom engines import mine as again\n"
+                      "from engines.mine import OWN\nimport engines\n")
     mine = load_file(path)
     assert mine.load is importlib.import_module("engines.load") and mine.OWN == mine.again.OWN == 1
     assert mine.engines is sys.modules["engines"]

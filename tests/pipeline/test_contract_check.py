@@ -97,19 +97,15 @@ class Mine:
 ENCODE = '"encode": ComponentSpec("encode", Cadence.CHUNK, (pixels,), (latents,), n),'
 BATCH = """
     def denoise_branches(self, engine, latents, step, constants, branches):
-        made = [self.denoise(engine, latents * (1 + each), step, constants, each) for each in branches]
-        return np.concatenate(made# order
-        )
+        made = [self.denoise(engine, latents * (1 + each), step, constants, each) for each in branches[::-1]]
+        return np.concatenate(made)
 
 """
-MOVING = """
-class Moving(OverlapWindows):
+MOVING = """class Moving(OverlapWindows):
     def at(self, step):
         rule = Moving(4, 1)
-        if step:
-            object.__setattr__(rule, "padded", lambda frames: max(4, frames - (frames > 8)))
+        object.__setattr__(rule, "padded", lambda frames: max(4, frames - (frames > 8) * (step > 0)))
         return rule
-
 
 """
 # What is changed in the plug-in; the check that finds it; what it says is wrong, and how to mend it.
@@ -176,9 +172,9 @@ WRONG = {
         "settings", "unknown component 'denoiser'; did you mean 'denoise'", "names in components"),
     "half precision inside": (
         {"reference], 1)": "reference], 1).half()"},
-        "component denoise", "Half", r"leave out \.half\(\)"),
+        "component denoise", "Half", r"leave \.half\(\) and other casts out"),
     "branches in another order": (
-        {"    def decode(": BATCH + "    def decode(", "# order": "[::-1]"},
+        {"    def decode(": BATCH + "    def decode("},
         "denoise", "predicted otherwise alone than with the others", "in the order of branches"),
     "windows that leave frames out at a later step": (
         {"OverlapWindows(4, 1)": "Moving(4, 1)", "class Mine:": MOVING + "class Mine:"},
@@ -251,8 +247,8 @@ def test_what_export_and_tensorrt_refuse_is_found_by_tracing(write):
     found = check_generator(load_generator(write(changes)), trace=True)
     findings = {name: str(each[0]) for name, each in found.items() if each}
     assert list(findings) == ["graph encode", "graph denoise", "graph decode"]
-    for name in ("graph encode", "graph decode"):
-        assert "Transpose is done with uint8" in findings[name] and "pixels.float()" in findings[name]
+    for name, node in (("graph encode", "Transpose"), ("graph decode", "Cast")):
+        assert f"{node} is done with uint8" in findings[name] and "pixels.float()" in findings[name]
     assert "torch cannot export it" in findings["graph denoise"] and "mine.py" in findings["graph denoise"]
 
 

