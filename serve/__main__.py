@@ -62,7 +62,8 @@ def serve(args: argparse.Namespace) -> Exit:
     with locked_folder(settings.home), closing(Store(settings.database)) as store:
         go_on(settings, store)
         try:
-            listener = socket.create_server((args.host, args.port), backlog=128)
+            family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+            listener = socket.create_server((args.host, args.port), family=family, backlog=128)
         except OSError as error:
             where = f"--host {args.host} --port {args.port}"
             raise UsageError(f"{where}: cannot be used ({error}); choose others") from error

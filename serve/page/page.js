@@ -13,7 +13,10 @@ async function ask(path, options = {}) {
   const answer = await fetch(path, { ...options, headers });
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
-  if (answer.status === 401) $("key-row").hidden = false;
+  if (answer.status === 401) {
+    $("key-row").hidden = false;
+    throw new Error("This service asks for a key: give yours.");
+  }
   throw new Error(told.error?.message ?? `The service answered ${answer.status}.`);
 }
 

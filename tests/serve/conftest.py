@@ -26,7 +26,7 @@ from serve.settings import ServeSettings  # noqa: E402
 from serve.store import Store  # noqa: E402
 from serve.supervisor import Supervisor  # noqa: E402
 from serve.worker import make  # noqa: E402
-from tests.conftest import ROOT, skeleton_frames  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ class Running:
         self.command = [sys.executable, "-m", "serve", "--home", str(home), "--port", "0",
                         "--generator", f"{tiny_file}:Tiny",
                         "--recipe", str(ROOT / "optimize/recipes/baseline.toml"), *more]
-        self.log = home.with_suffix(".log")
+        self.home, self.log = home, home.with_suffix(".log")
         self.start()
 
     def start(self):
@@ -135,16 +135,10 @@ class Running:
         return job
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(tmp_path_factory, tiny_file):
     """A running service with one worker."""
     service = Running(tmp_path_factory.mktemp("running") / "home", tiny_file)
     yield service
     if service.process.poll() is None:
         service.stop()
-
-
-@pytest.fixture(scope="session")
-def skeleton():
-    """Moving strokes, as a function of count and size."""
-    return skeleton_frames

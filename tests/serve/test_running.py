@@ -37,8 +37,9 @@ def test_jobs_survive_kills_of_worker_and_service_and_end_once(running, inputs):
     content = [running.client.get(f"/v1/videos/{name}/content").content for name in names]
     assert content[0] == content[2] == content[3]
     assert jobs[0]["result"]["frames_sha256"] == jobs[2]["result"]["frames_sha256"]
-    finished = running.client.get("/metrics").text
-    assert 'vivace_jobs{state="completed"} 4.0' in finished
+    listed = [job["id"] for job in running.client.get("/v1/videos?limit=100").json()["data"]]
+    assert [listed.count(name) for name in names] == [1] * 4
+    assert list(running.home.rglob("*.tmp-*")) == []
 
 
 def test_a_stream_plays_before_the_end_and_goes_on_over_the_death_of_a_worker(running, inputs, tmp_path):
