@@ -16,6 +16,7 @@ NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tens
          "prometheus_client": "prometheus-client", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "finish", "examples"}
 OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.txt says how to have them
+            "pi_heif",  # a comment in requirements.txt
             "cache-dit",  # pipeline/caches/requirements.txt
             "ray"}  # requirements-cluster.txt
 GPU_ONLY = {"pycuda", "cuda-python", "tensorrt", "onnxruntime-gpu"}
@@ -37,7 +38,8 @@ def imported(rooms=OURS):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split(".")[0])
-    third_party = found - OURS - {"serve"} - set(sys.stdlib_module_names) - {"__future__", "infer", "model"}
+    local = {"serve", "__future__", "infer", "model", "models"}
+    third_party = found - OURS - local - set(sys.stdlib_module_names)
     return {NAMES.get(name, name) for name in third_party} - OPTIONAL
 
 

@@ -1,7 +1,6 @@
 """The road to half precision and 8 bits: what is kept, what the graphs hold, what is refused."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -285,22 +284,3 @@ def test_int8_with_fp32_runs_on_processors(tiny, tiny_engines, converted, engine
     run = engine(spec, converted("denoise", "int8-fp32")[0].path)
     inputs = draw(spec, {"b": 2}, seed=3)
     assert rms_error(tiny_engines["denoise"](**inputs).values(), run(**inputs).values()) < 0.05
-
-
-@pytest.mark.slow
-def test_the_bundled_denoiser_in_int8_runs_on_onnxruntime_and_openvino(tmp_path):
-    """Two steps of noise stand for a recording, and no layer is measured alone: minutes on two cores."""
-    from generators.presenter.generator import Presenter
-
-    presenter, target = Presenter(), Target(tmp_path, print)
-    spec = presenter.components["denoise"]
-    fp32 = export_onnx(presenter, "denoise", target)
-    inputs = [{**draw(spec, {"b": 1}, seed), "conditional": np.float32([1])} for seed in (0, 1)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(road, "measure_sensitivity", lambda _, layers, *rest, **more: dict.fromkeys(layers, 0))
-        int8 = convert(fp32, spec, "int8-fp32", Calibration({}, lambda: inputs, checks=1), target)
-    wanted = OnnxRuntimeEngine(spec, fp32.path)(**inputs[1]).values()
-    # Without VNNI sums of two 8-bit products saturate at 16 bits: 0.174 with OpenVINO on AVX2.
-    limit = 0.15 if "vnni" in Path("/proc/cpuinfo").read_text() else 0.2
-    for engine in (OnnxRuntimeEngine(spec, int8.path), OpenVinoEngine(spec, int8.path, "int8-fp32")):
-        assert rms_error(wanted, engine(**inputs[1]).values()) < limit
