@@ -160,7 +160,9 @@ def test_a_machine_lost_in_mid_run_costs_no_video_and_no_byte(settings, cluster,
     assert status is alike is Exit.SOME_FAILED
     assert far.pop("v3")["error"] == near.pop("v3")["error"]
     assert hashes(far) == hashes(near)
-    assert [line.keys() - {"worker"} for line in far.values()] == [line.keys() for line in near.values()]
+    # Frames go to the worker that writes them when all are made.
+    fields = {"worker"}, {"first_frame_seconds"}
+    assert all(far[name].keys() ^ near[name].keys() == set.union(*fields) for name in near)
     assert sorted(path.name for path in (tmp_path / "far").iterdir()) == sorted(
         path.name for path in (tmp_path / "near").iterdir())
 
