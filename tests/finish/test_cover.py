@@ -104,7 +104,7 @@ def test_a_folder_gets_a_cover_for_each_video_and_a_broken_one_changes_nothing(t
 
 
 def test_a_folder_with_two_videos_of_one_name_or_none_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no file ending in .avi"):
+    with pytest.raises(InputError, match="holds no file ending in .3g2, "):
         videos_of(tmp_path)
     (tmp_path / "a.mp4").touch()
     (tmp_path / "a.mov").touch()

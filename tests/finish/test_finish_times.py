@@ -188,7 +188,7 @@ def test_half_a_pair_of_utf_16_in_an_index_loses_nothing(tmp_path, eyes):
     failures = predict(read_index(tmp_path / "index"), tmp_path, eyes, tmp_path / "found", lambda: None)
     found = [json.loads(line) for line in (tmp_path / "found").read_text().splitlines()]
     assert len(failures) == 1 and [each["more"] for each in found] == ["\ud800"] * 2
-    assert "error" not in found[0] and "no such file" in found[1]["error"]
+    assert "error" not in found[0] and "does not exist" in found[1]["error"]
 
 
 @cases
