@@ -41,9 +41,9 @@ class StreamedSampling(Sampling):
             latents = spent.of_each(self._latents(sampler, seed, spent), "denoise")
             decoded = first_frames(generator.decode_pieces(engines, latents), self._frames)
             yield from spent.of_each(decoded, "decode")
+        self._account(spent.stages)
         if next(self._chunks, None) is not None or self._source.frames != self._frames:
             raise self._other_count()
-        self._account(spent.stages)
 
     def _latents(self, sampler: Sampler, seed: int, spent: Seconds) -> Iterator[np.ndarray]:
         conditions = spent.of_each(self._conditions(), "condition")
