@@ -6,11 +6,11 @@ import zlib
 
 import anyio
 import pytest
-from tests.serve.test_jobs import error, post
 
 from engines.errors import UsageError
 from serve.__main__ import is_loopback
 from serve.keys import add_key, load_keys, owner_of
+from tests.serve.test_serve_jobs import error, post
 
 SECRET = "root:x:0:0"
 
