@@ -92,8 +92,24 @@ class Diffusion:
         return (latents - noise * prediction) / signal
 
 
+class FreshNoise:
+    """What grids have in common whose steps can add noise: eta, its share, from none to all (1)."""
+
+    eta: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta is the share of fresh noise, from 0 to 1, got {self.eta}")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added at the steps."""
+        return self.eta > 0
+
+
 @dataclass(frozen=True)
-class DdimScheduler(Diffusion):
+class DdimScheduler(FreshNoise, Diffusion):
     """DDIM: the clean latents and the noise that are predicted, mixed anew.
 
     to_one: the last step leads to clean latents, else to the first trained step (diffusers'
@@ -102,15 +118,6 @@ class DdimScheduler(Diffusion):
 
     to_one: bool = True
     eta: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_eta(self.eta)
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether noise is added at the steps."""
-        return self.eta > 0
 
     def solver(self, draw: Draw | None = None) -> DdimScheduler | FixedClean:
         """Return the grid itself, for a step needs nothing of those before; or what adds noise to it."""
@@ -194,7 +201,7 @@ class DpmSolver:
 
 
 @dataclass(frozen=True)
-class EulerScheduler(Diffusion):
+class EulerScheduler(FreshNoise, Diffusion):
     """Euler steps on the sigmas of a model trained in a thousand steps; with eta 1 the ancestral sampler.
 
     Latents at a step are clean ones plus sigma times noise: begin() scales the noise for that, and the
@@ -203,15 +210,6 @@ class EulerScheduler(Diffusion):
 
     spacing: str = "linspace"
     eta: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_eta(self.eta)
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether noise is added at the steps."""
-        return self.eta > 0
 
     @property
     def _exact(self) -> np.ndarray:
@@ -284,8 +282,3 @@ class FixedClean:
             if added:
                 noise = noise + np.float32(added) * self._draw(each)
         return np.float32(self._grid.signal(to)) * clean + noise
-
-
-def _check_eta(eta: float) -> None:
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta is the share of fresh noise, from 0 to 1, got {eta}")

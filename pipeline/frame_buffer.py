@@ -18,7 +18,7 @@ class FrameBuffer:
     def __init__(self, first: np.ndarray, frames: int, axis: int, fetch: Callable[[], None]) -> None:
         self.dtype, self.shape = first.dtype, (*first.shape[:axis], frames, *first.shape[axis + 1 :])
         self._axis, self._fetch, self._begin = axis, fetch, 0
-        self._parts = [first]
+        self._parts = [np.ascontiguousarray(first)]  # else take would copy all for a few frames
 
     @property
     def end(self) -> int:
@@ -27,7 +27,7 @@ class FrameBuffer:
 
     def append(self, part: np.ndarray) -> None:
         """Take the frames that follow."""
-        self._parts.append(part)
+        self._parts.append(np.ascontiguousarray(part))
 
     def take(self, indices: np.ndarray, axis: int) -> np.ndarray:
         """Return those frames, as NumPy's take does along the frame axis."""

@@ -176,14 +176,13 @@ class _Stretches:
             self._rows = np.zeros((len(self._come), *rows.shape[1:]))
         own = slice(begin, begin + len(rows))
         self._rows[own], self._come[own] = rows, True
-        complete = [each for each in self._open if self._come[each].all()]
-        self._open = [each for each in self._open if each not in complete]
-        for each in complete:
+        for each in [each for each in self._open if each.start < own.stop and self._come[each].all()]:
+            self._open.remove(each)
             yield each.start, self._rows[each]
 
     def settled(self, frame: int) -> bool:
         """Return whether every stretch that begins before this frame is complete."""
-        return all(each.start >= frame for each in self._open)
+        return not self._open or self._open[0].start >= frame
 
 
 def profile(array: np.ndarray, frame_axis: int | None) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -208,19 +209,24 @@ class Sampling:
 
         StepPlanError: the recipe's plan does not fit the scheduler. FloatingPointError: not finite latents.
         """
-        generator, frames, self._recipe = self._generator, self._frames, options.recipe
+        with self._sampler(options, start_progress) as sampler:
+            segments = sampler.segments(self._constants, self._frames, seed)
+            for segment in self._seconds.of_each(segments, "denoise"):
+                self._states.append(segment.state)
+                yield from self._seconds.of_each(segment.pixels, "decode")
+
+    @contextmanager
+    def _sampler(self, options: Options, start_progress: StartProgress) -> Iterator[Sampler]:
+        """Give the recipe's sampler, with a progress bar that grows where the guard fires."""
+        generator, self._recipe = self._generator, options.recipe
         plan, open_denoiser = options.recipe.steps, options.open_denoiser or options.recipe.open_denoiser
-        with start_progress(evaluations(generator, frames, plan)) as progress:
+        with start_progress(evaluations(generator, self._frames, plan)) as progress:
 
             def more(count: int) -> None:
                 self._more += count
                 progress.grow(count)
 
-            sampler = Sampler(generator, self._engines, plan, open_denoiser, progress.tick, more)
-            segments = sampler.segments(self._constants, frames, seed)
-            for segment in self._seconds.of_each(segments, "denoise"):
-                self._states.append(segment.state)
-                yield from self._seconds.of_each(segment.pixels, "decode")
+            yield Sampler(generator, self._engines, plan, open_denoiser, progress.tick, more)
 
 
 def check_finite(constants: Constants) -> None:
@@ -231,9 +237,10 @@ def check_finite(constants: Constants) -> None:
 
 
 def _noting_first(chunks: Iterable[np.ndarray], times: list[float]) -> Iterator[np.ndarray]:
-    """Give the chunks; append the time at which each has come."""
+    """Give the chunks; append the time at which the first has come."""
     for chunk in chunks:
-        times.append(time.perf_counter())
+        if not times:
+            times.append(time.perf_counter())
         yield chunk
 
 

@@ -17,7 +17,7 @@ from pipeline.guard import GuardWatch
 from pipeline.oom_retry import without_first
 from pipeline.sampler_state import ClipGuidance, SamplerState, begin_noise
 from pipeline.step_plan import Action, StepPlan
-from pipeline.window_denoiser import OpenDenoiser, denoiser_for
+from pipeline.window_denoiser import OpenDenoiser, WindowDenoiser, denoiser_for
 
 
 class ClipDenoiser(Protocol):
@@ -108,9 +108,13 @@ class Sampler:
     def _denoiser(
         self, constants: Constants, condition_indices: np.ndarray, windows: Sequence[StepWindows]
     ) -> BlendedDenoiser:
-        open_denoiser = self.open_denoiser or denoiser_for(self.plan)
-        denoise = open_denoiser(self.generator, self.engines, constants, condition_indices)
+        denoise = self.window_denoiser(constants, condition_indices)
         return BlendedDenoiser(self.generator, denoise, condition_indices, windows, self.tick)
+
+    def window_denoiser(self, constants: Constants, condition_indices: np.ndarray) -> WindowDenoiser:
+        """Open what evaluates the windows of a clip."""
+        open_denoiser = self.open_denoiser or denoiser_for(self.plan)
+        return open_denoiser(self.generator, self.engines, constants, condition_indices)
 
     def _guarded(
         self,

@@ -11,7 +11,7 @@ from generators.contract import Engines, Generator, offers_streaming
 from generators.windows import ContinuationWindows
 from pipeline.recipe import BASELINE
 from pipeline.request import Options, Sampling, Source, StartProgress, check_finite
-from pipeline.sampler import Sampler, evaluations, first_frames
+from pipeline.sampler import Sampler, first_frames
 from pipeline.stopwatch import Seconds
 from pipeline.streaming import StreamedClip
 
@@ -29,18 +29,11 @@ class StreamedSampling(Sampling):
 
     def pixels(self, seed: int, options: Options, start_progress: StartProgress) -> Iterator[np.ndarray]:
         """Give the video's pixels in chunks, the bytes of Sampling.pixels."""
-        generator, engines, self._recipe = self._generator, self._engines, options.recipe
-        plan, spent = options.recipe.steps, Seconds()
-        with start_progress(evaluations(generator, self._frames, plan)) as progress:
-
-            def more(count: int) -> None:
-                self._more += count
-                progress.grow(count)
-
-            sampler = Sampler(generator, engines, plan, options.recipe.open_denoiser, progress.tick, more)
+        spent = Seconds()
+        with self._sampler(options, start_progress) as sampler:
             latents = spent.of_each(self._latents(sampler, seed, spent), "denoise")
-            decoded = first_frames(generator.decode_pieces(engines, latents), self._frames)
-            yield from spent.of_each(decoded, "decode")
+            decoded = self._generator.decode_pieces(self._engines, latents)
+            yield from spent.of_each(first_frames(decoded, self._frames), "decode")
         self._account(spent.stages)
         if next(self._chunks, None) is not None or self._source.frames != self._frames:
             raise self._other_count()

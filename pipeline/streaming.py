@@ -20,15 +20,10 @@ from generators.windows import Blend, frame_slice
 from pipeline.blended_denoiser import StepWindows, branches_at, guidance_over, step_windows
 from pipeline.frame_buffer import Conditions, FrameBuffer, noise_of
 from pipeline.guard import GuardWatch
-from pipeline.sampler import (
-    Sampler,
-    base_plan,
-    denoise_loop,
-    evaluations,
-)
+from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations
 from pipeline.sampler_state import SamplerState
 from pipeline.step_plan import StepPlan
-from pipeline.window_denoiser import WindowBranch, WindowDenoiser, denoiser_for
+from pipeline.window_denoiser import WindowBranch, WindowDenoiser
 
 
 class StreamedClip:
@@ -78,14 +73,12 @@ class StreamedClip:
 
     def _by_base_plan(self, begin: int) -> Iterator[np.ndarray]:
         """Give the latents from a frame on by the base model's plan, from the noise of all they depend on."""
-        plan = base_plan(self._sampler.generator)
         planned = evaluations(self._sampler.generator, self._frames, self._plan)
-        clip, done = self._clip(plan), self._done
-        self._sampler.more(_reach(clip, begin)[1] - (planned - done))
-        for piece in clip.pieces:
+        self._sampler.more(self._base.reach(begin)[1] - (planned - self._done))
+        for piece in self._base.pieces:
             if piece.end > begin:
                 yield from self._given(piece.begin, piece.finish(), begin, self._own)
-        self.taken, self.unlike = plan.actions, self._watch.unlike.described()
+        self.taken, self.unlike = self._base.plan.actions, self._watch.unlike.described()
 
     def _given(self, at: int, latents: np.ndarray, begin: int, end: int) -> Iterator[np.ndarray]:
         """Give what of a piece that begins at `at` lies between two frames; forget what is not needed now."""
@@ -96,7 +89,7 @@ class StreamedClip:
             yield part
         keep = self._end(at, latents)
         if self._watch and not begin:
-            keep = _reach(self._base, min(keep, self._own - 1))[0]
+            keep = self._base.reach(min(keep, self._own - 1))[0]
         # A window may see conditions of frames that are not its own: those whose place they take.
         self._conditions.forget(keep - self._sampler.generator.windows.length)
         self._noise.forget(keep)
@@ -106,16 +99,15 @@ class StreamedClip:
 
     @cached_property
     def _base(self) -> PiecewiseClip:
+        """The clip by the base model's plan; nothing of it is sampled unless the guard fires."""
         return self._clip(base_plan(self._sampler.generator))
 
     def _clip(self, plan: StepPlan) -> PiecewiseClip:
-        sampler = self._sampler
-        seen = sampler.generator.windows.condition_indices(self._frames)
-        opened = (sampler.open_denoiser or denoiser_for(self._plan))(
-            sampler.generator, sampler.engines, self._conditions, seen
-        )
+        generator = self._sampler.generator
+        seen = generator.windows.condition_indices(self._frames)
+        opened = self._sampler.window_denoiser(self._conditions, seen)
         watch = self._watch if plan is self._plan else None
-        return PiecewiseClip(sampler.generator, opened, plan, self._frames, self._noise, watch, self._tick)
+        return PiecewiseClip(generator, opened, plan, self._frames, self._noise, watch, self._tick)
 
     def _tick(self) -> None:
         self._done += 1
@@ -146,6 +138,14 @@ class PiecewiseClip:
         self._waiting: dict[tuple[int, int], int] = {}  # how many pieces have yet to take them
         covers = {id(windows): _Cover.of(self.pieces, windows.indices) for windows in self.windows}
         self._covers = [covers[id(windows)] for windows in self.windows]
+
+    def reach(self, frame: int) -> tuple[int, int]:
+        """Return the first frame that pieces from this frame on depend on, and how many windows they take."""
+        frame, count = max(piece.begin for piece in self.pieces if piece.begin <= frame), 0
+        for step in reversed(self.plan.evaluated):
+            reaching = self._covers[step].ends >= frame
+            frame, count = int(self._covers[step].begins[reaching].min()), count + int(reaching.sum())
+        return frame, count
 
     def predictions(self, piece: _Piece, step: int, action: str) -> tuple[np.ndarray, ...]:
         """Return the blended predictions of a piece's frames, as BlendedDenoiser does of all."""
@@ -239,10 +239,15 @@ class _LatentsNow:
 
 
 class _Cover(NamedTuple):
-    """Which windows of a rule cover a piece, and which pieces a window covers, in order."""
+    """Which windows of a rule cover a piece, and which pieces a window covers, in order.
+
+    begins, ends: the first and the last frame of each window.
+    """
 
     windows: dict[_Piece, list[int]]
     pieces: list[list[_Piece]]
+    begins: np.ndarray
+    ends: np.ndarray
 
     @classmethod
     def of(cls, pieces: Sequence[_Piece], indices: Sequence[np.ndarray]) -> _Cover:
@@ -253,7 +258,8 @@ class _Cover(NamedTuple):
             covered.append(found)
             for piece in found:
                 windows.setdefault(piece, []).append(number)
-        return cls(windows, covered)
+        bounds = np.array([(own.min(), own.max()) for own in indices])
+        return cls(windows, covered, *bounds.T)
 
 
 def _borders(windows: Sequence[StepWindows]) -> list[tuple[int, int]]:
@@ -262,13 +268,3 @@ def _borders(windows: Sequence[StepWindows]) -> list[tuple[int, int]]:
     runs = [np.unique(indices) for each in unique for indices in each.indices]
     starts = sorted({0}.union(*(run[np.diff(run, prepend=-2) > 1].tolist() for run in runs)))
     return list(zip(starts, [*starts[1:], 1 + max(int(run[-1]) for run in runs)], strict=True))
-
-
-def _reach(clip: PiecewiseClip, frame: int) -> tuple[int, int]:
-    """Return the first frame that the pieces from this frame on depend on, and how many windows they take."""
-    frame, count = max(piece.begin for piece in clip.pieces if piece.begin <= frame), 0
-    for step in reversed(clip.plan.evaluated):
-        indices = clip.windows[step].indices
-        reaching = [own for own in indices if own.max() >= frame]
-        frame, count = min(int(own.min()) for own in reaching), count + len(reaching)
-    return frame, count
