@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.report import metric
 from engines.errors import Exit, VivaceError
 from pipeline.batch.dataset import Request, find_requests
+from pipeline.batch.run_folder import MANIFEST
 from pipeline.recipe import load_recipe
 from pipeline.video.reader import probe
 
@@ -74,7 +76,7 @@ def _only(request: Request, folder: Path) -> Path:
 
 def _seconds(folder: Path) -> dict[str, float]:
     """Return the seconds that each finished video of a run folder took, by its name."""
-    text = (folder / "manifest.jsonl").read_text(encoding="utf-8")
+    text = (folder / MANIFEST).read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     return {line["id"]: line["total_seconds"] for line in lines if line["status"] == "done"}
 
@@ -82,8 +84,7 @@ def _seconds(folder: Path) -> dict[str, float]:
 def _table(run: dict, recipe: str, timed: str, out: Path) -> str:
     """Write what was found as a table of two rows: the base model and the recipe."""
     base, fast = _seconds(out / "base")[timed], _seconds(out / "fast")[timed]
-    metrics = [video["metrics"]["psnr"] for video in run["videos"] if video.get("metrics")]
-    psnr = min((value for value in metrics if value is not None), default=None)
+    psnr = min(metric(run, "psnr"), default=None)
     verdict, alike = run["verdict"], sum(video["passes"] for video in run["videos"])
     of = f"{alike} of {len(run['videos'])} are the same video"
     lines = [

@@ -76,8 +76,8 @@ def markdown(report: dict) -> str:
             _number(verdict["speed_ratio"], 2),
             f"{seconds['p50']:.2f} / {seconds['p90']:.2f}" if seconds else "–",
             _number(verdict["similarity"], 4),
-            _number(min(_metric(run, "psnr"), default=None), 1),
-            _number(max(_metric(run, "temporal_error"), default=None), 2),
+            _number(min(metric(run, "psnr"), default=None), 1),
+            _number(max(metric(run, "temporal_error"), default=None), 2),
             "passes" if verdict["passes"] else "fails",
             level_of(run) or "–",
             *[_number(max(beside(run, name), default=None), 1) for name in scales],
@@ -196,7 +196,8 @@ def _score(run: dict, threshold: float) -> float:
     return round(score(run["timing"]["contest_seconds"], threshold, run["verdict"]["gate_held"]), 3)
 
 
-def _metric(run: dict, name: str) -> list[float]:
+def metric(run: dict, name: str) -> list[float]:
+    """Return a metric of each video of a run that has it."""
     found = [each.get("metrics", {}).get(name) for each in run["videos"]]
     return [value for value in found if value is not None]
 

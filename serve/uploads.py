@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from engines.artifact import file_sha256
 from engines.errors import InputError, OutputError
+from engines.files import sync
 from pipeline.batch.dataset import SEED
 from pipeline.video.image import read_image
 from pipeline.video.info import VideoInfo, probe
@@ -106,13 +106,10 @@ def save(upload: Upload, folder: Path) -> str:
     for name in FILES:
         with (folder / name).open("wb") as file:
             shutil.copyfileobj(getattr(upload, name), file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
+        sync(folder / name)
         inputs.update(file_sha256(folder / name).encode())
     for each in (folder, folder.parent):
-        descriptor = os.open(each, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        sync(each)
     return inputs.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import stat
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from engines.artifact import file_sha256
 from engines.errors import InputError, check_file
-from engines.files import atomic_write
+from engines.files import atomic_write, sync
 from submit.errors import SubmitError
 from submit.isolation import View, run
 
@@ -44,8 +43,7 @@ def write_archive(path: Path, files: Mapping[str, Path | bytes]) -> str:
                 stored = PurePosixPath(name).suffix in PACKED_ALREADY
                 entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
                 _write_entry(archive, entry, files[name])
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(draft)
     return file_sha256(path)
 
 

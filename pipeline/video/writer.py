@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.errors import FolderError, OutputError, ProgramKilled, UsageError
+from engines.files import sync
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.video.ffmpeg import EXACT, Ffmpeg, evenly_spaced, strict_input, tick, timestamps
 from pipeline.video.times import RATES
@@ -159,9 +160,9 @@ class VideoWriter:
             raise self._failure()
         self._verify()
         try:
-            _sync(self._temporary)
+            sync(self._temporary)
             os.replace(self._temporary, self.path)
-            _sync(self.path.parent)
+            sync(self.path.parent)
         except OSError as error:
             why = error.strerror
             raise OutputError(f"{self.path}: cannot be written ({why}). Check disk and folder.") from error
@@ -220,14 +221,3 @@ def remove_unfinished(folder: Path) -> None:
     for path in folder.iterdir():
         if UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Force a file's data, or a folder's entries, onto the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot sync a folder
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from engines.errors import Exit
 from engines.progress import Progress
 from pipeline.batch.dataset import Request
 from pipeline.video.reader import read
-from serve import uploads, worker
+from serve import worker
 from serve.__main__ import go_on
 from serve.app import Service, look_after
 from serve.jobs import JobRoutes
@@ -233,6 +233,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(service, inputs, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(uploads.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     error(post(service, files), 507, "disk_full")
     assert list(service.settings.videos.iterdir()) == []
