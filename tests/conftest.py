@@ -111,13 +111,15 @@ def tiny_engines(tiny):
 
 @pytest.fixture(scope="session")
 def tiny_built(tiny, tmp_path_factory):
-    """A folder for VIVACE_BUILT with the tiny presenter's graphs in fp32."""
+    """A folder for VIVACE_BUILT with the tiny presenter's graphs in fp32; who builds more takes a copy."""
     from engines.onnx.export import Target, export_onnx
 
     folder = tmp_path_factory.mktemp("built")
     for component in tiny.components:
         export_onnx(tiny, component, Target(folder / tiny.name, lambda text: None))
-    return folder
+    files = set(folder.rglob("*"))
+    yield folder
+    assert set(folder.rglob("*")) == files, "a test wrote into the folder that all share"
 
 
 class Plain:

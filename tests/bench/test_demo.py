@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -19,11 +20,14 @@ def data(tiny_file, make_data, run_main, tmp_path):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def built(tiny_built, tmp_path, monkeypatch):
+    """Have a folder of the test's own for VIVACE_BUILT: the demo builds what is not there."""
+    monkeypatch.setenv("VIVACE_BUILT", str(shutil.copytree(tiny_built, tmp_path / "built")))
+
+
 @pytest.mark.parametrize(("actions", "status"), [("FF", 0), ("FS", 5)])
-def test_the_table_has_the_ratio_and_the_verdict(
-    tiny_file, tiny_built, data, run_main, tmp_path, monkeypatch, actions, status
-):
-    monkeypatch.setenv("VIVACE_BUILT", str(tiny_built))
+def test_the_table_has_the_ratio_and_the_verdict(tiny_file, data, run_main, tmp_path, actions, status):
     recipe = tmp_path / "quick.toml"
     recipe.write_text(f'backend = "onnxruntime"\n[steps]\nactions = "{actions}"\n')
     out = tmp_path / "demo"
@@ -41,10 +45,7 @@ def test_the_table_has_the_ratio_and_the_verdict(
     assert str(out / "report" / "index.html") in rest[-1]
 
 
-def test_a_script_that_fails_ends_it_with_what_it_said(
-    tiny_file, tiny_built, data, run_main, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("VIVACE_BUILT", str(tiny_built))
+def test_a_script_that_fails_ends_it_with_what_it_said(tiny_file, data, run_main, tmp_path):
     (recipe := tmp_path / "bad.toml").write_text('backend = "nothing"\n')
     found = run_main(bench, "demo", "--generator", f"{tiny_file}:Tiny", "--data", data, "--recipe", recipe,
                      "--out", tmp_path / "demo")  # fmt: skip
