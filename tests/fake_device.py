@@ -114,6 +114,37 @@ class FakePlace:
         pass
 
 
+class DriverPlace(FakePlace):
+    """A FakePlace on a FakeDriver's GPU and stream: copies are done when the stream is waited for."""
+
+    def __init__(self, driver, context):
+        super().__init__()
+        self._driver, self._context, self._held = driver, context, {}
+
+    def asarray(self, array):
+        made = super().asarray(array)
+        return made if made._hidden.flags.c_contiguous else made.copy()
+
+    def address(self, array):
+        address = super().address(array)
+        self._held[address] = array._hidden.reshape(-1).view(np.uint8)
+        return address
+
+    def copy(self, to, of, size):
+        def bytes_at(address):
+            return self._held[address] if address in self._held else self._driver.memory(address)
+
+        target, source = bytes_at(to), bytes_at(of)
+
+        def move():
+            target[:size] = source[:size]
+        self._driver.queue(move, self._context.stream)
+
+    def wait(self):
+        with self._context:
+            self._driver.synchronize(self._context.stream)
+
+
 class CountedEngine(TorchEngine):
     """A torch engine on a FakePlace, which counts the host arrays that it is given."""
 
