@@ -137,8 +137,6 @@ class TensorRTEngine:
             strategy = self._api.trt.ExecutionContextAllocationStrategy.USER_MANAGED
             context = engine.create_execution_context(strategy)
             self._context = self._api.checked(context, f"no execution context for {path.name}")
-        self._activation_bytes = engine.device_memory_size_v2
-        self._gpu.reserve(self._activation_bytes)
 
     def _verify(self, path: Path) -> None:
         """Raise EngineError unless the engine's own names and dtypes are the spec's."""
@@ -200,6 +198,7 @@ class TensorRTEngine:
         tensors = (*self.spec.inputs, *self.spec.outputs)
         found = {each.name: tuple(self._context.get_tensor_shape(each.name)) for each in tensors}
         self._layout = Layout({each.name: (found[each.name], each.dtype) for each in tensors})
+        self._activation_bytes = self._context.update_device_memory_size_for_shapes()
         self._shapes = shapes
 
     def _run(self) -> None:
