@@ -15,7 +15,7 @@ from engines.backends.openvino_backend import OpenVinoEngine
 from engines.errors import EngineError
 from engines.load import allowed_threads
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
-from tests.fake_device import FakePlace
+from lab.gpu.fake_arrays import FakePlace
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = [OnnxRuntimeEngine, OpenVinoEngine]
