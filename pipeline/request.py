@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter
 from pipeline.video.skeleton_check import SkeletonCheck
 from pipeline.window_denoiser import OpenDenoiser
+from pipeline.write_frames import write_frames
 
 StartProgress = Callable[[int], Progress]
 # Gives a video's chunks on; it is told their width and height, and the frames per second.
@@ -90,7 +90,7 @@ def make_video(
         if options.watch:
             pixels = options.watch(pixels, generator.size, source.fps)
         writer = VideoWriter(output, *generator.size, source.fps, **how)
-        content = write(pixels, writer, seconds)
+        content = write_frames(pixels, writer, seconds)
     return {
         "fps": str(source.fps),
         **sampling.facts,
@@ -242,20 +242,6 @@ def _noting_first(chunks: Iterable[np.ndarray], times: list[float]) -> Iterator[
         if not times:
             times.append(time.perf_counter())
         yield chunk
-
-
-def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -> str:
-    """Write a video's chunks (n, H, W, 3) uint8; return the SHA-256 of all its frames. OutputError."""
-    content = hashlib.sha256()
-    with writer:
-        for pixels in chunks:
-            with seconds("write"):
-                for frame in pixels:
-                    content.update(frame)
-                    writer.write(frame)
-        finishing = time.perf_counter()
-    seconds.stages["write"] += time.perf_counter() - finishing
-    return content.hexdigest()
 
 
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,10 +23,11 @@ from generators.contract import Generator
 from generators.weight_files import licences
 from pipeline.batch.dataset import Request, hash_output
 from pipeline.oom_retry import OomRetry
-from pipeline.request import Sampling, Source, write
+from pipeline.request import Sampling, Source
 from pipeline.runner import Settings, VideoRunner, start_runner
 from pipeline.stopwatch import Seconds
 from pipeline.video.reader import VideoWriter
+from pipeline.write_frames import write_frames
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -150,7 +151,7 @@ class FileWorker:
         how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": lossless}
         writer = VideoWriter(output, *self._generator.size, made.fps, **how)
         chunks = seconds.of_each(stored(made), "write")
-        facts = {"frames_sha256": write(chunks, writer, seconds), "output_sha256": hash_output(output)}
+        facts = {"frames_sha256": write_frames(chunks, writer, seconds), "output_sha256": hash_output(output)}
         return Receipt(facts=facts, seconds=seconds.stages)
 
 
