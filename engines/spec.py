@@ -161,6 +161,9 @@ class Engine(Protocol):
 
     spec: ComponentSpec
     path: Path | None  # the built file that it runs
+    # Of those that can leave outputs on a device: set from outside; then floating-point outputs are the
+    # place's arrays, and inputs may be; pixels come to the host as ever. stream: the engine's own, if it has.
+    # place: Place | None = None
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Compute outputs by name from inputs by name, which are checked against the spec."""

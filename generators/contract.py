@@ -59,6 +59,9 @@ class Generator(Protocol):
     guidance: Guidance
     windows: WindowRule | ContinuationWindows
     frame_axis: int
+    # May be left out, then False: whether all here but `noise` takes a device's arrays for NumPy's, and makes
+    # new ones by functions of those given (np.zeros_like), so that nothing passes through the host.
+    # resident: bool
     size: tuple[int, int]  # width, height of the output, if output_size does not say another
     chunk: int  # frames encoded or decoded at a time; less after memory ran out, with the same result
 

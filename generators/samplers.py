@@ -232,7 +232,7 @@ class UniPc:
         Latents that are not those it has predicted for this step were corrected by others already.
         """
         clean = latents - np.float32(self._sigmas[step]) * flow
-        if self._known and np.array_equal(latents, self._landed):
+        if self._known and (latents is self._landed or np.array_equal(latents, self._landed)):
             latents = self._correct(clean, step)
         self._corrected, self._known = latents, [(step, clean), *self._known[:1]]
         self._landed = self._predict(latents, to)

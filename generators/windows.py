@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+
+from engines.device_arrays import Array, constant
 
 
 class WindowRule(Protocol):
@@ -223,7 +226,8 @@ def overlapping(windows: WindowRule | ContinuationWindows, overlap: int) -> Wind
 class Blend:
     """The weighted mean of window predictions over a clip, or over some of its frames, along one axis.
 
-    like: an array of their form. begin: the first of these frames in the clip.
+    like: an array of their form. begin: the first of these frames in the clip. Of a frame that a window has
+    twice, the later prediction counts.
     """
 
     def __init__(
@@ -231,25 +235,34 @@ class Blend:
     ) -> None:
         self._windows, self._axis, self._begin, self._frames = windows, axis, begin, like.shape[axis]
         self._sum = np.zeros_like(like)
-        shape = [1] * like.ndim
-        shape[axis] = like.shape[axis]
-        self._total = np.zeros(shape, like.dtype)
+        self._total = np.zeros(self._frames, like.dtype)
 
     def add(self, place: np.ndarray, prediction: np.ndarray) -> None:
         """Add the prediction of the window with those frames of the clip; only its own frames count."""
-        weights = self._windows.weights(len(place))
-        own = place - self._begin
-        inside = (own >= 0) & (own < self._frames)
-        if not inside.all():
-            own, weights, prediction = own[inside], weights[inside], prediction.compress(inside, self._axis)
-        part = (slice(None),) * self._axis + (own,)
-        weights = weights.reshape([-1 if axis == self._axis else 1 for axis in range(self._sum.ndim)])
-        self._sum[part] += prediction * weights
-        self._total[part] += weights
+        weights, before = self._windows.weights(len(place)), (slice(None),) * self._axis
+        weighted = prediction * self._along(weights)
+        for theirs, own in self._runs(place - self._begin):
+            self._sum[(*before, own)] += weighted[(*before, theirs)]
+            self._total[own] += weights[theirs]
 
     def result(self) -> np.ndarray:
         """Return the blended prediction of the frames; every one must have been covered."""
-        return self._sum / self._total
+        return self._sum / self._along(self._total)
+
+    def _along(self, numbers: np.ndarray) -> Array:
+        """Return one number a frame in a form that broadcasts, where the predictions are."""
+        shape = [-1 if axis == self._axis else 1 for axis in range(self._sum.ndim)]
+        return constant(numbers.reshape(shape), self._sum)
+
+    def _runs(self, own: np.ndarray) -> Iterator[tuple[slice, slice]]:
+        """Give runs of a window's frames that are runs of ours too, each as slices of both."""
+        _, last = np.unique(own[::-1], return_index=True)
+        kept = np.sort(len(own) - 1 - last)
+        kept = kept[(own[kept] >= 0) & (own[kept] < self._frames)]
+        if len(kept):
+            cuts = np.flatnonzero((np.diff(kept) != 1) | (np.diff(own[kept]) != 1)) + 1
+            for run in np.split(kept, cuts):
+                yield slice(run[0], run[-1] + 1), slice(own[run[0]], own[run[-1]] + 1)
 
 
 def grouped(frames: int, group: int) -> int:

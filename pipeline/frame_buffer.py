@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from engines.device_arrays import Place, contiguous, take_frames
 from generators.contract import Constants, Generator
 
 
 class FrameBuffer:
     """An array that comes piece by piece along its frame axis, and forgets its oldest frames.
 
-    fetch: is called for more when frames are asked for that have not come. shape: of the whole array.
+    Pieces must be contiguous, else taking a few frames would copy all. fetch: is called for more when frames
+    are asked for that have not come. shape: of the whole array.
     """
 
     def __init__(self, first: np.ndarray, frames: int, axis: int, fetch: Callable[[], None]) -> None:
         self.dtype, self.shape = first.dtype, (*first.shape[:axis], frames, *first.shape[axis + 1 :])
         self._axis, self._fetch, self._begin = axis, fetch, 0
-        self._parts = [np.ascontiguousarray(first)]  # else take would copy all for a few frames
+        self._parts = [first]
 
     @property
     def end(self) -> int:
@@ -27,7 +29,7 @@ class FrameBuffer:
 
     def append(self, part: np.ndarray) -> None:
         """Take the frames that follow."""
-        self._parts.append(np.ascontiguousarray(part))
+        self._parts.append(part)
 
     def take(self, indices: np.ndarray, axis: int) -> np.ndarray:
         """Return those frames, as NumPy's take does along the frame axis."""
@@ -39,7 +41,7 @@ class FrameBuffer:
             )
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts, axis)]
-        return self._parts[0].take(indices - self._begin, axis)
+        return take_frames(self._parts[0], indices - self._begin, axis)
 
     def forget(self, before: int) -> None:
         """Drop frames before that one, whole pieces of them."""
@@ -48,13 +50,14 @@ class FrameBuffer:
         spare = before - self._begin
         if len(self._parts) == 1 and 2 * spare > self._parts[0].shape[self._axis]:
             kept = np.split(self._parts[0], [spare], self._axis)[1]
-            self._parts, self._begin = [np.ascontiguousarray(kept)], before
+            self._parts, self._begin = [contiguous(kept)], before
 
 
 class Conditions(Mapping):
     """A clip's constants as they come: arrays, and a FrameBuffer for each of those that change over time.
 
     pieces: of Streaming.condition_pieces. frames: latent frames of the clip. came: is told of each piece.
+    place: where they are held.
     """
 
     def __init__(
@@ -63,9 +66,12 @@ class Conditions(Mapping):
         pieces: Iterator[dict[str, np.ndarray]],
         frames: int,
         came: Callable[[Constants], None],
+        place: Place | None = None,
     ) -> None:
-        self._pieces, self._came = pieces, came
-        first = next(pieces)
+        put = place.asarray if place else contiguous
+        self._pieces = ({name: put(array) for name, array in piece.items()} for piece in pieces)
+        self._came = came
+        first = next(self._pieces)
         self._arrays = {
             name: FrameBuffer(array, frames, generator.frame_axis, self._fetch)
             if name in generator.per_frame
@@ -98,12 +104,12 @@ class Conditions(Mapping):
         self._came(piece)
 
 
-def noise_of(generator: Generator, frames: int, seed: int) -> FrameBuffer:
+def noise_of(generator: Generator, frames: int, seed: int, place: Place | None = None) -> FrameBuffer:
     """Return a clip's initial latents: by frames where the generator draws them so, else drawn at once."""
-    axis = generator.frame_axis
+    axis, put = generator.frame_axis, place.asarray if place else contiguous
     if not hasattr(generator, "noise_pieces"):
-        return FrameBuffer(generator.noise(frames, seed), frames, axis, _no_more)
-    pieces = generator.noise_pieces(frames, seed)
+        return FrameBuffer(put(generator.noise(frames, seed)), frames, axis, _no_more)
+    pieces = map(put, generator.noise_pieces(frames, seed))
     buffer = FrameBuffer(next(pieces), frames, axis, lambda: buffer.append(next(pieces)))
     return buffer
 

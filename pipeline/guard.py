@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engines.device_arrays import on_host
 from engines.errors import UsageError
 
 PARTS = 16  # channel groups of a profile, at most
@@ -193,7 +194,8 @@ def profile(array: np.ndarray, frame_axis: int | None) -> np.ndarray:
     or 2 where frames are on 1; height and width, if there are two more axes, are the last two.
     """
     frames = array[None] if frame_axis is None else np.moveaxis(array, frame_axis, 0)  # (F, 1, C, ...)
-    return np.stack([_profile(np.ascontiguousarray(frame)) for frame in frames])  # sums in the same order
+    found = np.stack([_profile(frame.copy()) for frame in frames])  # sums in the same order
+    return on_host(found)
 
 
 def _profile(frame: np.ndarray) -> np.ndarray:
@@ -205,7 +207,7 @@ def _profile(frame: np.ndarray) -> np.ndarray:
         regions = powers.mean(0)  # (h, w)
         for row in np.array_split(regions, min(PLACES, regions.shape[0])):
             parts += [each.mean() for each in np.array_split(row, min(PLACES, row.shape[1]), 1)]
-    return np.log(np.maximum(parts, TINY)) / 2
+    return np.log(np.maximum(np.stack(parts), TINY)) / 2
 
 
 def distances(found: np.ndarray, means: Sequence[float], spreads: Sequence[float]) -> np.ndarray:
@@ -221,7 +223,8 @@ def distance(found: np.ndarray, means: Sequence[float], spreads: Sequence[float]
 def powers(new: np.ndarray, old: np.ndarray, frame_axis: int) -> np.ndarray:
     """Return (F, 2): each frame's mean square of new - old, and of new."""
     pairs = zip(np.moveaxis(new, frame_axis, 0), np.moveaxis(old, frame_axis, 0), strict=True)
-    return np.array([[np.square(a - b).mean(), np.square(a).mean()] for a, b in pairs])
+    means = [mean for a, b in pairs for mean in (np.square(a - b).mean(), np.square(a).mean())]
+    return on_host(np.stack(means)).reshape(-1, 2)
 
 
 def change(new: np.ndarray, old: np.ndarray, frame_axis: int) -> float:

@@ -9,10 +9,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.artifact import built_files, fingerprint
+from engines.device_arrays import Place, place_for
 from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
 from generators.contract import Engines, Generator, GeneratorError, load_generator
@@ -71,7 +73,7 @@ class VideoRunner:
 
     generator: the one that recipe.adapt() returned. ran_with: further facts that the videos depend on (such
     as backend and device), for their manifest lines. identity: by manifest field, everything except the
-    inputs that decides how a video looks.
+    inputs that decides how a video looks. place: of the engines' outputs; None: the host.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class VideoRunner:
         engines: Engines,
         options: Options = Options(),
         ran_with: Mapping[str, object] | None = None,
+        place: Place | None = None,
     ) -> None:
         self.generator, self.engines, self.options = generator, engines, options
+        self._running = place.running if place else nullcontext
         recipe = options.recipe
         settings = json.dumps(recipe.settings(), sort_keys=True)
         self.identity = {
@@ -107,7 +111,10 @@ class VideoRunner:
         while True:
             try:
                 check_place(out / name)
-                made = make_video(request, output, self.generator, self.engines, start_progress, self.options)
+                with self._running():
+                    made = make_video(
+                        request, output, self.generator, self.engines, start_progress, self.options
+                    )
             except VIDEO_FAILURES as error:
                 text = (str(error) or type(error).__name__).replace(str(folder), str(out))
                 if isinstance(error, ProgramKilled) and len(notes) + 1 < TRIES:
@@ -118,8 +125,11 @@ class VideoRunner:
             return {**line, "status": "done", "output": str(output), **made}, Exit.OK
 
 
-def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
-    """Load the generator, start its engines, and return the runner. EngineError, and errors of Settings."""
+def start_runner(settings: Settings, say: Callable[[str], None], resident: bool = True) -> VideoRunner:
+    """Load the generator, start its engines, and return the runner. EngineError, and errors of Settings.
+
+    resident: what engines compute may stay on their device until a video's pixels are there.
+    """
     if settings.stream and settings.recipe.technique:
         raise EngineError(
             "--stream: a technique keeps what all windows of a step have, and here they are not evaluated "
@@ -128,10 +138,14 @@ def start_runner(settings: Settings, say: Callable[[str], None]) -> VideoRunner:
     generator = settings.load()
     choice = settings.choice(generator)
     backend, engines = start_engines(generator, choice, say)
+    place = None
+    resident = resident and getattr(generator, "resident", False)
+    if resident and not settings.recipe.technique:
+        place = place_for(engines, settings.device, say)
     ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}
     ran_with["fit"] = settings.fit
     ran_with["built"] = built_files(engines)
-    return VideoRunner(generator, engines, settings.options, ran_with)
+    return VideoRunner(generator, engines, settings.options, ran_with, place)
 
 
 def files_of(generator: Generator) -> set[Path]:

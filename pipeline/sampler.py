@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from engines.device_arrays import place_of
 from generators.contract import Constants, Engines, Generator
 from generators.samplers import Draw, Scheduler
 from generators.windows import ContinuationWindows, frame_slice
@@ -90,7 +91,7 @@ class Sampler:
     def sample(self, constants: Constants, frames: int, seed: int) -> SamplerState:
         """Sample a clip whose windows are blended; return the final state with its frames' clean latents."""
         generator = self.generator
-        noise, draw = begin_noise(generator, len(generator.windows.condition_indices(frames)), seed)
+        noise, draw = self._noise(len(generator.windows.condition_indices(frames)), seed)
         own = generator.windows.latent_frames(frames)
         state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise, draw, own)
         state.latents = own_latents(generator, state.latents, frames)
@@ -115,6 +116,13 @@ class Sampler:
         """Open what evaluates the windows of a clip."""
         open_denoiser = self.open_denoiser or denoiser_for(self.plan)
         return open_denoiser(self.generator, self.engines, constants, condition_indices)
+
+    def _noise(self, frames: int, seed: int) -> tuple[np.ndarray, Draw]:
+        """Draw as begin_noise does; the numbers go to the device once, where the engines have a place."""
+        (noise, draw), place = begin_noise(self.generator, frames, seed), place_of(self.engines)
+        if not place:
+            return noise, draw
+        return place.asarray(noise), lambda step: place.asarray(draw(step))
 
     def _guarded(
         self,
@@ -175,7 +183,7 @@ class Sampler:
         """Sample one window after the other, each continued from the last frames of the one before."""
         generator, windows = self.generator, self.generator.windows
         count, every = windows.count(frames), np.arange(windows.length)
-        (noise, draw), tail = begin_noise(generator, windows.length * count, seed), Tail(windows.keep)
+        (noise, draw), tail = self._noise(windows.length * count, seed), Tail(windows.keep)
         steps = [StepWindows(windows, [every])] * generator.scheduler.steps
         for number in range(count):
             seen = generator.carry(self.engines, constants, number, tail.pixels if number else None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from engines.device_arrays import constant, on_device
 from generators.contract import Generator, GeneratorError
 from generators.noise import step_noise
 from generators.samplers import Draw, Scheduler, leap, open_solver
@@ -48,24 +49,35 @@ class SamplerState:
         self.began = self.conditional = self.previous = None
         self.unlike: str | None = None
         self._plan, self._solver, self._guidance = plan, open_solver(scheduler, draw), guidance
+        if isinstance(guidance, np.ndarray):
+            self._guidance = constant(guidance, latents)
         self._channel_axis = channels_beside(frame_axis, latents.ndim)
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
-        self._guided = self._difference = None
+        self._guided = self._difference = self._finite = None
 
     def advance(self, step: int, *predictions: np.ndarray) -> None:
         """Take a step with its predictions: the conditional branch's, then those of the others.
 
         These are missing at C, and where guidance is 1, which cancels the branch; all are missing at S.
-        FloatingPointError: the new latents are not finite.
+        FloatingPointError: the new latents are not finite; on a device that is read a step later, so that the
+        next one is queued before this one is waited for.
         """
         self.step, self.predictions = step, predictions
         self.taken += self._plan.actions[step]
         if predictions:
             self._guide(*predictions)
             self._jump(self._numbers[step])
-        if not np.isfinite(self.latents).all():
+            before, self._finite = self._finite, (step, np.isfinite(self.latents).all())
+            self._check(before if on_device(self.latents) else self._finite)
+        if step + 1 == len(self._plan.actions):
+            self._check(self._finite)
+
+    def _check(self, found: tuple[int, object] | None) -> None:
+        """Raise FloatingPointError if what was found after a step is that latents are not finite."""
+        if found and not found[1]:
             raise FloatingPointError(
-                f"step {step + 1} of {len(self._plan.actions)} gave numbers that are not finite: {LESS_EXACT}"
+                f"step {found[0] + 1} of {len(self._plan.actions)} gave numbers that are not finite: "
+                f"{LESS_EXACT}"
             )
 
     def _guide(self, conditional: np.ndarray, *others: np.ndarray) -> None:
@@ -146,7 +158,7 @@ def combine(
     offsets = np.array(levels[TERMS:], np.float32)
     shape = [1] * total.ndim
     shape[channel_axis] = len(offsets)
-    return total + (wanted + offsets.reshape(shape) - level_of(total))
+    return total + (wanted + constant(offsets.reshape(shape), total) - level_of(total))
 
 
 def channels_beside(frame_axis: int, dimensions: int) -> int:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engines.device_arrays import place_of, take_frames
 from generators.contract import Generator
 from generators.windows import Blend, frame_slice
 from pipeline.blended_denoiser import StepWindows, branches_at, guidance_over, step_windows
@@ -49,8 +50,9 @@ class StreamedClip:
         if plan.guard:
             self._watch = plan.guard.watch(axis, generator.per_frame, self._own, sampled)
         came = self._watch.constants if self._watch else lambda constants: None
-        self._conditions = Conditions(generator, conditions, self._own, came)
-        self._noise = noise_of(generator, sampled, seed)
+        place = place_of(sampler.engines)
+        self._conditions = Conditions(generator, conditions, self._own, came, place)
+        self._noise = noise_of(generator, sampled, seed, place)
         self._done = 0
 
     def latents(self) -> Iterator[np.ndarray]:
@@ -229,13 +231,13 @@ class _LatentsNow:
 
     def take(self, indices: np.ndarray, axis: int) -> np.ndarray:
         """Return those frames of the clip, as NumPy's take does along the frame axis."""
-        like = self._pieces[0].latents
-        found = np.empty((*like.shape[:axis], len(indices), *like.shape[axis + 1 :]), like.dtype)
-        for piece in self._pieces:
-            inside = (indices >= piece.begin) & (indices < piece.end)
-            part = piece.latents.take(indices[inside] - piece.begin, axis)
-            found[(slice(None),) * axis + (inside,)] = part
-        return found
+        ends = np.array([piece.end for piece in self._pieces])
+        numbers = np.searchsorted(ends, indices, "right")
+        parts = []
+        for places in np.split(np.arange(len(indices)), np.flatnonzero(np.diff(numbers)) + 1):
+            piece = self._pieces[numbers[places[0]]]
+            parts.append(take_frames(piece.latents, indices[places] - piece.begin, axis))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
 
 
 class _Cover(NamedTuple):

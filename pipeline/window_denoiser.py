@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from engines.device_arrays import contiguous, place_of, take_frames
 from engines.errors import EngineError
 from generators.contract import (
     FULL,
@@ -62,9 +63,10 @@ class SerialDenoiser:
     ) -> None:
         self._generator, self._engine = generator, engines["denoise"]
         # NumPy's take copies an array that is not contiguous as a whole, for every window.
+        place = place_of(engines)
+        put = place.asarray if place else contiguous
         self._constants = {
-            name: np.asarray(array, order="C") if isinstance(array, np.ndarray) else array
-            for name, array in constants.items()
+            name: put(array) if isinstance(array, np.ndarray) else array for name, array in constants.items()
         }
         self._condition_indices = condition_indices
         self._cut: tuple[bytes, dict[str, np.ndarray]] | None = None  # all branches see the same
@@ -84,7 +86,7 @@ class SerialDenoiser:
             )
         for _, branches in groupby(wanted, lambda branch: branch.window):
             first, *others = branches
-            window = latents.take(first.indices, self._generator.frame_axis)
+            window = take_frames(latents, first.indices, self._generator.frame_axis)
             constants = self._window_constants(first.indices)
             if self.batches:
                 asked = [branch.conditional for branch in (first, *others)]
@@ -107,7 +109,7 @@ class SerialDenoiser:
         self._cut = None  # a window's constants may be large: one at a time
         axis = generator.frame_axis
         cut = {
-            name: array.take(np.minimum(seen, array.shape[axis] - 1), axis)
+            name: take_frames(array, np.minimum(seen, array.shape[axis] - 1), axis)
             if name in generator.per_frame
             else array
             for name, array in self._constants.items()
@@ -142,7 +144,7 @@ class DeepCacheDenoiser(SerialDenoiser):
         """Give the predictions; at H by what the last F kept of that window and branch."""
         generator = self._generator
         for branch in wanted:
-            window = latents.take(branch.indices, generator.frame_axis)
+            window = take_frames(latents, branch.indices, generator.frame_axis)
             given = window, step, self._window_constants(branch.indices), branch.conditional
             if action == Action.DEEP_CACHE:
                 yield generator.denoise_shallow(self._shallow, *given, self.features[branch.key])

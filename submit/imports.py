@@ -18,7 +18,9 @@ from submit.errors import SubmitError
 # A module that is imported by its name: engines/load.py and generators/contract.py have such names.
 MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
 MISSING = {"ImportError", "ModuleNotFoundError", "Exception"}
-OPTIONAL = {"pi_heif"}  # of ours, for pictures that a contest's data has none of; without it they are refused
+# Of ours: for pictures that a contest's data has none of, which are refused without it; and for arrays to
+# stay on a GPU, without which they pass through the host (TensorRT's submissions have it).
+OPTIONAL = {"pi_heif", "cupy"}
 # What a file of ours needs and does not import by name.
 BY_NAME = {"pipeline/caches/cache_dit_blocks.py": ("transformers",)}  # cache-dit has it as a hidden import
 # Packages that are installed under another name than they are imported by; a backend's file has its own.

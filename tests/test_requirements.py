@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = ["requirements.txt", "requirements-gpu.txt"]
 # Imported under another name than installed.
 NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tensorrt-rtx",
-         "open_clip": "open-clip-torch", "cuda": "cuda-python", "onnx_ir": "onnxscript",
+         "open_clip": "open-clip-torch", "cuda": "cuda-python", "cupy": "cupy-cuda13x",
+         "onnx_ir": "onnxscript",
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit",
          "prometheus_client": "prometheus-client", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "finish", "examples"}
@@ -19,7 +20,7 @@ OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.
             "pi_heif",  # a comment in requirements.txt
             "cache-dit",  # pipeline/caches/requirements.txt
             "ray"}  # requirements-cluster.txt
-GPU_ONLY = {"pycuda", "cuda-python", "tensorrt", "onnxruntime-gpu"}
+GPU_ONLY = {"pycuda", "cuda-python", "cupy-cuda13x", "tensorrt", "onnxruntime-gpu"}
 
 
 def required(file):

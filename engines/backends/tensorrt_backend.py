@@ -39,7 +39,7 @@ def why_not(device: str) -> str | None:
 
 def packages(device: str) -> dict[str, str]:
     """Name what has to be installed, by what is imported: CUDA's driver through one of several packages."""
-    return {"tensorrt": "tensorrt", "cuda": "cuda-python"}
+    return {"tensorrt": "tensorrt", "cuda": "cuda-python", "cupy": "cupy-cuda13x"}
 
 
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TensorRTEngine:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.device_arrays import Array, Place, on_device
 from engines.precision import PRECISIONS, require, supported
 from engines.spec import ComponentSpec, Model
 
@@ -69,6 +70,7 @@ class TorchEngine:
     """
 
     path = None  # nothing is built
+    place: Place | None = None
 
     def __init__(
         self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu", precision: str = "fp32"
@@ -87,16 +89,24 @@ class TorchEngine:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         self.spec.check(arrays)
         with _memory_errors(self.spec.name), torch.inference_mode(), self._precision():
-            inputs = [
-                torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])).to(self.device)
-                for tensor in self.spec.inputs
-            ]
-            outputs = self._module(*inputs)
+            outputs = self._module(*(self._given(arrays[tensor.name]) for tensor in self.spec.inputs))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             return {
-                tensor.name: output.to("cpu", getattr(torch, tensor.dtype)).contiguous().numpy()
+                tensor.name: self._made(output.to(getattr(torch, tensor.dtype)))
                 for tensor, output in zip(self.spec.outputs, outputs, strict=True)
             }
+
+    def _given(self, array: Array) -> torch.Tensor:
+        import torch
+
+        if on_device(array):
+            return torch.from_dlpack(array).contiguous()
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def _made(self, output: torch.Tensor) -> Array:
+        if self.place and output.is_floating_point():
+            return self.place.from_dlpack(output.contiguous())
+        return output.cpu().contiguous().numpy()
 
     def close(self) -> None:
         """Drop the module."""

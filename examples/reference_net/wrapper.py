@@ -71,7 +71,7 @@ class ReferenceNet:
     name, size, chunk, frame_axis = "reference_net", (WIDTH, HEIGHT), 8, 2
     scheduler = DdimScheduler(6, "v", "trailing", offset=1, betas="linear", zero_snr=True)
     guidance, windows, per_frame = 3.5, UniformWindows(FRAMES, overlap=2), frozenset({"pose"})
-    fingerprint_files = (Path(__file__), CODE, WEIGHTS)
+    fingerprint_files, resident = (Path(__file__), CODE, WEIGHTS), True
     components = {each.name: each for each in (
         ComponentSpec("pose", Cadence.CHUNK, (pixels,), tensors(pose=("n", FEATURES, h, w)), any_frames),
         ComponentSpec("reference", Cadence.REQUEST, (picture,), bank),
@@ -97,7 +97,7 @@ class ReferenceNet:
 
     def denoise_branches(self, engine, latents, step, constants, branches):
         """v of all branches in one call; the unconditional one sees a bank of zeros."""
-        count, keep = len(branches), np.array(branches, np.float32)[:, None, None]
+        count, keep = len(branches), np.asarray(branches, np.float32, like=latents)[:, None, None]
         return engine(latents=latents.repeat(count, 0), time=self.scheduler.times[[step]].repeat(count),
                       pose=constants["pose"].repeat(count, 0), bank0=constants["bank0"] * keep,
                       bank1=constants["bank1"] * keep)["v"]

@@ -36,6 +36,7 @@ class MimicMotion:
     name = "mimicmotion"
     frame_axis = 1
     per_frame = frozenset({"pose"})
+    resident = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = Folder(folder)
@@ -170,7 +171,7 @@ class MimicMotion:
         width, height = self.size
         chunk = self._folder.settings.chunk  # self.chunk may be less for want of memory; pixels hang on this
         for start in range(0, latents.shape[1], chunk):
-            made = engines["decode"](latents=np.ascontiguousarray(latents[0, start : start + chunk]))
+            made = engines["decode"](latents=latents[0, start : start + chunk])
             if not np.isfinite(made["sizes"]).all():
                 last = start + len(made["sizes"]) - 1
                 raise EngineError(

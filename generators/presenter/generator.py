@@ -40,6 +40,7 @@ class Presenter:
     size = (128, 192)
     chunk = 8
     per_frame = frozenset({"pose"})
+    resident = True
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.weights = weights
@@ -136,4 +137,4 @@ class Presenter:
     def decode_pieces(self, engines: Engines, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Decode as soon as there are eight frames, and what is left at the end."""
         for frames in in_chunks((piece[0].transpose(1, 0, 2, 3) for piece in pieces), self.chunk):
-            yield engines["decode"](latents=np.ascontiguousarray(frames))["pixels"]
+            yield engines["decode"](latents=frames)["pixels"]

@@ -66,7 +66,7 @@ class Animate(Wan):
     ) -> dict[str, np.ndarray]:
         """Give pose (1, 16, F of all windows, h, w), reference (1, 20, 1, h, w), image_keys, image_values."""
         reference = self.encode(engines, known([image]))
-        mask = np.ones((1, VAE_STRIDE_T, *reference.shape[2:]), np.float32)
+        mask = np.ones_like(reference, shape=(1, VAE_STRIDE_T, *reference.shape[2:]))
         clips = mirrored(chunks, self.settings.frames, self.settings.keep)
         pose = np.concatenate([self.encode(engines, known(groups([clip]))) for clip in clips], 2)
         return {
@@ -82,13 +82,13 @@ class Animate(Wan):
         length = self.settings.length
         given = [*known(groups([tail]))] if tail is not None else [(np.zeros_like(self._blank()), 0.0)]
         latents = self.encode(engines, [*given, *self.nothing(length - len(given))])
-        mask = np.zeros((1, VAE_STRIDE_T, *latents.shape[2:]), np.float32)
+        mask = np.zeros_like(latents, shape=(1, VAE_STRIDE_T, *latents.shape[2:]))
         if tail is not None:
             mask[:, :, : len(given)] = 1
         begin = np.concatenate([constants["reference"], np.concatenate([mask, latents], 1)], 2)
         own = constants["pose"][:, :, window * length : (window + 1) * length]
         seen = {name: constants[name] for name in ("image_keys", "image_values")}
-        return {"pose": np.ascontiguousarray(own), "begin": begin, **seen}
+        return {"pose": own, "begin": begin, **seen}
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
         """Draw (1, 16, frames, h, w), window after window."""

@@ -68,6 +68,7 @@ class Wan(ABC):
     adapted = False  # weights come from a base model and an adapter
     truncate = True  # pixels between two levels become the lower one
     per_frame = frozenset({"pose"})
+    resident = True
     frame_axis, chunk = 2, VAE_STRIDE_T
 
     def __init__(self, folder: Path) -> None:
@@ -165,7 +166,7 @@ class Wan(ABC):
         caches: dict[str, np.ndarray] = {}
         for frame in (part for piece in pieces for part in np.split(piece, piece.shape[2], 2)):
             engine = engines["decode_next" if caches else "decode_first"]
-            found = engine(latents=np.ascontiguousarray(frame), **caches)
+            found = engine(latents=frame, **caches)
             caches = passed_on(found)
             yield found["pixels"]
 
@@ -181,7 +182,7 @@ class Wan(ABC):
         for pixels, keep in groups:
             engine = engines["encode_next" if caches else "encode_first"]
             kept = np.full(len(pixels), keep, np.float32)
-            found = engine(pixels=np.ascontiguousarray(pixels), keep=kept, **caches)
+            found = engine(pixels=pixels, keep=kept, **caches)
             caches = passed_on(found)
             yield found["latents"]
 

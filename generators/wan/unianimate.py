@@ -89,7 +89,7 @@ class UniAnimate(Wan):
         fours = _fours(groups(chunks, length))
         start = next(fours)
         first = self.encode(engines, [*known([image]), *self.nothing(length - 1)])
-        mask = np.zeros((1, VAE_STRIDE_T, *first.shape[2:]), np.float32)
+        mask = np.zeros_like(first, shape=(1, VAE_STRIDE_T, *first.shape[2:]))
         mask[:, :, 0] = 1
         posed = engines["reference_pose"](pixels=start[:1])["features"]
         once = {"first": np.concatenate([mask, first], 1) + posed, **self.image_kv(engines, image)}

@@ -165,7 +165,7 @@ class NetworkWorker:
     @cached_property
     def _runner(self) -> VideoRunner:
         """The runner, started when first needed: after a restart, Ray may call `make` before `open`."""
-        return start_runner(self._settings, self._messages.append)
+        return start_runner(self._settings, self._messages.append, resident=False)
 
     def open(self) -> Opened:
         """Start the engines, and report that this worker is ready. EngineError."""

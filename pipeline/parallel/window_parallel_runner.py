@@ -51,7 +51,7 @@ def start_parallel_runner(
         )
     cores = shares_of_cores(count) if set(devices) == {"cpu"} else [()] * count
     pin_to(cores[0])
-    runner = start_runner(replace(settings, device=devices[0]), say)
+    runner = start_runner(replace(settings, device=devices[0]), say, resident=False)
     recipe = replace(settings.recipe, backend=runner.identity["backend"])  # the one that "auto" selected
     others = [
         StartDenoiser(replace(settings, recipe=recipe, device=devices[number % len(devices)]), cores[number])

@@ -295,7 +295,6 @@ def test_a_file_that_imports_torch_when_it_is_loaded_is_told(write):
     assert answer.stdout.count("WRONG") == 1
 
 
-def test_what_is_printed_cannot_command_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["pipeline", "check", "a\x1b[2J.py:Mine"])
-    assert generators_main.main() == 2
-    assert "\x1b" not in (said := capsys.readouterr().out) and said.count("a\\u001b[2J.py") == 2
+def test_what_is_printed_cannot_command_a_terminal(run_main):
+    said = run_main(generators_main, "check", "a\x1b[2J.py:Mine").out
+    assert "\x1b" not in said and said.count("a\\u001b[2J.py") == 2
