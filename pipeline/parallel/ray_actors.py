@@ -65,14 +65,15 @@ class NoProgress:
 class Opened:
     """The report of a worker that is ready.
 
-    node: Ray's name of its machine. name: for messages. identity: VideoRunner's; empty for a file worker.
-    messages: the lines that starting it printed.
+    node: Ray's name of its machine. name, pid: of its process. identity: VideoRunner's; empty for a file
+    worker. messages: the lines that starting it printed.
     """
 
     node: str
     name: str
     identity: dict[str, object]
     messages: tuple[str, ...] = ()
+    pid: int = field(default_factory=os.getpid)
 
 
 def store(arrays: Iterable[np.ndarray]) -> list[ObjectRef]:
