@@ -96,9 +96,9 @@ class FakePlace:
 
     def asarray(self, array):
         if isinstance(array, FakeArray):
-            return array
+            return array if array._hidden.flags.c_contiguous else array.copy()
         self.up[array.dtype.name] += array.nbytes
-        return FakeArray(array.copy(), self)
+        return FakeArray(array.copy(order="C"), self)
 
     def empty(self, shape, dtype):
         return FakeArray(np.full(shape, 77, dtype), self)
@@ -112,6 +112,33 @@ class FakePlace:
 
     def wait(self):
         pass
+
+
+class DriverPlace(FakePlace):
+    """A FakePlace on a FakeDriver's GPU and stream: copies are done when the stream is waited for."""
+
+    def __init__(self, driver, context):
+        super().__init__()
+        self._driver, self._context, self._held = driver, context, {}
+
+    def address(self, array):
+        address = super().address(array)
+        self._held[address] = array._hidden.reshape(-1).view(np.uint8)
+        return address
+
+    def copy(self, to, of, size):
+        def bytes_at(address):
+            return self._held[address] if address in self._held else self._driver.memory(address)
+
+        target, source = bytes_at(to), bytes_at(of)
+
+        def move():
+            target[:size] = source[:size]
+        self._driver.queue(move, self._context.stream)
+
+    def wait(self):
+        with self._context:
+            self._driver.synchronize(self._context.stream)
 
 
 class CountedEngine(TorchEngine):

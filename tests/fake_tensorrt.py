@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from engines.artifact import Artifact
-from engines.backends.tensorrt_backend import TensorRTEngine
 from engines.cuda.context import GpuContext
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from engines.tensorrt.api import TensorRT
+from engines.tensorrt.engine import TensorRTEngine
 from engines.tensorrt.network import shapes_of
 from tests.fake_driver import FakeDriver
 
@@ -162,6 +162,10 @@ class FakeContext:
             raise RuntimeError("pybind's own")
         return [] if self.trt.works("infer_shapes", False) else ["x"]
 
+    def update_device_memory_size_for_shapes(self):
+        """As much for each frame as there is for the most of a profile."""
+        return self.trt.activations * next(iter(self.shapes.values()))[0] // 8
+
     def get_tensor_shape(self, name):
         sizes = {dim: size for input_name, shape in self.shapes.items()
                  for dim, size in zip(self.tensors[input_name].dims, shape, strict=True)}
@@ -174,7 +178,7 @@ class FakeContext:
 
     def set_device_memory(self, address, size):
         self.state += 1
-        assert size >= self.trt.activations
+        assert size >= self.update_device_memory_size_for_shapes()
         self.memory = address
 
     def execute_async_v3(self, stream):
@@ -187,9 +191,8 @@ class FakeContext:
 
         def run():
             assert state == self.state, "a graph was replayed after its shapes or addresses changed"
-            alive = driver.alive
-            alive[self.memory][:] = 0  # whatever lay there belongs to an earlier run
-            views = {name: self._view(alive[self.addresses[name]], name) for name in self.tensors}
+            driver.memory(self.memory)[:] = 0  # whatever lay there belongs to an earlier run
+            views = {name: self._view(driver.memory(self.addresses[name]), name) for name in self.tensors}
             inputs = {tensor.name: views[tensor.name] for tensor in self.trt.spec.inputs}
             for name, value in self.trt.function(**inputs).items():
                 views[name][...] = value
@@ -209,13 +212,14 @@ class VideoRunner:
         self.file = folder / "mix-fp16-00000000.engine"
         self.file.write_bytes(b"plan" * 32)
 
-    def __call__(self, context=None, rtx=False, faults=None, fixed=False, error=MemoryError, **attributes):
+    def __call__(self, context=None, rtx=False, faults=None, fixed=False, error=MemoryError,
+                 spec=SPEC, function=mix, **attributes):
         self.driver = context.driver if context else FakeDriver(faults, error=error)
-        self.trt = FakeTensorRT(self.driver, SPEC, mix, rtx)
+        self.trt = FakeTensorRT(self.driver, spec, function, rtx)
         vars(self.trt).update(attributes)
-        artifact = Artifact(self.file, {"built_from": {"shapes": shapes_of(SPEC, fixed)}})
+        artifact = Artifact(self.file, {"built_from": {"shapes": shapes_of(spec, fixed)}})
         context = context or GpuContext(self.driver)
-        engine = TensorRTEngine(SPEC, artifact, TensorRT(self.trt), context)
+        engine = TensorRTEngine(spec, artifact, TensorRT(self.trt), context)
         engine.driver, engine.trt, engine.context, engine.file = self.driver, self.trt, context, self.file
         return engine
 

@@ -1,27 +1,35 @@
-"""What the engines of one GPU share in a process: a stream, one thread at a time, and activation memory."""
+"""What the engines of one GPU share in a process: a stream, one thread at a time, memory of single calls."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from engines.cuda.driver import Buffer, Driver, open_driver
 
+ALIGNED = 256  # bytes
+
 
 class GpuContext:
-    """A GPU's stream and activation memory; `with context:` is for the thread that uses them.
+    """A GPU's stream and the memory of single calls; `with context:` is for the thread that uses them.
 
     Its engines run one after the other, so they can share memory that holds nothing between calls: the
     largest need counts instead of the sum. open and close go by pairs; the last close frees.
+
+    activations: of the networks. tensors: inputs and outputs on the GPU. pinned: those that pass through the
+    host. Each grows when it is reserved and never shrinks; that it has another address tells that it moved.
     """
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.stream = 0
         self.activations: Buffer | None = None
+        self.tensors: Buffer | None = None
+        self.pinned: np.ndarray | None = None
+        self.copying = False  # whether copies of pinned memory may be under way
         self._engines = 0
         self._lock = threading.RLock()
         self._inside: list[ExitStack] = []
@@ -52,68 +60,70 @@ class GpuContext:
                 return
             with ExitStack() as stack:
                 stack.callback(self.driver.destroy_stream, self.stream)
-                if self.activations:
-                    stack.callback(self.driver.free, self.activations)
-                self.activations = None
+                for buffer in filter(None, (self.activations, self.tensors)):
+                    stack.callback(self.driver.free, buffer)
+                if self.pinned is not None:
+                    stack.callback(self.driver.unpin, self.pinned)
+                self.activations = self.tensors = self.pinned = None
 
-    def reserve(self, size: int) -> None:
-        """Grow the activation memory to at least that many bytes; its address tells engines that it moved."""
-        size = max(size, 256)  # so that there is an address, also for an engine that needs none
-        if self.activations is None or self.activations.size < size:
+    def reserve(self, activations: int, tensors: int = 0) -> None:
+        """Grow the memory on the GPU to at least that many bytes."""
+        for name, size in (("activations", activations), ("tensors", tensors)):
+            size = max(size, ALIGNED)  # so that there is an address, also for an engine that needs none
+            old = getattr(self, name)
+            if old is None or old.size < size:
+                self.driver.synchronize(self.stream)
+                setattr(self, name, None)
+                if old is not None:  # before: both at once may not fit
+                    self.driver.free(old)
+                setattr(self, name, self.driver.allocate(size))
+
+    def pin(self, size: int) -> np.ndarray:
+        """Return the pinned memory, of at least that many bytes."""
+        if self.pinned is None or self.pinned.size < size:
             self.driver.synchronize(self.stream)
-            old, self.activations = self.activations, None
-            self.activations = _replaced(self.driver, old, size)
-
-
-@dataclass
-class IOBuffer:
-    """The memory of one input or output, on the GPU and pinned on the host; it grows and never shrinks."""
-
-    driver: Driver
-    device: Buffer | None = None
-    host: np.ndarray | None = None
-    shape: tuple[int, ...] = ()
-    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
-
-    def fit(self, shape: tuple[int, ...], dtype: str) -> None:
-        """Make room for an array of that shape. The stream must be idle."""
-        self.shape, self.dtype = shape, np.dtype(dtype)
-        size = self.nbytes
-        if self.host is None or self.host.size < size:
-            old, self.host = self.host, None
+            old, self.pinned = self.pinned, None
             if old is not None:
                 self.driver.unpin(old)
-            self.host = self.driver.pin(size)
-        if self.device is None or self.device.size < size:
-            old, self.device = self.device, None
-            self.device = _replaced(self.driver, old, size)
+            self.pinned = self.driver.pin(max(size, ALIGNED))
+        return self.pinned
 
-    @property
-    def nbytes(self) -> int:
-        """The size in bytes of the array that it holds."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
 
-    @property
-    def array(self) -> np.ndarray:
-        """The array that it holds, a view of the pinned memory."""
-        return self.host[: self.nbytes].view(self.dtype).reshape(self.shape)
+class Layout:
+    """Where some arrays lie one behind the other in a piece of memory, each aligned as CUDA's own are.
 
-    def copy_in(self, stream: int) -> None:
-        """Queue a copy of the array to the GPU."""
-        self.driver.copy_in(self.device, self.host[: self.nbytes], stream)
+    arrays: shape and dtype by name. size: bytes of them all.
+    """
 
-    def copy_out(self, stream: int) -> None:
-        """Queue a copy of the array from the GPU."""
-        self.driver.copy_out(self.host[: self.nbytes], self.device, stream)
+    def __init__(self, arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+        self.size, self._places = 0, {}
+        for name, (shape, dtype) in arrays.items():
+            dtype = np.dtype(dtype)
+            nbytes = int(np.prod(shape)) * dtype.itemsize
+            self._places[name] = self.size, nbytes, shape, dtype
+            self.size += -(-max(nbytes, 1) // ALIGNED) * ALIGNED
 
-    def free(self) -> None:
-        """Free the GPU's memory and the pinned memory."""
-        device, host, self.device, self.host = self.device, self.host, None, None
-        with ExitStack() as stack:
-            if device is not None:
-                stack.callback(self.driver.free, device)
-            if host is not None:
-                stack.callback(self.driver.unpin, host)
+    def offset(self, name: str) -> int:
+        """Return the number of bytes before an array."""
+        return self._places[name][0]
+
+    def nbytes(self, name: str) -> int:
+        """Return the number of bytes of an array."""
+        return self._places[name][1]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array."""
+        return self._places[name][2]
+
+    def bytes_of(self, name: str, memory: np.ndarray) -> np.ndarray:
+        """Return the bytes of an array in host memory of this layout."""
+        offset, nbytes, _, _ = self._places[name]
+        return memory[offset : offset + nbytes]
+
+    def array(self, name: str, memory: np.ndarray) -> np.ndarray:
+        """Return an array in host memory of this layout, a view."""
+        _, _, shape, dtype = self._places[name]
+        return self.bytes_of(name, memory).view(dtype).reshape(shape)
 
 
 _CONTEXTS: dict[str, GpuContext] = {}
@@ -127,10 +137,3 @@ def context_of(device: str) -> GpuContext:
         if name not in _CONTEXTS:
             _CONTEXTS[name] = GpuContext(open_driver(name))
         return _CONTEXTS[name]
-
-
-def _replaced(driver: Driver, old: Buffer | None, size: int) -> Buffer:
-    """Free a buffer, then allocate a larger one: both at once may not fit."""
-    if old is not None:
-        driver.free(old)
-    return driver.allocate(size)

@@ -90,28 +90,12 @@ class Driver(Protocol):
         """Wait until all of the stream's work is done."""
         ...
 
-    def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
-        """Queue a copy of pinned bytes to the start of the buffer."""
+    def copy_in(self, address: int, array: np.ndarray, stream: int) -> None:
+        """Queue a copy of pinned bytes to an address on the GPU."""
         ...
 
-    def copy_out(self, array: np.ndarray, buffer: Buffer, stream: int) -> None:
-        """Queue a copy of the start of the buffer to pinned bytes."""
-        ...
-
-    def create_event(self) -> object:
-        """Create an event that can be recorded and timed."""
-        ...
-
-    def destroy_event(self, event: object) -> None:
-        """Destroy the event."""
-        ...
-
-    def record(self, event: object, stream: int) -> None:
-        """Queue the event behind the stream's work so far."""
-        ...
-
-    def milliseconds(self, start: object, end: object) -> float:
-        """Measure the time on the GPU between two recorded events, after a synchronize."""
+    def copy_out(self, array: np.ndarray, address: int, stream: int) -> None:
+        """Queue a copy of what lies at an address to pinned bytes."""
         ...
 
     def begin_capture(self, stream: int) -> None:

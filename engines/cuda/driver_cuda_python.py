@@ -88,31 +88,15 @@ class CudaPythonDriver(CudaGraphs):
         """Wait until all of the stream's work is done."""
         self._do(self._bindings.cuStreamSynchronize(stream))
 
-    def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
+    def copy_in(self, address: int, array: np.ndarray, stream: int) -> None:
         """Queue a copy to the GPU."""
         copy = self._bindings.cuMemcpyHtoDAsync
-        self._do(copy(buffer.address, array.ctypes.data, array.nbytes, stream))
+        self._do(copy(address, array.ctypes.data, array.nbytes, stream))
 
-    def copy_out(self, array: np.ndarray, buffer: Buffer, stream: int) -> None:
+    def copy_out(self, array: np.ndarray, address: int, stream: int) -> None:
         """Queue a copy from the GPU."""
         copy = self._bindings.cuMemcpyDtoHAsync
-        self._do(copy(array.ctypes.data, buffer.address, array.nbytes, stream))
-
-    def create_event(self) -> object:
-        """Create an event that can be timed."""
-        return self._do(self._bindings.cuEventCreate(0))
-
-    def destroy_event(self, event: object) -> None:
-        """Destroy the event."""
-        self._do(self._bindings.cuEventDestroy(event))
-
-    def record(self, event: object, stream: int) -> None:
-        """Queue the event."""
-        self._do(self._bindings.cuEventRecord(event, stream))
-
-    def milliseconds(self, start: object, end: object) -> float:
-        """Measure the time on the GPU between two events."""
-        return self._do(self._bindings.cuEventElapsedTime(start, end))
+        self._do(copy(array.ctypes.data, address, array.nbytes, stream))
 
     def _do(self, answer: tuple) -> object:
         return _value(self._bindings, answer)

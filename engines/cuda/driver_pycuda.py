@@ -79,21 +79,13 @@ class PycudaDriver(StreamObjects):
         self._streams[stream.handle] = stream
         return stream.handle
 
-    def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
+    def copy_in(self, address: int, array: np.ndarray, stream: int) -> None:
         """Queue a copy to the GPU."""
-        self._cuda_package.memcpy_htod_async(buffer.address, array, self._streams[stream])
+        self._cuda_package.memcpy_htod_async(address, array, self._streams[stream])
 
-    def copy_out(self, array: np.ndarray, buffer: Buffer, stream: int) -> None:
+    def copy_out(self, array: np.ndarray, address: int, stream: int) -> None:
         """Queue a copy from the GPU."""
-        self._cuda_package.memcpy_dtoh_async(array, buffer.address, self._streams[stream])
-
-    def create_event(self) -> object:
-        """Create an event that can be timed."""
-        return self._cuda_package.Event()
-
-    def milliseconds(self, start: object, end: object) -> float:
-        """Measure the time on the GPU between two events."""
-        return start.time_till(end)
+        self._cuda_package.memcpy_dtoh_async(array, address, self._streams[stream])
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from engines.cuda.driver import Buffer, Gpu
 from engines.cuda.graphs import StreamObjects
 from engines.errors import EngineError
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
+
 
 @functools.cache
 def open_driver(index: int) -> TorchDriver:
@@ -75,28 +77,26 @@ class TorchDriver(StreamObjects):
         del self._pinned[array.ctypes.data]
 
     def create_stream(self) -> int:
-        """Create a stream, and return its handle; torch's never wait for the default stream."""
-        stream = self._torch.cuda.Stream(self._device)
-        self._streams[stream.cuda_stream] = stream
-        return stream.cuda_stream
+        """Create a stream, and return its handle; those of torch's pool are given out more than once."""
+        stream = ctypes.c_void_p()
+        self._call("cuStreamCreate", ctypes.byref(stream), ctypes.c_uint(_NON_BLOCKING))
+        self._streams[stream.value] = self._torch.cuda.ExternalStream(stream.value, self._device)
+        return stream.value
 
-    def copy_in(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy the stream."""
+        super().destroy_stream(stream)
+        self._call("cuStreamDestroy_v2", ctypes.c_void_p(stream))
+
+    def copy_in(self, address: int, array: np.ndarray, stream: int) -> None:
         """Queue a copy to the GPU."""
-        with self._torch.cuda.stream(self._streams[stream]):
-            buffer.owner[0][: array.nbytes].copy_(self._torch.from_numpy(array), non_blocking=True)
+        places = ctypes.c_uint64(address), ctypes.c_void_p(array.ctypes.data)
+        self._call("cuMemcpyHtoDAsync_v2", *places, ctypes.c_size_t(array.nbytes), ctypes.c_void_p(stream))
 
-    def copy_out(self, array: np.ndarray, buffer: Buffer, stream: int) -> None:
+    def copy_out(self, array: np.ndarray, address: int, stream: int) -> None:
         """Queue a copy from the GPU."""
-        with self._torch.cuda.stream(self._streams[stream]):
-            self._torch.from_numpy(array).copy_(buffer.owner[0][: array.nbytes], non_blocking=True)
-
-    def create_event(self) -> object:
-        """Create an event that can be timed."""
-        return self._torch.cuda.Event(enable_timing=True)
-
-    def milliseconds(self, start: object, end: object) -> float:
-        """Measure the time on the GPU between two events."""
-        return start.elapsed_time(end)
+        places = ctypes.c_void_p(array.ctypes.data), ctypes.c_uint64(address)
+        self._call("cuMemcpyDtoHAsync_v2", *places, ctypes.c_size_t(array.nbytes), ctypes.c_void_p(stream))
 
 
 def _driver_version(library: ctypes.CDLL) -> int:

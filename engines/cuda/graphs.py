@@ -72,13 +72,6 @@ class StreamObjects(CudaGraphs):
         """Wait until all of the stream's work is done."""
         self._streams[stream].synchronize()
 
-    def destroy_event(self, event: object) -> None:
-        """Do nothing: the package destroys an event with its last reference."""
-
-    def record(self, event: object, stream: int) -> None:
-        """Queue the event."""
-        event.record(self._streams[stream])
-
 
 def driver_library() -> ctypes.CDLL:
     """Load the NVIDIA driver's library; EngineError without a driver."""

@@ -7,15 +7,20 @@ import pytest
 
 from engines.artifact import Label, fingerprint, writing
 from engines.backends import tensorrt_backend as tensorrt_engine
-from engines.backends.tensorrt_backend import streaming_budget, why_not
+from engines.backends.tensorrt_backend import why_not
 from engines.cuda.context import GpuContext
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
+from engines.spec import Cadence, ComponentSpec, TensorSpec
 from engines.tensorrt.api import TensorRT
 from engines.tensorrt.artifact import system, target_of, toolchain
+from engines.tensorrt.engine import streaming_budget
 from engines.tensorrt.network import shapes_of
+from tests.fake_device import DriverPlace
 from tests.fake_driver import FakeDriver
 from tests.fake_tensorrt import SPEC, FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
+
+FLOATS = ComponentSpec("halve", Cadence.STEP, (TensorSpec("a", (3,)),), (TensorSpec("half", (3,)),))
 
 
 @pytest.fixture
@@ -67,7 +72,52 @@ def test_a_changed_shape_drops_the_graph_and_a_new_one_is_captured(make):
     assert "begin_capture" in calls_of(engine, 8)
 
 
-def test_memory_that_grew_is_bound_anew(make):
+def test_arrays_of_a_place_stay_on_the_gpu_and_graphs_go_on(make):
+    engine = make()
+    place = engine.place = DriverPlace(engine.driver, engine.context)
+    kept = []
+    for seed in range(4):
+        given = inputs(8, seed)
+        before = len(engine.driver.faults.calls)
+        outputs = engine(a=place.asarray(np.asfortranarray(given["a"])), b=given["b"])
+        calls = engine.driver.faults.calls[before:]
+        kept.append((outputs["sum"], mix(**given)["sum"]))
+        np.testing.assert_array_equal(outputs["twice"], mix(**given)["twice"])
+        assert "copy_in" not in calls and calls.count("copy_out") == 1  # of bytes, which come to the host
+    assert "launch" in calls and "execute" not in calls
+    for found, expected in kept:
+        np.testing.assert_array_equal(found.get(), expected)
+    assert place.up == {"float32": 4 * 96, "uint8": 4 * 8}
+    assert engine.stream == engine.context.stream
+
+
+def test_outputs_that_stay_are_not_waited_for(make):
+    engine = make(spec=FLOATS, function=lambda a: {"half": a / 2})
+    place = engine.place = DriverPlace(engine.driver, engine.context)
+    first = engine(a=np.ones(3, np.float32))["half"]
+    before = len(engine.driver.faults.calls)
+    second = engine(a=first)["half"]  # made of what is not there yet
+    assert "synchronize" not in engine.driver.faults.calls[before:]
+    place.wait()
+    assert second.get().tolist() == [0.25] * 3
+
+
+def test_engines_of_one_context_share_the_memory_of_their_tensors(make):
+    one = make()
+    check(one, 8)
+    other = make(context=one.context)
+    before = len(other.driver.faults.calls)
+    check(other, 8)
+    assert {"allocate", "pin"}.isdisjoint(other.driver.faults.calls[before:])
+    check(one, 8, seed=1)
+    one.close()
+    check(other, 2)
+    other.close()
+    assert not other.driver.alive
+
+
+def test_memory_that_grew_is_bound_anew(make, monkeypatch):
+    monkeypatch.setattr("engines.cuda.context.ALIGNED", 16)  # as large as the fake one's arrays
     engine = make()
     for n in (2, 2):
         check(engine, n)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LISTS = {path.stem: read_names(path) for path in sorted((ROOT / "tests/trt_names").glob("*.txt"))}
 # Which variables hold which of TensorRT's objects, by file; a leading underscore does not matter.
 OBJECTS = {
-    "tensorrt_backend.py": {
+    "engine.py": {
         "engine": "ICudaEngine", "context": "IExecutionContext", "runtime": "Runtime"},
     "rtx_runtime.py": {
         "engine": "ICudaEngine", "runtime": "Runtime", "runtime_config": "IRuntimeConfig",
@@ -92,8 +92,8 @@ def test_every_name_taken_from_tensorrt_is_in_all_versions_or_known_to_be_rtxs(p
     ("a.py", "trt.BuilderFlag.FP16", "BuilderFlag.FP16"),
     ("a.py", "api.trt.IInt8Calibrator()", "IInt8Calibrator"),
     ("a.py", "self._api.trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH", "EXPLICIT_BATCH"),
-    ("tensorrt_backend.py", "self._engine.device_memory_size", "ICudaEngine.device_memory_size"),
-    ("tensorrt_backend.py", "engine.create_execution_context_without_device_memory()", "without_device"),
+    ("engine.py", "self._engine.device_memory_size", "ICudaEngine.device_memory_size"),
+    ("engine.py", "engine.create_execution_context_without_device_memory()", "without_device"),
     ("network.py", "layer.precision = 1", "ILayer.precision"),
     ("build.py", "network.builder.platform_has_fast_fp16", "platform_has_fast_fp16"),
     ("timing_cache.py", "self._config.int8_calibrator", "int8_calibrator"),
