@@ -227,6 +227,8 @@ def _manifests(folder: Path, label: Label) -> Iterator[Artifact]:
             for name, kind in (("built_from", dict), ("files", dict), ("facts", dict), ("built_at", str)):
                 if not isinstance(manifest[name], kind):
                     raise TypeError(f"{name} is {_short(manifest[name])}")
+            if nameless := [name for name in manifest["files"] if not Path(name).name]:
+                raise ValueError(f"files has a name that is none: {nameless[0]!r}")
             yield Artifact(folder / Path(manifest["file"]).name, manifest)
         except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
             reason = f"{path} is no manifest of ours ({error!r}); delete it and build again"

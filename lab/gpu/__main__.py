@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engines.cli import ending, new_parser, run, say
+from engines.cli import ending, folder, new_parser, run, say
 from engines.errors import EngineError, Exit, UsageError, unknown
 from lab.gpu.expected import BYTES, CROSSING, OPERATIONS
 from lab.gpu.run import COMMANDS, ENTRIES, ROOT, Place, Record, file_name, gpu_state, measure_entries
@@ -123,7 +123,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "python -m lab.gpu")
     parser.add_argument("what", nargs="*", help=f"{', '.join(COMMANDS)}, expect, across or entries")
-    parser.add_argument("--out", type=Path, help="folder of the results (bench/results; rehearsed: out/gpu)")
+    parser.add_argument("--out", type=folder, help="folder of results (bench/results; rehearsed: out/gpu)")
     parser.add_argument("--seconds", type=float, help="in which it ends (400, 300, or as entries say)")
     parser.add_argument("--dry-run", action="store_true", help="rehearse on the processor")
     parser.add_argument("--here-until", type=float, help=argparse.SUPPRESS)  # set by the process that watches
