@@ -26,7 +26,8 @@ from generators.wan.transformer import transformer
 from generators.wan.vae import autoencoder
 
 Tensors = dict[str, Tensor]
-UNUSED = (r"norm_added_q",)  # in some files; no network has a use for it
+# In some files, and of no use: of the motion encoder, the kernel that blurs before it halves is a constant.
+UNUSED = (r"norm_added_q", r"^motion_encoder\..+\.kernel$")
 LORA = re.compile(
     r"(?:^|\.)(?P<layer>blocks\.\d+\.(?:self_attn|cross_attn|ffn)\.\w+)\.lora_(?P<half>[AB])\.(?:default\.)?weight"
 )
