@@ -18,6 +18,7 @@ from pathlib import Path
 from engines.errors import EngineError, Exit, InputError
 from engines.precision import choose_precisions
 from generators.contract import BUNDLED
+from generators.lora import split_name
 from pipeline.recipe import Recipe, RecipeError, load_recipe
 from pipeline.submission import FILE
 from submit.archive import MB, read_entries, unpack, unsafe
@@ -145,7 +146,7 @@ class Manifest:
     @property
     def generator(self) -> str | None:
         """Return the file of a generator that does not come with Vivace."""
-        name = self.entry["generator"]
+        name, _ = split_name(self.entry["generator"])
         return None if name in BUNDLED else name.rpartition(":")[0]
 
     @property

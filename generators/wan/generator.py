@@ -22,7 +22,7 @@ own: a class that inherits from one of the three and gives its __init__ the fold
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
 from generators.contract import Constants, Engines, GeneratorError
+from generators.lora import Lora, take_on
 from generators.noise import torch_normal
 from generators.resize import stretch
 from generators.settings import read_settings
@@ -70,7 +71,8 @@ class Wan(ABC):
     per_frame = frozenset({"pose"})
     frame_axis, chunk = 2, VAE_STRIDE_T
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, loras: Sequence[Lora] = ()) -> None:
+        self._loras = loras
         self.settings = read_settings(folder, self.Settings)
         self.files, here = Files(folder), Path(__file__).parent
         self.network = transformer_size(folder, self.Size)
@@ -93,6 +95,7 @@ class Wan(ABC):
         # vivace.toml decides what is in the graphs only by shapes, which manifests have too, and by guidance.
         self.fingerprint_files = (*self.files.weights(self.adapted), *(here / name for name in CODE))
         self.components = {spec.name: spec for spec in (*self._vae(), self._image_kv(), *self._own())}
+        take_on(self, loras, ["image_kv", "denoise"])
 
     @abstractmethod
     def _windows(self) -> WindowRule | ContinuationWindows:
@@ -133,7 +136,8 @@ class Wan(ABC):
         """Load the transformer with what the conditioner adds to it."""
         from generators.wan import load
 
-        return load.load_network(getattr(load, self.network_maker), self.network, self.files, self.adapted)
+        maker = getattr(load, self.network_maker)
+        return load.load_network(maker, self.network, self.files, self.adapted, self._loras)
 
     def _denoiser(self, network: torch.nn.Module, prompts: torch.Tensor) -> torch.nn.Module:
         from generators.wan import transformer
