@@ -178,11 +178,14 @@ class UniPcMultistep:
     """UniPC, a multistep solver with a corrector, for flow matching, as diffusers samples Wan with it.
 
     Zhao et al., 2023, "UniPC: A Unified Predictor-Corrector Framework", its B2 variant of order 2, predicting
-    the clean latents. shift means the same as in FlowMatchEuler.
+    the clean latents. shift means the same as in FlowMatchEuler; first, last: shares of noise, before
+    it, between which the grid is even. Wan's own code has 0.999 and 0.
     """
 
     steps: int
     shift: float = 1.0
+    first: float = 1.0
+    last: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.shift <= 0:
@@ -200,9 +203,9 @@ class UniPcMultistep:
 
     @property
     def _sigmas(self) -> np.ndarray:
-        u = np.linspace(1.0, 1e-3, self.steps + 1)[:-1]
+        u = np.linspace(float(np.float32(self.first)), self.last, self.steps + 1)[:-1]
         sigmas = self.shift * u / (1 + (self.shift - 1) * u)
-        sigmas[0] -= 1e-6  # a logarithm of what is left is taken
+        sigmas[0] = min(sigmas[0], 1 - 1e-6)  # a logarithm of what is left is taken
         return np.append(sigmas, 0.0)
 
     def solver(self) -> UniPc:

@@ -51,7 +51,6 @@ class Animate(Wan):
     network_maker, denoiser = "animate_network", "Animate"
     Size = AnimateSize
     channels = 36
-    truncate = False
     per_frame = frozenset()
 
     def _windows(self) -> ContinuationWindows:

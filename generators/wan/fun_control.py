@@ -19,9 +19,9 @@ from generators.windows import OverlapWindows
 
 @dataclass(frozen=True)
 class FunControlSettings(BlendSettings):
-    """The settings, by default VideoX-Fun's for the 1.3B model."""
+    """The settings, by default VideoX-Fun's: its script says 3.0, but its sampler takes its config's shift."""
 
-    shift: float = 3.0
+    shift: float = 5.0
     guidance: float = 6.0
     sampler: str = "flow-diffusers"
 

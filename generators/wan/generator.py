@@ -11,9 +11,9 @@ FOLDER holds checkpoint and prompt embedding, as generators/wan/files.py says; v
   frames = 81          # of the video in a window; 1 more than a multiple of 4
   overlap = 4          # latent frames that windows share (wan-animate: keep = 1, frames of the video)
   steps = 50
-  shift = 3.0
+  shift = 5.0
   guidance = 6.0
-  sampler = "flow"     # or flow-diffusers, unipc (generators/wan/settings.py)
+  sampler = "flow"     # or flow-diffusers, unipc, unipc-diffusers (generators/wan/settings.py)
 
 What is left out has the published value of its conditioner. A checkpoint can also be named in a file of your
 own: a class that inherits from one of the three and gives its __init__ the folder.

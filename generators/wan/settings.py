@@ -10,14 +10,15 @@ from generators.wan.config import PATCH, VAE_STRIDE_HW, VAE_STRIDE_T
 from generators.windows import OverlapWindows
 
 SIDE = VAE_STRIDE_HW * PATCH
-SAMPLERS = ("flow", "flow-diffusers", "unipc")
+SAMPLERS = ("flow", "flow-diffusers", "unipc", "unipc-diffusers")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of all conditioners. width, height: of the output. frames: of the video in a window.
 
-    sampler: Euler steps on an even grid (flow) or on that of diffusers' scheduler (flow-diffusers), or unipc.
+    sampler: Euler steps on an even grid (flow), or UniPC's on Wan's own (unipc); on those of diffusers'
+    schedulers flow-diffusers and unipc-diffusers.
     ValueError: sizes that the networks do not take.
     """
 
@@ -51,6 +52,8 @@ class Settings:
     def scheduler(self) -> Scheduler:
         """The sampling grid."""
         if self.sampler == "unipc":
+            return UniPcMultistep(self.steps, self.shift, 0.999, 0.0)
+        if self.sampler == "unipc-diffusers":
             return UniPcMultistep(self.steps, self.shift)
         last = self.shift * 1e-3 / (1 + (self.shift - 1) * 1e-3) if self.sampler == "flow-diffusers" else 0.0
         return FlowMatchEuler(self.steps, self.shift, last)
