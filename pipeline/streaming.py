@@ -44,12 +44,13 @@ class StreamedClip:
         self.taken, self.unlike = plan.actions, None
         self._sampler, self._plan, self._frames = sampler, plan, frames
         self._own = generator.windows.latent_frames(frames)
-        sampled = len(generator.windows.condition_indices(frames))
+        seen = generator.windows.condition_indices(frames)
+        sampled, count = len(seen), getattr(generator.windows, "conditions", lambda frames: seen.max() + 1)
         self._watch = None
         if plan.guard:
             self._watch = plan.guard.watch(axis, generator.per_frame, self._own, sampled)
         came = self._watch.constants if self._watch else lambda constants: None
-        self._conditions = Conditions(generator, conditions, self._own, came)
+        self._conditions = Conditions(generator, conditions, int(count(frames)), came)
         self._noise = noise_of(generator, sampled, seed)
         self._done = 0
 

@@ -19,7 +19,7 @@ from generators.windows import OverlapWindows
 
 @dataclass(frozen=True)
 class FunControlSettings(BlendSettings):
-    """The settings, by default VideoX-Fun's: its script says 3.0, but its sampler takes its config's shift."""
+    """The settings, by default VideoX-Fun's, whose sampler takes its config's shift, not its script's."""
 
     shift: float = 5.0
     guidance: float = 6.0
@@ -35,7 +35,7 @@ class FunControl(Wan):
     channels = 48
 
     def _windows(self) -> OverlapWindows:
-        return OverlapWindows(self.settings.length, self.settings.overlap, VAE_STRIDE_T)
+        return OverlapWindows(self.settings.length, self.settings.overlap, VAE_STRIDE_T, filled=True)
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray

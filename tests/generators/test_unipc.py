@@ -37,7 +37,7 @@ def test_the_way_is_that_of_diffusers_solver(steps, shift):
 
 @pytest.mark.parametrize(("steps", "shift"), [(20, 5.0), (4, 3.0), (1, 5.0)])
 def test_on_wans_own_grid_the_way_is_that_of_wans_own_solver(steps, shift):
-    """Recorded from FlowUniPCMultistepScheduler(shift=1).set_timesteps(steps, shift=shift) of Wan2.2, 42bf4cf.
+    """Recorded from Wan2.2, 42bf4cf: FlowUniPCMultistepScheduler(shift=1).set_timesteps(steps, shift=shift).
 
     torch.manual_seed(0), x = torch.randn(1, 4, 3, 2, 2), then at each timestep t
     x = scheduler.step(torch.sin(3 * x) + x * float(t) / 1000, t, x)[0]; np.savez_compressed of all of it.
