@@ -79,7 +79,8 @@ class Generator(Protocol):
         Entries that change over time have their frames along `frame_axis`, and are named in `per_frame`.
         Keyword-only parameters, as in (..., image, *, prompt="", image2=None), are columns of pairs.csv:
         image2, image3 and so on are given as fitted pictures, others as text, or numbers if their default is
-        one. Where a request has no such cell the default counts; without a default it is refused.
+        one. Where a request has no such cell the default counts; without a default it is refused. `original`
+        (default None) is no column but the picture as it was read, (1, any, any, 3).
         """
         ...
 
@@ -184,8 +185,8 @@ def load_generator(name: str) -> Generator:
     from generators.lora import split_name, taken
 
     name, loras = split_name(name)
-    if name in BUNDLED:
-        return (made := _class(BUNDLED[name]))(**taken(made, loras))
+    if made := BUNDLED.get(name) and _class(BUNDLED[name]):
+        return made(**taken(made, loras))
     kind, _, folder = name.partition("=")
     if folder and kind in FROM_FOLDER:
         made = _class(FROM_FOLDER[kind])

@@ -11,12 +11,19 @@ from generators.contract import Generator
 from pipeline.batch.dataset import PICTURE, Request
 from pipeline.video.image import MAX_PIXELS, read_image
 
+ORIGINAL = "original"  # the parameter of condition that is no column but the picture before it was fitted
+
 
 def columns_of(generator: Generator) -> dict[str, object]:
     """List the columns that condition takes, by its keyword-only parameters, with their defaults.
 
     Parameter.empty: it has none.
     """
+    found = _parameters(generator)
+    return {name: default for name, default in found.items() if name != ORIGINAL}
+
+
+def _parameters(generator: Generator) -> dict[str, object]:
     parameters = signature(getattr(generator, "original", generator).condition).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
@@ -32,8 +39,9 @@ def read_columns(
 ) -> dict[str, object]:
     """Return what condition takes of a request's further columns: fitted pictures, texts and numbers.
 
-    notes: gets a sentence on columns that the generator does not take. InputError: a picture cannot be used,
-    a number is none, or a column that has no default is not there.
+    The picture as it was read is among them where condition asks for it. notes: gets a sentence on columns
+    that the generator does not take. InputError: a picture cannot be used, a number is none, or a column that
+    has no default is not there.
     """
     known, found = columns_of(generator), {}
     for name, default in known.items():
@@ -54,4 +62,7 @@ def read_columns(
     if unused:
         takes = f"it takes {', '.join(known)}" if known else "it takes none beyond id, video, image, seed"
         notes.append(f"{generator.name} makes no use of {', '.join(unused)} in pairs.csv: {takes}")
+    if ORIGINAL in _parameters(generator):
+        with reading(request.image):
+            found[ORIGINAL] = read_image(request.image, notes=[], max_pixels=max_pixels)[None]
     return found

@@ -32,7 +32,7 @@ from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
 from generators.contract import Constants, Engines, GeneratorError
 from generators.lora import Lora, take_on
 from generators.noise import torch_normal
-from generators.resize import stretch
+from generators.resize import bicubic, square, stretch
 from generators.settings import read_settings
 from generators.wan.config import (
     PATCH,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     import torch
 
 CODE = ("vae.py", "transformer.py", "conditioning.py", "load.py", "../clip/vision.py")
+Picture = np.ndarray | None
 IN, OUT = "cache", "next"  # of a causal network's state, before a group and after it
 
 
@@ -107,7 +108,7 @@ class Wan(ABC):
 
     @abstractmethod
     def condition(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
     ) -> dict[str, np.ndarray]:
         """Compute the denoiser's other inputs; see Generator.condition."""
 
@@ -190,8 +191,19 @@ class Wan(ABC):
             yield found["latents"]
 
     def image_kv(self, engines: Engines, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute the keys and values of the picture (1, H, W, 3) for cross-attention."""
-        return engines["image_kv"](pixels=image)
+        """Compute the keys and values of a picture (1, any, any, 3), of which CLIP sees a square."""
+        return engines["image_kv"](levels=square(image, self.clip.image_size))
+
+    def picture(self, image: np.ndarray, original: np.ndarray | None) -> np.ndarray:
+        """Bring the original picture to size by upstream's rule; image: it by fit, for want of the other.
+
+        Where another fit was asked for than the generator's own, it is by that.
+        """
+        return image if original is None or "fit" in vars(self) else self.fit_picture(original)
+
+    def fit_picture(self, pixels: np.ndarray) -> np.ndarray:
+        """Stretch pictures to the output's size, as upstream does those of persons."""
+        return bicubic(pixels, *self.size)
 
     def nothing(self, groups: int) -> Iterator[tuple[np.ndarray, float]]:
         """Make groups of four grey frames, which stand for nothing, for encode()."""
@@ -222,8 +234,8 @@ class Wan(ABC):
                 yield ComponentSpec(name, cadence, (*ends[0], *given), (*ends[1], *after))
 
     def _image_kv(self) -> ComponentSpec:
-        pixels = TensorSpec("pixels", (1, self.size[1], self.size[0], 3), "uint8")
-        return ComponentSpec("image_kv", Cadence.REQUEST, (pixels,), self._image_kv_tensors())
+        levels = TensorSpec("levels", (1, self.clip.image_size, self.clip.image_size, 3))
+        return ComponentSpec("image_kv", Cadence.REQUEST, (levels,), self._image_kv_tensors())
 
     def _image_kv_tensors(self) -> tuple[TensorSpec, TensorSpec]:
         shape = (self.network.num_layers, self.clip.tokens, self.network.dim)
@@ -247,6 +259,6 @@ def passed_on(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.replace(OUT, IN): array for name, array in found.items() if name.startswith(OUT)}
 
 
-def known(pixels: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, float]]:
-    """Pair groups of frames with the factor 1, for Wan.encode."""
-    return ((group, 1.0) for group in pixels)
+def known(pixels: Iterable[np.ndarray], keep: float = 1.0) -> Iterator[tuple[np.ndarray, float]]:
+    """Pair groups of frames with the factor 1, for Wan.encode; 2: their levels were truncated before."""
+    return ((group, keep) for group in pixels)

@@ -15,7 +15,7 @@ from generators.contract import Engines
 from generators.pieces import gathered
 from generators.wan.config import VAE_STRIDE_T
 from generators.wan.frame_groups import groups
-from generators.wan.generator import Wan, known
+from generators.wan.generator import Picture, Wan, known
 from generators.wan.settings import BlendSettings
 from generators.windows import OverlapWindows
 
@@ -63,7 +63,7 @@ class PrivateStarts(OverlapWindows):
         ]
 
     def seen(self, place: np.ndarray) -> np.ndarray:
-        """Give the indices of a window's conditions; its last frame, which is never private, tells its place."""
+        """Give the indices of a window's conditions; its last frame, never a private one, tells its place."""
         number = -((self.length - 1 - place[-1]) // (self.length - self.overlap))
         return number * self.length + np.arange(self.length)
 
@@ -88,16 +88,16 @@ class UniAnimate(Wan):
         return PrivateStarts(self.settings.length, self.settings.overlap, VAE_STRIDE_T)
 
     def condition(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
     ) -> dict[str, np.ndarray]:
         """Give pose (1, dim, all windows' F, h/2, w/2), first (1, 20, f, h, w), image_keys, image_values."""
-        return gathered(self.condition_pieces(engines, chunks, image), self.frame_axis)
+        return gathered(self.condition_pieces(engines, chunks, image, original=original), self.frame_axis)
 
     def condition_pieces(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Compute the same, the pose by windows."""
-        length = self.settings.length
+        length, image = self.settings.length, self.picture(image, original)
         chunks = iter(chunks)
         start = next(chunks)
         first = self.encode(engines, [*known([image]), *self.nothing(length - 1)])
