@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,11 @@ class MimicMotion:
         """Scale pictures to cover the output's size, and cut around the centre, as upstream does."""
         return cover(pixels, *self.size)
 
+    def output_fps(self, fps: Fraction) -> Fraction:
+        """Leave frames out as upstream does if asked to: every one of `stride`, of more at 48 frames/s."""
+        stride = self._folder.settings.stride
+        return fps / (stride * max(1, int(fps / 24))) if stride else fps
+
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
@@ -184,4 +190,5 @@ class MimicMotion:
                 yield shown
 
     def _skeletons(self, chunk: np.ndarray) -> np.ndarray:
+        chunk = chunk[..., ::-1] if self._folder.settings.swap_red_blue else chunk
         return fill_up(chunk, *self._padded, "constant")

@@ -10,7 +10,6 @@ import numpy as np
 
 from engines.spec import ComponentSpec, TensorSpec
 from generators.contract import Constants, Engines
-from generators.noise import torch_normal
 from generators.resize import letterbox
 from generators.wan.config import VAE_STRIDE_T, AnimateSize
 from generators.wan.frame_groups import groups, mirrored
@@ -95,10 +94,8 @@ class Animate(Wan):
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
         """Draw (1, 16, frames, h, w), window after window."""
-        shape = (1, self.vae.z_dim, self.windows.length, *self.latent_size)
-        size = int(np.prod(shape))
-        count = frames // self.windows.length
-        return np.concatenate([torch_normal(shape, seed, number * size) for number in range(count)], 2)
+        shape, draw = (1, self.vae.z_dim, self.windows.length, *self.latent_size), self.normal(seed)
+        return np.concatenate([draw(shape) for _ in range(frames // self.windows.length)], 2)
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Decode one window, without the picture's frame."""

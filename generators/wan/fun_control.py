@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -20,11 +21,16 @@ from generators.windows import OverlapWindows
 
 @dataclass(frozen=True)
 class FunControlSettings(BlendSettings):
-    """The settings, by default VideoX-Fun's, whose sampler takes its config's shift, not its script's."""
+    """The settings, by default VideoX-Fun's, whose sampler takes its config's shift, not its script's.
+
+    fps: frames are left out until about so many a second are left, upstream until 16; 0: none.
+    """
 
     shift: float = 5.0
     guidance: float = 6.0
     sampler: str = "flow-diffusers"
+    half: bool = True
+    fps: int = 0
 
 
 class FunControl(Wan):
@@ -37,6 +43,10 @@ class FunControl(Wan):
 
     def _windows(self) -> OverlapWindows:
         return OverlapWindows(self.settings.length, self.settings.overlap, VAE_STRIDE_T, filled=True)
+
+    def output_fps(self, fps: Fraction) -> Fraction:
+        """Leave frames out as upstream does if asked to: every one of fps // settings.fps."""
+        return fps / max(1, int(fps // self.settings.fps)) if self.settings.fps else fps
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Stretch skeletons to the output's size, as upstream does with OpenCV."""

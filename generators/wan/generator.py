@@ -14,6 +14,8 @@ FOLDER holds checkpoint and prompt embedding, as generators/wan/files.py says; v
   shift = 5.0
   guidance = 6.0
   sampler = "flow"     # or flow-diffusers, unipc, unipc-diffusers (generators/wan/settings.py)
+  half = true          # latents in bfloat16 between steps, as upstream
+  gpu = 0              # whose noise is drawn, by its multiprocessors (A100: 108, H100: 132); 0: a processor's
 
 What is left out has the published value of its conditioner. A checkpoint can also be named in a file of your
 own: a class that inherits from one of the three and gives its __init__ the folder.
@@ -22,7 +24,7 @@ own: a class that inherits from one of the three and gives its __init__ the fold
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +33,9 @@ import numpy as np
 from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
 from generators.contract import Constants, Engines, GeneratorError
 from generators.lora import Lora, take_on
-from generators.noise import torch_normal
+from generators.noise import CudaNormal, torch_normal
 from generators.resize import bicubic, square, stretch
+from generators.samplers import bfloat16
 from generators.settings import read_settings
 from generators.wan.config import (
     PATCH,
@@ -150,8 +153,23 @@ class Wan(ABC):
         return stretch(pixels, *self.size)
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """Draw (1, 16, frames, h, w) as torch does on a processor."""
-        return torch_normal((1, self.vae.z_dim, frames, *self.latent_size), seed)
+        """Draw (1, 16, frames, h, w) as torch does, on a processor or a GPU."""
+        drawn = self.normal(seed)((1, self.vae.z_dim, frames, *self.latent_size))
+        return bfloat16(drawn) if self.settings.half else drawn
+
+    def normal(self, seed: int) -> Callable[[tuple[int, ...]], np.ndarray]:
+        """Make a function that draws torch's normal numbers, call after call: a processor's, or a GPU's."""
+        if self.settings.gpu:
+            return CudaNormal(seed, self.settings.gpu)
+        drawn = 0
+
+        def draw(shape: tuple[int, ...]) -> np.ndarray:
+            nonlocal drawn
+            made = torch_normal(shape, seed, drawn)
+            drawn += made.size
+            return made
+
+        return draw
 
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool

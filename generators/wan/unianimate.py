@@ -30,6 +30,9 @@ class UniAnimateSettings(BlendSettings):
     """The settings, by default upstream's. ValueError: windows share less than private frames replace."""
 
     guidance: float = 1.5
+    half: bool = True
+
+    half_times = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,7 @@ import pytest
 
 from bench.frame_metrics import psnr
 from generators.contract import load_generator
+from generators.samplers import bfloat16
 from pipeline.sampler import generate
 from tests.wan_checkpoints import write_checkpoint
 
@@ -108,6 +109,20 @@ def test_animates_loop_shows_what_wan22s_own_shows(tmp_path, frames, keep):
     assert psnr(error) >= EXACT
 
 
+def unianimate_of(folder, monkeypatch, frames, **settings):
+    """A tiny UniAnimate, its engines, and the noise of upstream's run, which draws some without a seed."""
+    theirs = np.load(HERE / "unianimate.npz")
+    write_checkpoint(folder, "wan-unianimate", steps=4, overlap=3, **settings)
+    generator = load_generator(f"wan-unianimate={folder}")
+    if f"private_{frames}" in theirs:
+        first, *later = np.split(theirs[f"private_{frames}"], len(theirs[f"private_{frames}"][0, 0]) // 2, 2)
+        own = generator.noise(generator.windows.latent_frames(frames), 5)
+        drawn = np.concatenate([first, own[:, :, 2:], *later], 2)
+        monkeypatch.setattr(generator, "noise", lambda count, seed: drawn)
+    engines = {**ENGINES, "denoise": unianimate, "pose": pose_tokens, "reference_pose": still_pose}
+    return generator, engines, theirs
+
+
 @pytest.mark.parametrize("frames", [1, 6, 17, 29, 41])
 def test_unianimates_loop_shows_what_its_own_pipelines_show(tmp_path, monkeypatch, frames):
     """Recorded from UniAnimate-DiT, 884ac92: its pipeline up to 17 frames, then its long one, untiled.
@@ -116,15 +131,43 @@ def test_unianimates_loop_shows_what_its_own_pipelines_show(tmp_path, monkeypatc
     shorter clip filled with its last skeleton as its script does. Noise of the windows' first two
     frames, which the long one draws without a seed, was recorded too.
     """
-    theirs = np.load(HERE / "unianimate.npz")
-    folder = write_checkpoint(tmp_path, "wan-unianimate", steps=4, overlap=3)
-    generator = load_generator(f"wan-unianimate={folder}")
-    if f"private_{frames}" in theirs:
-        first, *later = np.split(theirs[f"private_{frames}"], len(theirs[f"private_{frames}"][0, 0]) // 2, 2)
-        own = generator.noise(generator.windows.latent_frames(frames), 5)
-        drawn = np.concatenate([first, own[:, :, 2:], *later], 2)
-        monkeypatch.setattr(generator, "noise", lambda count, seed: drawn)
-    engines = {**ENGINES, "denoise": unianimate, "pose": pose_tokens, "reference_pose": still_pose}
+    generator, engines, theirs = unianimate_of(tmp_path, monkeypatch, frames)
     wanted = theirs[f"float32_{frames}"].astype(np.float64)
     error = made(generator, engines, frames, theirs["picture"]) - wanted
     assert np.abs(error).max() <= 1 and np.count_nonzero(error) <= 1  # where a level is cut by a hair
+
+
+def test_unianimates_times_and_latents_are_rounded_as_its_pipeline_rounds_them(tmp_path):
+    """Recorded from UniAnimate-DiT, 884ac92: FlowMatchScheduler, 50 steps and shift 5, on bfloat16 tensors.
+
+    As its pipeline calls it: timesteps to bfloat16 for the network, torch.manual_seed(0),
+    x = torch.randn(1, 4, 3, 2, 2) to bfloat16, at each step the flow sin(3 x) + x t / 1000 to bfloat16.
+    """
+    theirs = np.load(HERE / "unianimate_state.npz")
+    folder = write_checkpoint(tmp_path, "wan-unianimate", steps=50, half=True)
+    grid = load_generator(f"wan-unianimate={folder}").scheduler
+    np.testing.assert_array_equal((grid.times[:-1] * 1000).round(), theirs["times"].round())
+    x = bfloat16(theirs["noise"])
+    for step in range(50):
+        x = grid.advance(x, bfloat16(np.sin(3 * x) + x * grid.times[step]), step)
+    apart = np.abs(x - theirs["latents"])
+    assert np.median(apart) == 0 and apart.max() <= 2**-7 * np.abs(theirs["latents"]).max()
+
+
+def test_funs_latents_are_rounded_as_diffusers_rounds_them(tmp_path):
+    """VideoX-Fun, 804a425, keeps latents in bfloat16, and its script's sampler "Flow" is diffusers' Euler."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    folder = write_checkpoint(tmp_path, "wan-fun-control", steps=50, half=True)
+    grid = load_generator(f"wan-fun-control={folder}").scheduler
+    theirs = FlowMatchEulerDiscreteScheduler(shift=5)
+    theirs.set_timesteps(50)
+    x = bfloat16(np.random.default_rng(0).standard_normal((1, 4, 3, 2, 2)).astype(np.float32))
+    y = torch.from_numpy(x).bfloat16()
+    for step, t in enumerate(theirs.timesteps):
+        assert grid.times[step] == theirs.sigmas[step]
+        flow = bfloat16(np.sin(3 * x))
+        y = theirs.step(torch.from_numpy(flow).bfloat16(), t, y, return_dict=False)[0]
+        x = grid.advance(x, flow, step)
+        np.testing.assert_array_equal(x, y.float())
