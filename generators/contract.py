@@ -11,6 +11,7 @@ import numpy as np
 
 from engines.errors import BROKEN, UsageError, VivaceError, describe_error
 from engines.spec import ComponentSpec, Engine
+from generators.adapters import split_name, taken
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows, WindowRule
 from generators.wrapper_file import load_file, plain
@@ -180,10 +181,8 @@ class Carrying(Generator, Protocol):
 def load_generator(name: str) -> Generator:
     """Load a bundled generator, one of a folder, or the class at `path/to/file.py:Class`; GeneratorError.
 
-    Behind its name may stand adapters, see generators/lora.py; a class of yours gets them as `loras`.
+    Behind its name may stand adapters, see generators/adapters.py; a class of yours gets them as `loras`.
     """
-    from generators.lora import split_name, taken
-
     name, loras = split_name(name)
     if made := BUNDLED.get(name) and _class(BUNDLED[name]):
         return made(**taken(made, loras))

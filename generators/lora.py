@@ -7,21 +7,19 @@ the rank. Whole differences of weights and biases (.diff, .diff_b) are added too
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from generators.adapters import Lora
 from generators.contract import GeneratorError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MARK = ",lora="  # before each adapter in a generator's name: wan-fun-control=FOLDER,lora=FILE:0.8
 CONFIG = "adapter_config.json"
 METADATA = "lora_adapter_metadata"  # diffusers' entry in a safetensors file, as JSON
 KEY = re.compile(
@@ -32,56 +30,6 @@ KEY = re.compile(
 KOHYA = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_(?P<layer>[^.]+)")
 PREFIXES = {"base_model", "model", "module", "transformer", "unet", "diffusion_model", "pipe", "dit"}
 SIDES = {"A": "down", "down": "down", "B": "up", "up": "up"}
-
-
-@dataclass(frozen=True)
-class Lora:
-    """A file of adapters and the factor that their change is multiplied with."""
-
-    path: Path
-    scale: float = 1.0
-
-    def __str__(self) -> str:
-        return f"{self.path.name}:{self.scale:g}"
-
-
-def split_name(name: str) -> tuple[str, tuple[Lora, ...]]:
-    """Split a generator's name into that of its base model and the adapters; GeneratorError."""
-    base, *texts = name.split(MARK)
-    return base, tuple(map(parse, texts))
-
-
-def parse(text: str) -> Lora:
-    """Read FILE or FILE:SCALE. GeneratorError: no file is named, or the scale is not finite or 0."""
-    path, colon, end = text.rpartition(":")
-    try:
-        scale = float(end) if colon else 1.0
-    except ValueError:
-        path, scale = text, 1.0
-    path = path if colon else text
-    if not path.strip() or not math.isfinite(scale) or not scale:
-        raise GeneratorError(f"--lora {text!r}: give FILE or FILE:SCALE, a scale being a number other than 0")
-    return Lora(Path(path), scale)
-
-
-def taken(made: type, loras: Sequence[Lora]) -> dict[str, Sequence[Lora]]:
-    """Make the argument by which a generator's class gets adapters. GeneratorError: it takes none."""
-    if loras and "loras" not in inspect.signature(made).parameters:
-        raise GeneratorError(
-            f"{made.__name__} takes no LoRA: give its __init__ a parameter loras=(), to merge where it loads "
-            "weights, by merge_all and take_on of generators/lora.py"
-        )
-    return {"loras": loras} if loras else {}
-
-
-def take_on(generator: object, loras: Sequence[Lora], changed: Iterable[str]) -> None:
-    """Make adapters part of what a generator of ours is built from: they go into the components `changed`."""
-    if not loras:
-        return
-    own, changed = tuple(generator.fingerprint_files), set(changed)
-    generator.fingerprint_files = (*own, *(lora.path for lora in loras))
-    generator.component_files = {name: own for name in generator.components if name not in changed}
-    generator.loras = {name: [*map(str, loras)] for name in generator.components if name in changed}
 
 
 def merge_all(

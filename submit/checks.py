@@ -17,8 +17,8 @@ from pathlib import Path
 
 from engines.errors import EngineError, Exit, InputError
 from engines.precision import choose_precisions
+from generators.adapters import split_name
 from generators.contract import BUNDLED
-from generators.lora import split_name
 from pipeline.recipe import Recipe, RecipeError, load_recipe
 from pipeline.submission import FILE
 from submit.archive import MB, read_entries, unpack, unsafe

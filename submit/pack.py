@@ -15,8 +15,8 @@ from pathlib import Path
 from engines.artifact import built_folder, file_sha256
 from engines.load import starts_from
 from engines.precision import choose_precisions
+from generators.adapters import MARK, split_name
 from generators.contract import BUNDLED, FROM_FOLDER, Generator, load_generator
-from generators.lora import MARK, split_name
 from pipeline.recipe import Recipe
 from pipeline.submission import FILE as MANIFEST
 from submit.archive import write_archive

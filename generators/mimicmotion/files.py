@@ -49,7 +49,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.chunk) < 1 or min(self.gpu, self.stride) < 0:
-            raise ValueError("width, height and chunk must be 1 or more, gpu and stride 0 or more")
+            raise ValueError("width, height and chunk must be 1 or more, stride and gpu 0 or more")
 
 
 class Folder:

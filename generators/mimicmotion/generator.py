@@ -11,8 +11,8 @@ import numpy as np
 
 from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
+from generators.adapters import Lora, take_on
 from generators.contract import FULL, SHALLOW, Constants, Engines
-from generators.lora import Lora, take_on
 from generators.mimicmotion.files import Folder
 from generators.mimicmotion.preprocess import cover, fill_up, halved_levels
 from generators.noise import CudaNormal, torch_normal

@@ -8,10 +8,11 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from torch import nn
 
+from generators.adapters import Lora
 from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.vision import ClipVision
 from generators.contract import FULL, SHALLOW, GeneratorError
-from generators.lora import Lora, merge_all
+from generators.lora import merge_all
 from generators.mimicmotion.files import IMAGE_ENCODER, VAE, Folder
 from generators.mimicmotion.image_embedding import ImageEmbed
 from generators.mimicmotion.pose_net import PoseNet

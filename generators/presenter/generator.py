@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
+from generators.adapters import Lora, take_on
 from generators.contract import Constants, Engines
-from generators.lora import Lora, take_on
 from generators.pieces import gathered, in_chunks
 from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.resize import cover

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from engines.files import atomic_write
+from generators.adapters import Lora
 from generators.contract import GeneratorError
-from generators.lora import Lora, merge_all
+from generators.lora import merge_all
 from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.presenter.model import Autoencoder, AutoencoderSize, Decode, Denoise, DenoiserSize, Encode
 

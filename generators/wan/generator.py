@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
+from generators.adapters import Lora, take_on
 from generators.contract import Constants, Engines, GeneratorError
-from generators.lora import Lora, take_on
 from generators.noise import CudaNormal, torch_normal
 from generators.resize import bicubic, square, stretch
 from generators.samplers import bfloat16

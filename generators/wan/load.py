@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor, nn
 
 from generators import lora
+from generators.adapters import Lora
 from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.size import ClipSize
 from generators.clip.vision import ClipVision, from_open_clip
@@ -67,7 +68,7 @@ def load_network(
     size: TransformerSize,
     files: Files,
     adapted: bool,
-    loras: Sequence[lora.Lora] = (),
+    loras: Sequence[Lora] = (),
 ) -> nn.Module:
     """Load the network of `make` with the weights of the files, and merge what is trained on top of them.
 

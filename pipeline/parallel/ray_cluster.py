@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from engines.errors import EngineError, Exit, ProgramKilled, exit_of
-from generators.lora import MARK, split_name
+from generators.adapters import MARK, split_name
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
 from pipeline.parallel.ray_actors import FileWorker, NetworkWorker, Opened, Receipt

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 
 from engines.artifact import Label, find_onnx, fingerprint_of, writing
 from engines.cli import common_arguments, new_parser
-from engines.errors import EngineError
+from engines.errors import EngineError, UsageError
 from engines.onnx.export import OPSET, TOOLS, identity
+from generators.adapters import Lora, parse
 from generators.contract import GeneratorError, load_generator
-from generators.lora import METADATA, Lora, merge_all, parse
+from generators.lora import METADATA, merge_all
 from generators.mimicmotion.load import load_unet
 from tests.tiny_mimicmotion import write_tiny
 from tests.wan_checkpoints import write_checkpoint
@@ -200,7 +201,7 @@ def test_a_file_may_have_a_scale(text, path, scale):
 
 @pytest.mark.parametrize("text", ["", ":0.5", "a:nan", "a:0", "a:inf"])
 def test_no_file_or_no_scale_is_refused(text):
-    with pytest.raises(GeneratorError, match="give FILE or FILE:SCALE"):
+    with pytest.raises(UsageError, match="give FILE or FILE:SCALE"):
         parse(text)
 
 
@@ -219,7 +220,7 @@ def test_the_option_goes_with_the_generators_name(capsys):
 def test_a_class_of_ones_own_gets_adapters_or_says_that_it_takes_none(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("class Mine:\n    pass\n")
-    with pytest.raises(GeneratorError, match="Mine takes no LoRA: give its __init__ a parameter loras"):
+    with pytest.raises(UsageError, match="Mine takes no LoRA: give its __init__ a parameter loras"):
         load_generator(f"{file}:Mine,lora=a.safetensors")
     file.write_text("from generators.presenter.generator import Presenter as Mine\n")
     assert load_generator(f"{file}:Mine,lora=a.safetensors").loras == {"denoise": ["a.safetensors:1"]}
