@@ -25,7 +25,7 @@ from engines.errors import EngineError
 from engines.files import DRAFT, sync
 from engines.hashes import file_sha256, known_sha256
 from engines.sources import reached_code
-from engines.spec import ComponentSpec, Engine, Model
+from engines.spec import ComponentSpec, Engine, Model, merged
 
 BUILT = Path(__file__).parent / "built"
 Field = str | int | float | bool | None | list | Mapping
@@ -175,7 +175,8 @@ def find_onnx(folder: Path, model: Model, component: str, precision: str) -> Art
 
     Weights are compared where the model's sources are at hand; a submission may come without them.
     """
-    expected = {"component": component, "spec": model.components[component].described()}
+    expected = {"component": component, "loras": merged(model, component)}
+    expected["spec"] = model.components[component].described()
     weights = fingerprint_of(model, component)
     if weights:
         expected["weights"] = weights

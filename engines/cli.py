@@ -55,6 +55,11 @@ COMMON = {
     "force": {"action": "store_true", "help": "build again what is there already"},
     "generator": {"default": "presenter", "help": GENERATORS},
     "json": {"action": "store_true", "help": "print the result as JSON on stdout"},
+    "lora": {
+        "action": "append",
+        "metavar": "FILE[:SCALE]",
+        "help": "low-rank adapter to merge into the generator's weights; may be given again",
+    },
     "lossless": {"action": "store_true", "help": "videos keep every pixel; those compared must, too"},
     "out": {"type": folder},
     "precision": {"help": "one for all, then exceptions: fp16,denoise=int8"},
@@ -63,19 +68,31 @@ COMMON = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that puts adapters of --lora behind the generator's name, where all that load it find them."""
+
+    def parse_args(self, *args: object, **more: object) -> argparse.Namespace:
+        """Parse a command line."""
+        found = super().parse_args(*args, **more)
+        for lora in getattr(found, "lora", None) or ():
+            if found.generator is None:
+                self.error("--lora goes with --generator, whose weights it changes")
+            found.generator = f"{found.generator},lora={lora}"
+        return found
+
+
 def new_parser(about: str | None, prog: str | None = None) -> argparse.ArgumentParser:
     """Return a parser whose help begins with a module's docstring, lines kept. prog: without it, the file."""
-    return argparse.ArgumentParser(
-        prog=prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return Parser(prog=prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def common_arguments(parser: argparse.ArgumentParser, *names: str, **changed: dict) -> None:
-    """Add options of COMMON by name.
+    """Add options of COMMON by name; with the generator its adapters.
 
     changed: by name, what is otherwise in this script, as add_argument takes it. Help ends with the default.
     """
-    for name in (*names, *changed):
+    names = (*names, *changed)
+    for name in (*names, *["lora"] * ("generator" in names)):
         settings = {**COMMON[name], **changed.get(name, {})}
         default = settings.get("default")
         if default is not None:

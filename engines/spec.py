@@ -150,10 +150,16 @@ class Model(Protocol):
     name: str
     components: Mapping[str, ComponentSpec]
     fingerprint_files: Sequence[Path]  # weights, and the code of the networks
+    # May be left out: loras: Mapping[str, Sequence[str]], adapters merged into components' weights.
 
     def build(self, component: str) -> torch.nn.Module:
         """Build the component as a torch module with loaded weights."""
         ...
+
+
+def merged(model: Model, component: str) -> list[str] | None:
+    """Name the adapters that are merged into a component's weights, or return None: there are none."""
+    return [*getattr(model, "loras", {}).get(component, ())] or None
 
 
 class Engine(Protocol):

@@ -1,7 +1,6 @@
 """Load weights from checkpoint files into a network, memory-mapped: nothing is read before it is used.
 
 Built without numbers and filled, a network occupies memory only for what is computed with it:
-
   with weightless():
       network = Network(...)
   fill(network, checkpoint.tensors(), checkpoint.path)
@@ -157,17 +156,20 @@ def fill(
     or of another shape, and says so if they are of another family; origin is what it calls them by.
     """
     own = network.state_dict()
-    tensors = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if name in own or not any(re.search(pattern, name) for pattern in ignored)
-    }
+    unused = [name for name in tensors if name not in own and any(re.search(each, name) for each in ignored)]
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
     _check_names(network, own, tensors, origin)
     _check_shapes(network, own, tensors, origin)
     if dtype is not None:
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
     network.load_state_dict(dict(tensors), assign=True)
     return network.requires_grad_(False).eval()
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Read what the safetensors file at a path says of itself; nothing where it is another file."""
+    file = weight_files(path)[0]
+    return _header(file)[2] if file.suffix in SAFETENSORS else {}
 
 
 def family(names: Iterable[str]) -> str | None:
@@ -188,7 +190,7 @@ def _check_names(network: nn.Module, own: Mapping, tensors: Mapping, origin: Pat
     lines = [f"{origin} does not fit {kind}"]
     if is_a and is_a != wanted:
         lines[0] += f": it is of another family, {is_a}" + (f"; expected {wanted}" if wanted else "")
-    lines += _listed("missing", missing) + _listed("unexpected", unexpected)
+    lines += listed("missing", missing) + listed("unexpected", unexpected)
     raise GeneratorError("\n".join(lines))
 
 
@@ -200,10 +202,11 @@ def _check_shapes(network: nn.Module, own: Mapping, tensors: Mapping, origin: Pa
     ]
     if wrong:
         first = f"{origin} does not fit {type(network).__name__}: is it of another size of the model?"
-        raise GeneratorError("\n".join([first, *_listed("of another shape", wrong)]))
+        raise GeneratorError("\n".join([first, *listed("of another shape", wrong)]))
 
 
-def _listed(what: str, names: Sequence[str]) -> list[str]:
+def listed(what: str, names: Sequence[str]) -> list[str]:
+    """Write lines for an error: how many names there are, and the first of them."""
     if not names:
         return []
     more = [f"  and {len(names) - SHOWN} more"] * (len(names) > SHOWN)
@@ -231,7 +234,7 @@ def _mapped(file: Path, wanted: Mapping[str, str]) -> dict[str, Tensor]:
     """
     import torch
 
-    (begin, entries), numbers = _header(file), map_file(file)
+    (begin, entries, _), numbers = _header(file), map_file(file)
     found = {}
     for name, inside in wanted.items():
         entry = entries[inside]
@@ -249,10 +252,10 @@ def _mapped(file: Path, wanted: Mapping[str, str]) -> dict[str, Tensor]:
     return found
 
 
-def _header(file: Path) -> tuple[int, dict[str, dict]]:
-    """Read where a safetensors file's numbers begin, and each tensor's dtype, shape and place behind that.
+def _header(file: Path) -> tuple[int, dict[str, dict], dict[str, str]]:
+    """Read where a safetensors file's numbers begin, its tensors' entries, and what it says of itself.
 
-    The file is eight bytes of length, that much JSON, then the numbers; the JSON says where they end.
+    Eight bytes of length, that much JSON, then the numbers; the JSON says where they end.
     """
     size = file.stat().st_size
     with file.open("rb") as opened:
@@ -260,14 +263,14 @@ def _header(file: Path) -> tuple[int, dict[str, dict]]:
         header = opened.read(length) if length < size else b""
     try:
         tensors = json.loads(header)
-        tensors.pop("__metadata__", None)
+        about = tensors.pop("__metadata__", None) or {}
         end = 8 + length + max((_end(entry) for entry in tensors.values()), default=0)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise GeneratorError(f"{file} is damaged or cut short; {AGAIN}") from error
     if size != end:
         what = "cut short" if size < end else "too long"
         raise GeneratorError(f"{file} is {what}: {size} bytes of {end}; {AGAIN}")
-    return 8 + length, tensors
+    return 8 + length, tensors, about
 
 
 def _end(entry: Mapping) -> int:

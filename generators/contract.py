@@ -11,6 +11,7 @@ import numpy as np
 
 from engines.errors import BROKEN, UsageError, VivaceError, describe_error
 from engines.spec import ComponentSpec, Engine
+from generators.adapters import split_name, taken
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows, WindowRule
 from generators.wrapper_file import load_file, plain
@@ -43,8 +44,7 @@ class Generator(Protocol):
     """A pose-driven video generator: its components, and the rules that make its sampling what it is.
 
     Pixels are (F, H, W, 3) uint8 RGB. Latents are (1, C, F, H, W), or (1, F, C, H, W): the frames lie along
-    `frame_axis`. Everything here but
-    `build` works on NumPy arrays and must not import torch.
+    `frame_axis`. Everything here but `build` works on NumPy arrays and must not import torch.
     """
 
     name: str
@@ -53,6 +53,8 @@ class Generator(Protocol):
     # May be left out: by component, those of its network alone, so that no other is built anew when one
     # changes; functions or classes too, for the code of their file that they reach.
     # component_files: Mapping[str, Sequence[Path | Callable]]
+    # May be left out: by component, the adapters merged into its weights, as in "style.safetensors:0.8".
+    # loras: Mapping[str, Sequence[str]]
     scheduler: Scheduler
     # One number; or that of the first and the last frame, evenly between; or the weight of each branch by
     # name, the full condition's first, together 1: as many branches as there are names.
@@ -81,7 +83,8 @@ class Generator(Protocol):
         Entries that change over time have their frames along `frame_axis`, and are named in `per_frame`.
         Keyword-only parameters, as in (..., image, *, prompt="", image2=None), are columns of pairs.csv:
         image2, image3 and so on are given as fitted pictures, others as text, or numbers if their default is
-        one. Where a request has no such cell the default counts; without a default it is refused.
+        one. Where a request has no such cell the default counts; without a default it is refused. `original`
+        (default None) is no column but the picture as it was read, (1, any, any, 3).
         """
         ...
 
@@ -185,18 +188,24 @@ class Carrying(Generator, Protocol):
 
 
 def load_generator(name: str) -> Generator:
-    """Load a bundled generator, one of a folder, or the class at `path/to/file.py:Class`; GeneratorError."""
-    if name in BUNDLED:
-        return _class(BUNDLED[name])()
+    """Load a bundled generator, one of a folder, or the class at `path/to/file.py:Class`; GeneratorError.
+
+    Behind its name may stand adapters, see generators/adapters.py; a class of yours gets them as `loras`.
+    """
+    name, loras = split_name(name)
+    if made := BUNDLED.get(name) and _class(BUNDLED[name]):
+        return made(**taken(made, loras))
     kind, _, folder = name.partition("=")
     if folder and kind in FROM_FOLDER:
-        return _class(FROM_FOLDER[kind])(Path(folder))
+        made = _class(FROM_FOLDER[kind])
+        return made(Path(folder), **taken(made, loras))
     path, _, attribute = name.rpartition(":")
     if not path.endswith(".py") or not attribute:
         known = ", ".join([*sorted(BUNDLED), *(f"{kind}=FOLDER" for kind in sorted(FROM_FOLDER))])
         raise GeneratorError(f"no generator {name!r}; use one of {known} or path/to/file.py:Class")
     try:
-        generator = _user_class(Path(path), attribute)()
+        made = _user_class(Path(path), attribute)
+        generator = made(**taken(made, loras))
     except VivaceError:
         raise
     except BROKEN as error:

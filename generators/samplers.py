@@ -48,6 +48,12 @@ class Scheduler(Protocol):
         ...
 
 
+def bfloat16(array: np.ndarray) -> np.ndarray:
+    """Round float32 numbers to the nearest of 8 significant bits (Veltkamp's way: three operations)."""
+    spread = array * np.float32(65537)
+    return spread - (spread - array)
+
+
 def open_solver(scheduler: Scheduler, draw: Draw | None = None) -> Solver:
     """Make a solver for a new request; UsageError: it needs noise, and none can be drawn."""
     if not getattr(scheduler, "stochastic", False):
@@ -74,20 +80,29 @@ class FlowMatchEuler:
     """Flow matching by Euler steps from noise (time 1) to clean (time 0), as Wan samples.
 
     shift > 1 spends more of the steps near the noise: t = shift * u / (1 + (shift - 1) * u) for even u.
-    last: u of the last step, if the published grid does not go on evenly to 0 there.
+    last: u of the last step, if the published grid does not go on evenly to 0 there. half: the base model
+    keeps latents, and what it adds to them, in bfloat16; half_times: times as its network sees them too, in
+    thousandths, which moves these by up to 0.002.
     """
 
     steps: int
     shift: float = 1.0
     last: float = 0.0
+    half: bool = False
+    half_times: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.shift <= 0:
             raise ValueError(f"a grid needs steps >= 1 and shift > 0, got {self.steps} and {self.shift}")
 
-    @cached_property
+    @property
     def times(self) -> np.ndarray:
         """(steps + 1,) float32, falling from 1 to 0; the denoiser is evaluated at all but the last."""
+        return bfloat16(self.sigmas * np.float32(1000)) / np.float32(1000) if self.half_times else self.sigmas
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """(steps + 1,) float32: shares of noise in the latents."""
         u = np.linspace(1.0, 0.0, self.steps + 1)
         if self.last:
             u[:-1] = np.linspace(1.0, self.last, self.steps)
@@ -103,7 +118,11 @@ class FlowMatchEuler:
 
     def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
         """Compute latents at a later step at once."""
-        return latents + (self.times[to] - self.times[step]) * flow
+        return self.stored(latents + self.stored((self.sigmas[to] - self.sigmas[step]) * flow))
+
+    def stored(self, latents: np.ndarray) -> np.ndarray:
+        """Round latents as the base model stores them, and return float32."""
+        return bfloat16(latents) if self.half else latents
 
 
 @dataclass(frozen=True)
@@ -178,11 +197,14 @@ class UniPcMultistep:
     """UniPC, a multistep solver with a corrector, for flow matching, as diffusers samples Wan with it.
 
     Zhao et al., 2023, "UniPC: A Unified Predictor-Corrector Framework", its B2 variant of order 2, predicting
-    the clean latents. shift means the same as in FlowMatchEuler.
+    the clean latents. shift means the same as in FlowMatchEuler; first, last: shares of noise, before
+    it, between which the grid is even. Wan's own code has 0.999 and 0.
     """
 
     steps: int
     shift: float = 1.0
+    first: float = 1.0
+    last: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.shift <= 0:
@@ -200,9 +222,9 @@ class UniPcMultistep:
 
     @property
     def _sigmas(self) -> np.ndarray:
-        u = np.linspace(1.0, 1e-3, self.steps + 1)[:-1]
+        u = np.linspace(float(np.float32(self.first)), self.last, self.steps + 1)[:-1]
         sigmas = self.shift * u / (1 + (self.shift - 1) * u)
-        sigmas[0] -= 1e-6  # a logarithm of what is left is taken
+        sigmas[0] = min(sigmas[0], 1 - 1e-6)  # a logarithm of what is left is taken
         return np.append(sigmas, 0.0)
 
     def solver(self) -> UniPc:

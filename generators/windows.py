@@ -15,7 +15,9 @@ class WindowRule(Protocol):
     """A rule that cuts a clip into windows; `frames` are always those of the video, not of latents.
 
     The rule of blending is any frozen dataclass that answers this; a recipe may replace its `overlap`. One
-    that changes by step has at(step), which gives the rule of that step; all have one condition_indices.
+    that changes by step has at(step), which gives the rule of that step; all have one condition_indices. One
+    whose windows each have conditions of their own has seen(place), the indices of those of a window with
+    these latent frames, and conditions(frames), how many there are of a clip.
     """
 
     length: int  # latent frames of the longest window
@@ -56,12 +58,15 @@ class OverlapWindows:
 
     The last window is moved back to stay full, so that every evaluation sees one shape. A clip shorter than
     a window is filled up to one. group: frames of the video that share a latent frame, all but the first,
-    which has one of its own.
+    which has one of its own. filled: what fills a window has conditions of its own; else it sees the last.
+    even: all predictions of a frame count alike, without ramps.
     """
 
     length: int
     overlap: int
     group: int = 1
+    filled: bool = False
+    even: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.length:
@@ -79,9 +84,10 @@ class OverlapWindows:
         return grouped(frames, self.group)
 
     def condition_indices(self, frames: int) -> np.ndarray:
-        """Give each latent frame its own conditions; a clip shorter than a window is filled with the last."""
+        """Give each latent frame its own conditions; a clip shorter than a window is filled up."""
         own = self.latent_frames(frames)
-        return np.minimum(np.arange(self.padded(own)), own - 1)
+        places = np.arange(self.padded(own))
+        return places if self.filled else np.minimum(places, own - 1)
 
     def window_indices(self, frames: int) -> list[np.ndarray]:
         """List each window's (length,) indices among the sampled latent frames."""
@@ -107,6 +113,8 @@ class OverlapWindows:
 
     def weights(self, length: int) -> np.ndarray:
         """Compute blending weights (length,) float32: a ramp over each overlap, flat between."""
+        if self.even:
+            return np.ones(length, np.float32)
         place = np.arange(length)
         ramp = np.minimum(place, place[::-1]) + 1
         return (np.minimum(ramp, self.overlap + 1) / (self.overlap + 1)).astype(np.float32)

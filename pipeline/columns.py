@@ -12,6 +12,7 @@ from pipeline.batch.dataset import PICTURE, Request
 from pipeline.video.image import MAX_PIXELS, read_image
 
 FORM = ("output_size", "output_fps")  # members that may be left out, and take columns as condition does
+ORIGINAL = "original"  # the parameter of condition that is no column but the picture before it was fitted
 
 
 def columns_of(generator: Generator, member: str = "condition") -> dict[str, object]:
@@ -19,6 +20,11 @@ def columns_of(generator: Generator, member: str = "condition") -> dict[str, obj
 
     Parameter.empty: it has none.
     """
+    found = _parameters(generator, member)
+    return {name: default for name, default in found.items() if name != ORIGINAL}
+
+
+def _parameters(generator: Generator, member: str = "condition") -> dict[str, object]:
     taking = getattr(getattr(generator, "original", generator), member, None)
     parameters = signature(taking).parameters.values() if taking else ()
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
@@ -53,8 +59,9 @@ def read_columns(
 ) -> dict[str, object]:
     """Return what condition takes of a request's further columns: fitted pictures, texts and numbers.
 
-    notes: gets a sentence on columns that the generator does not take. InputError: a picture cannot be used,
-    a number is none, or a column that has no default is not there.
+    The picture as it was read is among them where condition asks for it. notes: gets a sentence on columns
+    that the generator does not take. InputError: a picture cannot be used, a number is none, or a column that
+    has no default is not there.
     """
     known, found = columns_of(generator), cells(request, generator, "condition")
     for name in request.pictures.keys() & known.keys():
@@ -67,4 +74,7 @@ def read_columns(
     if unused:
         takes = f"it takes {', '.join(known)}" if known else "it takes none beyond id, video, image, seed"
         notes.append(f"{generator.name} makes no use of {', '.join(unused)} in pairs.csv: {takes}")
+    if ORIGINAL in _parameters(generator):
+        with reading(request.image):
+            found[ORIGINAL] = read_image(request.image, notes=[], max_pixels=max_pixels)[None]
     return found

@@ -56,8 +56,8 @@ class FrameBuffer:
 class Conditions(Mapping):
     """A clip's constants as they come: arrays, and a FrameBuffer for each of those that change over time.
 
-    pieces: of Streaming.condition_pieces. frames: latent frames of the clip. came: is told of each piece.
-    place: where they are held.
+    pieces: of Streaming.condition_pieces. frames: of those that change over time. came: is told of each
+    piece. place: where they are held.
     """
 
     def __init__(

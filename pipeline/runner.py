@@ -91,6 +91,7 @@ class VideoRunner:
         self.identity = {
             "generator": generator.name,
             "generator_sha256": fingerprint(files_of(generator)),
+            **_adapters(generator),
             "recipe": recipe.name,
             "recipe_sha256": hashlib.sha256(settings.encode()).hexdigest(),
             "lossless": options.lossless,
@@ -146,6 +147,12 @@ def start_runner(settings: Settings, say: Callable[[str], None], resident: bool 
     ran_with["fit"] = settings.fit
     ran_with["built"] = built_files(engines)
     return VideoRunner(generator, engines, settings.options, ran_with, place)
+
+
+def _adapters(generator: Generator) -> dict[str, list[str]]:
+    """Name the adapters that a generator's weights have, if any: they make it another base model."""
+    named = dict.fromkeys(lora for each in getattr(generator, "loras", {}).values() for lora in each)
+    return {"loras": [*named]} if named else {}
 
 
 def files_of(generator: Generator) -> set[Path]:

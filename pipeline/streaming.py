@@ -45,13 +45,14 @@ class StreamedClip:
         self.taken, self.unlike = plan.actions, None
         self._sampler, self._plan, self._frames = sampler, plan, frames
         self._own = generator.windows.latent_frames(frames)
-        sampled = len(generator.windows.condition_indices(frames))
+        seen = generator.windows.condition_indices(frames)
+        sampled, count = len(seen), getattr(generator.windows, "conditions", lambda frames: seen.max() + 1)
         self._watch = None
         if plan.guard:
             self._watch = plan.guard.watch(axis, generator.per_frame, self._own, sampled)
         came = self._watch.constants if self._watch else lambda constants: None
         place = place_of(sampler.engines)
-        self._conditions = Conditions(generator, conditions, self._own, came, place)
+        self._conditions = Conditions(generator, conditions, int(count(frames)), came, place)
         self._noise = noise_of(generator, sampled, seed, place)
         self._done = 0
 

@@ -103,7 +103,8 @@ class SerialDenoiser:
 
     def _window_constants(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The constants of one window; beyond their last frame that is repeated."""
-        generator, seen = self._generator, self._condition_indices[indices]
+        generator, rule = self._generator, self._generator.windows
+        seen = rule.seen(indices) if hasattr(rule, "seen") else self._condition_indices[indices]
         if self._cut is not None and self._cut[0] == indices.tobytes():
             return self._cut[1]
         self._cut = None  # a window's constants may be large: one at a time

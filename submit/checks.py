@@ -17,6 +17,7 @@ from pathlib import Path
 
 from engines.errors import EngineError, Exit, InputError
 from engines.precision import choose_precisions
+from generators.adapters import split_name
 from generators.contract import BUNDLED
 from pipeline.recipe import Recipe, RecipeError, load_recipe
 from pipeline.submission import FILE
@@ -145,7 +146,7 @@ class Manifest:
     @property
     def generator(self) -> str | None:
         """Return the file of a generator that does not come with Vivace."""
-        name = self.entry["generator"]
+        name, _ = split_name(self.entry["generator"])
         return None if name in BUNDLED else name.rpartition(":")[0]
 
     @property

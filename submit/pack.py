@@ -15,6 +15,7 @@ from pathlib import Path
 from engines.artifact import built_folder, file_sha256
 from engines.load import starts_from
 from engines.precision import choose_precisions
+from generators.adapters import MARK, split_name
 from generators.contract import BUNDLED, FROM_FOLDER, Generator, load_generator
 from pipeline.recipe import Recipe
 from pipeline.submission import FILE as MANIFEST
@@ -99,7 +100,7 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
 def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[str, dict[str, Path]]:
     """Return the generator's name in the archive, and its files there: its own, with weights its sources."""
     found: dict[str, Path] = {}
-    place = None
+    (name, loras), place = split_name(name), None
     if name not in BUNDLED:
         path, _, attribute = name.rpartition(":")
         place = Path(path).resolve()
@@ -109,7 +110,9 @@ def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[st
         name = f"{_archived(place, place)}:{attribute}"
     for source in map(Path.resolve, generator.fingerprint_files) if weights else ():
         found[_archived(source, place or Path(inspect.getfile(type(generator))))] = source
-    return name, found
+    names = {source.resolve(): each for each, source in found.items()}  # without weights nothing of them
+    adapters = [f"{names.get(each.path.resolve(), each.path.name)}:{each.scale:g}" for each in loras]
+    return MARK.join([name, *adapters]), found
 
 
 def _archived(path: Path, generator: Path) -> str:
@@ -131,6 +134,7 @@ def _imports(
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+        generator = split_name(generator)[0]
         own = None if generator in BUNDLED else generator.partition(":")[0]
         starts = [ENTRY, *technique_files(recipe)]
         needed = needed_packages(Path(folder), starts, recipe.backend, own, profile.version)
@@ -178,6 +182,7 @@ def _licences(pins: Iterable[Pin], generator: str) -> dict[str, str]:
     found = {pin.name: pin.licence or "unknown" for pin in pins}
     found |= {name: f"{text}; {FFMPEG}" for name, text in found.items() if name == "imageio-ffmpeg"}
     ours = {"Vivace": "Apache-2.0"}
+    generator = split_name(generator)[0]
     if generator in BUNDLED:
         ours[f"{generator}'s weights"] = "Apache-2.0"
     return ours | found

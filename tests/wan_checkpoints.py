@@ -29,7 +29,7 @@ SIZES = {
         face_encoder_hidden_dim=8, face_encoder_num_heads=2, inject_face_latents_blocks=2,
         motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 4}, **COMMON),
 }
-SETTINGS = {"width": 32, "height": 48, "frames": 17, "steps": 2}
+SETTINGS = {"width": 32, "height": 48, "frames": 17, "steps": 2, "half": False}
 
 
 def network_of(name: str) -> torch.nn.Module:

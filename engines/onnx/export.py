@@ -18,7 +18,7 @@ from engines.artifact import Artifact, Field, Label, find, fingerprint, fingerpr
 from engines.errors import EngineError
 from engines.onnx.parity import Parity, ParityError, draw, extreme_sizes
 from engines.onnx.translations import reason, translations
-from engines.spec import ComponentSpec, Engine, Model, TensorSpec
+from engines.spec import ComponentSpec, Engine, Model, TensorSpec, merged
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +108,7 @@ def identity(
         "opset": opset,
         "spec": model.components[component].described(),
         "weights": fingerprint_of(model, component),
+        "loras": merged(model, component),
         "recipe": {},
         "toolchain": toolchain(tools),
     }

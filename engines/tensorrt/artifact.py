@@ -8,7 +8,7 @@ from pathlib import Path
 from engines.artifact import Artifact, Field, Label, StaleArtifact, find, find_onnx, fingerprint_of
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
-from engines.spec import Model
+from engines.spec import Model, merged
 from engines.tensorrt.api import TensorRT
 
 SUFFIX = ".engine"
@@ -41,6 +41,7 @@ def find_engine(
     expected: dict[str, Field] = {
         "component": component,
         "precision": precision,
+        "loras": merged(model, component),
         "spec": model.components[component].described(),
         "toolchain": toolchain(api),
         "targets": target_of(api, gpu),

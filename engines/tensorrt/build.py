@@ -48,6 +48,7 @@ class Order:
             "precision": self.precision,
             "onnx": self.onnx.content,
             "weights": graph.get("weights"),
+            "loras": graph.get("loras"),
             "spec": self.spec.described(),
             "shapes": self.shapes,
             "builder": asdict(self.settings),

@@ -24,7 +24,9 @@ class Settings:
     even_windows: as ReferenceWindows.even. Guidance goes evenly from the first frame's to the last one's.
     fps and motion_bucket: the network's inputs. gpu: whose noise is drawn, by its number of multiprocessors
     (A100: 108, H100 and H200: 132); 0: a processor's. half: times and latents are kept in half precision
-    between steps, as upstream does. shallow: there are components for the action H of step plans too.
+    between steps, as upstream does. swap_red_blue: of skeletons whose limb from neck to right shoulder is not
+    blue, as in the model's own. stride: only every one of so many frames is made, upstream every second; 0:
+    all. shallow: there are components for the action H of step plans too.
     """
 
     checkpoint: str = "MimicMotion_1-1.pth"
@@ -41,11 +43,13 @@ class Settings:
     motion_bucket: int = 127
     gpu: int = 0
     half: bool = True
+    swap_red_blue: bool = False
+    stride: int = 0
     shallow: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height, self.chunk) < 1 or self.gpu < 0:
-            raise ValueError("width, height and chunk must be 1 or more, gpu 0 or more")
+        if min(self.width, self.height, self.chunk) < 1 or min(self.gpu, self.stride) < 0:
+            raise ValueError("width, height and chunk must be 1 or more, stride and gpu 0 or more")
 
 
 class Folder:

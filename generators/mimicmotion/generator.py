@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
+from generators.adapters import Lora, take_on
 from generators.contract import FULL, SHALLOW, Constants, Engines
 from generators.mimicmotion.files import Folder
 from generators.mimicmotion.preprocess import cover, fill_up, halved_levels
@@ -30,7 +32,7 @@ class MimicMotion:
     What is the same for all steps is computed once a request: pose features of each frame, what attention to
     the picture gives, projected times. The reference's own skeleton, which upstream draws, is no input here:
     frame 0 has the clip's first. Pictures of any size are filled up to multiples of 64, and cut in the end.
-    folder: see generators.mimicmotion.files.
+    folder: see generators.mimicmotion.files. loras: what is merged into its U-Net.
     """
 
     name = "mimicmotion"
@@ -38,8 +40,8 @@ class MimicMotion:
     per_frame = frozenset({"pose"})
     resident = True
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = Folder(folder)
+    def __init__(self, folder: Path, loras: Sequence[Lora] = ()) -> None:
+        self._folder, self._loras = Folder(folder), loras
         settings = self._folder.settings
         code = Path(__file__)
         clip = code.parents[1] / "clip" / "vision.py"
@@ -51,6 +53,7 @@ class MimicMotion:
         self.size, self.chunk = (settings.width, settings.height), settings.chunk
         self._padded = tuple(-(-side // MULTIPLE) * MULTIPLE for side in self.size)
         self.components = {spec.name: spec for spec in self._specs()}
+        take_on(self, loras, {*self.components} - {"encode", "pose", "decode"})
 
     def _specs(self) -> Iterator[ComponentSpec]:
         folder, settings = self._folder, self._folder.settings
@@ -90,11 +93,16 @@ class MimicMotion:
         """Build the component with the folder's weights."""
         from generators.mimicmotion.load import build_component
 
-        return build_component(component, self._folder, *self._padded)
+        return build_component(component, self._folder, *self._padded, self._loras)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Scale pictures to cover the output's size, and cut around the centre, as upstream does."""
         return cover(pixels, *self.size)
+
+    def output_fps(self, fps: Fraction) -> Fraction:
+        """Leave frames out as upstream does if asked to: every one of `stride`, of more at 48 frames/s."""
+        stride = self._folder.settings.stride
+        return fps / (stride * max(1, int(fps / 24))) if stride else fps
 
     def condition(
         self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
@@ -183,4 +191,5 @@ class MimicMotion:
                 yield shown
 
     def _skeletons(self, chunk: np.ndarray) -> np.ndarray:
+        chunk = chunk[..., ::-1] if self._folder.settings.swap_red_blue else chunk
         return fill_up(chunk, *self._padded, "constant")

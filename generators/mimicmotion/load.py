@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from torch import nn
 
+from generators.adapters import Lora
 from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.vision import ClipVision
 from generators.contract import FULL, SHALLOW, GeneratorError
+from generators.lora import merge_all
 from generators.mimicmotion.files import IMAGE_ENCODER, VAE, Folder
 from generators.mimicmotion.image_embedding import ImageEmbed
 from generators.mimicmotion.pose_net import PoseNet
@@ -16,21 +20,23 @@ from generators.mimicmotion.unet import Attend, Denoise, Embed, Shallow
 from generators.mimicmotion.vae import Decode, Encode, Pose
 
 
-def build_component(component: str, folder: Folder, width: int, height: int) -> nn.Module:
+def build_component(
+    component: str, folder: Folder, width: int, height: int, loras: Sequence[Lora] = ()
+) -> nn.Module:
     """Build the component with the folder's weights, for pictures of that size; GeneratorError.
 
     The denoisers keep the file's own tensors, mapped and in half precision; the others are in float32.
     """
     settings = folder.settings
     if component == SHALLOW:
-        return Shallow(load_unet(folder), settings.tile)
+        return Shallow(load_unet(folder, loras), settings.tile)
     if component in ("denoise", FULL):
-        return Denoise(load_unet(folder), settings.tile, features=component == FULL)
+        return Denoise(load_unet(folder, loras), settings.tile, features=component == FULL)
     if component == "embed":
         ids = (settings.fps - 1, settings.motion_bucket, 0)  # the picture is given without noise
-        made = Embed(load_unet(folder), tuple(map(float, ids)))
+        made = Embed(load_unet(folder, loras), tuple(map(float, ids)))
     elif component == "image_embed":
-        made = ImageEmbed(load_clip(folder), Attend(load_unet(folder)), height, width)
+        made = ImageEmbed(load_clip(folder), Attend(load_unet(folder, loras)), height, width)
     elif component == "pose":
         made = Pose(load_pose_net(folder))
     else:
@@ -38,14 +44,14 @@ def build_component(component: str, folder: Folder, width: int, height: int) -> 
     return made.float()
 
 
-def load_unet(folder: Folder) -> UNetSpatioTemporalConditionModel:
+def load_unet(folder: Folder, loras: Sequence[Lora] = ()) -> UNetSpatioTemporalConditionModel:
     """Load the U-Net of the checkpoint, of the size that Stable Video Diffusion's config says."""
     if folder.unet.get("transformer_layers_per_block", 1) != 1:
         raise GeneratorError(f"{folder.path}: its U-Net has several transformer layers a block, not one")
     with weightless():
         unet = UNetSpatioTemporalConditionModel.from_config(folder.unet)
     checkpoint = open_checkpoint(folder.checkpoint).part("unet.")
-    return fill(unet, checkpoint.tensors(), folder.checkpoint)
+    return fill(unet, merge_all(checkpoint.tensors(), loras), folder.checkpoint)
 
 
 def load_pose_net(folder: Folder) -> PoseNet:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, DimRange, Engine, TensorSpec
+from generators.adapters import Lora, take_on
 from generators.contract import Constants, Engines
 from generators.pieces import gathered, in_chunks
 from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
@@ -29,7 +30,7 @@ class Presenter:
 
     Skeleton latents join the noisy latents by channel, the reference is an extra clean frame, the text is one
     constant token; flow matching, classifier-free guidance, windows of 16 frames that overlap by 4, blended.
-    weights: the folder of its two safetensors files.
+    weights: the folder of its two safetensors files. loras: what is merged into its transformer.
     """
 
     name = "presenter"
@@ -42,8 +43,8 @@ class Presenter:
     per_frame = frozenset({"pose"})
     resident = True
 
-    def __init__(self, weights: Path = WEIGHTS) -> None:
-        self.weights = weights
+    def __init__(self, weights: Path = WEIGHTS, loras: Sequence[Lora] = ()) -> None:
+        self.weights, self._loras = weights, loras
         # Named, not looked for: where weights are missing, as in a submission, that must show.
         files = weights / AUTOENCODER_FILE, weights / DENOISER_FILE
         self.fingerprint_files = (*files, Path(__file__).with_name("model.py"))
@@ -72,12 +73,13 @@ class Presenter:
             "denoise": denoise,
             "decode": ComponentSpec("decode", Cadence.CHUNK, (latents,), (pixels,), frames),
         }
+        take_on(self, loras, ["denoise"])
 
     def build(self, component: str) -> torch.nn.Module:
         """Build the component with the bundled weights, in float32."""
         from generators.presenter.load import build_component
 
-        return build_component(component, self.weights)
+        return build_component(component, self.weights, self._loras)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Scale pictures to cover 128x192, and cut around the centre."""

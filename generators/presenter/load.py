@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,15 +11,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from engines.files import atomic_write
+from generators.adapters import Lora
 from generators.contract import GeneratorError
+from generators.lora import merge_all
 from generators.presenter import AUTOENCODER_FILE, DENOISER_FILE
 from generators.presenter.model import Autoencoder, AutoencoderSize, Decode, Denoise, DenoiserSize, Encode
 
 
-def build_component(component: str, weights: Path) -> torch.nn.Module:
+def build_component(component: str, weights: Path, loras: Sequence[Lora] = ()) -> torch.nn.Module:
     """Build encode, denoise or decode with weights from a folder, float32, for inference."""
     if component == "denoise":
-        return load_denoiser(weights / DENOISER_FILE)
+        return load_denoiser(weights / DENOISER_FILE, loras)
     return {"encode": Encode, "decode": Decode}[component](
         load_autoencoder(weights / AUTOENCODER_FILE)
     ).eval()
@@ -30,21 +32,22 @@ def load_autoencoder(path: Path) -> Autoencoder:
     return load_network(path, lambda size: Autoencoder(AutoencoderSize(**size)))
 
 
-def load_denoiser(path: Path) -> Denoise:
-    """Load the denoiser of a weights file."""
-    return load_network(path, lambda size: Denoise(DenoiserSize(**size)))
+def load_denoiser(path: Path, loras: Sequence[Lora] = ()) -> Denoise:
+    """Load the denoiser of a weights file, with adapters merged into it."""
+    return load_network(path, lambda size: Denoise(DenoiserSize(**size)), loras=loras)
 
 
 def load_network(
     path: Path,
     make: Callable[[dict[str, int]], torch.nn.Module],
     trained_by: str = "python -m lab.presenter train",
+    loras: Sequence[Lora] = (),
 ) -> torch.nn.Module:
     """Load a network of save_weights for inference; make builds it from its size. GeneratorError."""
     if not path.is_file():
         raise GeneratorError(f"no weights at {path}; train them with: {trained_by}")
     tensors, size = _read(path)
-    return _filled(make(size), tensors, path)
+    return _filled(make(size), merge_all(tensors, loras), path)
 
 
 def save_weights(network: torch.nn.Module, path: Path) -> Path:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from engines.cli import ending, run
 from engines.errors import Exit
+from generators.contract import GeneratorError
+from generators.wan.config import TransformerSize, transformer_size
 from generators.wan.files import Files
+from generators.wan.fun_control import FunControl
 
 
 def main() -> Exit:
@@ -26,8 +29,17 @@ def embed(args: argparse.Namespace) -> Exit:
     from generators.wan.prompt import write_prompts
 
     source = args.text_encoder or args.folder
-    print(write_prompts(source, args.prompt, args.negative, Files(args.folder).prompt))
+    path = Files(args.folder).prompt
+    print(write_prompts(source, args.prompt, args.negative, path, not (args.as_is or is_fun(args.folder))))
     return Exit.OK
+
+
+def is_fun(folder: Path) -> bool:
+    """Tell whether a folder's network is of Fun-Control, whose prompts upstream does not clean."""
+    try:
+        return transformer_size(folder, TransformerSize).in_channels == FunControl.channels
+    except GeneratorError:  # no network there: the folder is for a prompt alone
+        return False
 
 
 def parse() -> argparse.Namespace:
@@ -42,6 +54,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("prompt", help="the text that every video is made with")
     parser.add_argument("--negative", help="the text to lead away from, where there is guidance")
     parser.add_argument("--text-encoder", type=Path, help="folder with text_encoder/ and tokenizer/ (FOLDER)")
+    parser.add_argument(
+        "--as-is", action="store_true",
+        help="do not clean the texts, as is so for wan-fun-control; else half-width commas take the place of "
+        "full-width ones, and the like (needs ftfy)",
+    )  # fmt: skip
     return parser.parse_args()
 
 

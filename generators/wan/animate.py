@@ -10,11 +10,10 @@ import numpy as np
 
 from engines.spec import ComponentSpec, TensorSpec
 from generators.contract import Constants, Engines
-from generators.noise import torch_normal
-from generators.resize import contain
+from generators.resize import letterbox
 from generators.wan.config import VAE_STRIDE_T, AnimateSize
 from generators.wan.frame_groups import groups, mirrored
-from generators.wan.generator import Wan, known
+from generators.wan.generator import Picture, Wan, known
 from generators.wan.settings import Settings
 from generators.windows import ContinuationWindows
 
@@ -43,7 +42,7 @@ class Animate(Wan):
     """Wan2.2-Animate. A window samples one latent frame more, which is the picture, and is not shown.
 
     A face video is not asked for: the face branch sees black, as the model's unconditional branch does. The
-    frames taken over are whole levels of 8 bits here, upstream they are not rounded.
+    frames taken over are to half a level here; upstream they are in bfloat16, which is to half or a quarter.
     """
 
     name = "wan-animate"
@@ -51,7 +50,6 @@ class Animate(Wan):
     network_maker, denoiser = "animate_network", "Animate"
     Size = AnimateSize
     channels = 36
-    truncate = False
     per_frame = frozenset()
 
     def _windows(self) -> ContinuationWindows:
@@ -59,10 +57,14 @@ class Animate(Wan):
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Scale pictures to lie within the output's size, on black, as upstream does."""
-        return contain(pixels, *self.size)
+        return letterbox(pixels, *self.size)
+
+    def fit_picture(self, pixels: np.ndarray) -> np.ndarray:
+        """Scale the person's picture likewise."""
+        return self.fit(pixels)
 
     def condition(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
     ) -> dict[str, np.ndarray]:
         """Give pose (1, 16, F of all windows, h, w), reference (1, 20, 1, h, w), image_keys, image_values."""
         reference = self.encode(engines, known([image]))
@@ -80,7 +82,7 @@ class Animate(Wan):
     ) -> dict[str, np.ndarray]:
         """Make the window's pose, and in `begin` the picture and what is known of its first frames."""
         length = self.settings.length
-        given = [*known(groups([tail]))] if tail is not None else [(np.zeros_like(self._blank()), 0.0)]
+        given = [*known(groups([tail]), 2.0)] if tail is not None else [(np.zeros_like(self._blank()), 0.0)]
         latents = self.encode(engines, [*given, *self.nothing(length - len(given))])
         mask = np.zeros_like(latents, shape=(1, VAE_STRIDE_T, *latents.shape[2:]))
         if tail is not None:
@@ -92,10 +94,8 @@ class Animate(Wan):
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
         """Draw (1, 16, frames, h, w), window after window."""
-        shape = (1, self.vae.z_dim, self.windows.length, *self.latent_size)
-        size = int(np.prod(shape))
-        count = frames // self.windows.length
-        return np.concatenate([torch_normal(shape, seed, number * size) for number in range(count)], 2)
+        shape, draw = (1, self.vae.z_dim, self.windows.length, *self.latent_size), self.normal(seed)
+        return np.concatenate([draw(shape) for _ in range(frames // self.windows.length)], 2)
 
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Decode one window, without the picture's frame."""

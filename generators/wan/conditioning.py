@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from generators.clip.vision import ClipVision, normalise
 
@@ -14,9 +13,9 @@ POSE_STRIDES = (1, 1, 1, (1, 2, 2), 2, 2)
 
 
 class ImageKv(nn.Module):
-    """Component `image_kv`: a picture (1, H, W, 3) uint8 to every block's keys and values.
+    """Component `image_kv`: levels (1, S, S, 3) at CLIP's size to every block's keys and values.
 
-    Both (layers, tokens, dim).
+    Both (layers, tokens, dim). Levels are of 255, and not rounded.
     """
 
     def __init__(self, clip: ClipVision, network: WanTransformer3DModel) -> None:
@@ -27,10 +26,9 @@ class ImageKv(nn.Module):
         self.values = nn.ModuleList(attention.add_v_proj for attention in crossed)
         self.norms = nn.ModuleList(attention.norm_added_k for attention in crossed)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute keys and values; the picture is stretched to CLIP's square, as upstream does."""
-        side = self.clip.size.image_size
-        picture = F.interpolate(centred(pixels, 127.5, 1.0), (side, side), mode="bicubic")
+    def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute keys and values."""
+        picture = levels.permute(0, 3, 1, 2) / 127.5 - 1.0
         hidden = self.clip.hidden(normalise(picture))
         tokens = self.embedder(hidden.to(self.keys[0].weight.dtype))
         keys = [norm(key(tokens)) for key, norm in zip(self.keys, self.norms, strict=True)]

@@ -11,9 +11,11 @@ FOLDER holds checkpoint and prompt embedding, as generators/wan/files.py says; v
   frames = 81          # of the video in a window; 1 more than a multiple of 4
   overlap = 4          # latent frames that windows share (wan-animate: keep = 1, frames of the video)
   steps = 50
-  shift = 3.0
+  shift = 5.0
   guidance = 6.0
-  sampler = "flow"     # or flow-diffusers, unipc (generators/wan/settings.py)
+  sampler = "flow"     # or flow-diffusers, unipc, unipc-diffusers (generators/wan/settings.py)
+  half = true          # latents in bfloat16 between steps, as upstream
+  gpu = 0              # whose noise is drawn, by its multiprocessors (A100: 108, H100: 132); 0: a processor's
 
 What is left out has the published value of its conditioner. A checkpoint can also be named in a file of your
 own: a class that inherits from one of the three and gives its __init__ the folder.
@@ -22,16 +24,18 @@ own: a class that inherits from one of the three and gives its __init__ the fold
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
+from generators.adapters import Lora, take_on
 from generators.contract import Constants, Engines, GeneratorError
-from generators.noise import torch_normal
-from generators.resize import stretch
+from generators.noise import CudaNormal, torch_normal
+from generators.resize import bicubic, square, stretch
+from generators.samplers import bfloat16
 from generators.settings import read_settings
 from generators.wan.config import (
     PATCH,
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     import torch
 
 CODE = ("vae.py", "transformer.py", "conditioning.py", "load.py", "../clip/vision.py")
+Picture = np.ndarray | None
 IN, OUT = "cache", "next"  # of a causal network's state, before a group and after it
 
 
@@ -71,7 +76,8 @@ class Wan(ABC):
     resident = True
     frame_axis, chunk = 2, VAE_STRIDE_T
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, loras: Sequence[Lora] = ()) -> None:
+        self._loras = loras
         self.settings = read_settings(folder, self.Settings)
         self.files, here = Files(folder), Path(__file__).parent
         self.network = transformer_size(folder, self.Size)
@@ -94,6 +100,7 @@ class Wan(ABC):
         # vivace.toml decides what is in the graphs only by shapes, which manifests have too, and by guidance.
         self.fingerprint_files = (*self.files.weights(self.adapted), *(here / name for name in CODE))
         self.components = {spec.name: spec for spec in (*self._vae(), self._image_kv(), *self._own())}
+        take_on(self, loras, ["image_kv", "denoise"])
 
     @abstractmethod
     def _windows(self) -> WindowRule | ContinuationWindows:
@@ -105,7 +112,7 @@ class Wan(ABC):
 
     @abstractmethod
     def condition(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
     ) -> dict[str, np.ndarray]:
         """Compute the denoiser's other inputs; see Generator.condition."""
 
@@ -134,7 +141,8 @@ class Wan(ABC):
         """Load the transformer with what the conditioner adds to it."""
         from generators.wan import load
 
-        return load.load_network(getattr(load, self.network_maker), self.network, self.files, self.adapted)
+        maker = getattr(load, self.network_maker)
+        return load.load_network(maker, self.network, self.files, self.adapted, self._loras)
 
     def _denoiser(self, network: torch.nn.Module, prompts: torch.Tensor) -> torch.nn.Module:
         from generators.wan import transformer
@@ -146,8 +154,23 @@ class Wan(ABC):
         return stretch(pixels, *self.size)
 
     def noise(self, frames: int, seed: int) -> np.ndarray:
-        """Draw (1, 16, frames, h, w) as torch does on a processor."""
-        return torch_normal((1, self.vae.z_dim, frames, *self.latent_size), seed)
+        """Draw (1, 16, frames, h, w) as torch does, on a processor or a GPU."""
+        drawn = self.normal(seed)((1, self.vae.z_dim, frames, *self.latent_size))
+        return bfloat16(drawn) if self.settings.half else drawn
+
+    def normal(self, seed: int) -> Callable[[tuple[int, ...]], np.ndarray]:
+        """Make a function that draws torch's normal numbers, call after call: a processor's, or a GPU's."""
+        if self.settings.gpu:
+            return CudaNormal(seed, self.settings.gpu)
+        drawn = 0
+
+        def draw(shape: tuple[int, ...]) -> np.ndarray:
+            nonlocal drawn
+            made = torch_normal(shape, seed, drawn)
+            drawn += made.size
+            return made
+
+        return draw
 
     def denoise(
         self, engine: Engine, latents: np.ndarray, step: int, constants: Constants, conditional: bool
@@ -187,8 +210,19 @@ class Wan(ABC):
             yield found["latents"]
 
     def image_kv(self, engines: Engines, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute the keys and values of the picture (1, H, W, 3) for cross-attention."""
-        return engines["image_kv"](pixels=image)
+        """Compute the keys and values of a picture (1, any, any, 3), of which CLIP sees a square."""
+        return engines["image_kv"](levels=square(image, self.clip.image_size))
+
+    def picture(self, image: np.ndarray, original: np.ndarray | None) -> np.ndarray:
+        """Bring the original picture to size by upstream's rule; image: it by fit, for want of the other.
+
+        Where another fit was asked for than the generator's own, it is by that.
+        """
+        return image if original is None or "fit" in vars(self) else self.fit_picture(original)
+
+    def fit_picture(self, pixels: np.ndarray) -> np.ndarray:
+        """Stretch pictures to the output's size, as upstream does those of persons."""
+        return bicubic(pixels, *self.size)
 
     def nothing(self, groups: int) -> Iterator[tuple[np.ndarray, float]]:
         """Make groups of four grey frames, which stand for nothing, for encode()."""
@@ -219,8 +253,8 @@ class Wan(ABC):
                 yield ComponentSpec(name, cadence, (*ends[0], *given), (*ends[1], *after))
 
     def _image_kv(self) -> ComponentSpec:
-        pixels = TensorSpec("pixels", (1, self.size[1], self.size[0], 3), "uint8")
-        return ComponentSpec("image_kv", Cadence.REQUEST, (pixels,), self._image_kv_tensors())
+        levels = TensorSpec("levels", (1, self.clip.image_size, self.clip.image_size, 3))
+        return ComponentSpec("image_kv", Cadence.REQUEST, (levels,), self._image_kv_tensors())
 
     def _image_kv_tensors(self) -> tuple[TensorSpec, TensorSpec]:
         shape = (self.network.num_layers, self.clip.tokens, self.network.dim)
@@ -244,6 +278,6 @@ def passed_on(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.replace(OUT, IN): array for name, array in found.items() if name.startswith(OUT)}
 
 
-def known(pixels: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, float]]:
-    """Pair groups of frames with the factor 1, for Wan.encode."""
-    return ((group, 1.0) for group in pixels)
+def known(pixels: Iterable[np.ndarray], keep: float = 1.0) -> Iterator[tuple[np.ndarray, float]]:
+    """Pair groups of frames with the factor 1, for Wan.encode; 2: their levels were truncated before."""
+    return ((group, keep) for group in pixels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from diffusers.loaders.single_file_utils import (
 )
 from torch import Tensor, nn
 
+from generators import lora
+from generators.adapters import Lora
 from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.size import ClipSize
 from generators.clip.vision import ClipVision, from_open_clip
@@ -26,10 +28,11 @@ from generators.wan.transformer import transformer
 from generators.wan.vae import autoencoder
 
 Tensors = dict[str, Tensor]
-UNUSED = (r"norm_added_q",)  # in some files; no network has a use for it
-LORA = re.compile(
-    r"(?:^|\.)(?P<layer>blocks\.\d+\.(?:self_attn|cross_attn|ffn)\.\w+)\.lora_(?P<half>[AB])\.(?:default\.)?weight"
-)
+# In some files, and of no use: of the motion encoder, the kernel that blurs before it halves is a constant.
+UNUSED = (r"norm_added_q", r"^motion_encoder\..+\.kernel$")
+# Words of original layers' names that have a _ of their own.
+COMPOUND = ("self_attn", "cross_attn", "k_img", "v_img", "img_emb", "time_embedding", "text_embedding",
+            "time_projection", "patch_embedding", "ref_conv", "pose_patch_embedding")  # fmt: skip
 POSE = re.compile(r"(?:^|\.)(?P<name>(?:dwpose_embedding|randomref_embedding_pose)\..+)")
 
 
@@ -61,12 +64,20 @@ def animate_network(size: TransformerSize) -> nn.Module:
 
 
 def load_network(
-    make: Callable[[TransformerSize], nn.Module], size: TransformerSize, files: Files, adapted: bool
+    make: Callable[[TransformerSize], nn.Module],
+    size: TransformerSize,
+    files: Files,
+    adapted: bool,
+    loras: Sequence[Lora] = (),
 ) -> nn.Module:
-    """Load the network of `make` with the weights of the files; adapted: merge the adapter beside them."""
+    """Load the network of `make` with the weights of the files, and merge what is trained on top of them.
+
+    adapted: the adapter beside them; loras: other files.
+    """
     tensors = _named(files.transformer, "blocks.0.self_attn.q.weight", convert_wan_transformer_to_diffusers)
     if adapted:
         merge(tensors, open_checkpoint(files.adapter).tensors(), files.adapter)
+    lora.merge_all(tensors, loras, diffusers_name)
     with weightless():
         network = make(size)
     return fill(network, tensors, files.transformer, ignored=UNUSED)
@@ -102,25 +113,28 @@ def load_prompts(files: Files, guided: bool) -> Tensor:
 
 
 def merge(tensors: Tensors, adapter: Tensors, origin: Path) -> None:
-    """Add a low-rank adapter's products to the weights they were trained on, and the pose networks' tensors.
+    """Merge UniAnimate's file: a low-rank adapter, whose scale upstream does not apply, and pose networks.
 
-    The file's own scale is not applied, as upstream does not. GeneratorError: what is no part of either.
+    GeneratorError: what is no part of either.
     """
-    halves: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in adapter.items():
-        low, pose = LORA.search(name), POSE.search(name)
-        if low:
-            halves.setdefault(low["layer"], {})[low["half"]] = tensor
-        elif pose:
-            tensors[pose["name"]] = tensor
-        else:
-            raise GeneratorError(f"{origin}: {name} is neither of a low-rank adapter nor of a pose network")
-    for layer, half in halves.items():
-        (name,) = convert_wan_transformer_to_diffusers({f"{layer}.weight": half["A"]})
-        if name not in tensors or set(half) != {"A", "B"}:
-            raise GeneratorError(f"{origin}: {layer} has no partner: lora_A, lora_B or the weight {name}")
-        weight = tensors[name]
-        tensors[name] = (weight.float() + half["B"].float() @ half["A"].float()).to(weight.dtype)
+    poses = {name: found["name"] for name in adapter if (found := POSE.search(name))}
+    rest = {name: tensor for name, tensor in adapter.items() if name not in poses and not _alpha(name)}
+    lora.merge(tensors, rest, origin, 1.0, diffusers_name)
+    tensors |= {renamed: adapter[name] for name, renamed in poses.items()}
+
+
+def diffusers_name(layer: str) -> str:
+    """Give diffusers' name of a layer by its original one, in which kohya's programs write _ for a dot."""
+    if "." not in layer:
+        layer = layer.replace("_", ".")
+        for word in COMPOUND:
+            layer = layer.replace(word.replace("_", "."), word)
+    (name,) = [*convert_wan_transformer_to_diffusers({f"{layer}.": torch.empty(2)})][:1]
+    return name.removesuffix(".")
+
+
+def _alpha(name: str) -> bool:
+    return name.endswith(".alpha")
 
 
 def _named(path: Path, mark: str, rename: Callable[[Tensors], Tensors]) -> Tensors:

@@ -1,6 +1,6 @@
 """The embedding of a prompt by UMT5, made once: a generator reads it from a file, and never needs UMT5 again.
 
-Only this file needs transformers.
+Only this file needs transformers and ftfy.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from generators.contract import GeneratorError
 TOKENS = 512  # that Wan's networks are trained with
 
 
-def write_prompts(encoder: Path, prompt: str, negative: str | None, path: Path) -> Path:
+def write_prompts(encoder: Path, prompt: str, negative: str | None, path: Path, cleaned: bool = True) -> Path:
     """Embed the texts and write them, whole or not at all; shapes (512, width), zeros after a text's end.
 
     encoder: a folder with text_encoder/ and tokenizer/, as in diffusers' layout of a Wan checkpoint.
-    GeneratorError: transformers is not installed, or cannot read them.
+    cleaned: as Wan's own code and UniAnimate clean them, see clean(); VideoX-Fun does not. GeneratorError:
+    transformers or ftfy is not installed, or transformers cannot read them.
     """
     import torch
     from safetensors.torch import save_file
@@ -28,7 +29,11 @@ def write_prompts(encoder: Path, prompt: str, negative: str | None, path: Path) 
     found = {}
     for name, text in texts.items():
         given = tokenizer(
-            clean(text), padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+            clean(text) if cleaned else text,
+            padding="max_length",
+            max_length=TOKENS,
+            truncation=True,
+            return_tensors="pt",
         )
         with torch.inference_mode():
             embedded = network(given.input_ids, given.attention_mask).last_hidden_state[0]
@@ -39,15 +44,24 @@ def write_prompts(encoder: Path, prompt: str, negative: str | None, path: Path) 
 
 
 def clean(text: str) -> str:
-    """Clean a text as upstream does before it is cut into tokens: entities as letters, single spaces."""
-    return " ".join(html.unescape(html.unescape(text)).split())
+    """Clean a text as upstream does before it is cut into tokens: plain forms of letters, single spaces.
+
+    ftfy, of which upstream makes use, writes the full-width commas and curly quotes of its own prompts anew.
+    """
+    try:
+        import ftfy
+    except ImportError as error:
+        raise GeneratorError(
+            "cleaning a prompt as upstream does needs ftfy; run: pip install ftfy"
+        ) from error
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 def _load(folder: Path) -> tuple:
     try:
         from transformers import AutoTokenizer, UMT5EncoderModel
     except ImportError as error:
-        reason = 'needs transformers; run: pip install "transformers>=4.49" sentencepiece'
+        reason = 'needs transformers; run: pip install "transformers>=4.49" sentencepiece ftfy'
         raise GeneratorError(f"embedding a prompt {reason}") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +15,14 @@ from generators.contract import Engines
 from generators.pieces import gathered
 from generators.wan.config import VAE_STRIDE_T
 from generators.wan.frame_groups import groups
-from generators.wan.generator import Wan, known
+from generators.wan.generator import Picture, Wan, known
 from generators.wan.settings import BlendSettings
 from generators.windows import OverlapWindows
 
 if TYPE_CHECKING:
     import torch
 
-HALO = 2  # latent frames at either side that the pose network's features depend on: 7 frames of the video
+PRIVATE = 2  # latent frames at a later window's start that are its own, as upstream
 
 
 @dataclass(frozen=True)
@@ -29,35 +30,49 @@ class UniAnimateSettings(BlendSettings):
     """The settings, by default upstream's. ValueError: windows share less than private frames replace."""
 
     guidance: float = 1.5
+    half: bool = True
+
+    half_times = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.overlap < 2 * HALO:
-            raise ValueError(f"overlap: must be {2 * HALO} latent frames or more, is {self.overlap}")
+        if self.overlap <= PRIVATE:
+            raise ValueError(f"overlap: must be {PRIVATE + 1} latent frames or more, is {self.overlap}")
 
 
 @dataclass(frozen=True)
 class PrivateStarts(OverlapWindows):
     """The rule in which every window begins with the given picture, so later ones have private first frames.
 
-    These see the conditions of the frames whose place they take, which the window before shows.
+    Where windows overlap, their predictions are averaged. Each window's skeletons are embedded on their own,
+    so the conditions of a clip are those of one window after the other.
     """
 
-    private: int = HALO
+    filled: bool = True
+    even: bool = True
 
     def condition_indices(self, frames: int) -> np.ndarray:
-        """List the clip's own latent frames, then each later window's private ones."""
+        """List the clip's own latent frames, then those whose place each later window's private ones take."""
         own = super().condition_indices(frames)
-        return np.concatenate([own, *(place[: self.private] for place in super().window_indices(frames)[1:])])
+        return np.concatenate([own, *(place[:PRIVATE] for place in super().window_indices(frames)[1:])])
 
     def window_indices(self, frames: int) -> list[np.ndarray]:
         """List each window's (length,) indices among the sampled latent frames."""
         first, *later = super().window_indices(frames)
-        end, mine = len(super().condition_indices(frames)), np.arange(self.private)
+        end, mine = len(super().condition_indices(frames)), np.arange(PRIVATE)
         return [first] + [
-            np.concatenate([end + number * self.private + mine, place[self.private :]])
+            np.concatenate([end + number * PRIVATE + mine, place[PRIVATE:]])
             for number, place in enumerate(later)
         ]
+
+    def seen(self, place: np.ndarray) -> np.ndarray:
+        """Give the indices of a window's conditions; its last frame, never a private one, tells its place."""
+        number = -((self.length - 1 - place[-1]) // (self.length - self.overlap))
+        return number * self.length + np.arange(self.length)
+
+    def conditions(self, frames: int) -> int:
+        """Count the conditions of all windows of a clip."""
+        return self.length * self.count(frames)
 
 
 class UniAnimate(Wan):
@@ -76,48 +91,43 @@ class UniAnimate(Wan):
         return PrivateStarts(self.settings.length, self.settings.overlap, VAE_STRIDE_T)
 
     def condition(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
     ) -> dict[str, np.ndarray]:
-        """Give pose (1, dim, F, h/2, w/2), first (1, 20, F of a window, h, w), image_keys, image_values."""
-        return gathered(self.condition_pieces(engines, chunks, image), self.frame_axis)
+        """Give pose (1, dim, all windows' F, h/2, w/2), first (1, 20, f, h, w), image_keys, image_values."""
+        return gathered(self.condition_pieces(engines, chunks, image, original=original), self.frame_axis)
 
     def condition_pieces(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Compute the same, the pose by windows."""
-        length = self.settings.length
-        fours = _fours(groups(chunks, length))
-        start = next(fours)
+        length, image = self.settings.length, self.picture(image, original)
+        chunks = iter(chunks)
+        start = next(chunks)
         first = self.encode(engines, [*known([image]), *self.nothing(length - 1)])
         mask = np.zeros_like(first, shape=(1, VAE_STRIDE_T, *first.shape[2:]))
         mask[:, :, 0] = 1
         posed = engines["reference_pose"](pixels=start[:1])["features"]
         once = {"first": np.concatenate([mask, first], 1) + posed, **self.image_kv(engines, image)}
-        for pose in self._tokens(engines, start, fours):
+        for pose in self._tokens(engines, chain([start], chunks)):
             yield {"pose": pose, **once}
             once = {}
 
-    def _tokens(
-        self, engines: Engines, start: np.ndarray, fours: Iterator[np.ndarray]
-    ) -> Iterator[np.ndarray]:
-        """Compute tokens of all skeletons, window by window, without those that its cuts touch."""
-        length, window = self.settings.length, deque([start])
-        begun = fresh = 0
-        for group in fours:
+    def _tokens(self, engines: Engines, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Embed the skeletons of one window after the other, each as if the clip began with its first."""
+        length, stride = self.windows.length, self.windows.length - self.windows.overlap
+        window: deque[np.ndarray] = deque(maxlen=length)
+        for number, group in enumerate(groups(chunks, length), 1):
             window.append(group)
-            fresh += begun
-            if len(window) > length:
-                window.popleft()
-            if len(window) == length and (not begun or fresh == length - 2 * HALO):
-                found = self._stretch(engines, window)
-                yield found[:, :, HALO * begun : length - HALO]
-                begun, fresh = 1, 0
+            fresh = (number - length) % stride if number >= length else 1
+            if not fresh:
+                yield self._embedded(engines, window)
         if fresh:
-            found = self._stretch(engines, window)
-        yield found[:, :, length - HALO - fresh :]
+            yield self._embedded(engines, window)
 
-    def _stretch(self, engines: Engines, window: Iterable[np.ndarray]) -> np.ndarray:
-        return engines["pose"](pixels=np.concatenate(list(window)))["features"]
+    def _embedded(self, engines: Engines, window: Iterable[np.ndarray]) -> np.ndarray:
+        first, *others = window
+        start = np.repeat(first[-1:], VAE_STRIDE_T, 0)
+        return engines["pose"](pixels=np.concatenate([start, *others]))["features"]
 
     def _own(self) -> tuple[ComponentSpec, ...]:
         frames, (width, height) = self.settings.length, self.size
@@ -142,9 +152,3 @@ class UniAnimate(Wan):
         if component == "reference_pose":
             return ReferencePose(self._loaded().randomref_embedding_pose).eval()
         return super().build(component)
-
-
-def _fours(groups: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Group four by four; the first frame stands for the three that are missing before it."""
-    for group in groups:
-        yield group if len(group) == VAE_STRIDE_T else np.repeat(group, VAE_STRIDE_T, 0)

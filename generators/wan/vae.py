@@ -33,8 +33,9 @@ def autoencoder(size: VaeSize) -> AutoencoderKLWan:
 class Encode(nn.Module):
     """Components `encode_first` and `encode_next`: pixels (n, H, W, 3) uint8 to latents (1, 16, 1, H/8, W/8).
 
-    n is 1, then 4. keep (n,) is 1, or 0 for frames that are to be nothing: between black and white. Then the
-    caches of the group before, and out go those for the next, whose shapes without the batch are `caches`.
+    n is 1, then 4. keep (n,) is 1, or 0 for frames that are to be nothing: between black and white; or 2 for
+    levels that were truncated, which count as the middle between them and the next. Then the caches of the
+    group before, and out go those for the next, whose shapes without the batch are `caches`.
     """
 
     def __init__(self, vae: AutoencoderKLWan, caches: Shapes) -> None:
@@ -46,7 +47,9 @@ class Encode(nn.Module):
     def forward(self, pixels: Tensor, keep: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
         """Compute normalised latents, the mean of their distribution, and the caches."""
         # Cast first: TensorRT takes uint8 at the borders of a graph, but moves none.
-        frames = (pixels.to(torch.float32) / 127.5 - 1.0) * keep.view(-1, 1, 1, 1)
+        keep = keep.view(-1, 1, 1, 1)
+        levels = (pixels.to(torch.float32) + (keep - 1.0).clamp(min=0.0) * 0.5).clamp(max=255.0)
+        frames = (levels / 127.5 - 1.0) * keep.clamp(max=1.0)
         kept = _slots(self._count, caches)
         found = self.encoder(frames.permute(3, 0, 1, 2).unsqueeze(0), feat_cache=kept, feat_idx=[0])
         mean = self.quant(found).chunk(2, 1)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -39,7 +40,7 @@ def find_calibration(generator: Generator) -> Path:
 
     Where the weights are not here, as in a submission, it is the only one that is.
     """
-    folder, weights = built_folder(generator.name), fingerprint(generator.fingerprint_files)
+    folder, weights = built_folder(generator.name), _weights(generator)
     found = list(folder.glob(f"calibration-{weights[:8]}.json" if weights else CALIBRATIONS))
     if len(found) != 1:
         raise EngineError(f"{folder}: there is no calibration of {generator.name}'s weights; {COMMAND}")
@@ -48,7 +49,7 @@ def find_calibration(generator: Generator) -> Path:
 
 def save_calibration(calibration: Calibration, generator: Generator, data: Iterable[str]) -> Path:
     """Write a calibration to where find_calibration looks for it. data: the requests that it is from."""
-    weights = fingerprint(generator.fingerprint_files)
+    weights = _weights(generator)
     path = built_folder(generator.name) / f"calibration-{weights[:8]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as draft:
@@ -68,3 +69,9 @@ def load_calibration(path: Path, steps: int) -> Calibration:
     if len(calibration.changes) != steps - 1:
         raise EngineError(f"{path} is of {len(calibration.changes) + 1} steps, not of {steps}; {COMMAND}")
     return calibration
+
+
+def _weights(generator: Generator) -> str | None:
+    """Hash the generator's files and its adapters' scales; None where a file is not here."""
+    found, loras = fingerprint(generator.fingerprint_files), getattr(generator, "loras", None)
+    return hashlib.sha256(f"{found} {loras}".encode()).hexdigest() if found and loras else found

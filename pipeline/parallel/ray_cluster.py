@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from engines.errors import EngineError, Exit, ProgramKilled, exit_of
+from generators.adapters import MARK, split_name
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
 from pipeline.parallel.ray_actors import FileWorker, NetworkWorker, Opened, Receipt
@@ -294,6 +295,9 @@ def cores_each(machines: Sequence[int], count: int) -> int:
 
 
 def _absolute(settings: Settings) -> Settings:
-    """Return the settings with an absolute path of the user's generator, if it is a path."""
-    path, _, name = settings.generator.rpartition(":")
-    return replace(settings, generator=f"{Path(path).absolute()}:{name}") if path else settings
+    """Return the settings with absolute paths of the user's generator, if it is a path, and of adapters."""
+    base, loras = split_name(settings.generator)
+    path, _, name = base.rpartition(":")
+    base = f"{Path(path).absolute()}:{name}" if path else base
+    found = MARK.join([base, *(f"{lora.path.absolute()}:{lora.scale!r}" for lora in loras)])
+    return replace(settings, generator=found)

@@ -1,5 +1,7 @@
 """UniPC and diffusers' flow grid beside diffusers' own schedulers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from generators.samplers import FlowMatchEuler, UniPcMultistep
 
+RECORDED = Path(__file__).parent / "recorded" / "wan_unipc.npz"
 STEPS = [1, 2, 3, 5, 20]
 
 
@@ -30,6 +33,23 @@ def test_the_way_is_that_of_diffusers_solver(steps, shift):
         y = theirs.step(torch.from_numpy(flow(y.numpy(), grid.sigmas[step])), t, y, return_dict=False)[0]
         assert x.dtype == np.float32
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(20, 5.0), (4, 3.0), (1, 5.0)])
+def test_on_wans_own_grid_the_way_is_that_of_wans_own_solver(steps, shift):
+    """Recorded from Wan2.2, 42bf4cf: FlowUniPCMultistepScheduler(shift=1).set_timesteps(steps, shift=shift).
+
+    torch.manual_seed(0), x = torch.randn(1, 4, 3, 2, 2), then at each timestep t
+    x = scheduler.step(torch.sin(3 * x) + x * float(t) / 1000, t, x)[0]; np.savez_compressed of all of it.
+    """
+    theirs, key = np.load(RECORDED), f"{steps}_{shift:g}"
+    grid, x = UniPcMultistep(steps, shift, 0.999, 0.0), theirs["noise"]
+    np.testing.assert_array_equal(grid.sigmas, theirs[f"{key}_sigmas"])
+    np.testing.assert_allclose(grid.times[:-1] * 1000, theirs[f"{key}_times"], rtol=0, atol=1e-4)
+    solver = grid.solver()
+    for step in range(steps):
+        x = solver.advance(x, np.sin(3 * x) + x * grid.times[step], step)
+    np.testing.assert_allclose(x, theirs[f"{key}_latents"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", STEPS)

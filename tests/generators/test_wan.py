@@ -144,30 +144,45 @@ def test_what_depends_on_the_picture_alone_is_computed_once_a_request(running, n
     assert calls.get("reference_pose", 1) == 1
 
 
-def test_pose_features_in_stretches_are_those_of_the_whole_clip(running):
+def test_each_window_of_unianimate_embeds_its_skeletons_as_if_the_clip_began_there(running):
+    """As upstream's long pipeline does: its windows' first frame stands for three that are missing before."""
     import torch
 
     generator, engines = running("wan-unianimate")
-    skeletons, image = clip(53)
-    chunks = np.split(skeletons, range(4, 53, 4))
+    skeletons, image = clip(30)  # 9 latent frames, windows of 5 that share 4
+    chunks = np.split(skeletons, range(4, 30, 4))
     found = generator.condition(engines, chunks, image[None])["pose"]
-    whole = np.concatenate([skeletons[:1]] * 3 + [skeletons])
+    filled = np.concatenate([skeletons, skeletons[-1:].repeat(3, 0)])
     network = generator.build("pose").network
-    with torch.no_grad():
-        wanted = network(torch.from_numpy(whole).permute(3, 0, 1, 2)[None].float() / 255)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    assert found.shape[2] == generator.windows.conditions(30) == 25
+    for number, place in enumerate(generator.windows.window_indices(30)):
+        start = place[-1] - 4
+        own = filled[4 * start : 4 * start + 17]
+        given = np.concatenate([own[:1].repeat(3, 0), own])
+        with torch.no_grad():
+            wanted = network(torch.from_numpy(given).permute(3, 0, 1, 2)[None].float() / 255)
+        seen = generator.windows.seen(place)
+        assert seen.tolist() == list(range(5 * number, 5 * number + 5))
+        np.testing.assert_allclose(found[:, :, seen], wanted, rtol=0, atol=1e-5)
 
 
 def test_later_windows_of_unianimate_begin_with_frames_of_their_own_that_are_not_shown(running):
     generator, _ = running("wan-unianimate")
-    windows, frames = generator.windows, 30  # 9 latent frames, windows of 5 that share 4
+    windows, frames = generator.windows, 30
     places, sources = windows.window_indices(frames), windows.condition_indices(frames)
     own = windows.latent_frames(frames)
     assert own == 9 and [place[0] for place in places] == [0, 9, 11, 13, 15]
     for start, place in enumerate(places):
-        assert sources[place].tolist() == list(range(start, start + 5))  # what each sees is in its place
+        assert sources[place].tolist() == list(range(start, start + 5))
         assert start == 0 or (place[:2] >= own).all() and (place[2:] < own).all()
     assert len(sources) == own + 2 * 4 and set(np.concatenate(places)) == set(range(len(sources)))
+    assert windows.weights(5).tolist() == [1] * 5  # averaged, as upstream
+
+
+@pytest.mark.parametrize("name", ["wan-fun-control", "wan-unianimate"])
+def test_what_fills_a_window_sees_its_own_conditions_not_those_of_the_clips_last_frame(running, name):
+    generator, _ = running(name)
+    assert generator.windows.condition_indices(6).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", NAMES)

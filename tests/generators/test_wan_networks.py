@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
+from generators.checkpoint import fill
 from generators.clip.size import ClipSize
 from generators.clip.vision import ClipVision, from_open_clip
 from generators.contract import GeneratorError, load_generator
@@ -15,7 +16,7 @@ from generators.wan import load
 from generators.wan.config import AnimateSize, TransformerSize, VaeSize
 from generators.wan.vae import autoencoder
 from tests.wan_checkpoints import CLIP, save, write_checkpoint, write_settings
-from tests.wan_reference import random_state
+from tests.wan_reference import linear, random_state
 
 SMALL = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
 DIMS = {1536: {"ffn": 8960, "layers": 30}, 5120: {"ffn": 13824, "layers": 40}}
@@ -56,6 +57,48 @@ def test_names_and_shapes_of_1_3b_and_14b_are_the_published_ones(
     network = make(size)
     assert shapes(network.state_dict()) == shapes(convert_wan_transformer_to_diffusers(dict(original)))
     assert parameters(network) == count == sum(tensor.numel() for tensor in original.values())
+
+
+def animate_state():
+    """Names and shapes of what Wan2.2-Animate has beside the base model, with none of diffusers' renaming."""
+    widths = [32, 64, 128, 256, 512, 512, 512, 512]
+    at, face = "motion_encoder.enc.net_app.convs", "face_encoder"
+    found = {f"{at}.0.0.weight": (32, 3, 1, 1), f"{at}.0.1.bias": (1, 32, 1, 1),
+             f"{at}.8.weight": (512, 512, 4, 4), "motion_encoder.dec.direction.weight": (512, 20),
+             "pose_patch_embedding.weight": (5120, 16, 1, 2, 2), "pose_patch_embedding.bias": (5120,),
+             f"{face}.padding_tokens": (1, 1, 1, 5120), **linear(f"{face}.out_proj", 1024, 5120)}
+    for number, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True), 1):
+        found |= {f"{at}.{number}.{name}": shape for name, shape in (
+            ("conv1.0.weight", (before, before, 3, 3)), ("conv1.1.bias", (1, before, 1, 1)),
+            ("conv2.0.kernel", (4, 4)), ("conv2.1.weight", (after, before, 3, 3)),
+            ("conv2.2.bias", (1, after, 1, 1)), ("skip.0.kernel", (4, 4)),
+            ("skip.1.weight", (after, before, 1, 1)))}
+    for number in range(5):
+        found |= linear(f"motion_encoder.enc.fc.{number}", 512, 20 if number == 4 else 512)
+    for name, before, after in (("conv1_local", 512, 4096), ("conv2", 1024, 1024), ("conv3", 1024, 1024)):
+        found |= {f"{face}.{name}.conv.weight": (after, before, 3), f"{face}.{name}.conv.bias": (after,)}
+    for number in range(8):
+        fuser = f"face_adapter.fuser_blocks.{number}"
+        found |= linear(f"{fuser}.linear1_kv", 5120, 10240) | linear(f"{fuser}.linear1_q", 5120, 5120)
+        found |= linear(f"{fuser}.linear2", 5120, 5120)
+        found |= {f"{fuser}.q_norm.weight": (128,), f"{fuser}.k_norm.weight": (128,)}
+    return {name: torch.empty(shape) for name, shape in found.items()}
+
+
+def test_the_published_file_of_animate_fills_its_network(meta):
+    """Its names and shapes are those of Wan2.2's own class (42bf4cf), and of the file by DiffSynth's MD5.
+
+    Of the file's 1,441 tensors 14 are kernels that blur, buffers of that class and constants of diffusers'.
+    """
+    original = random_state(dim=5120, channels=36, **DIMS[5120], **WIDE) | animate_state()
+    listed = [f"{name}:{'_'.join(map(str, tensor.shape))}" for name, tensor in original.items()] + [*original]
+    assert hashlib.md5(",".join(sorted(listed)).encode()).hexdigest() == "31fa352acb8a1b1d33cd8764273d80a2"
+    assert len(original) == 1441
+    network, tensors = load.animate_network(AnimateSize()), convert_wan_transformer_to_diffusers(original)
+    fill(network, tensors, "the file", ignored=load.UNUSED)
+    tensors["other.kernel"] = tensors.pop("motion_encoder.res_blocks.0.conv_skip.weight")
+    with pytest.raises(GeneratorError, match=r"1 missing:\n.*conv_skip.weight\n1 unexpected:\n  other"):
+        fill(network, tensors, "the file", ignored=load.UNUSED)
 
 
 def test_the_base_models_have_the_published_numbers_of_parameters(meta):
@@ -131,8 +174,8 @@ def test_a_network_of_another_conditioner_is_refused(folder):
     assert "is no wan-animate: its network takes 48 channels, expected 36" in refusal(folder, "wan-animate")
     (folder / "adapter.safetensors").write_bytes((folder / "prompt.safetensors").read_bytes())
     change_config(folder, in_channels=36)
-    assert "prompt is neither of a low-rank adapter nor of a pose" in refusal(
-        folder, "wan-unianimate", "denoise").replace("negative", "prompt")
+    said = refusal(folder, "wan-unianimate", "denoise")
+    assert "adapter.safetensors is no LoRA of this network" in said and "2 tensors that fit no layer:" in said
 
 
 @pytest.mark.parametrize(("part", "values", "reason"), [

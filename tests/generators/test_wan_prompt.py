@@ -53,17 +53,33 @@ def test_prompts_are_embedded_and_the_generator_takes_them(transformers, tmp_pat
     assert ran.status == 0 and ran.out == f"{folder / 'prompt.safetensors'}\n", ran.err
     negative, prompt = load.load_prompts(Files(folder), guided=True)
     assert prompt.shape == (512, TEXT)
-    assert prompt[:5, 0].tolist() == [1.5, 6.5, 1.5, 6.5, 0.0]  # whatever UMT5 gives after the end
+    assert prompt[:5, 0].tolist() == [1.5, 6.5, 5.5, 6.5, 0.0]  # as it is; whatever UMT5 gives after the end
     assert negative[:2, 0].tolist() == [5.5, 0.0]
     load_generator(f"wan-fun-control={folder}").build("denoise")
 
 
-def test_text_is_cleaned_as_upstream_does():
-    assert clean(" a&amp;amp;b \n c ") == "a&b c"
+def test_text_is_cleaned_as_wans_own_code_does(transformers, tmp_path, run_main, monkeypatch):
+    """VideoX-Fun's pipeline cleans none."""
+    ftfy = types.ModuleType("ftfy")
+    ftfy.fix_text = lambda text: text.replace("，", ",")
+    monkeypatch.setitem(sys.modules, "ftfy", ftfy)
+    assert clean(" a&amp;amp;b \n c，d ") == "a&b c,d"
+    folder = write_checkpoint(tmp_path, "wan-animate")
+    for more, length in (((), 1), (("--as-is",), 5)):
+        assert run_main(script, "prompt", folder, "&amp;", *more).status == 0
+        assert load.load_prompts(Files(folder), guided=False)[0, 0, 0] == length + 0.5
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    ran = run_main(script, "prompt", folder, "x")
+    assert ran.status == 2 and "needs ftfy; run: pip install ftfy" in ran.err
+
+
+def test_ftfy_changes_the_published_negative_prompt_as_upstream_sees_it():
+    pytest.importorskip("ftfy")
+    assert clean("色调艳丽，过曝，“静态”") == '色调艳丽,过曝,"静态"'
 
 
 def test_what_is_missing_is_said(transformers, tmp_path, run_main, monkeypatch):
-    ran = run_main(script, "prompt", tmp_path, "x", "--text-encoder", tmp_path / "none")
+    ran = run_main(script, "prompt", tmp_path, "x", "--as-is", "--text-encoder", tmp_path / "none")
     assert ran.status == 2 and "has no text_encoder/ and tokenizer/ to read: nothing there" in ran.err
     monkeypatch.setitem(sys.modules, "transformers", None)
     ran = run_main(script, "prompt", tmp_path, "x")

@@ -1,0 +1,164 @@
+"""Low-rank adapters (LoRA): files that change a network's weights, merged before it is exported or run.
+
+Known are the names of peft, diffusers, kohya's programs and ComfyUI. A layer's weight gets scale * alpha /
+rank * up @ down; alpha comes from the file, its metadata or the adapter_config.json beside it, else it is
+the rank. Whole differences of weights and biases (.diff, .diff_b) are added too, times the scale.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generators.adapters import Lora
+from generators.contract import GeneratorError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "adapter_config.json"
+METADATA = "lora_adapter_metadata"  # diffusers' entry in a safetensors file, as JSON
+KEY = re.compile(
+    r"(?P<layer>.+?)"
+    r"(?:[._]lora(?:_linear_layer)?[._](?P<half>A|B|down|up)(?:\.\w+)?\.(?P<kind>weight|bias)"
+    r"|\.(?P<whole>alpha|diff|diff_b))"
+)
+KOHYA = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_(?P<layer>[^.]+)")
+PREFIXES = {"base_model", "model", "module", "transformer", "unet", "diffusion_model", "pipe", "dit"}
+SIDES = {"A": "down", "down": "down", "B": "up", "up": "up"}
+
+
+def merge_all(
+    tensors: dict[str, Tensor], loras: Iterable[Lora], rename: Callable[[str], str] = str
+) -> dict[str, Tensor]:
+    """Merge files into a network's tensors, one after the other; see merge. GeneratorError."""
+    from generators.checkpoint import open_checkpoint
+
+    for lora in loras:
+        adapter = open_checkpoint(lora.path).tensors()
+        merge(tensors, adapter, lora.path, lora.scale, rename, _alphas(lora.path))
+    return tensors
+
+
+def merge(
+    tensors: dict[str, Tensor],
+    adapter: Mapping[str, Tensor],
+    origin: Path,
+    scale: float,
+    rename: Callable[[str], str] = str,
+    alphas: Callable[[str, int], float] | None = None,
+) -> None:
+    """Add an adapter's changes to the tensors, in float32, each rounded to its tensor's own dtype.
+
+    rename: gives the network's name of a layer for another that files may have, with _ for every dot too.
+    alphas: gives alpha / rank by layer and rank, where there is no tensor of it. GeneratorError lists what
+    fits no layer of the network, lacks a partner, or has another shape; nothing is changed then.
+    """
+    layers = {name.rpartition(".")[0] for name in tensors}
+    flat = {layer.replace(".", "_"): layer for layer in layers}
+    parts: dict[str, dict[str, Tensor]] = {}
+    strange = []
+    for name, tensor in adapter.items():
+        found = KEY.fullmatch(name)
+        layer = _layer(found["layer"], layers, flat, rename) if found else None
+        if layer is None:
+            strange.append(name)
+        else:
+            side = SIDES.get(found["half"], "")
+            kind = found["whole"] or (side if found["kind"] == "weight" else f"{side}_bias")
+            parts.setdefault(layer, {})[kind] = tensor
+    wrong = [f"{layer}: {why}" for layer, part in parts.items() if (why := _misfit(layer, part, tensors))]
+    if strange or wrong:
+        from generators.checkpoint import listed
+
+        lines = [f"{origin} is no LoRA of this network: is it for another model, or of another kind?"]
+        lines += listed("tensors that fit no layer", strange) + listed("layers that do not fit", wrong)
+        raise GeneratorError("\n".join(lines))
+    for layer, part in parts.items():
+        for name, change in _changes(layer, part, alphas):
+            old = tensors[name]
+            tensors[name] = (old.float() + scale * change.reshape(old.shape)).to(old.dtype)
+
+
+def _changes(
+    layer: str, part: Mapping[str, Tensor], alphas: Callable[[str, int], float] | None
+) -> Iterable[tuple[str, Tensor]]:
+    """Give the names of a layer's tensors that change, and by what at a scale of 1."""
+    weight, bias = f"{layer}.weight", f"{layer}.bias"
+    if "up" in part:
+        rank = len(part["down"])
+        share = float(part["alpha"]) / rank if "alpha" in part else alphas(layer, rank) if alphas else 1.0
+        yield weight, share * (part["up"].float().flatten(1) @ part["down"].float().flatten(1))
+        if "up_bias" in part:
+            yield bias, share * part["up_bias"].float()
+    if "diff" in part:
+        yield weight, part["diff"].float()
+    if "diff_b" in part:
+        yield bias, part["diff_b"].float()
+
+
+def _misfit(layer: str, part: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+    """Say why a layer's tensors cannot be merged, None if they can."""
+    weight, bias = tensors.get(f"{layer}.weight"), tensors.get(f"{layer}.bias")
+    if ("up" in part) != ("down" in part) or "down_bias" in part:
+        return f"has {', '.join(part)}, where a pair of down and up belongs"
+    if any(name in part for name in ("up", "diff")) and weight is None:
+        return "has no weight"
+    if any(name in part for name in ("up_bias", "diff_b")) and bias is None:
+        return "has no bias"
+    if "up" in part:
+        up, down = part["up"], part["down"]
+        product = up.shape[0], down[0].numel()
+        square = up.ndim < 3 or all(side == 1 for side in up.shape[2:])
+        if up[0].numel() != len(down) or product != (len(weight), weight[0].numel()) or not square:
+            return f"{tuple(up.shape)} by {tuple(down.shape)} is no change of {tuple(weight.shape)}"
+    for name, own in (("diff", weight), ("diff_b", bias), ("up_bias", bias)):
+        if name in part and part[name].numel() != own.numel():
+            return f"{name} is {tuple(part[name].shape)}, the network has {tuple(own.shape)}"
+    return None
+
+
+def _layer(name: str, layers: set[str], flat: Mapping[str, str], rename: Callable[[str], str]) -> str | None:
+    """Find the network's layer that a file means, whatever prefix it has there; None if there is none."""
+    kohya = KOHYA.fullmatch(name)
+    if kohya:
+        renamed = rename(kohya["layer"])
+        return flat.get(kohya["layer"]) or (renamed if renamed in layers else None)
+    short = re.sub(r"\.to_out$", ".to_out.0", name.replace(".processor.", "."))  # as old files call them
+    while True:
+        found = next((each for each in (short, rename(short)) if each in layers), None)
+        first, dot, rest = short.partition(".")
+        if found or not dot or first not in PREFIXES:
+            return found
+        short = rest
+
+
+def _alphas(path: Path) -> Callable[[str, int], float] | None:
+    """Read how alphas are told beside a file's tensors: by diffusers inside of it, by peft in another."""
+    from generators.checkpoint import metadata
+
+    found, place = None, path
+    try:
+        if METADATA in (stored := metadata(path)):
+            found = json.loads(stored[METADATA])
+            found = {name.partition(".")[2] or name: value for name, value in found.items()}
+        elif (place := (path if path.is_dir() else path.parent) / CONFIG).is_file():
+            found = json.loads(place.read_text(encoding="utf-8"))
+        if found is None:
+            return None
+        if found.get("use_dora"):
+            raise GeneratorError(f"{place}: use_dora: only plain LoRA can be merged here")
+        alpha, rooted = float(found["lora_alpha"]), bool(found.get("use_rslora"))
+        others = {name: float(value) for name, value in (found.get("alpha_pattern") or {}).items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise GeneratorError(f"{place} does not tell the LoRA's alpha ({error!r}); copy it again") from error
+
+    def share(layer: str, rank: int) -> float:
+        own = next((a for name, a in others.items() if re.search(rf"(^|\.){name}$", layer)), alpha)
+        return own / (math.sqrt(rank) if rooted else rank)
+
+    return share
