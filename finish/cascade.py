@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class Windows(nn.Module):
     """Convolutions, each with a PReLU and perhaps a pooling, then one hidden layer and two outputs.
 
-    stages: channels before and after, kernel, pooling or 0. flat: what the hidden layer takes and gives; without
-    one the outputs are convolutions, and there is an answer for each place of a picture of any size.
+    stages: channels before and after, kernel, pooling or 0. flat: what the hidden layer takes and gives;
+    without one the outputs are convolutions, and there is an answer for each place of a picture of any size.
     """
 
     def __init__(

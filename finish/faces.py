@@ -106,7 +106,7 @@ def _moved(boxes: np.ndarray, moves: np.ndarray) -> np.ndarray:
 
 
 def _distinct(boxes: np.ndarray, sure: np.ndarray, most: float, least: bool = False) -> np.ndarray:
-    """Numbers of the surest boxes that overlap by no more than `most` of both, or with `least` of the smaller."""
+    """Numbers of the surest boxes that share no more than `most` of both, or with `least` of the smaller."""
     left, top, right, bottom = boxes[:, :4].T
     areas, order, kept = (right - left) * (bottom - top), np.argsort(-sure), []
     while len(order):

@@ -29,7 +29,10 @@ class Follow:
     smooth: float = SMOOTH
 
 
-def follow(watched: Watched, ratio: tuple[float, float], plan: Follow = Follow()) -> np.ndarray:
+FOLLOW = Follow()
+
+
+def follow(watched: Watched, ratio: tuple[float, float], plan: Follow = FOLLOW) -> np.ndarray:
     """Boxes x, y, w (N, 3) in whole pixels, one for each frame, all of the largest size there is."""
     width, height = watched.size
     wide = min(width, height * ratio[0] / ratio[1])
@@ -128,7 +131,7 @@ def _apart(times: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _moving(seen: np.ndarray, times: np.ndarray, share: float) -> np.ndarray:
-    """Middles (T,) of a part `share` of the columns (T, C) in which most is to be seen, near the middle if equal."""
+    """Middles (T,) of the part `share` of columns (T, C) with most to be seen; near the middle if equal."""
     cells = seen.shape[1]
     wide = max(1, round(share * cells))
     places = np.arange(cells - wide + 1)
@@ -148,7 +151,7 @@ def _moving(seen: np.ndarray, times: np.ndarray, share: float) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray, times: np.ndarray, at: np.ndarray, seconds: float) -> np.ndarray:
-    """Values (T,) at times averaged at other times, both ways alike, so that nothing lags; Gaussian weights."""
+    """Values (T,) at times, averaged by Gaussian weights at other times: both ways, so that nothing lags."""
     # On a grid, then read between its points: weights for each pair of times would not fit an hour's shot.
     step = max(min(seconds / 4, 0.1), 1e-3)
     grid = np.arange(times[0], max(at[-1], times[-1]) + step, step)

@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.errors import InputError
 from finish.cover import write_whole
-from finish.following import Follow, follow
+from finish.following import FOLLOW, Follow, follow
 from finish.framing import calm, framed, whole
 from finish.moments import stretches
 from finish.predictions import Entry, dumped
@@ -40,9 +40,9 @@ def highlights(signals: Signals, ratio: tuple[float, float]) -> list[dict]:
 
 
 def everything(
-    watched: Watched, ratio: tuple[float, float], prune: float, plan: Follow = Follow()
+    watched: Watched, ratio: tuple[float, float], prune: float, plan: Follow = FOLLOW
 ) -> list[dict]:
-    """Predictions for all frames but those that are not worth showing, at most a part `prune` of the video."""
+    """Predictions for all frames but those not worth showing, which are a part `prune` at most."""
     boxes = follow(watched, ratio, plan).tolist()
     return [{"frame": int(n), "bboxes": boxes[n]} for n in np.flatnonzero(kept(watched, prune))]
 

@@ -26,7 +26,7 @@ Finder = Callable[[np.ndarray], np.ndarray]  # a picture to boxes (m, 5) from 0 
 
 @dataclass(frozen=True)
 class Gaze:
-    """What looks: the scorer of pictures, what finds faces or bodies, and perhaps a map of what is to be seen."""
+    """What looks: the scorer of pictures, what finds faces or bodies, perhaps a map of what is to be seen."""
 
     scorer: Scorer
     finder: Finder | None = None
