@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,7 @@ from engines.artifact import built_folder
 from engines.errors import EngineError
 from engines.load import Choice, start_engines
 from engines.spec import Engine
-from finish.mtcnn import INSTALL, MOST, Mtcnn
+from finish.mtcnn import MOST, Mtcnn
 
 LONG = 400  # pixels of a picture's longer side that faces are looked for in
 SMALLEST, FACTOR = (
@@ -83,13 +82,15 @@ class Faces:
 
 def find_faces(folder: Path | None, say: Callable[[str], None]) -> Faces | None:
     """The detector: built graphs, or the package's weights in torch; None, which is said, without both."""
-    model = Mtcnn()
+    model, refusals = Mtcnn(), []
     for backend in ("onnxruntime", "torch"):
         precisions = dict.fromkeys(model.components, "fp32")
         choice = Choice(backend, precisions, "cpu", folder or built_folder(model.name))
-        with suppress(EngineError):
+        try:
             return Faces(start_engines(model, choice, say)[1], model.weights)
-    say(f"no detector of faces, so what moves is followed instead; for one: {INSTALL}")
+        except EngineError as error:
+            refusals.append(str(error).splitlines()[0])
+    say("\n".join([*refusals, "no detector of faces, so what moves is followed instead"]))
     return None
 
 

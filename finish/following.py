@@ -50,24 +50,27 @@ def follow(watched: Watched, ratio: tuple[float, float], plan: Follow = FOLLOW) 
 def tracks(faces: list[np.ndarray], sure: float) -> list[dict[int, np.ndarray]]:
     """Boxes (4,) of the same face by the number of the look, the most seen and largest face first."""
     found: list[dict[int, np.ndarray]] = []
+    open_: list[dict[int, np.ndarray]] = []  # those that were seen a moment ago
     for look, boxes in enumerate(faces):
-        free = [track for track in found if look - max(track) <= MET + 1]
-        for box in boxes[boxes[:, 4] >= sure]:
-            near = [track for track in free if _touching(track[max(track)], box)]
+        open_ = [track for track in open_ if look - next(reversed(track)) <= MET + 1]
+        taken = []
+        for box in boxes[boxes[:, 4] >= sure, :4]:
+            last = [track[next(reversed(track))] for track in open_]
+            near = [n for n, each in enumerate(last) if n not in taken and _touching(each, box)]
             if near:
-                track = min(near, key=lambda each: float(np.abs(each[max(each)] - box[:4]).sum()))
-                free = [each for each in free if each is not track]
-                track[look] = box[:4]
+                taken.append(min(near, key=lambda n: float(np.abs(last[n] - box).sum())))
+                open_[taken[-1]][look] = box
             else:
-                found.append({look: box[:4]})
+                found.append({look: box})
+                taken.append(len(open_))
+                open_.append(found[-1])
     return sorted(found, key=lambda track: -sum(float(np.prod(b[2:] - b[:2])) ** 0.5 for b in track.values()))
 
 
 def _touching(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether the middle of a face lies in the face that was found before."""
-    return bool(
-        (abs((a[:2] + a[2:] - b[:2] - b[2:4]) / 2) < 0.75 * np.maximum(a[2:] - a[:2], b[2:4] - b[:2])).all()
-    )
+    apart = np.abs(a[:2] + a[2:] - b[:2] - b[2:]) / 2
+    return bool((apart < 0.75 * np.maximum(a[2:] - a[:2], b[2:] - b[:2])).all())
 
 
 def _shot(watched: Watched, shot: tuple[int, int], share: float, across: bool, plan: Follow) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Make the cover network that finish runs.
 
 python -m lab.finish export --precision fp16,int8     its graphs, checked
+python -m lab.finish faces --weights FILE.whl         the detector of faces, as graphs
 python -m lab.finish train --run runs/cover           its weights from nothing; again: resume
 python -m lab.finish evaluate --out runs/finish       all figures, on held-out rendered videos
 """
@@ -14,8 +15,9 @@ from pathlib import Path
 from engines.artifact import built_folder
 from engines.cli import check_numbers, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit
-from engines.onnx.export import Target
+from engines.onnx.export import Target, export_onnx
 from engines.precision import PRECISIONS, choose_precisions
+from finish.mtcnn import Mtcnn
 from finish.scorer import WEIGHTS, Cover
 from lab.finish.export import export_cover
 
@@ -46,13 +48,25 @@ def run_export(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def run_faces(args: argparse.Namespace) -> Exit:
+    """Graphs of the detector of faces, from the weights that facenet-pytorch carries."""
+    model = Mtcnn(args.weights)
+    target = Target(args.out or built_folder(model.name), say, args.force)
+    for name in model.components:
+        path = export_onnx(model, name, target).path
+        print(json.dumps({"file": str(path)}) if args.json else path)
+    return Exit.OK
+
+
 def run_train(args: argparse.Namespace) -> Exit:
     """The cover network's weights."""
+    from lab.finish.pictures import read_photos
     from lab.finish.training import train
     from lab.presenter.train import Plan
 
+    photos = read_photos(args.photos) if args.photos else ()
     plan = Plan(args.steps, args.rate, warm_up=50, save_every=100)
-    print(train(args.run, plan, args.out, start=args.start))
+    print(train(args.run, plan, args.out, start=args.start, photos=photos))
     return Exit.OK
 
 
@@ -76,11 +90,16 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     export.add_argument("--target", help="TensorRT engines too: gpu, or compute capabilities as 80,89")
     export.set_defaults(run_command=run_export)
+    faces = commands.add_parser("faces", help="the detector of faces as ONNX graphs")
+    faces.add_argument("--weights", type=Path, help="a wheel of facenet-pytorch (the installed package)")
+    common_arguments(faces, "force", "json", out={"help": "folder (engines/built/mtcnn)"})
+    faces.set_defaults(run_command=run_faces)
     train = commands.add_parser("train", help="the cover network; again: go on")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
     train.add_argument("--steps", type=int, default=2000, help="of forty pictures each (2000)")
     train.add_argument("--rate", type=float, default=3e-3, help="of learning, at first (0.003)")
     train.add_argument("--start", type=Path, help="weights to begin from")
+    train.add_argument("--photos", type=Path, help="folder of pictures and videos that half are parts of")
     train.add_argument("--out", type=Path, default=WEIGHTS, help="file for the weights (the bundled one)")
     train.set_defaults(run_command=run_train)
     judge = commands.add_parser("evaluate", help="figures and pictures on held-out rendered videos")
