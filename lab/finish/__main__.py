@@ -3,6 +3,7 @@
 python -m lab.finish export --precision fp16,int8     its graphs, checked
 python -m lab.finish faces --weights FILE.whl         the detector of faces, as graphs
 python -m lab.finish train --run runs/cover           its weights from nothing; again: resume
+python -m lab.finish real --footage FOLDER --out runs/real   the figures on real footage
 python -m lab.finish evaluate --out runs/finish       all figures, on held-out rendered videos
 """
 
@@ -18,7 +19,7 @@ from engines.errors import Exit
 from engines.onnx.export import Target, export_onnx
 from engines.precision import PRECISIONS, choose_precisions
 from finish.mtcnn import Mtcnn
-from finish.scorer import WEIGHTS, Cover
+from finish.scorer import WEIGHTS, Cover, start_scorer
 from lab.finish.export import export_cover
 
 
@@ -65,7 +66,7 @@ def run_train(args: argparse.Namespace) -> Exit:
     from lab.presenter.train import Plan
 
     photos = read_photos(args.photos) if args.photos else ()
-    plan = Plan(args.steps, args.rate, warm_up=50, save_every=100)
+    plan = Plan(args.steps, args.rate, warm_up=min(50, args.steps // 5), save_every=100)
     print(train(args.run, plan, args.out, start=args.start, photos=photos))
     return Exit.OK
 
@@ -75,6 +76,19 @@ def run_evaluate(args: argparse.Namespace) -> Exit:
     from lab.finish.evaluate import evaluate
 
     print(json.dumps(evaluate(args.out, args.videos, args.clips, say), indent=1))
+    return Exit.OK
+
+
+def run_real(args: argparse.Namespace) -> Exit:
+    """Figures as JSON on stdout and in --out."""
+    from lab.finish.real import evaluate_real, long_run, order_real
+
+    if args.footage:
+        print(json.dumps(evaluate_real(args.footage, args.out, args.reels, say), indent=1))
+    if args.photos:
+        print(json.dumps(order_real(args.photos, start_scorer("torch", "fp32", "cpu", say)), indent=1))
+    if args.long:
+        print(json.dumps(long_run(args.long, say), indent=1))
     return Exit.OK
 
 
@@ -107,6 +121,13 @@ def parse() -> argparse.Namespace:
     judge.add_argument("--videos", type=int, default=50, help="for covers (50)")
     judge.add_argument("--clips", type=int, default=30, help="for highlights, a minute each (30)")
     judge.set_defaults(run_command=run_evaluate)
+    real = commands.add_parser("real", help="figures on real footage, as lab/finish/footage.json names it")
+    real.add_argument("--footage", type=Path, help="folder of the files that footage.json names")
+    real.add_argument("--photos", type=Path, help="folder of pictures to degrade, for the cover network")
+    real.add_argument("--long", type=Path, help="a long video, for speed and memory")
+    real.add_argument("--out", type=folder, required=True, help="folder")
+    real.add_argument("--reels", type=int, default=12, help="videos made of the footage (12)")
+    real.set_defaults(run_command=run_real)
     args = parser.parse_args()
     check_numbers(parser, args)
     return args
