@@ -5,6 +5,7 @@ python -m finish highlights --index INDEX.jsonl --videos DIR --out PREDICTIONS.j
 python -m finish check PREDICTIONS.jsonl --index INDEX.jsonl --videos DIR
 python -m finish score PREDICTIONS.jsonl TRUTH.jsonl          100 is perfect
 python -m finish cut PREDICTIONS.jsonl --videos DIR --out cuts    mp4 with sound
+python -m finish features DIR --out FEATURES.npz              then `fit` and `predict`: heads on them
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from finish.cut import cut, file_name
 from finish.faces import find_faces
 from finish.following import SMOOTH, SURE, Follow
 from finish.highlights import PRUNE, Look, everything, highlights, predict
+from finish.learning import add_commands
 from finish.predictions import Frames, check_predictions, read_index
 from finish.rules import KEY, ROUNDS, factor, model_size, size_faults, size_of
 from finish.saliency import Detector
@@ -223,6 +225,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     cuts.add_argument("--videos", type=Path, required=True, help="folder of the videos")
     cuts.add_argument("--out", type=folder, required=True, help="folder for the cut-downs")
     cuts.set_defaults(run_command=run_cut)
+    add_commands(commands)
     for command in (cover, check, score, cuts):
         common_arguments(command, "json")
     args = parser.parse_args(arguments)
