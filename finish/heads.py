@@ -87,9 +87,9 @@ def fit(table: Table, labels: Mapping[str, object], kind: str, target: str, out:
 
     InputError: too few labels, or not such as the kind needs. EngineError: scikit-learn is missing.
     """
+    named = {"kind": np.array(kind), "target": np.array(target), "extractor": np.array(table.extractor)}
     if kind == "like":
-        _save(out, kind=np.array(kind), target=np.array(target), ids=np.array(table.ids), features=table.features,
-              extractor=np.array(table.extractor))  # fmt: skip
+        _save(out, ids=np.array(table.ids), features=table.features, **named)
         return {"videos": len(table.ids)}
     rows = [n for n, name in enumerate(table.ids) if name in labels]
     values = [labels[table.ids[n]] for n in rows]
@@ -110,9 +110,8 @@ def fit(table: Table, labels: Mapping[str, object], kind: str, target: str, out:
     coef, intercept = np.atleast_2d(head.coef_), np.atleast_1d(head.intercept_)
     if kind == "class" and len(coef) == 1:  # of two classes, the second's only
         coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
-    _save(out, kind=np.array(kind), target=np.array(target), extractor=np.array(table.extractor), mean=mean,
-          scale=scale, coef=coef, intercept=intercept,
-          classes=np.array([]) if kind == "number" else head.classes_)  # fmt: skip
+    classes = np.array([]) if kind == "number" else head.classes_
+    _save(out, mean=mean, scale=scale, coef=coef, intercept=intercept, classes=classes, **named)
     return {"videos": len(rows), **_held_out(x, y, kind)}
 
 
@@ -143,7 +142,7 @@ def predict(head: Path, table: Table, nearest: int = 5) -> list[dict]:
 
 
 def _held_out(x: np.ndarray, y: np.ndarray, kind: str) -> dict:
-    """Figures on folds that a head was not fitted to, with intervals that hold 95 of 100 samples of videos."""
+    """Figures on folds that a head was not fitted to, with intervals over samples of the videos."""
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
     random, guess = np.random.default_rng(0), np.empty(len(y), y.dtype)
@@ -164,7 +163,7 @@ def _held_out(x: np.ndarray, y: np.ndarray, kind: str) -> dict:
         parts = precision_recall_fscore_support(a, b, average="macro", zero_division=0)[:3]
         return {
             "accuracy": float(accuracy_score(a, b)),
-            **dict(zip(("precision", "recall", "F1"), map(float, parts))),
+            **dict(zip(("precision", "recall", "F1"), map(float, parts), strict=True)),
         }
 
     drawn = [figures(random.integers(0, len(y), len(y))) for _ in range(DRAWS)]

@@ -1,4 +1,4 @@
-"""The figures of highlights and covers on real footage: faces kept whole, flaws left out, jitter, lag, speed."""
+"""The figures of highlights and covers on real footage: whole faces, flaws, jitter, lag, speed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.similarity import load_extractor
 from finish.faces import find_faces
-from finish.following import Follow, follow
+from finish.following import FOLLOW, Follow, follow
 from finish.highlights import PRUNE, everything, highlights
 from finish.predictions import Frames
 from finish.pruning import WEIGHTS, flaws, kept
@@ -76,7 +76,7 @@ def evaluate_real(footage: Path, out: Path, reels: int, say: Say) -> dict:
     return figures
 
 
-def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = Follow()) -> dict:
+def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = FOLLOW) -> dict:
     """Share of frames with a face that the box has room for in which it holds all of it, and how it moves.
 
     jitter: mean change of the box's speed from frame to frame within shots, in thousandths of the picture.
@@ -146,10 +146,9 @@ def cuts_found(seen: Sequence[Seen]) -> dict[str, float]:
 
 def flaws_found(seen: Sequence[Seen]) -> dict[str, dict[str, float]]:
     """For each kind the share of its frames that is found as such, and of flawless frames that is."""
-    found = {}
-    for kind in WEIGHTS:
+    found, true = {}, np.concatenate([each.reel.flaws for each in seen])
+    for kind in sorted(set(true) & set(WEIGHTS)):
         which = np.concatenate([flaws(each.watched)[kind] for each in seen])
-        true = np.concatenate([each.reel.flaws for each in seen])
         found[kind] = {
             "found": float(which[true == kind].mean()),
             "of flawless": float(which[true == ""].mean()),

@@ -50,7 +50,7 @@ def boxes_sheet(clip: WideClip, predictions: Mapping[str, list[dict]], path: Pat
 
 
 def reel_sheet(reel: Reel, boxes: Mapping[str, np.ndarray], path: Path, shown: int = 24) -> None:
-    """Moments evenly over a video of real footage, with the box of each ratio and the true subject in white."""
+    """Moments of a video of real footage with a box of each ratio, and the true subject in white."""
     wanted, rows = set(np.linspace(0, len(reel.moments) - 1, shown).astype(int)), []
     for number, frame in enumerate(reel.frames()):
         if number in wanted:

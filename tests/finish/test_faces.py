@@ -1,4 +1,4 @@
-"""The cascade finds what its networks take for a face, once, where it is; only the known weights are loaded."""
+"""The cascade finds what its networks take for a face, once, where it is; known weights alone are loaded."""
 
 import zipfile
 from pathlib import Path
@@ -23,7 +23,8 @@ class Bright(torch.nn.Module):
         size = pixels.shape[1]
         side = 12 if size not in (24, 48) else size
         whole = torch.nn.functional.avg_pool2d(x, side, 2)
-        inner = torch.nn.functional.avg_pool2d(x[..., side // 4 : -(side // 4), side // 4 : -(side // 4)], side // 2, 2)
+        middle = slice(side // 4, -(side // 4))
+        inner = torch.nn.functional.avg_pool2d(x[..., middle, middle], side // 2, 2)
         sure = (inner - 4 * (whole - inner / 4).clamp(min=0) / 3 * 1.2).clamp(0, 1)
         moves = torch.zeros(len(x), 4, *sure.shape[2:])
         if side == 12:

@@ -16,7 +16,8 @@ pytest.importorskip("sklearn")
 
 def table(count=60, wide=20):
     random = np.random.default_rng(0)
-    return Table([f"v{n}" for n in range(count)], random.normal(size=(count, wide)).astype(np.float32), "stfn")
+    features = random.normal(size=(count, wide)).astype(np.float32)
+    return Table([f"v{n}" for n in range(count)], features, "stfn")
 
 
 def test_a_number_that_is_in_the_features_is_found_and_noise_is_not(tmp_path):
@@ -34,7 +35,8 @@ def test_a_number_that_is_in_the_features_is_found_and_noise_is_not(tmp_path):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_classes_are_told_apart_and_the_file_gives_what_scikit_learn_gave(tmp_path, classes):
     made = table(90)
-    labels = {name: "abc"[int(np.argmax(row[:classes]))] for name, row in zip(made.ids, made.features, strict=True)}
+    best = made.features[:, :classes].argmax(1)
+    labels = {name: "abc"[n] for name, n in zip(made.ids, best, strict=True)}
     figures = fit(made, labels, "class", "clothes", tmp_path / "head.npz")
     assert set(figures) == {"videos", "accuracy", "precision", "recall", "F1"}
     assert figures["accuracy"]["value"] > 0.8
@@ -54,8 +56,9 @@ def test_the_nearest_are_others_in_the_order_of_their_cosine(tmp_path):
 
 def test_labels_and_heads_that_do_not_fit_are_input_errors(tmp_path):
     made = table()
-    for labels, kind, said in (({"v1": 1}, "number", "at least 10"), (dict.fromkeys(made.ids, "a"), "number", "--kind class"),
-                               (dict.fromkeys(made.ids, "a"), "class", "needs two classes")):
+    same = dict.fromkeys(made.ids, "a")
+    for labels, kind, said in (({"v1": 1}, "number", "at least 10"), (same, "number", "--kind class"),
+                               (same, "class", "needs two classes")):
         with pytest.raises(InputError, match=said):
             fit(made, labels, kind, "x", tmp_path / "head.npz")
     fit(made, {}, "like", "x", tmp_path / "head.npz")

@@ -14,7 +14,7 @@ CASES, WIDTH, HEIGHT = 2000, 64, 48
 
 
 def right(prediction, case):
-    """A frame number of the video, and a box of three finite numbers, wider than nothing, inside the picture."""
+    """A frame of the video, and a box of three finite numbers, wider than nothing, inside the picture."""
     if type(prediction) is not dict or "frame" not in prediction or "bboxes" not in prediction:
         return False
     frame, box = prediction["frame"], prediction["bboxes"]
@@ -71,7 +71,8 @@ def cases(dice):
                  "predictions": [{"frame": k, "bboxes": box(dice, ratio, False)} for k in true]}
         found = []
         for _ in range(dice.choice((0, 1, 3, frames))):
-            frame = dice.choice([*range(frames), *true, *([frames, -1, "1", 1.0, True] if n % 3 == 0 else [])])
+            odd = [frames, -1, "1", 1.0, True] if n % 3 == 0 else []
+            frame = dice.choice([*range(frames), *true, *odd])
             found.append({"frame": frame, "bboxes": box(dice, ratio, n % 3 == 0 and dice.random() < 0.3)})
             if n % 50 == 0 and dice.random() < 0.2:
                 found[-1] = dice.choice(({"frame": 0}, {"bboxes": [0, 0, 1]}, None, 3))

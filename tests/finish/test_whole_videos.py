@@ -1,4 +1,4 @@
-"""All frames but the worst are kept; the box follows faces, then what moves, without lag, and ends at cuts."""
+"""All frames but the worst are kept; the box follows faces, then what moves, without lag, up to a cut."""
 
 from dataclasses import replace
 
@@ -118,8 +118,8 @@ def test_a_face_keeps_its_track_through_a_gap_and_beside_another():
 def spoil(seen, name, first, last):
     """The same video with one flaw from one second to another."""
     part = slice(first * FPS, last * FPS)
-    light, change, shift, quality = (each.copy() for each in (seen.light, seen.change, seen.shift, seen.quality))
-    contrast, thumbs = seen.contrast.copy(), seen.thumbs.copy()
+    light, contrast, change = seen.light.copy(), seen.contrast.copy(), seen.change.copy()
+    shift, quality, thumbs = seen.shift.copy(), seen.quality.copy(), seen.thumbs.copy()
     inside = slice(*np.searchsorted(seen.looks, [part.start, part.stop]))
     if name == "black":
         light[part], contrast[part] = 2, 0.5
@@ -131,7 +131,8 @@ def spoil(seen, name, first, last):
         quality[inside] = 0.3
     else:
         thumbs[inside] = thumbs[: inside.stop - inside.start]
-    return replace(seen, light=light, contrast=contrast, change=change, shift=shift, quality=quality, thumbs=thumbs)
+    return replace(seen, light=light, contrast=contrast, change=change, shift=shift, quality=quality,
+                   thumbs=thumbs)
 
 
 @pytest.mark.parametrize("name", ["black", "frozen", "shaken", "blurred", "repeated"])
@@ -169,7 +170,8 @@ def test_a_file_is_watched_to_its_end_with_its_cut_and_black_and_still_frames(tm
     frames = [np.roll(walls[n >= 24], n % 24, 1) for n in range(48)]
     frames += [frames[-1]] * 24 + [np.zeros((90, 160, 3), np.uint8)] * 12
     path = write(tmp_path / "v.mp4", frames)
-    seen = watch(path, Gaze(own_scorer(brightness(tmp_path / "b.onnx")), lambda picture: np.array([face(0.7)])))
+    scorer = own_scorer(brightness(tmp_path / "b.onnx"))
+    seen = watch(path, Gaze(scorer, lambda picture: np.array([face(0.7)])))
     assert seen.shots == [(0, 24), (24, 72), (72, 84)]
     assert len(seen.begins) == 85 and {24, 72} <= set(seen.looks) and len(seen.faces) == len(seen.quality)
     assert spans(flaws(seen)["black"]) == [(72, 84)]
