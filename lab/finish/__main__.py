@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from engines.artifact import built_folder
-from engines.cli import check_numbers, common_arguments, ending, folder, new_parser, run, say
+from engines.cli import above_zero, check_numbers, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit
 from engines.onnx.export import Target, export_onnx
 from engines.precision import PRECISIONS, choose_precisions
@@ -84,7 +84,7 @@ def run_real(args: argparse.Namespace) -> Exit:
     from lab.finish.real import evaluate_real, long_run, order_real
 
     if args.footage:
-        print(json.dumps(evaluate_real(args.footage, args.out, args.reels, say), indent=1))
+        print(json.dumps(evaluate_real(args.footage, args.out, args.reels, args.seconds, say), indent=1))
     if args.photos:
         print(json.dumps(order_real(args.photos, start_scorer("torch", "fp32", "cpu", say)), indent=1))
     if args.long:
@@ -127,6 +127,7 @@ def parse() -> argparse.Namespace:
     real.add_argument("--long", type=Path, help="a long video, for speed and memory")
     real.add_argument("--out", type=folder, required=True, help="folder")
     real.add_argument("--reels", type=int, default=12, help="videos made of the footage (12)")
+    real.add_argument("--seconds", type=above_zero, default=75, help="of each of them, and a few more (75)")
     real.set_defaults(run_command=run_real)
     args = parser.parse_args()
     check_numbers(parser, args)

@@ -15,6 +15,7 @@ import numpy as np
 from bench.similarity import load_extractor
 from finish.faces import find_faces
 from finish.following import FOLLOW, Follow, follow
+from finish.heads import rank_correlation
 from finish.highlights import PRUNE, everything, highlights
 from finish.predictions import Frames
 from finish.pruning import WEIGHTS, flaws, kept
@@ -23,7 +24,6 @@ from finish.scorer import BATCH, Scorer, start_scorer
 from finish.signals import Eyes, measure
 from finish.watching import Gaze, Watched, watch
 from lab.finish.degrade import COST, degrade, quality
-from lab.finish.evaluate import rank_correlation
 from lab.finish.footage import FPS, SIZE, Reel, read_parts
 from lab.finish.pictures import HELD_OUT, crop, draw, random_strengths, read_photos
 from lab.finish.sheets import reel_sheet
@@ -43,21 +43,21 @@ class Seen:
     seconds: float
 
 
-def evaluate_real(footage: Path, out: Path, reels: int, say: Say) -> dict:
+def evaluate_real(footage: Path, out: Path, reels: int, seconds: float, say: Say) -> dict:
     """All figures on videos made of the footage; real.json and real.png go to out."""
     out.mkdir(parents=True, exist_ok=True)
     parts, scorer = read_parts(footage), start_scorer("torch", "fp32", "cpu", say)
     faces, extractor = find_faces(None, say), load_extractor("stfn")
     seen = []
     for number in range(reels):
-        reel, path = Reel(HELD_OUT + number, parts), out / "reel.mp4"
+        reel, path = Reel(HELD_OUT + number, parts, seconds), out / "reel.mp4"
         reel.write(path)
         started = time.perf_counter()
         watched = watch(path, Gaze(scorer, faces))
-        seconds, signals = time.perf_counter() - started, measure(path, Eyes(scorer, extractor))
+        took, signals = time.perf_counter() - started, measure(path, Eyes(scorer, extractor))
         sparse = {name: highlights(signals, ratio) for name, ratio in RATIOS.items()}
-        seen.append(Seen(reel, watched, sparse, seconds))
-        say(f"footage: {number + 1}/{reels}: {len(reel.moments) / FPS / seconds:.1f} x real time")
+        seen.append(Seen(reel, watched, sparse, took))
+        say(f"footage: {number + 1}/{reels}: {len(reel.moments) / FPS / took:.1f} x real time")
     path.unlink()
     reel_sheet(
         seen[0].reel, {name: follow(seen[0].watched, r) for name, r in RATIOS.items()}, out / "real.png"
