@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from lab.finish.sheets import reel_sheet
 
 RATIOS = {"9:16": (9, 16), "1:1": (1, 1), "3:1": (3, 1)}
 SURE, SMOOTH, PRUNED = (0.7, 0.8, 0.9, 0.97), (0.2, 0.4, 0.8, 1.6), (0.0, 0.05, 0.1, 0.2)
+WHO = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 Say = Callable[[str], None]
 
 
@@ -52,9 +52,10 @@ def evaluate_real(footage: Path, out: Path, reels: int, seconds: float, say: Say
     for number in range(reels):
         reel, path = Reel(HELD_OUT + number, parts, seconds), out / "reel.mp4"
         reel.write(path)
-        started = time.perf_counter()
+        started = _worked()
         watched = watch(path, Gaze(scorer, faces))
-        took, signals = time.perf_counter() - started, measure(path, Eyes(scorer, extractor))
+        took = float((_worked() - started)[0])
+        signals = measure(path, Eyes(scorer, extractor))
         sparse = {name: highlights(signals, ratio) for name, ratio in RATIOS.items()}
         seen.append(Seen(reel, watched, sparse, took))
         say(f"footage: {number + 1}/{reels}: {len(reel.moments) / FPS / took:.1f} x real time")
@@ -232,16 +233,23 @@ def order_real(photos: Path, scorer: Scorer, versions: int = 8, crops: int = 40)
 
 
 def long_run(video: Path, say: Say) -> dict[str, float]:
-    """Seconds, and megabytes at the most in this process and in ffmpeg, of a whole long video."""
-    gaze = Gaze(start_scorer("torch", "fp32", "cpu", say), find_faces(None, say))
-    started = time.perf_counter()
+    """Times real time by seconds of processors, and megabytes at the most, here and in ffmpeg, of a video."""
+    gaze, started = Gaze(start_scorer("torch", "fp32", "cpu", say), find_faces(None, say)), _worked()
     seen = watch(video, gaze)
     everything(seen, RATIOS["9:16"], float(PRUNE))
-    seconds, length = time.perf_counter() - started, float(seen.begins[-1] - seen.begins[0])
-    own, child = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return {"minutes": length / 60, "times real time": length / seconds, "MB": own, "MB, ffmpeg": child}
+    own, child = _worked() - started
+    length = float(seen.begins[-1] - seen.begins[0])
+    most = [resource.getrusage(who).ru_maxrss / 1024 for who in WHO]
+    return {
+        "minutes": length / 60, "times real time": length / own, "times real time, ffmpeg": length / child,
+        "MB": most[0], "MB, ffmpeg": most[1],
+    }  # fmt: skip
+
+
+def _worked() -> np.ndarray:
+    """Seconds of processors so far (2,): of this process, and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in WHO]
+    return np.array([each.ru_utime + each.ru_stime for each in used])
 
 
 def _f(reel: Reel, made: list[dict], ratio: tuple[float, float]) -> float:
