@@ -81,12 +81,15 @@ def run_evaluate(args: argparse.Namespace) -> Exit:
 
 def run_real(args: argparse.Namespace) -> Exit:
     """Figures as JSON on stdout and in --out."""
+    from lab.finish.answers import known_answers
     from lab.finish.real import evaluate_real, long_run, order_real
 
     if args.footage:
         print(json.dumps(evaluate_real(args.footage, args.out, args.reels, args.seconds, say), indent=1))
     if args.photos:
         print(json.dumps(order_real(args.photos, start_scorer("torch", "fp32", "cpu", say)), indent=1))
+    if args.answers:
+        print(json.dumps(known_answers(args.answers, say), indent=1))
     if args.long:
         print(json.dumps(long_run(args.long, say), indent=1))
     return Exit.OK
@@ -125,6 +128,7 @@ def parse() -> argparse.Namespace:
     real.add_argument("--footage", type=Path, help="folder of the files that footage.json names")
     real.add_argument("--photos", type=Path, help="folder of pictures to degrade, for the cover network")
     real.add_argument("--long", type=Path, help="a long video, for speed and memory")
+    real.add_argument("--answers", type=int, help="rendered videos whose answers heads are to find, as 60")
     real.add_argument("--out", type=folder, required=True, help="folder")
     real.add_argument("--reels", type=int, default=12, help="videos made of the footage (12)")
     real.add_argument("--seconds", type=above_zero, default=75, help="of each of them, and a few more (75)")
