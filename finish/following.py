@@ -9,7 +9,7 @@ import numpy as np
 from finish.framing import whole
 from finish.watching import Watched
 
-SURE = 0.9  # that a face is one: what MTCNN says less surely is a lamp post too often
+SURE = 0.97  # that a face is one: what MTCNN says less surely is a lamp post too often
 SMOOTH = 0.4  # seconds: the deviation of the weights that a path is averaged with
 MET = 2  # looks that a face must be found in, unless its shot has fewer
 LAPSE = 1.5  # seconds that the foremost face is away before the box turns to another one

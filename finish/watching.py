@@ -162,4 +162,6 @@ def cuts(change: np.ndarray, alike: np.ndarray) -> np.ndarray:
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a - a.mean(), b - b.mean()
     lengths = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / lengths if lengths > 1e-6 else float(lengths == 0)
+    if lengths > 1e-6:
+        return float((a * b).sum()) / lengths
+    return float(not a.any() and not b.any())  # of one colour is like of one colour only

@@ -85,10 +85,9 @@ class Reel:
 
     @property
     def cuts(self) -> list[int]:
-        """Frames that begin a shot; flaws begin and end with one, but for those of a shot that goes on."""
-        pairs = enumerate(zip(self.moments, self.moments[1:], strict=False), start=1)
-        return [n for n, (a, b) in pairs if a.shot != b.shot or abs(a.at - b.at) > 1
-                or (a.flaw != b.flaw and "black" in (a.flaw, b.flaw))]  # fmt: skip
+        """Frames that begin a shot, or black."""
+        seen = [(each.shot, each.flaw == "black") for each in self.moments]
+        return [n for n, (a, b) in enumerate(zip(seen, seen[1:], strict=False), start=1) if a != b]
 
     @property
     def flaws(self) -> np.ndarray:

@@ -28,7 +28,7 @@ from lab.finish.pictures import HELD_OUT, crop, draw, random_strengths, read_pho
 from lab.finish.sheets import reel_sheet
 
 RATIOS = {"9:16": (9, 16), "1:1": (1, 1), "3:1": (3, 1)}
-SURE, SMOOTH, PRUNED = (0.7, 0.8, 0.9, 0.97), (0.2, 0.4, 0.8, 1.6), (0.0, 0.05, 0.1, 0.2)
+SURE, SMOOTH, PRUNED = (0.7, 0.8, 0.9, 0.97, 0.99), (0.2, 0.4, 0.8, 1.6), (0.0, 0.05, 0.1, 0.2)
 WHO = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 Say = Callable[[str], None]
 
@@ -78,44 +78,39 @@ def evaluate_real(footage: Path, out: Path, reels: int, seconds: float, say: Say
 
 
 def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = FOLLOW) -> dict:
-    """Share of frames with a face that the box has room for in which it holds all of it, and how it moves.
+    """Share of frames with a whole face that the box has room for in which it holds it, and how it moves.
 
     jitter: mean change of the box's speed from frame to frame within shots, in thousandths of the picture.
-    lag: frames by which the box's path follows the face's best, over shots in which that moves.
+    lag: frames by which the box's path follows the face's best, over shots in which it turns to and fro.
     """
-    whole, centred, jitter, lags = [], [], [], []
+    whole, centred, jitter, lags, shape = [], [], [], [], np.array([1, ratio[1] / ratio[0]])
+    axis = 0 if shape[1] > SIZE[1] / SIZE[0] else 1
     for each in seen:
-        boxes, found = (
-            follow(each.watched, ratio, plan),
-            [each.reel.subject(n) for n in range(len(each.reel.moments))],
-        )
-        tall = ratio[1] / ratio[0]
-        middle = boxes[:, :2] + boxes[:, 2:] * [0.5, 0.5 * tall]
-        fixed = (np.array(SIZE) - boxes[0, 2] * np.array([1, tall])) / 2
+        boxes, reel = follow(each.watched, ratio, plan), each.reel
+        found = [reel.subject(n) for n in range(len(reel.moments))]
+        fixed = (np.array(SIZE) - boxes[0, 2] * shape) / 2
         for n, (shows, box) in enumerate(found):
-            if (
-                shows != "face"
-                or box is None
-                or (box[2:] - box[:2] > boxes[n, 2] * np.array([1, tall]) - 2).any()
-            ):
+            side = boxes[n, 2] * shape
+            if shows != "face" or box is None or (box[2:] - box[:2] > side - 2).any():
                 continue
-            for corner, kept_whole in ((boxes[n, :2], whole), (fixed, centred)):
-                end = corner + boxes[n, 2] * np.array([1, tall])
-                kept_whole.append(bool((box[:2] >= corner - 1).all() and (box[2:] <= end + 1).all()))
-        edges = [0, *each.reel.cuts, len(found)]
+            if (box[:2] < 0).any() or (box[2:] > SIZE).any():  # a part of it is not in the picture
+                continue
+            for corner, held in ((boxes[n, :2], whole), (fixed, centred)):
+                held.append(bool((box[:2] >= corner - 1).all() and (box[2:] <= corner + side + 1).all()))
+        edges = [0, *reel.cuts, len(found)]
         for first, last in zip(edges, edges[1:], strict=False):
-            shot = middle[first:last].max(1) if tall < SIZE[1] / SIZE[0] else middle[first:last, 0]
-            jitter.append(np.abs(np.diff(shot, 2)).sum() / SIZE[0] * 1000 / max(1, len(shot) - 2))
-            true = [box for _, box in found[first:last]]
+            path = boxes[first:last, axis] + boxes[0, 2] * shape[axis] / 2
+            jitter.append(1000 * np.abs(np.diff(path, 2)).mean() / SIZE[axis] if len(path) > 2 else 0.0)
+            moves = reel.shots[reel.moments[first].shot].part.boxes
             if (
-                ratio[1] > ratio[0]
-                and found[first][0] == "face"
+                found[first][0] == "face"
                 and last - first > 50
-                and all(b is not None for b in true)
+                and found[first][1] is not None
+                and np.ptp(moves)
             ):
-                face = np.array([(box[0] + box[2]) / 2 for box in true])
-                if np.ptp(face) > 0.08 * SIZE[0] and np.ptp(shot) > 0.04 * SIZE[0]:
-                    lags.append(_lag(face, shot))
+                face = np.array([box[axis::2].mean() for _, box in found[first:last]])
+                if np.ptp(path) > 0.04 * SIZE[axis]:
+                    lags.append(_lag(face, path))
     return {
         "whole": float(np.mean(whole)), "whole in the middle": float(np.mean(centred)), "frames": len(whole),
         "jitter": float(np.mean(jitter)), "lag, mean": float(np.mean(lags)) if lags else None,
