@@ -15,8 +15,8 @@ SPAN = 0.5  # seconds that shaking is averaged over
 REPEATED, ALIKE = 2.0, 0.3  # seconds of a repetition; its differences in parts of its own changes
 LIVELY = 3.0  # levels that a stretch changes by, so that its repetition is no accident
 USUAL = 0.5  # of the video: what is more frequent is its manner, no flaw
-# What goes first: a black frame shows nothing, a shaken one something.
-WEIGHTS = {"black": 5.0, "frozen": 4.0, "repeated": 3.0, "blurred": 2.0, "shaken": 1.0}
+# What goes first: what is found most surely, and shows least.
+WEIGHTS = {"black": 5.0, "frozen": 4.0, "shaken": 3.0, "repeated": 2.0, "blurred": 1.0}
 
 
 def kept(watched: Watched, most: float) -> np.ndarray:

@@ -21,6 +21,7 @@ from finish.sound import add_samples, channels_of, loudness
 from lab.finish.wide import FPS, SIZE, SOUND_RATE, WideClip
 from pipeline.video.reader import read
 from tests.clips import make, run, write
+from tests.later_rounds import later_rounds
 from tests.networks import always, brightness
 
 TALL, WIDE = (9, 16), (16, 9)
@@ -224,7 +225,7 @@ def test_from_an_index_to_cut_downs_a_broken_video_changes_nothing_for_others(tm
     truth.write_text("\n".join(json.dumps({**json.loads(line), **shape}) for line in alone))
     assert float(run_main(script, "score", out, truth).out.split()[-1]) == pytest.approx(100)
     assert run_main(script, "score", out, out, "--videos", videos).out.endswith("\n100.0000\n")
-    _keeps_nearly_all_and_states_the_size(tmp_path, videos, scorer, clip, run_main)
+    later_rounds(["--videos", videos], scorer, index(tmp_path, "wide"), clip.count, run_main)
     answer = run_main(script, "cut", out, "--videos", videos, "--out", tmp_path / "cuts", "--json")
     assert answer.status == 0
     for line in map(json.loads, answer.out.splitlines()):
@@ -232,26 +233,6 @@ def test_from_an_index_to_cut_downs_a_broken_video_changes_nothing_for_others(tm
         assert len(made.frames) == line["frames"] and channels_of(tmp_path / line["file"])
         assert loudness(line["file"], 1.0).size == pytest.approx(line["frames"] / FPS, abs=1.1)
     assert len(list((tmp_path / "cuts").iterdir())) == 2
-
-
-def _keeps_nearly_all_and_states_the_size(folder, videos, scorer, clip, run_main):
-    """The default, under the later rounds' rules; it shares the clip, which takes long to draw."""
-    every, asked = folder / "every.jsonl", index(folder, "wide")
-    made = run_main(script, "highlights", "--videos", videos, "--out", every, "--scorer", scorer,
-                    "--index", asked, "--rules", "later")
-    assert made.status == 0
-    lines = [json.loads(line) for line in every.read_text().splitlines()]
-    assert {line["model_size_mb"] for line in lines} == {lines[0]["model_size_mb"]}
-    assert all(len(line["predictions"]) >= 0.9 * clip.count for line in lines)
-    checked = run_main(script, "check", every, "--index", asked, "--videos", videos)
-    assert checked.status == 0 and "rules of the later rounds" in checked.err
-    first = run_main(script, "check", every, "--index", asked, "--videos", videos, "--rules", "first")
-    assert first.status == 3 and "line 1: model_size_mb is not known in the first round" in first.out
-    scored = run_main(script, "score", every, every, "--videos", videos).out.splitlines()
-    assert scored[-2].endswith("times 1.00") and scored[-1] == "100.0000"
-    large = folder / "large.jsonl"
-    large.write_text("\n".join(json.dumps({**line, "model_size_mb": 501}) for line in lines))
-    assert run_main(script, "score", large, every, "--videos", videos).out.endswith("times 0.90\n90.0000\n")
 
 
 def predictions_file(folder, video, *predictions, ratio=(1, 1)):
