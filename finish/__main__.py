@@ -5,6 +5,7 @@ python -m finish highlights --index INDEX.jsonl --videos DIR --out PREDICTIONS.j
 python -m finish check PREDICTIONS.jsonl --index INDEX.jsonl --videos DIR
 python -m finish score PREDICTIONS.jsonl TRUTH.jsonl          100 is perfect
 python -m finish cut PREDICTIONS.jsonl --videos DIR --out cuts    mp4 with sound
+python -m finish features DIR --out FEATURES.npz              then `fit` and `predict`: heads on them
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import io
 import json
 import math
 import sys
+from contextlib import suppress
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from bench.similarity import load_extractor
+from bench.similarity import EXTRACTORS, load_extractor
 from engines.cli import (
     above_zero,
     check_numbers,
@@ -34,12 +38,17 @@ from engines.errors import Exit, FolderError, InputError
 from engines.progress import Progress
 from finish.cover import FRAMES, choose_cover, videos_of, write_whole
 from finish.cut import cut, file_name
-from finish.highlights import predict
+from finish.faces import find_faces
+from finish.following import SMOOTH, SURE, Follow
+from finish.highlights import PRUNE, Look, everything, highlights, predict
+from finish.learning import add_commands
 from finish.predictions import Frames, check_predictions, read_index
+from finish.rules import KEY, ROUNDS, factor, model_size, size_faults, size_of
 from finish.saliency import Detector
 from finish.score import score_file
-from finish.scorer import Scorer, own_scorer, start_scorer
-from finish.signals import Eyes
+from finish.scorer import WEIGHTS, Scorer, own_scorer, start_scorer
+from finish.signals import Eyes, measure
+from finish.watching import Gaze, watch
 
 
 def main() -> Exit:
@@ -77,10 +86,11 @@ def run_highlights(args: argparse.Namespace) -> Exit:
     entries = read_index(args.index)
     if args.out.is_dir() or not args.out.parent.is_dir():  # known before hours of work, not after
         raise FolderError(f"{args.out}: cannot be written; expected a file in a folder that exists")
-    eyes = Eyes(_scorer(args), load_extractor("stfn"), Detector(args.detector) if args.detector else None)
+    look, used = _look(args)
+    more = {KEY: size_of(used)} if args.rules == "later" else {}
     files = {entry.file for entry in entries.values()}
     with Progress("highlights", len(files)) as progress:
-        failed = predict(entries, args.videos, eyes, args.out, progress.tick)
+        failed = predict(entries, args.videos, look, args.out, progress.tick, more)
     return _ended(failed, len(files))
 
 
@@ -94,6 +104,9 @@ def run_check(args: argparse.Namespace) -> Exit:
             say(f"finish: {error}")
             found[name] = Frames(0, 0, 0, entry.ratio)
     faults, advice = check_predictions(args.predictions, entries, found)
+    later, sizes = size_faults(args.predictions, {"first": False, "later": True}.get(args.rules))
+    faults += sizes
+    say(f"finish: checked by the rules of the {ROUNDS[later]}")
     for each in advice:
         say(f"finish: note: {each}")
     tell(json.dumps(faults) if args.json else "\n".join(faults or ["all right"]))
@@ -103,16 +116,20 @@ def run_check(args: argparse.Namespace) -> Exit:
 def run_score(args: argparse.Namespace) -> Exit:
     """Each video's score and overlap, then the mean over videos."""
     scores = score_file(args.predictions, args.truth, args.videos)
-    total = 100 * float(np.mean([each.f for each in scores.values()]))
+    size = model_size(args.predictions)
+    part = 1.0 if size is None else factor(size)
+    total = 100 * part * float(np.mean([each.f for each in scores.values()]))
     overlaps = [value for each in scores.values() for value in each.overlaps]
     overlap = float(np.mean(overlaps)) if overlaps else None
     if args.json:
         videos = {name: {"f": each.f, "iou": each.overlaps} for name, each in scores.items()}
-        print(json.dumps({"score": total, "mean_iou": overlap, "videos": videos}))
+        print(json.dumps({"score": total, "factor": part, "mean_iou": overlap, "videos": videos}))
         return Exit.OK
     for name, each in scores.items():
         print(f"{name!r}: F {each.f:.4f}, IoU " + (" ".join(f"{v:.4f}" for v in each.overlaps) or "of none"))
     print("no predictions" if overlap is None else f"mean IoU {overlap:.4f} of {len(overlaps)} predictions")
+    if size is not None:
+        print(f"{KEY} {size:g}: times {part:.2f}")
     print(f"{total:.4f}")
     return Exit.OK
 
@@ -131,6 +148,34 @@ def run_cut(args: argparse.Namespace) -> Exit:
         except InputError as error:
             failed.append(error)
     return _ended(failed, len(chosen))
+
+
+def _look(args: argparse.Namespace) -> tuple[Look, list[Path]]:
+    """What chooses frames and boxes, and the files of the networks that it uses."""
+    scorer = _scorer(args)
+    own = Detector(args.detector) if args.detector else None
+    used = [args.scorer or scorer.engine.path or WEIGHTS, *filter(None, [args.detector])]
+    if args.select == "sparse":
+        extractor = load_extractor("stfn")
+        eyes = Eyes(scorer, extractor, own)
+        used += [EXTRACTORS / name for name in (extractor.spec.onnx, extractor.spec.pool) if name]
+        return lambda file: partial(highlights, measure(file, eyes)), used
+    finds = own is not None and own.gives_boxes
+    faces = None if finds else find_faces(None, say)
+    gaze = Gaze(scorer, own.boxes if finds else faces, None if finds else own)
+    plan, prune = Follow(float(args.sure), args.smooth), float(args.prune)
+    return (
+        lambda file: partial(everything, watch(file, gaze), prune=prune, plan=plan),
+        [*used, *(faces.files if faces else [])],
+    )
+
+
+def share(text: str) -> Fraction:
+    """Read an option's number for argparse: from 0 to 1."""
+    with suppress(ValueError, ZeroDivisionError):
+        if 0 <= Fraction(text) <= 1:
+            return Fraction(text)
+    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text}")
 
 
 def _scorer(args: argparse.Namespace) -> Scorer:
@@ -163,6 +208,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     high.add_argument("--index", type=Path, required=True, help="JSONL: video_id, video, targetRatioWH")
     high.add_argument("--videos", type=Path, required=True, help="folder of the videos")
     high.add_argument("--out", type=folder, required=True, help="JSONL: the same and predictions")
+    high.add_argument("--select", choices=("all", "sparse"), default="all",
+                      help="all frames but the worst, or those that stand out (all)")  # fmt: skip
+    high.add_argument("--prune", type=share, default=PRUNE, help=f"part left out at most ({float(PRUNE):g})")
+    high.add_argument("--sure", type=share, default=Fraction(str(SURE)), help=f"of a face, at least ({SURE})")
+    high.add_argument("--smooth", type=above_zero, default=SMOOTH, help=f"seconds of averaging ({SMOOTH})")
+    high.add_argument("--rules", choices=("first", "later"), default="first",
+                      help=f"round of the contest: later ones want {KEY} on each line (first)")  # fmt: skip
     high.add_argument("--detector", type=Path, help="ONNX: what is to be seen, as docs/finish.md says")
     _add_scorer(high)
     high.set_defaults(run_command=run_highlights)
@@ -170,6 +222,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     check.add_argument("predictions", type=Path)
     check.add_argument("--index", type=Path, required=True, help="what was asked for")
     check.add_argument("--videos", type=Path, required=True, help="folder of the videos")
+    check.add_argument("--rules", choices=("auto", "first", "later"), default="auto",
+                       help=f"round of the contest (auto: a later one if a line has {KEY})")  # fmt: skip
     check.set_defaults(run_command=run_check)
     score = commands.add_parser("score", help="predictions against the truth, 0 to 100")
     score.add_argument("predictions", type=Path)
@@ -181,6 +235,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     cuts.add_argument("--videos", type=Path, required=True, help="folder of the videos")
     cuts.add_argument("--out", type=folder, required=True, help="folder for the cut-downs")
     cuts.set_defaults(run_command=run_cut)
+    add_commands(commands)
     for command in (cover, check, score, cuts):
         common_arguments(command, "json")
     args = parser.parse_args(arguments)

@@ -1,24 +1,31 @@
-"""The frames of a video that stand out, each with a box of the wanted ratio around what is to be seen."""
+"""The frames of a video to show, each with a box of the wanted ratio: nearly all, or those that stand out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
 
 from engines.errors import InputError
 from finish.cover import write_whole
+from finish.following import FOLLOW, Follow, follow
 from finish.framing import calm, framed, whole
 from finish.moments import stretches
 from finish.predictions import Entry, dumped
-from finish.signals import Eyes, Signals, measure
+from finish.pruning import kept
+from finish.signals import Signals
+from finish.watching import Watched
 
 WINDOW = 3.0  # seconds to each side that a subject is looked for in
 MOVE = 1.0  # seconds that the camera takes to follow
 SPREAD = 4.5  # cells: parts of one subject lie so close together
 SHARE = 0.35  # of the strongest place: what is less is background
+Look = Callable[[Path], Callable[[tuple[float, float]], list[dict]]]
+PRUNE = Fraction(1, 10)  # of a video that is left out at most
 LEAST = 0.7  # of the largest box: nearer, a gesture leaves the picture
 
 
@@ -32,24 +39,38 @@ def highlights(signals: Signals, ratio: tuple[float, float]) -> list[dict]:
     return found
 
 
+def everything(
+    watched: Watched, ratio: tuple[float, float], prune: float, plan: Follow = FOLLOW
+) -> list[dict]:
+    """Predictions for all frames but those not worth showing, which are a part `prune` at most."""
+    boxes = follow(watched, ratio, plan).tolist()
+    return [{"frame": int(n), "bboxes": boxes[n]} for n in np.flatnonzero(kept(watched, prune))]
+
+
 def predict(
-    entries: Mapping[str, Entry], videos: Path, eyes: Eyes, out: Path, tell: Callable[[], None]
+    entries: Mapping[str, Entry],
+    videos: Path,
+    look: Look,
+    out: Path,
+    tell: Callable[[], None],
+    more: Mapping = MappingProxyType({}),
 ) -> list[str]:
     """Write a line with predictions for each entry; a video is looked through once for all of its ratios.
 
-    Returns why videos could not be read. Such a one has no predictions and an "error" on its lines, and
-    changes nothing for others. out appears whole or not at all. OutputError.
+    look: a video's file to what gives predictions for a ratio. more: what all lines have besides. Returns why
+    videos could not be read. Such a one has no predictions and an "error" on its lines, and changes nothing
+    for others. out appears whole or not at all. OutputError.
     """
-    lines = {name: {**entry.line, "predictions": []} for name, entry in entries.items()}
+    lines = {name: {**entry.line, **more, "predictions": []} for name, entry in entries.items()}
     failures = []
     by_file: dict[Path, list[Entry]] = {}
     for entry in entries.values():
         by_file.setdefault(entry.video(videos), []).append(entry)
     for file, asked in by_file.items():
         try:
-            signals = measure(file, eyes)
+            choose = look(file)
             for entry in asked:
-                lines[entry.id]["predictions"] = highlights(signals, entry.ratio)
+                lines[entry.id]["predictions"] = choose(entry.ratio)
         except InputError as error:
             failures.append(str(error))
             for entry in asked:

@@ -55,14 +55,24 @@ class Detector:
     def __init__(self, path: Path) -> None:
         self._engine, self._size = plugged(path, [{"boxes": ("m", 5)}, {"saliency": ("n", "h", "w")}], 1)
 
+    @property
+    def gives_boxes(self) -> bool:
+        """Whether it finds things, rather than how much is to be seen where."""
+        return self._engine.spec.outputs[0].name == "boxes"
+
+    def boxes(self, picture: np.ndarray) -> np.ndarray:
+        """Left, top, right, bottom from 0 to 1 and how sure (m, 5)."""
+        found = np.nan_to_num(self._engine(pixels=fitted(picture, self._size)[None])["boxes"])
+        return np.concatenate([np.clip(found[:, :4], 0, 1), found[:, 4:]], 1)
+
     def __call__(self, picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """How much is to be seen in each cell of a map of that shape, 0 to 1."""
-        found = self._engine(pixels=fitted(picture, self._size)[None])
-        if "saliency" in found:
+        if not self.gives_boxes:
+            found = self._engine(pixels=fitted(picture, self._size)[None])
             return cv2.resize(found["saliency"][0], shape[::-1], interpolation=cv2.INTER_AREA)
         map_ = np.zeros(shape, np.float32)
-        for *box, sure in np.nan_to_num(found["boxes"]):
-            left, top, right, bottom = np.clip(box, 0, 1) * np.tile(shape[::-1], 2)
+        for *box, sure in self.boxes(picture):
+            left, top, right, bottom = np.array(box) * np.tile(shape[::-1], 2)
             part = map_[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
             np.maximum(part, sure, out=part)
         return map_

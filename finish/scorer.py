@@ -55,11 +55,11 @@ class Scorer:
     """Scores for pictures of any size, by an engine that takes them at one (width, height)."""
 
     def __init__(self, engine: Engine, size: tuple[int, int] = (SIDE, SIDE)) -> None:
-        self.engine, self._size = engine, size
+        self.engine, self.size = engine, size
 
     def __call__(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """One for each (H, W, 3) uint8, at most BATCH pictures; more is better, and NaN is none."""
-        pixels = np.stack([fitted(picture, self._size) for picture in pictures])
+        pixels = np.stack([fitted(picture, self.size) for picture in pictures])
         return self.engine(pixels=pixels)["score"]
 
 

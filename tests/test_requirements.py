@@ -14,12 +14,13 @@ NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tens
          "open_clip": "open-clip-torch", "cuda": "cuda-python", "cupy": "cupy-cuda13x",
          "onnx_ir": "onnxscript",
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit",
-         "prometheus_client": "prometheus-client", "tomllib": "tomli"}
+         "prometheus_client": "prometheus-client", "sklearn": "scikit-learn", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "finish", "examples"}
 OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.txt says how to have them
             "pi_heif",  # a comment in requirements.txt
             "cache-dit",  # pipeline/caches/requirements.txt
-            "ray"}  # requirements-cluster.txt
+            "ray",  # requirements-cluster.txt
+            "scikit-learn"}  # requirements-finish.txt
 GPU_ONLY = {"pycuda", "cuda-python", "cupy-cuda13x", "tensorrt", "onnxruntime-gpu"}
 
 
@@ -63,7 +64,7 @@ def test_both_files_give_the_same_ranges():
 
 
 @pytest.mark.parametrize("file", [
-    *FILES, "requirements-cluster.txt", "requirements-serve.txt",
+    *FILES, "requirements-cluster.txt", "requirements-serve.txt", "requirements-finish.txt",
     "pipeline/caches/requirements.txt", "lab/requirements.txt"])
 def test_every_requirement_states_its_licence(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"\w", line)]

@@ -1,7 +1,9 @@
 """Make the cover network that finish runs.
 
 python -m lab.finish export --precision fp16,int8     its graphs, checked
+python -m lab.finish faces --weights FILE.whl         the detector of faces, as graphs
 python -m lab.finish train --run runs/cover           its weights from nothing; again: resume
+python -m lab.finish real --footage FOLDER --out runs/real   the figures on real footage
 python -m lab.finish evaluate --out runs/finish       all figures, on held-out rendered videos
 """
 
@@ -12,11 +14,12 @@ import json
 from pathlib import Path
 
 from engines.artifact import built_folder
-from engines.cli import check_numbers, common_arguments, ending, folder, new_parser, run, say
+from engines.cli import above_zero, check_numbers, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit
-from engines.onnx.export import Target
+from engines.onnx.export import Target, export_onnx
 from engines.precision import PRECISIONS, choose_precisions
-from finish.scorer import WEIGHTS, Cover
+from finish.mtcnn import Mtcnn
+from finish.scorer import WEIGHTS, Cover, start_scorer
 from lab.finish.export import export_cover
 
 
@@ -46,13 +49,25 @@ def run_export(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def run_faces(args: argparse.Namespace) -> Exit:
+    """Graphs of the detector of faces, from the weights that facenet-pytorch carries."""
+    model = Mtcnn(args.weights)
+    target = Target(args.out or built_folder(model.name), say, args.force)
+    for name in model.components:
+        path = export_onnx(model, name, target).path
+        print(json.dumps({"file": str(path)}) if args.json else path)
+    return Exit.OK
+
+
 def run_train(args: argparse.Namespace) -> Exit:
     """The cover network's weights."""
+    from lab.finish.pictures import read_photos
     from lab.finish.training import train
     from lab.presenter.train import Plan
 
-    plan = Plan(args.steps, args.rate, warm_up=50, save_every=100)
-    print(train(args.run, plan, args.out, start=args.start))
+    photos = read_photos(args.photos) if args.photos else ()
+    plan = Plan(args.steps, args.rate, warm_up=min(50, args.steps // 5), save_every=100)
+    print(train(args.run, plan, args.out, start=args.start, photos=photos))
     return Exit.OK
 
 
@@ -61,6 +76,22 @@ def run_evaluate(args: argparse.Namespace) -> Exit:
     from lab.finish.evaluate import evaluate
 
     print(json.dumps(evaluate(args.out, args.videos, args.clips, say), indent=1))
+    return Exit.OK
+
+
+def run_real(args: argparse.Namespace) -> Exit:
+    """Figures as JSON on stdout and in --out."""
+    from lab.finish.answers import known_answers
+    from lab.finish.real import evaluate_real, long_run, order_real
+
+    if args.footage:
+        print(json.dumps(evaluate_real(args.footage, args.out, args.reels, args.seconds, say), indent=1))
+    if args.photos:
+        print(json.dumps(order_real(args.photos, start_scorer("torch", "fp32", "cpu", say)), indent=1))
+    if args.answers:
+        print(json.dumps(known_answers(args.answers, say), indent=1))
+    if args.long:
+        print(json.dumps(long_run(args.long, say), indent=1))
     return Exit.OK
 
 
@@ -76,11 +107,16 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     export.add_argument("--target", help="TensorRT engines too: gpu, or compute capabilities as 80,89")
     export.set_defaults(run_command=run_export)
+    faces = commands.add_parser("faces", help="the detector of faces as ONNX graphs")
+    faces.add_argument("--weights", type=Path, help="a wheel of facenet-pytorch (the installed package)")
+    common_arguments(faces, "force", "json", out={"help": "folder (engines/built/mtcnn)"})
+    faces.set_defaults(run_command=run_faces)
     train = commands.add_parser("train", help="the cover network; again: go on")
     train.add_argument("--run", type=folder, required=True, help="folder for checkpoints and the log")
     train.add_argument("--steps", type=int, default=2000, help="of forty pictures each (2000)")
     train.add_argument("--rate", type=float, default=3e-3, help="of learning, at first (0.003)")
     train.add_argument("--start", type=Path, help="weights to begin from")
+    train.add_argument("--photos", type=Path, help="folder of pictures and videos that half are parts of")
     train.add_argument("--out", type=folder, default=WEIGHTS, help="file for the weights (the bundled one)")
     train.set_defaults(run_command=run_train)
     judge = commands.add_parser("evaluate", help="figures and pictures on held-out rendered videos")
@@ -88,6 +124,15 @@ def parse() -> argparse.Namespace:
     judge.add_argument("--videos", type=int, default=50, help="for covers (50)")
     judge.add_argument("--clips", type=int, default=30, help="for highlights, a minute each (30)")
     judge.set_defaults(run_command=run_evaluate)
+    real = commands.add_parser("real", help="figures on real footage, as lab/finish/footage.json names it")
+    real.add_argument("--footage", type=Path, help="folder of the files that footage.json names")
+    real.add_argument("--photos", type=Path, help="folder of pictures to degrade, for the cover network")
+    real.add_argument("--long", type=Path, help="a long video, for speed and memory")
+    real.add_argument("--answers", type=int, help="rendered videos whose answers heads are to find, as 60")
+    real.add_argument("--out", type=folder, required=True, help="folder")
+    real.add_argument("--reels", type=int, default=12, help="videos made of the footage (12)")
+    real.add_argument("--seconds", type=above_zero, default=75, help="of each of them, and a few more (75)")
+    real.set_defaults(run_command=run_real)
     args = parser.parse_args()
     check_numbers(parser, args)
     return args

@@ -16,6 +16,7 @@ from engines.artifact import built_folder
 from engines.onnx.export import Target
 from finish.cover import Chosen, choose_cover
 from finish.fit import fitted
+from finish.heads import rank_correlation
 from finish.highlights import highlights
 from finish.predictions import Frames
 from finish.score import score_video
@@ -94,16 +95,6 @@ def order(scorer: Scorer, say: Say, pictures: int = 100) -> dict:
         "within": by_kind,
         "within, mean": float(np.mean(list(by_kind.values()))),
     }
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's; equal numbers share their mean rank."""
-
-    def ranks(values: np.ndarray) -> np.ndarray:
-        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts + 1) / 2)[places]
-
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
 def speed(scorer: Scorer, rounds: int = 8) -> float:

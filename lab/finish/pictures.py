@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ from finish.fit import fitted
 from lab.finish.degrade import COST, degrade, encoded, levels, quality
 from lab.finish.stage import Stage
 from lab.presenter.dataset import TRAINING_SEEDS
+from pipeline.batch.dataset import VIDEO_SUFFIXES
+from pipeline.video.reader import VideoReader, read_image
 
 HELD_OUT = 600_000  # seeds from here on, below TRAINING_SEEDS: for figures, never for training
 VERSIONS = 5  # of each picture in a batch
@@ -77,19 +80,45 @@ def random_strengths(random: np.random.Generator, face: bool = True) -> dict[str
     return {str(name): 1.0 if name == "eyes" else float(random.uniform(0.05, 1)) for name in chosen}
 
 
-def graded(numbers: Iterable[int], seed: int) -> Graded:
+def read_photos(folder: Path) -> list[np.ndarray]:
+    """The pictures of a folder, and a frame of each second of its videos, in order."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            with VideoReader(path) as reader:
+                step = max(1, round(float(reader.fps)))
+                found += [frame.copy() for n, frame in enumerate(reader) if n % step == 0]
+        else:
+            found.append(read_image(path))
+    return found
+
+
+def crop(photos: Sequence[np.ndarray], number: int) -> np.ndarray:
+    """Some part of one of the photos, mirrored or not, in one of the SHAPES."""
+    random = np.random.default_rng((number, 54))
+    photo = photos[random.integers(len(photos))]
+    (width, height), (high, wide) = SHAPES[random.integers(len(SHAPES))], photo.shape[:2]
+    scale = random.uniform(0.5, 1) * min(wide / width, high / height)
+    w, h = max(1, int(width * scale)), max(1, int(height * scale))
+    x, y = random.integers(wide - w + 1), random.integers(high - h + 1)
+    part = fitted(photo[y : y + h, x : x + w], (width, height))
+    return part[:, ::-1].copy() if random.random() < 0.5 else part
+
+
+def graded(numbers: Iterable[int], seed: int, photos: Sequence[np.ndarray] = ()) -> Graded:
     """VERSIONS of each of those pictures: pristine, of one degradation in steps, of any.
 
-    The steps of one degradation teach its order; half of all are encoded as videos are.
+    The steps of one degradation teach its order; half of all are encoded as videos are. photos: what pictures
+    are parts of, instead of drawn; they are taken for pristine.
     """
     found, truths = [], []
     for number in numbers:
         random = np.random.default_rng((number, seed))
-        own, other = draw(number), draw(number + 1)
+        own, other = (crop(photos, n) if photos else draw(n) for n in (number, number + 1))
         names = [name for name in COST if name != "eyes"]
         kind = names[random.integers(len(names))]
         steps = [{kind: float(s)} for s in np.sort(random.uniform(0.05, 1, 2))]
-        face = people_in(number)[1] == 1
+        face = not photos and people_in(number)[1] == 1
         versions = [{}, *steps, *(random_strengths(random, face) for _ in range(VERSIONS - 3))]
         for strengths in versions:
             base = draw(number, lids=0.0) if "eyes" in strengths else own
@@ -101,8 +130,16 @@ def graded(numbers: Iterable[int], seed: int) -> Graded:
     return Graded(np.stack(found), np.array(truths, np.float32))
 
 
-def training_batch(number: int) -> Graded:
-    """The batch of that number; always the same. It has more textures than other sets: they are harder."""
+def training_batch(number: int, photos: Sequence[np.ndarray] = ()) -> Graded:
+    """The batch of that number; always the same. It has more textures than other sets: they are harder.
+
+    With photos, half of it are parts of them.
+    """
     first = TRAINING_SEEDS + number * DRAWN
     by_people = sorted(range(first, first + DRAWN), key=lambda seed: people_in(seed)[1] > 0)
-    return graded([*by_people[:TEXTURES], *by_people[TEXTURES - PICTURES :]], 52)
+    if not photos:
+        return graded([*by_people[:TEXTURES], *by_people[TEXTURES - PICTURES :]], 52)
+    half = PICTURES // 2
+    drawn = graded([by_people[0], *by_people[1 - half :]], 52)
+    real = graded(range(first, first + half), 52, photos)
+    return Graded(*(np.concatenate(pair) for pair in zip(astuple(drawn), astuple(real), strict=True)))

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from finish.fit import fitted
+from lab.finish.footage import Reel
 from lab.finish.wide import FPS, WideClip
 
 COLOURS = {"9:16": (255, 90, 60), "16:9": (60, 220, 90)}
-TRUE = (255, 255, 255)
+TRUE, BLUE = (255, 255, 255), (90, 120, 255)
 TALL = 160  # pixels of a picture's height
 
 
@@ -46,6 +47,22 @@ def boxes_sheet(clip: WideClip, predictions: Mapping[str, list[dict]], path: Pat
                         cv2.rectangle(picture, (round(x), round(y)), end, colour, thick)
             rows.append(_titled(picture, f"{number / FPS:.0f} s"))
     _save(np.concatenate([np.concatenate(rows[i : i + 4], 1) for i in range(0, shown, 4)]), path)
+
+
+def reel_sheet(reel: Reel, boxes: Mapping[str, np.ndarray], path: Path, shown: int = 24) -> None:
+    """Moments of a video of real footage with a box of each ratio, and the true subject in white."""
+    wanted, rows = set(np.linspace(0, len(reel.moments) - 1, shown).astype(int)), []
+    for number, frame in enumerate(reel.frames()):
+        if number in wanted:
+            picture, (_, true) = frame.copy(), reel.subject(number)
+            for colour, (name, made) in zip((*COLOURS.values(), BLUE), boxes.items(), strict=False):
+                wide, high = (int(part) for part in name.split(":"))
+                x, y, w = (int(value) for value in made[number])
+                cv2.rectangle(picture, (x, y), (x + w - 1, y + round(w * high / wide) - 1), colour, 3)
+            if true is not None:
+                cv2.rectangle(picture, *(tuple(int(v) for v in end) for end in (true[:2], true[2:])), TRUE, 2)
+            rows.append(_titled(picture, f"{reel.moments[number].flaw or round(number / 25)}"))
+    _save(np.concatenate([np.concatenate(rows[i : i + 6], 1) for i in range(0, shown, 6)]), path)
 
 
 def _titled(picture: np.ndarray, title: str) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,25 +43,34 @@ def loss(network: nn.Module, batch: Batch) -> Tensor:
         return distance + wrong[apart > CLEAR].mean()
 
 
-def train(run: Path, plan: Plan, out: Path, size: CoverSize = CoverSize(), start: Path | None = None) -> Path:
+def train(
+    run: Path,
+    plan: Plan,
+    out: Path,
+    size: CoverSize = CoverSize(),
+    start: Path | None = None,
+    photos: Sequence[np.ndarray] = (),
+) -> Path:
     """Train from nothing, or go on from the run's checkpoint; writes the folded weights to out.
 
-    start: folded weights to begin from instead of random ones; size is then theirs. GeneratorError.
+    start: folded weights to begin from instead of random ones; size is then theirs. photos: what half of the
+    pictures are parts of. GeneratorError.
     """
+    make = partial(_batches, photos=photos)
     torch.manual_seed(0)
     network = CoverNet(size)
     if start:
-        network = unfolded(Cover(start).build("score"), next(_batches(0)).pixels).train()
+        network = unfolded(Cover(start).build("score"), next(make(0)).pixels).train()
     network = network.to(memory_format=torch.channels_last)  # a third faster
-    network = train_network(run, "cover", network, plan, _batches, loss)
+    network = train_network(run, "cover", network, plan, make, loss)
     # The averaged weights make other features than those whose statistics were collected on the way.
-    pictures = (batch.pixels for batch in islice(_batches(plan.steps), STATISTICS))
+    pictures = (batch.pixels for batch in islice(make(plan.steps), STATISTICS))
     torch.optim.swa_utils.update_bn(pictures, network)
     return save_weights(folded(network), out)
 
 
-def _batches(first: int) -> Iterator[Batch]:
+def _batches(first: int, photos: Sequence[np.ndarray]) -> Iterator[Batch]:
     while True:
-        made = training_batch(first)
+        made = training_batch(first, photos)
         yield Batch(torch.from_numpy(made.pixels), torch.from_numpy(made.quality))
         first += 1

@@ -21,6 +21,7 @@ from finish.sound import add_samples, channels_of, loudness
 from lab.finish.wide import FPS, SIZE, SOUND_RATE, WideClip
 from pipeline.video.reader import read
 from tests.clips import make, run, write
+from tests.later_rounds import later_rounds
 from tests.networks import always, brightness
 
 TALL, WIDE = (9, 16), (16, 9)
@@ -203,10 +204,11 @@ def test_from_an_index_to_cut_downs_a_broken_video_changes_nothing_for_others(tm
     (videos / "wide.mp4").symlink_to(path)
     scorer = brightness(tmp_path / "brightness.onnx")
     command = ["highlights", "--videos", videos, "--out", out, "--scorer", scorer, "--index"]
-    assert run_main(script, *command, index(tmp_path, "wide")).status == 0
+    sparse = "--select", "sparse"
+    assert run_main(script, *command, index(tmp_path, "wide"), *sparse).status == 0
     alone = out.read_text().splitlines()
     (videos / "bad.mp4").write_bytes(path.read_bytes()[:20_000])
-    answer = run_main(script, *command, index(tmp_path, "bad", "wide"))
+    answer = run_main(script, *command, index(tmp_path, "bad", "wide"), *sparse)
     assert answer.status == 7 and "bad.mp4: is truncated" in answer.err
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [json.dumps(line) for line in lines if line["video"] == "wide.mp4"] == alone
@@ -223,6 +225,7 @@ def test_from_an_index_to_cut_downs_a_broken_video_changes_nothing_for_others(tm
     truth.write_text("\n".join(json.dumps({**json.loads(line), **shape}) for line in alone))
     assert float(run_main(script, "score", out, truth).out.split()[-1]) == pytest.approx(100)
     assert run_main(script, "score", out, out, "--videos", videos).out.endswith("\n100.0000\n")
+    later_rounds(["--videos", videos], scorer, index(tmp_path, "wide"), clip.count, run_main)
     answer = run_main(script, "cut", out, "--videos", videos, "--out", tmp_path / "cuts", "--json")
     assert answer.status == 0
     for line in map(json.loads, answer.out.splitlines()):

@@ -1,0 +1,85 @@
+"""Videos made of real clips know what is in them, and the figures give known answers for known watching."""
+
+import cv2
+import numpy as np
+import pytest
+
+from finish.following import follow
+from finish.predictions import Frames, faults
+from finish.watching import Watched
+from lab.finish.footage import FPS, KNOWN, SIZE, Part, Reel
+from lab.finish.real import RATIOS, Seen, cuts_found, defaults, faces_kept, flaws_found, ways
+
+
+@pytest.fixture(scope="module")
+def reel():
+    random = np.random.default_rng(0)
+    walls = [cv2.resize(random.integers(0, 255, (9, 12, 3), np.uint8), (200, 120)) for _ in range(2)]
+    boxes = np.array([[0.35, 0.3, 0.5, 0.6]])
+    return Reel(3, [Part("a", "face", walls[0][None], boxes), Part("b", "place", walls[1][None], None)], 24)
+
+
+def watched(reel):
+    """What perfect eyes would see of it."""
+    count = len(reel.moments)
+    looks = np.unique([*range(0, count, 5), *reel.cuts]).astype(int)
+    found = []
+    for n in looks:
+        shows, box = reel.subject(n)
+        seen = shows == "face" and box is not None
+        found.append(np.array([[*(box / np.tile(SIZE, 2)), 1.0]]) if seen else np.zeros((0, 5)))
+    ones = np.ones(count)
+    return Watched(
+        SIZE, np.arange(count + 1) / FPS, np.isin(np.arange(count), reel.cuts),
+        np.where(reel.flaws == "black", 0, 120.0), np.where(reel.flaws == "black", 0, 50.0),
+        np.where(reel.flaws == "frozen", 0, 3.0), np.zeros((count, 2)), looks, found,
+        np.ones((len(looks), 48)), np.ones((len(looks), 27)),
+        np.random.default_rng(0).uniform(0, 255, (len(looks), 144)), np.ones(len(looks)) * ones[0])
+
+
+def test_a_reel_has_its_subjects_where_its_pictures_show_them(reel):
+    wall = next(shot for shot in reel.shots if shot.part.source == "a")
+    wall.part.frames[:] = 0
+    high, wide = wall.part.frames.shape[1:3]
+    wall.part.frames[0, round(0.3 * high) : round(0.6 * high), round(0.35 * wide) : round(0.5 * wide)] = 255
+    checked = 0
+    for n in range(0, len(reel.moments), 20):
+        moment, (shows, box) = reel.moments[n], reel.subject(n)
+        if shows == "face" and moment.flaw == "":
+            frame = reel.shots[moment.shot].picture(moment.at, np.zeros(2))
+            rows, columns = np.nonzero(frame[..., 0] > 127)
+            seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert np.abs(np.array(seen) - np.clip(box, 0, np.tile(SIZE, 2))).max() < 4
+            checked += 1
+    assert checked > 5
+
+
+def test_the_truth_has_a_valid_box_for_each_frame_without_a_flaw(reel):
+    for ratio in RATIOS.values():
+        truth = reel.truth(ratio)
+        assert list(faults(truth, Frames(len(reel.moments), *SIZE, ratio))) == []
+        assert len(truth) == (reel.flaws == "").sum() < len(reel.moments)
+
+
+def test_perfect_eyes_get_perfect_figures(reel):
+    seen = [Seen(reel, watched(reel), {name: [] for name in RATIOS}, 1.0)]
+    kept = faces_kept(seen, (9, 16))
+    assert kept["whole"] == 1 and kept["whole in the middle"] < 1
+    assert cuts_found(seen) == {"recall": 1, "precision": 1, "cuts": len(reel.cuts)}
+    found = flaws_found(seen)
+    kinds = set(reel.flaws) & {"black", "frozen"}
+    assert kinds and all(found[kind]["found"] > 0.9 for kind in kinds)
+    score = ways(seen, "9:16")
+    assert score["all"] > score["all, without faces"] > score["sparse"] == 0
+    assert defaults(seen)["jitter"]["1.6"] <= defaults(seen)["jitter"]["0.2"] + 0.2
+    assert follow(seen[0].watched, (9, 16)).shape == (len(reel.moments), 3)
+
+
+def test_known_boxes_lie_in_their_frames_and_pictures():
+    for known in KNOWN.values():
+        assert known["licence"]
+        for part in known["parts"]:
+            first, last = part["frames"]
+            for number, (left, top, right, bottom) in part["boxes"].items():
+                assert first <= int(number) <= last
+                assert 0 <= left < right <= part["size"][0] and 0 <= top < bottom <= part["size"][1]
