@@ -1,0 +1,83 @@
+"""Measure control fidelity: how well the joints of a skeleton video are followed in a made video.
+
+Joints are found in the reference, the candidate and the skeleton alike; one counts as followed if it lies
+within a part of the torso of where the skeleton has it (PCK, Yang and Ramanan 2013). A pose model that does not
+know the people shown finds their joints anywhere, in the reference too, and so measures nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.pose import JOINTS, PoseModel, load_pose_model
+from bench.watch import BATCH
+
+REACH = 0.1  # of the torso
+SURE = 0.3  # the least confidence of a joint that a skeleton shows
+KNOWN = 0.7  # of the joints must be followed in the reference, or the pose model knows no such people
+LEAST = 3  # joints that a skeleton shows in a frame, on average
+ARMS = [3, 4, 6, 7]  # elbows and wrists
+NECK, SHOULDERS, HIPS = 1, [2, 5], [8, 11]
+TORSO_OF_SHOULDERS = 1.7  # where no hips are drawn
+
+
+class Control:
+    """An accumulator of a skeleton video, a reference and a candidate, fed with a frame of each at a time."""
+
+    def __init__(self, model: PoseModel) -> None:
+        self._model, self._drawn = model, load_pose_model("skeleton")
+        self._waiting: list[tuple[np.ndarray, ...]] = []
+        self._found: list[tuple[np.ndarray, ...]] = []
+
+    def update(self, skeleton: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
+        """Add the next frame of each, (H, W, 3) uint8; that of the skeleton may have another size."""
+        self._waiting.append((skeleton, reference, candidate))
+        if len(self._waiting) == BATCH:
+            self._take()
+
+    def summary(self) -> dict[str, float | None]:
+        """Return shares of joints within REACH, of the reference and the candidate, and what is lost between.
+
+        control_arms_loss is of elbows and wrists alone. None: too few joints are drawn, or the pose model
+        does not find them in the reference either.
+        """
+        if self._waiting:
+            self._take()
+        parts = [np.concatenate(part) for part in zip(*self._found, strict=True)] or [np.zeros((0, JOINTS, 3))] * 3
+        return _shares(*parts)
+
+    def _take(self) -> None:
+        skeletons, *videos = zip(*self._waiting, strict=True)
+        drawn = self._drawn.joints(skeletons)
+        sides = [np.array(frames[0].shape[1::-1]) for frames in (skeletons, videos[0])]
+        drawn[..., :2] = (drawn[..., :2] + 0.5) * sides[1] / sides[0] - 0.5
+        self._found.append((drawn, *[self._model.joints(frames) for frames in videos]))
+        self._waiting = []
+
+
+def _shares(drawn: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> dict[str, float | None]:
+    sure = drawn[..., 2] >= SURE  # (F, 18)
+    names = ("control_reference", "control_candidate", "control_loss", "control_arms_loss")
+    torso = _torso(drawn[..., :2], sure)
+    if sure.sum() < LEAST * max(1, len(sure)) or not torso:
+        return dict.fromkeys(names)
+    near = [np.hypot(*np.moveaxis(found[..., :2] - drawn[..., :2], -1, 0)) <= REACH * torso
+            for found in (reference, candidate)]  # fmt: skip
+    shares = [float(each[sure].mean()) for each in near]
+    if shares[0] < KNOWN:
+        return {**dict.fromkeys(names), "control_reference": shares[0]}
+    arms = sure[:, ARMS]
+    lost = [float(each[:, ARMS][arms].mean()) for each in near] if arms.any() else None
+    return dict(zip(names, [*shares, shares[0] - shares[1], lost and lost[0] - lost[1]], strict=True))
+
+
+def _torso(drawn: np.ndarray, sure: np.ndarray) -> float | None:
+    """Return the median length of the torso in pixels; None if no frame shows enough of it."""
+    for needed, length in (
+        ([NECK, *HIPS], lambda at: np.linalg.norm(at[:, HIPS].mean(1) - at[:, NECK], axis=1)),
+        (SHOULDERS, lambda at: TORSO_OF_SHOULDERS * np.linalg.norm(at[:, 2] - at[:, 5], axis=1)),
+    ):
+        whole = sure[:, needed].all(1)
+        if whole.any():
+            return float(np.median(length(drawn[whole])))
+    return None
