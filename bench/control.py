@@ -1,7 +1,7 @@
 """Measure control fidelity: how well the joints of a skeleton video are followed in a made video.
 
-Joints are found in the reference, the candidate and the skeleton alike; one counts as followed if it lies
-within a part of the torso of where the skeleton has it (PCK, Yang and Ramanan 2013). A pose model that does not
+Joints are found in reference, candidate and skeleton alike; one counts as followed if it lies within a part
+of the torso of where the skeleton has it (PCK, Yang and Ramanan 2013). A pose model that does not
 know the people shown finds their joints anywhere, in the reference too, and so measures nothing.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.pose import JOINTS, PoseModel, load_pose_model
+from bench.pose import PoseModel, load_pose_model
 from bench.watch import BATCH
 
 REACH = 0.1  # of the torso
@@ -22,7 +22,7 @@ TORSO_OF_SHOULDERS = 1.7  # where no hips are drawn
 
 
 class Control:
-    """An accumulator of a skeleton video, a reference and a candidate, fed with a frame of each at a time."""
+    """An accumulator of skeleton, reference and candidate: a frame of each at a time, one at least."""
 
     def __init__(self, model: PoseModel) -> None:
         self._model, self._drawn = model, load_pose_model("skeleton")
@@ -43,8 +43,7 @@ class Control:
         """
         if self._waiting:
             self._take()
-        parts = [np.concatenate(part) for part in zip(*self._found, strict=True)] or [np.zeros((0, JOINTS, 3))] * 3
-        return _shares(*parts)
+        return _shares(*(np.concatenate(part) for part in zip(*self._found, strict=True)))
 
     def _take(self) -> None:
         skeletons, *videos = zip(*self._waiting, strict=True)

@@ -22,6 +22,7 @@ from bench.described import (
 from bench.watch import fitted
 
 POSE_MODELS = Path(__file__).parent / "pose_models"
+PRESENTER = "presenter"  # the model that knows the bundled generator's people
 JOINTS = 18  # in OpenPose's order: nose, neck, right and left arm, right and left leg, eyes, ears
 # Where OpenPose's joints are among COCO's 17, with which COCO-WholeBody's 133 begin; the neck is in neither.
 FROM_COCO = (0, 0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
@@ -57,9 +58,7 @@ class PoseSpec:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        check_known(
-            self, {"kind": ("heatmaps", "simcc"), "joints": ("openpose-18", "coco-17"), **KNOWN}
-        )
+        check_known(self, {"kind": ("heatmaps", "simcc"), "joints": ("openpose-18", "coco-17"), **KNOWN})
         if len(self.outputs) != (1 if self.kind == "heatmaps" else 2):
             raise ValueError(f"outputs are {', '.join(self.outputs)}; heatmaps has one, simcc two, x and y")
 
@@ -124,7 +123,8 @@ def _peaks_of_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     above, below = np.maximum(rows - 1, 0), np.minimum(rows + 1, height - 1)
     x = moved(columns, width, logs[n, j, rows, left], logs[n, j, rows, right])
     y = moved(rows, height, logs[n, j, above, columns], logs[n, j, below, columns])
-    x, y = ((at + 0.5) * side / cells - 0.5 for at, side, cells in ((x, size[0], width), (y, size[1], height)))
+    x = (x + 0.5) * size[0] / width - 0.5
+    y = (y + 0.5) * size[1] / height - 0.5
     return np.stack([x, y, maps[n, j, rows, columns]], 2).astype(np.float64)
 
 

@@ -2,6 +2,7 @@
 
 python -m lab.joints train --subject presenter --run runs/presenter
 python -m lab.joints train --subject skeleton --run runs/skeleton
+python -m lab.joints poses --out out/poses       other poses than asked for, to make and to hold against
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import argparse
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from bench.pose import POSE_MODELS
 from engines.cli import ending, new_parser, run
 from engines.errors import Exit
+from lab.presenter.render.clip import FPS
+from pipeline.video.reader import VideoWriter
 
 
 def main() -> Exit:
@@ -36,6 +40,20 @@ def run_train(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def run_poses(args: argparse.Namespace) -> Exit:
+    """Write data folders of held-out people in other poses."""
+    from lab.joints.poses import write_poses
+
+    def write_video(path: Path, frames: np.ndarray) -> None:
+        with VideoWriter(path, *frames.shape[2:0:-1], FPS, lossless=True) as writer:
+            for frame in frames:
+                writer.write(frame)
+
+    write_poses(args.out, args.count, args.frames, write_video)
+    print(args.out)
+    return Exit.OK
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "python -m lab.joints")
@@ -43,10 +61,15 @@ def parse() -> argparse.Namespace:
     train = commands.add_parser("train", help="a joint finder; again: go on")
     train.add_argument("--subject", required=True, choices=("presenter", "skeleton"), help="what it looks at")
     train.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the log")
-    train.add_argument("--steps", type=int, default=1600, help="of 16 pictures each (1600)")
+    train.add_argument("--steps", type=int, default=1000, help="of 16 pictures each (1000)")
     train.add_argument("--threads", type=int, default=1, help="of the processor (1)")
     train.add_argument("--out", type=Path, default=POSE_MODELS, help="folder (bench/pose_models)")
     train.set_defaults(run_command=run_train)
+    poses = commands.add_parser("poses", help="data folders that ask held-out people for other poses")
+    poses.add_argument("--out", type=Path, required=True, help="folder")
+    poses.add_argument("--count", type=int, default=6, help="of people (6)")
+    poses.add_argument("--frames", type=int, default=24, help="of each (24)")
+    poses.set_defaults(run_command=run_poses)
     return parser.parse_args()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple, dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -9,15 +11,25 @@ from bench.pose import JOINTS
 
 STRIDE = 4  # pixels a cell of a heat map
 RARE = -5.0  # the logit that training begins with: hardly any cell holds a joint
-CHANNELS = (12, 20, 28, 44)  # at 2, 4, 8 and 16 pixels a cell
+
+
+@dataclass(frozen=True)
+class JointSize:
+    """Channels at 2, 4, 8 and 16 pixels a cell."""
+
+    half: int = 12
+    quarter: int = 20
+    eighth: int = 28
+    sixteenth: int = 44
 
 
 class JointNet(nn.Module):
     """Pictures (N, H, W, 3) uint8, sides multiples of 16, to heat maps (N, 18, H / 4, W / 4) from 0 to 1."""
 
-    def __init__(self, channels: tuple[int, int, int, int] = CHANNELS) -> None:
+    def __init__(self, size: JointSize = JointSize()) -> None:
         super().__init__()
-        a, b, c, d = channels
+        self.size = size
+        a, b, c, d = astuple(size)
         self.enter = nn.Sequential(_conv(3, a, 2), _conv(a, b, 2), _conv(b, b))
         self.eighth = nn.Sequential(_conv(b, c, 2), _conv(c, c))
         self.sixteenth = nn.Sequential(_conv(c, d, 2), _conv(d, d), _conv(d, c))

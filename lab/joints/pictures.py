@@ -56,7 +56,7 @@ def photographed(marked: Marked, rng: np.random.Generator, count: int) -> Marked
 
 
 def drawn(rng: np.random.Generator, count: int) -> Marked:
-    """Draw skeletons anywhere, of any size and stroke, with and without legs, hands and faces: one person's."""
+    """Draw one person's skeletons anywhere, of any size and stroke, with and without legs, hands, faces."""
     pose = Clip(int(rng.integers(FIRST, FIRST + 1_000_000))).pose(rng.uniform(0, 40, count))
     pairs = [_drawn(body, hands, rng) for body, hands in zip(pose.body, pose.hands, strict=True)]
     return Marked(*(np.stack(part) for part in zip(*pairs, strict=True)))
@@ -117,9 +117,7 @@ def _worn(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return picture
 
 
-def _drawn(
-    body: np.ndarray, hands: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(body: np.ndarray, hands: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     body, hands = _figure(body, hands, rng)
     large = int(rng.choice([1, 2, 2, 3, 4]))  # drawn so much larger than it is seen
     canvas = np.zeros((HEIGHT * large, WIDTH * large, 3), np.uint8)
@@ -142,10 +140,8 @@ def _drawn(
     return _worn(picture, rng), joints
 
 
-def _figure(
-    body: np.ndarray, hands: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return joints (18, 2) and hands (2, 21, 2) in pixels: a presenter with legs, anywhere, limbs at random."""
+def _figure(body: np.ndarray, hands: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return joints (18, 2) and hands (2, 21, 2) in pixels: a presenter with legs, limbs at random."""
     for hip, side in ((8, -1), (11, 1)):
         knee = body[hip] + _step(rng.normal(0, 0.35), 0.45)
         body[hip + 1], body[hip + 2] = knee, knee + _step(rng.normal(0, 0.35) + side * 0.05, 0.42)

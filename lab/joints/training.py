@@ -17,7 +17,7 @@ from lab.joints.pictures import Batch, drawn_batches, people, people_batches
 from lab.presenter.render.clip import HEIGHT, WIDTH
 from lab.presenter.train import Plan, train_network
 
-PEOPLE = 2500  # each at three moments, kept in memory; every batch sees them otherwise
+PEOPLE = 1000  # each at three moments, kept in memory; every batch sees them otherwise
 BUMP = 20.0  # how much more a cell counts where a joint is: nearly all cells are empty
 STATISTICS = 20  # batches that the normalisations are measured on at last
 SUBJECTS = {

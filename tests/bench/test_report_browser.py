@@ -36,7 +36,7 @@ NUMBERS = """() => {
     }
     return number;
   };
-  return [...document.querySelectorAll("video")].map(read);
+  return [...document.querySelectorAll("details video")].map(read);
 }"""
 
 # The difference in the same blocks, and below them, where nothing changes from frame to frame.
@@ -140,22 +140,62 @@ def page(visit, index):
 def opened(page):
     """The first video's section, open, with its videos loaded."""
     page.locator("summary b", has_text=re.compile("^a$")).first.click()
-    ready = "() => [...document.querySelectorAll('video')].filter((v) => v.readyState >= 2).length === 2"
-    page.wait_for_function(ready)
+    ready = "() => [...document.querySelectorAll('details video')].filter((v) => v.readyState >= 2).length"
+    page.wait_for_function(f"{ready} === 2")
     return page.locator("details[open]")
 
 
 def settled(page):
     """The frame numbers that both videos show, when they have stopped seeking."""
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every((v) => !v.seeking)")
+    page.wait_for_function("() => [...document.querySelectorAll('details video')].every((v) => !v.seeking)")
     page.wait_for_timeout(100)
     return page.evaluate(NUMBERS)
 
 
+STAGE = """() => [...document.querySelectorAll('.stage video')].map((video) =>
+  ({ at: video.currentTime, muted: video.muted, playing: !video.paused }))"""
+
+
+def test_the_first_screen_plays_both_by_itself_in_step_and_begins_again(page):
+    page.wait_for_function("() => document.querySelector('.stage video').currentTime > .5")
+    first, second = page.evaluate(STAGE)
+    assert first["muted"] and second["muted"] and first["playing"] and second["playing"]
+    assert abs(first["at"] - second["at"]) < 2 / 24
+    page.wait_for_function("() => document.querySelector('.stage video').currentTime < .4")
+    page.locator(".told").get_by_role("button", name="Pause").click()
+    assert not any(each["playing"] for each in page.evaluate(STAGE))
+    top = page.locator(".first").bounding_box()
+    assert top["y"] < 100 and top["y"] + top["height"] < 900
+
+
+def test_who_wants_less_motion_begins_the_first_screen_by_hand(visit, index, browser):
+    page = visit(index)
+    page.emulate_media(reduced_motion="reduce")
+    page.reload()
+    page.wait_for_timeout(500)
+    assert not any(each["playing"] for each in page.evaluate(STAGE))
+    page.locator(".told").get_by_role("button", name="Play").click()
+    assert all(each["playing"] for each in page.evaluate(STAGE))
+
+
+def test_the_large_figures_are_ratio_similarity_and_noise_floor(visit, report, page, tmp_path):
+    assert page.locator(".large b").all_inner_texts()[:2] == ["1.50\u00d7", "\u2013"]  # one has no candidate
+    assert "could not be evaluated" in page.locator(".large").inner_text()
+    assert "noise floor not measured" not in page.locator(".large").inner_text()  # the baseline is timed
+    report = copy.deepcopy(report)
+    report["runs"], report["baseline"] = report["runs"][:1], None
+    report["runs"][0]["verdict"] |= {"speed_ratio": None, "similarity": 0.98765}
+    report["runs"][0]["manifests"] = {"ratio": 12.34, "videos": ["a"], "base": "b"}
+    text = visit(write_report(report, tmp_path)).locator(".large").inner_text()
+    assert "12.3\u00d7" in text and "0.9877" in text and "by the manifests, a" in text
+    assert "noise floor not measured" in text
+
+
 def test_players_are_made_only_when_a_video_is_opened(page):
-    assert page.locator("video").count() == 0 and page.locator("details").count() == 4
+    assert page.locator("details video").count() == 0
+    assert page.locator("details").count() == 4
     opened(page)
-    assert page.locator("video").count() == 2
+    assert page.locator("details video").count() == 2
 
 
 def test_scrubbing_shows_the_frame_in_both_videos_and_their_difference(page):
@@ -260,9 +300,10 @@ def test_a_video_that_cannot_be_played_is_said_within_a_phones_width(visit, repo
     page = visit(write_report(report, tmp_path))
     page.set_viewport_size({"width": 360, "height": 700})
     page.locator("summary b", has_text=re.compile("^a$")).first.click()
-    page.get_by_text("this browser cannot play").wait_for()
-    page.get_by_role("button", name="Play").click()
-    page.get_by_role("button", name="Play").wait_for()  # it stops again
+    section = page.locator("details[open]")
+    section.get_by_text("this browser cannot play").wait_for()
+    section.get_by_role("button", name="Play").click()
+    section.get_by_role("button", name="Play").wait_for()  # it stops again
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
