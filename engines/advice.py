@@ -66,7 +66,7 @@ def next_steps(found: Mapping, data: Path, out: Path = OUT, generator: str = "pr
     return [
         *_files(choice, generator),
         *_base_videos(data, where),
-        Step(_run(choice, where, made, found), f"videos by {choice.recipe or 'the base model'}: {choice.why}"),
+        Step(_run(choice, where, made, found), f"by {choice.recipe or 'the base model'}: {choice.why}"),
         Step(f"python -m bench --data {where} --candidate {made} --out out/report", "the same videos still?"),
         Step(f"python tune.py --data {where} --out fast.toml", "a recipe of your own: the fastest alike"),
     ]  # fmt: skip

@@ -4,25 +4,15 @@ import copy
 import io
 import os
 import re
-import shutil
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from bench import report as module
-from bench.judge import Folders, Judge, judge_folder
 from bench.report import write_report
-from bench.similarity import Cosine
-from bench.verdict import Question, make_report, run_entry
-from tests.clips import write
 
 pytestmark = pytest.mark.slow
 FRAMES, BITS = 40, 6
-TIMING = {"contest_seconds": 4.0, "seconds_per_video": {"p50": 3.0, "p90": 3.5}, "cold_start": 1.0,
-          "repeat_ratio": 1.0, "peak_memory_mb": 800, "build_seconds": 12.5,
-          "stages": {"read": 0.1, "denoise": 2.5, "other": 0.4}}
 # What a canvas reads back: the number in the blocks at the top of each video, and the frame it should show.
 NUMBERS = """() => {
   const read = (picture) => {
@@ -48,95 +38,6 @@ LEVELS = """() => {
 }"""
 
 
-def numbered(frames):
-    """Frames of 96x64 with their number in six blocks, black for 0 and white for 1."""
-    video = np.full((frames, 64, 96, 3), 90, np.uint8)
-    for number in range(frames):
-        for bit in range(BITS):
-            video[number, :16, 16 * bit:16 * bit + 16] = 255 * (number >> bit & 1)
-    return video
-
-
-class Alike:
-    """An extractor that finds everything alike, more so from frame to frame."""
-
-    name = "alike"
-
-    def pair(self):
-        cosine = Cosine(0.99, list(np.linspace(0.98, 1, FRAMES)))
-        return SimpleNamespace(update=lambda *pair: None, summary=lambda: cosine)
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """A report on two runs, one of a hostile name, with a video each that plays and one that failed."""
-    folder = tmp_path_factory.mktemp("report")
-    frames = numbered(FRAMES)
-    for name in ("reference", "one", "two"):
-        (folder / name).mkdir()
-        changed = np.where(frames < 200, frames + 5, frames)
-        write(folder / name / "a.mp4", frames if name == "reference" else changed)
-    write(folder / "reference" / "<img src=x onerror=alert(1)>.mp4", frames[:2])
-    question = Question(folder, folder / "reference", ["alike"], 10.0, 3, (0.5, 1.0, 9.25))
-    runs = []
-    for name in ("one", "two"):
-        folders = Folders(folder / "reference", folder / name, {})
-        comparisons = judge_folder(Judge([Alike()]), folders, lambda text: None)
-        comparisons[1]["metrics"]["vmaf"] = 81.2
-        comparisons[1]["per_frame"]["psnr"][3] = None
-        comparisons[1]["per_frame"]["temporal_error"] = [None] * FRAMES
-        shown = name if name == "one" else "</script><script>alert(2)</script>"
-        failed = {"b<i>": "is damaged"} if name == "one" else {}
-        recipe = {"precision": "fp32", "note": f"of {name}"}
-        measured = {"timing": TIMING, "speed_ratio": 1.5, "recipe": recipe, "failed": failed}
-        runs.append(run_entry(shown, folder / name, comparisons, question, measured))
-    return make_report(runs, question, "one", 0.01)
-
-
-@pytest.fixture(scope="module")
-def index(report, tmp_path_factory):
-    """The report's page, with its videos in it."""
-    return write_report(report, tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium; without it, or without playwright, the tests are skipped."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no chromium; run: apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api", reason="run: pip install playwright")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """A function that opens a page; what left it and what the console said are checked at the end."""
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    page, left, said = context.new_page(), [], []
-    page.on("request", lambda request: left.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-
-    def visit(index):
-        page.goto(index.as_uri())
-        return page
-
-    yield visit
-    context.close()
-    assert [url for url in left if not url.startswith(("file:", "blob:", "data:"))] == [] and said == []
-
-
-@pytest.fixture
-def page(visit, index):
-    """The report, opened."""
-    return visit(index)
-
-
 def opened(page):
     """The first video's section, open, with its videos loaded."""
     page.locator("summary b", has_text=re.compile("^a$")).first.click()
@@ -150,45 +51,6 @@ def settled(page):
     page.wait_for_function("() => [...document.querySelectorAll('details video')].every((v) => !v.seeking)")
     page.wait_for_timeout(100)
     return page.evaluate(NUMBERS)
-
-
-STAGE = """() => [...document.querySelectorAll('.stage video')].map((video) =>
-  ({ at: video.currentTime, muted: video.muted, playing: !video.paused }))"""
-
-
-def test_the_first_screen_plays_both_by_itself_in_step_and_begins_again(page):
-    page.wait_for_function("() => document.querySelector('.stage video').currentTime > .5")
-    first, second = page.evaluate(STAGE)
-    assert first["muted"] and second["muted"] and first["playing"] and second["playing"]
-    assert abs(first["at"] - second["at"]) < 2 / 24
-    page.wait_for_function("() => document.querySelector('.stage video').currentTime < .4")
-    page.locator(".told").get_by_role("button", name="Pause").click()
-    assert not any(each["playing"] for each in page.evaluate(STAGE))
-    top = page.locator(".first").bounding_box()
-    assert top["y"] < 100 and top["y"] + top["height"] < 900
-
-
-def test_who_wants_less_motion_begins_the_first_screen_by_hand(visit, index, browser):
-    page = visit(index)
-    page.emulate_media(reduced_motion="reduce")
-    page.reload()
-    page.wait_for_timeout(500)
-    assert not any(each["playing"] for each in page.evaluate(STAGE))
-    page.locator(".told").get_by_role("button", name="Play").click()
-    assert all(each["playing"] for each in page.evaluate(STAGE))
-
-
-def test_the_large_figures_are_ratio_similarity_and_noise_floor(visit, report, page, tmp_path):
-    assert page.locator(".large b").all_inner_texts()[:2] == ["1.50\u00d7", "\u2013"]  # one has no candidate
-    assert "could not be evaluated" in page.locator(".large").inner_text()
-    assert "noise floor not measured" not in page.locator(".large").inner_text()  # the baseline is timed
-    report = copy.deepcopy(report)
-    report["runs"], report["baseline"] = report["runs"][:1], None
-    report["runs"][0]["verdict"] |= {"speed_ratio": None, "similarity": 0.98765}
-    report["runs"][0]["manifests"] = {"ratio": 12.34, "videos": ["a"], "base": "b"}
-    text = visit(write_report(report, tmp_path)).locator(".large").inner_text()
-    assert "12.3\u00d7" in text and "0.9877" in text and "by the manifests, a" in text
-    assert "noise floor not measured" in text
 
 
 def test_players_are_made_only_when_a_video_is_opened(page):
