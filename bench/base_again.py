@@ -44,7 +44,7 @@ def floor_of(report: Mapping) -> Floor | None:
         }
         return _floor(list(found.values()), folder)
     for run in report["runs"]:
-        if run["name"] == report["baseline"]:
+        if run["name"] == report.get("baseline"):
             judged = [video["metrics"] for video in run["videos"] if "psnr" in video.get("metrics", {})]
             return _floor([metrics["psnr"] for metrics in judged], f"the run {run['name']}")
     return None

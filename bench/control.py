@@ -12,10 +12,16 @@ import numpy as np
 from bench.pose import PoseModel, load_pose_model
 from bench.watch import BATCH
 
-REACH = 0.1  # of the torso
+REACH, FAR = (
+    0.1,
+    0.2,
+)  # of the torso: a joint within the one is followed, one beyond the other counts as that far
 SURE = 0.3  # the least confidence of a joint that a skeleton shows
 KNOWN = 0.7  # of the joints must be followed in the reference, or the pose model knows no such people
 LEAST = 3  # joints that a skeleton shows in a frame, on average
+METRICS = (
+    "control_reference", "control_candidate", "control_loss", "control_arms_loss", "control_arms_error",
+)  # fmt: skip
 ARMS = [3, 4, 6, 7]  # elbows and wrists
 NECK, SHOULDERS, HIPS = 1, [2, 5], [8, 11]
 TORSO_OF_SHOULDERS = 1.7  # where no hips are drawn
@@ -38,8 +44,9 @@ class Control:
     def summary(self) -> dict[str, float | None]:
         """Return shares of joints within REACH, of the reference and the candidate, and what is lost between.
 
-        control_arms_loss is of elbows and wrists alone. None: too few joints are drawn, or the pose model
-        does not find them in the reference either.
+        control_arms_loss is of elbows and wrists alone; control_arms_error: by how many hundredths of the torso
+        they lie further from the skeleton's than the reference's do, on average. None: too few joints are
+        drawn, or the pose model does not find them in the reference either.
         """
         if self._waiting:
             self._take()
@@ -55,19 +62,26 @@ class Control:
 
 
 def _shares(drawn: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> dict[str, float | None]:
+    shares: dict[str, float | None] = dict.fromkeys(METRICS)
     sure = drawn[..., 2] >= SURE  # (F, 18)
-    names = ("control_reference", "control_candidate", "control_loss", "control_arms_loss")
     torso = _torso(drawn[..., :2], sure)
-    if sure.sum() < LEAST * max(1, len(sure)) or not torso:
-        return dict.fromkeys(names)
-    near = [np.hypot(*np.moveaxis(found[..., :2] - drawn[..., :2], -1, 0)) <= REACH * torso
-            for found in (reference, candidate)]  # fmt: skip
-    shares = [float(each[sure].mean()) for each in near]
-    if shares[0] < KNOWN:
-        return {**dict.fromkeys(names), "control_reference": shares[0]}
-    arms = sure[:, ARMS]
-    lost = [float(each[:, ARMS][arms].mean()) for each in near] if arms.any() else None
-    return dict(zip(names, [*shares, shares[0] - shares[1], lost and lost[0] - lost[1]], strict=True))
+    if sure.sum() < LEAST * len(sure) or not torso:
+        return shares
+    away = [
+        np.linalg.norm(found[..., :2] - drawn[..., :2], axis=-1) / torso for found in (reference, candidate)
+    ]
+    followed = [float((each[sure] <= REACH).mean()) for each in away]
+    shares["control_reference"] = followed[0]
+    if followed[0] < KNOWN:
+        return shares
+    shares |= {"control_candidate": followed[1], "control_loss": followed[0] - followed[1]}
+    if (arms := sure[:, ARMS]).any():
+        wanted, found = (each[:, ARMS][arms] for each in away)
+        shares["control_arms_loss"] = float((wanted <= REACH).mean() - (found <= REACH).mean())
+        shares["control_arms_error"] = 100 * float(
+            np.minimum(found, FAR).mean() - np.minimum(wanted, FAR).mean()
+        )
+    return shares
 
 
 def _torso(drawn: np.ndarray, sure: np.ndarray) -> float | None:
