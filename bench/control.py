@@ -44,7 +44,7 @@ class Control:
     def summary(self) -> dict[str, float | None]:
         """Return shares of joints within REACH, of the reference and the candidate, and what is lost between.
 
-        control_arms_loss is of elbows and wrists alone; control_arms_error: by how many hundredths of the torso
+        control_arms_loss is of elbows and wrists alone; control_arms_error: by how many hundredths of a torso
         they lie further from the skeleton's than the reference's do, on average. None: too few joints are
         drawn, or the pose model does not find them in the reference either.
         """

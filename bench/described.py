@@ -92,6 +92,19 @@ def start_session(graph: Path) -> InferenceSession:
         raise ExtractorError(f"onnxruntime cannot load {graph}: {str(error).splitlines()[0]}") from error
 
 
+def run_graph(
+    session: InferenceSession, outputs: list[str] | None, feeds: dict[str, np.ndarray], name: str
+) -> list[np.ndarray]:
+    """Run a graph; ExtractorError if it takes or gives something else than its description says."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    try:
+        return session.run(outputs, feeds)
+    except (state.InvalidArgument, state.Fail, state.RuntimeException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExtractorError(f"{name}: its graph cannot be run as its description says: {reason}") from error
+
+
 def to_pixels(pictures: Sequence[np.ndarray], spec: Pixels) -> np.ndarray:
     """Return pictures (H, W, 3) uint8 of one size as the graph takes them."""
     pixels = np.stack(pictures)

@@ -16,6 +16,7 @@ from bench.described import (
     described_file,
     find_description,
     read_description,
+    run_graph,
     start_session,
     to_pixels,
 )
@@ -76,7 +77,7 @@ class PoseModel:
         ExtractorError: the graph gives something else than it is described to give.
         """
         pixels = to_pixels([fitted(picture, self.spec) for picture in pictures], self.spec)
-        found = self._session.run(list(self.spec.outputs), {self.spec.input: pixels})
+        found = run_graph(self._session, list(self.spec.outputs), {self.spec.input: pixels}, self.name)
         if self.spec.kind == "heatmaps":
             at = _peaks_of_maps(found[0], self.spec.size)
         else:

@@ -15,6 +15,7 @@ from bench.described import (
     described_file,
     find_description,
     read_description,
+    run_graph,
     start_session,
     to_pixels,
 )
@@ -132,7 +133,7 @@ class Extractor:
     def run(self, pictures: Sequence[np.ndarray], names: list[str] | None = None) -> list[np.ndarray]:
         """Return the graph's outputs of those names, or its first, for pictures of the extractor's size."""
         pixels = to_pixels(pictures, self.spec)
-        return self._session.run(names, {self.spec.input: pixels})
+        return run_graph(self._session, names, {self.spec.input: pixels}, self.name)
 
     def pool(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return a clip's outputs, from a row of numbers for each of its frames."""

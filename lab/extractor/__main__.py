@@ -32,8 +32,8 @@ def main() -> Exit:
 def run_sensitivity(args: argparse.Namespace) -> Exit:
     """Measure what is caught, on the videos of a data folder."""
     judge = Judge([load_extractor(name) for name in args.extractors])
-    folders = args.harmless, args.harmful, args.real
-    material = Material(args.other_engine, args.other_seed, *folders, args.frames)
+    folders = args.other_engine, args.other_seed, args.harmless, args.harmful, args.real
+    material = Material(*folders, only=args.only, most=args.frames)
     groups = measure_all(args.data, material, judge, say)
     text = table(groups, judge)
     control = control_table(groups["rendered"])
@@ -71,6 +71,7 @@ def parse() -> argparse.Namespace:
     caught.add_argument("--harmless", type=Path, nargs="+", default=[], help="folders that must pass")
     caught.add_argument("--harmful", type=Path, nargs="+", default=[], help="folders that must be caught")
     caught.add_argument("--real", type=Path, help="folder of camera footage, with faces.csv if known")
+    caught.add_argument("--only", nargs="+", default=[], metavar="NAME", help="changes to make (all)")
     caught.add_argument("--frames", type=int, default=MOST_FRAMES, help=f"of a clip, at most ({MOST_FRAMES})")
     caught.set_defaults(run_command=run_sensitivity)
     train = commands.add_parser("train", help="stfn, on rendered clips; again: go on")

@@ -36,7 +36,8 @@ many videos as the third column says. The contest asks for it; "the same video" 
 CONTROL = ("control_reference", "control_candidate", "control_loss", "control_arms_loss")
 CONTROL_CHECKS = {"control_loss", "control_arms_loss", "control_arms_error"}
 CONTROL_HEADS = [
-    "change", "base follows, %", "candidate follows, %", "lost, points", "lost of arms", "arms off, % of torso",
+    "change", "base follows, %", "candidate follows, %", "lost, points", "lost of arms",
+    "arms off, % of torso",
     "at most",
     "caught by control", "by the other checks", "by control alone",
 ]  # fmt: skip
@@ -68,7 +69,7 @@ class Row:
 @dataclass(frozen=True)
 class Material:
     """Folders: base videos made by another engine, of another seed, others that must pass or be caught;
-    camera footage. most: frames of a video.
+    camera footage. most: frames of a video. only: the names of the changes to make; all if empty.
     """
 
     other_engine: Path | None = None
@@ -76,6 +77,7 @@ class Material:
     harmless: Sequence[Path] = ()
     harmful: Sequence[Path] = ()
     real: Path | None = None
+    only: Sequence[str] = ()
     most: int = MOST_FRAMES
 
 
@@ -89,6 +91,7 @@ def measure_all(
     changes = changes_of(
         *([folder.name for folder in kind] for kind in (material.harmless, material.harmful))
     )
+    changes = [each for each in changes if not material.only or each.name in material.only]
     if material.other_seed:
         made[ANOTHER_SEED] = material.other_seed
     groups = {"rendered": scenes_of(data, material.other_engine, material.most, made)}
