@@ -100,7 +100,8 @@ def write_model(folder, form, count, **changes):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     spec = {"name": "pose", "onnx": path.name, "sha256": file_sha256(path), "kind": form,
             "size": [width, height], "joints": "coco-17", "input": "pixels", "outputs": names,
-            "dtype": "float32", "resize": "box", "split": 1.0, "licence": "CC0", "source": "made by a test", **changes}  # fmt: skip
+            "dtype": "float32", "resize": "box", "split": 1.0, "licence": "CC0",
+            "source": "made by a test", **changes}  # fmt: skip
     described = folder / "pose.json"
     described.write_text(json.dumps(spec))
     return str(described)
