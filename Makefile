@@ -7,7 +7,7 @@ PYTHON ?= python3
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
-setup: .venv/installed  ## install what running and testing need into .venv
+setup: .venv/installed  ## install what running needs into .venv
 
 demo: setup  ## the videos of data/sample by the fast recipe: how much faster, and still the same? into out/demo
 	.venv/bin/python -m bench demo --out out/demo || test $$? = 5
@@ -21,13 +21,13 @@ serve: setup .venv/serve  ## make videos as a service, with a page to watch them
 	.venv/bin/python -m serve
 
 # One thread in each process: threads of several processes that share cores wait for each other most of the time.
-test: setup .venv/browser .venv/cluster .venv/serve  ## run all tests that need no GPU
+test: setup .venv/test .venv/browser .venv/cluster .venv/serve  ## run all tests that need no GPU
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-faults: setup  ## every fault of docs/faults.md, as often as it says, with figures
+test-faults: setup .venv/test  ## every fault of docs/faults.md, as often as it says, with figures
 	VIVACE_FAULTS=full .venv/bin/python -m pytest -q -m "faults and not gpu"
 
-check: setup  ## style and architecture only, seconds
+check: setup .venv/test  ## style and architecture only, seconds
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m pytest -q tests/test_architecture.py
 
@@ -37,6 +37,10 @@ check: setup  ## style and architecture only, seconds
 	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing chromium for the tests" && \
 	    export DEBIAN_FRONTEND=noninteractive && \
 	    { apt-get update -q; apt-get install -y -q chromium; } </dev/null >/dev/null 2>&1; } || true
+	@touch $@
+
+.venv/test: requirements-test.txt .venv/installed
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-test.txt
 	@touch $@
 
 .venv/cluster: requirements-cluster.txt .venv/installed

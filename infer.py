@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 
 from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say, show
-from engines.errors import Exit
+from engines.errors import Exit, InputError
 from engines.load import BACKENDS
 from generators.resize import FITS
 from generators.weight_files import licences
 from pipeline.batch.batch import Jobs, run_here
-from pipeline.batch.dataset import SEED, SEEDS, find_requests
+from pipeline.batch.dataset import SEED, SEEDS, Pairing, find_requests
 from pipeline.batch.run_folder import RunFolder
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.request import Limits
@@ -44,7 +44,7 @@ def main() -> Exit:
 
 def make(args: argparse.Namespace) -> Exit:
     """Make the videos that are not finished."""
-    pairing = find_requests(args.data, args.seed)
+    pairing = pairs_of(args)
     with RunFolder(args.out, args.restart) as folder:
         limits = Limits(args.max_frames, args.max_pixels)
         settings = Settings(
@@ -75,6 +75,16 @@ def make(args: argparse.Namespace) -> Exit:
             jobs = open_jobs(maker.identity)
             run_here(jobs, maker)
     return jobs.conclude()
+
+
+def pairs_of(args: argparse.Namespace) -> Pairing:
+    """Find the requests; who has none, or gave no folder, is told where to ask what to do."""
+    if args.data == SAMPLE and not args.recipe:
+        say("the bundled sample data by the base model, which is slow; python -m engines doctor: what now?")
+    try:
+        return find_requests(args.data, args.seed)
+    except InputError as error:
+        raise InputError(f"{error}; what now? python -m engines doctor --data {args.data}") from error
 
 
 def workers_of(args: argparse.Namespace, requests: int) -> list[str]:

@@ -19,6 +19,7 @@ import os
 import sys
 from pathlib import Path
 
+from bench.base_again import manifest_ratio
 from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
 from bench.demo import make_demo
@@ -26,6 +27,7 @@ from bench.engine_bench import Clip, Variant
 from bench.engine_bench import compare as compare_ways
 from bench.engine_bench import table as table_of_ways
 from bench.judge import Folders, Judge, judge_folder
+from bench.pose import PRESENTER, load_pose_model
 from bench.report import write_report
 from bench.similarity import EXTRACTORS, load_extractor
 from bench.timing import Job, time_recipes
@@ -61,7 +63,8 @@ def main() -> Exit:
 def run_judge(args: argparse.Namespace) -> Exit:
     """Judge a folder of videos, or those that recipes make."""
     load = os.getloadavg()
-    judge = Judge([load_extractor(name) for name in args.extractors])
+    load_pose_model(args.pose_model)  # what is wrong with it is said before the work
+    judge = Judge([load_extractor(name) for name in args.extractors], pose_model=args.pose_model)
     skeletons = {request.id: request.video for request in find_requests(args.data).requests}
     reference = args.reference or args.data / "outputs"
     names = [extractor.name for extractor in judge.extractors]
@@ -72,7 +75,9 @@ def run_judge(args: argparse.Namespace) -> Exit:
     def entry(name: str, folder: Path, measured: dict | None = None) -> dict:
         say(f"judging {name}")
         comparisons = judge_folder(judge, Folders(reference, folder, skeletons, beside), say)
-        return run_entry(name, folder, comparisons, question, measured)
+        found = run_entry(name, folder, comparisons, question, measured)
+        bases = [args.base_again, reference] if args.base_again else [reference]
+        return found if measured else {**found, "manifests": manifest_ratio(folder, bases)}
 
     if args.candidate is None:
         job = Job(args.data, args.out / "videos", args.generator, args.device, args.rounds, args.lossless)
@@ -216,6 +221,9 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", type=Path, help="the base model's videos (DATA/outputs)")
     parser.add_argument("--other-seed", type=Path, help="the base model's videos of another seed: the scale")
     parser.add_argument("--base-again", type=Path, help="the base model's videos made again: the noise floor")
+    parser.add_argument(
+        "--pose-model", default=PRESENTER, metavar="JSON", help="finds joints: control fidelity (presenter)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of timing recipes (3)")
     common_arguments(
         parser, "extractors", "time-threshold", "lossless", "generator", "device", "json",

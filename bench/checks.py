@@ -32,6 +32,9 @@ LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "colour_run": (None, 48.0, "one place has another colour for some frames, in levels"),
     "colour_hands": (None, 24.0, "a place in the hands has another colour, in levels"),
     "colour_face": (None, 20.0, "a place in the face has another colour, in levels"),
+    "control_loss": (None, 0.05, "so much more of the joints leaves the skeleton than in the reference"),
+    "control_arms_loss": (None, 0.05, "elbows and wrists leave the skeleton, in the reference they do not"),
+    "control_arms_error": (None, 1.0, "elbows and wrists are further off, in hundredths of the torso"),
     "detail": (0.68, None, "the finest detail is lost, as in an enlarged picture"),
 }
 

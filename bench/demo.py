@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.base_again import floor_of, seconds_of
 from bench.report import metric
 from engines.errors import Exit, VivaceError
 from pipeline.batch.dataset import Request, find_requests
-from pipeline.batch.run_folder import MANIFEST
 from pipeline.recipe import load_recipe
 from pipeline.video.reader import probe
 
@@ -45,9 +45,19 @@ def make_demo(
     _run("infer.py", *chosen, "--data", one, "--seed", shortest.seed, "--out", out / "base")
     say("4 of 4: are they still the base model's videos?")
     report = out / "report"
-    asked = "--data", data, "--candidate", out / "fast", "--out", report, "--json"
+    asked = (
+        "--data",
+        data,
+        "--candidate",
+        out / "fast",
+        "--base-again",
+        out / "base",
+        "--out",
+        report,
+        "--json",
+    )
     judged = _run("-m", "bench", "judge", *asked, results=(Exit.SIMILARITY,))
-    table = _table(json.loads(judged.stdout)["runs"][0], load_recipe(recipe).name, shortest.id, out)
+    table = _table(json.loads(judged.stdout), load_recipe(recipe).name, shortest.id, out)
     where = f"videos: {out / 'fast'}   report, with the videos side by side: {report / 'index.html'}"
     return f"{table}\n\n{where}", Exit(judged.returncode)
 
@@ -74,16 +84,10 @@ def _only(request: Request, folder: Path) -> Path:
     return folder
 
 
-def _seconds(folder: Path) -> dict[str, float]:
-    """Return the seconds that each finished video of a run folder took, by its name."""
-    text = (folder / MANIFEST).read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    return {line["id"]: line["total_seconds"] for line in lines if line["status"] == "done"}
-
-
-def _table(run: dict, recipe: str, timed: str, out: Path) -> str:
+def _table(found: dict, recipe: str, timed: str, out: Path) -> str:
     """Write what was found as a table of two rows: the base model and the recipe."""
-    base, fast = _seconds(out / "base")[timed], _seconds(out / "fast")[timed]
+    base, fast = seconds_of(out / "base")[timed], seconds_of(out / "fast")[timed]
+    run, floor = found["runs"][0], floor_of(found)
     psnr = min(metric(run, "psnr"), default=None)
     verdict, alike = run["verdict"], sum(video["passes"] for video in run["videos"])
     of = f"{alike} of {len(run['videos'])} are the same video"
@@ -101,7 +105,10 @@ def _table(run: dict, recipe: str, timed: str, out: Path) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([*rows, *verdict["reasons"], "similarity and PSNR are those of the worst video"])
+    notes = ["similarity and PSNR are those of the worst video"]
+    if floor:
+        notes.append(f"the base model made again is {floor}: so much is rounding")
+    return "\n".join([*rows, *verdict["reasons"], *notes])
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.beside import ANOTHER_SEED, distance_of_files, nearer
+from bench.beside import AGAIN, ANOTHER_SEED, distance_of_files, nearer
 from bench.boxes import find_boxes, rule_of
 from bench.checks import Check, form_checks, metric_checks
+from bench.control import Control
 from bench.frame_metrics import FrameMetrics
+from bench.pose import PRESENTER, load_pose_model
 from bench.score import GATE
 from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
@@ -29,10 +31,11 @@ RATE_ROUNDED = Fraction(1, 500)  # of a rate: what files' time bases and average
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge of videos: its extractors, which all must find a cosine within the gate."""
+    """A judge of videos: its extractors, which all must find a cosine within the gate; its pose model."""
 
     extractors: list[Extractor]
     gate: tuple[float, float] = GATE
+    pose_model: str = PRESENTER
 
     def compare(
         self,
@@ -43,14 +46,14 @@ class Judge:
     ) -> dict:
         """Compare two videos: figures, checks and verdict as plain data; a longer one by its beginning.
 
-        All are read once, a frame at a time. skeletons: the frames of the skeleton video, from which hands
-        and face get figures of their own; one that is too short gives none. rule: by which they were fitted.
-        InputError: a video is damaged.
+        All are read once, a frame at a time. skeletons: the frames of the skeleton video: hands and face
+        get figures of their own, and control fidelity is measured (bench/control.py); one that is too short
+        gives none. rule: by which they were fitted. InputError: a video is damaged.
         """
         size = (reference.width, reference.height)
         same_size = size == (candidate.width, candidate.height)
         pairs = {each.name: each.pair() for each in self.extractors}
-        differences, counts = FrameMetrics(), [0, 0]
+        differences, control, counts = FrameMetrics(), None, [0, 0]
         for wanted, found, skeleton in zip_longest(reference, candidate, skeletons):
             counts[0] += wanted is not None
             counts[1] += found is not None
@@ -61,6 +64,9 @@ class Judge:
             if same_size:
                 boxes = None if skeleton is None else find_boxes(skeleton, size, rule)
                 differences.update(wanted, found, boxes)
+            if same_size and skeleton is not None:
+                control = control or Control(load_pose_model(self.pose_model))
+                control.update(skeleton, wanted, found)
         forms = [
             Form(count, each.fps, (each.width, each.height))
             for count, each in zip(counts, (reference, candidate), strict=True)
@@ -68,6 +74,7 @@ class Judge:
         checks = form_checks(*forms)
         cosines = {name: pair.summary() for name, pair in pairs.items()}
         metrics, per_frame = differences.summary() if same_size else ({}, {})
+        metrics |= control.summary() if control else {}
         checks += metric_checks(metrics)
         cosine = {name: each.to_json(self.gate) for name, each in cosines.items()}
         per_frame["cosine"] = {name: each.frames for name, each in cosines.items() if each.frames}
@@ -150,18 +157,21 @@ class Folders:
 def judge_folder(judge: Judge, folders: Folders, say: Callable[[str], None]) -> list[dict]:
     """Compare every video of either folder; what cannot be compared is "failed" and does not pass.
 
-    InputError if one of the folders has no video, or one beside them lacks a reference's.
+    InputError if one of the folders has no video, or one beside them lacks a reference's; of the base again
+    one video will do.
     """
     wanted, found = videos_in(folders.reference), videos_in(folders.candidate)
     beside = {name: videos_in(folder) for name, folder in folders.beside.items()}
     for name, others in beside.items():
-        if missing := sorted(wanted.keys() - others.keys()):
+        missing = sorted(wanted.keys() - others.keys())
+        if missing if name != AGAIN else not wanted.keys() & others.keys():
             raise InputError(f"{folders.beside[name]}, {name}, lacks {', '.join(missing)}")
     comparisons = []
     for name in sorted(wanted | found):
         line = _judge_one(judge, name, folders, (wanted, found), say)
         if line["status"] == "judged":
-            _put_beside(line, wanted[name], {each: others[name] for each, others in beside.items()})
+            others = {each: videos[name] for each, videos in beside.items() if name in videos}
+            _put_beside(line, wanted[name], others)
         say(f"{name}: {'passes' if line['passes'] else '; '.join(reasons([line]))}")
         comparisons.append(line)
     return comparisons

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.similarity import ExtractorError
+from bench.described import ExtractorError
 from engines.artifact import file_sha256
 
 if TYPE_CHECKING:

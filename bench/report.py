@@ -9,9 +9,11 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
+from bench.base_again import UNKNOWN, floor_of
 from bench.beside import ANOTHER_SEED
 from bench.judge import plain
 from bench.playable import playable
@@ -91,9 +93,11 @@ def markdown(report: dict) -> str:
 
 
 def remarks_of_all(report: dict) -> list[str]:
-    """Return what a reader of any verdict should know: a cosine's meaning, and whether the scale is known."""
+    """Return what a reader of any verdict should know: a cosine's meaning, the noise floor, the scale."""
     known = ANOTHER_SEED in report["settings"].get("beside", {})
-    return [COSINE_ALONE, *([] if known else [UNKNOWN_SCALE])]
+    floor = floor_of(report)
+    noise = f"Noise floor: the base model made again is {floor}." if floor else UNKNOWN
+    return [COSINE_ALONE, noise, *([] if known else [UNKNOWN_SCALE])]
 
 
 def beside(run: dict, name: str) -> list[float]:
@@ -116,11 +120,13 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
     linked = not all(address.startswith("data:") for address in videos.values())
     data = {"report": report, "curves": curves(report), "videos": videos, "linked": linked}
     data["remarks"] = remarks_of_all(report)
-    text, style, player, drawing = (
+    floor = floor_of(report)
+    data["floor"] = asdict(floor) if floor else None
+    text, style, *scripts = (
         (PAGE / name).read_text(encoding="utf-8")
-        for name in ("report.html", "report.css", "player.js", "report.js")
+        for name in ("report.html", "report.css", "player.js", "showcase.js", "report.js")
     )
-    script = f'"use strict";\n{player}\n{drawing}'
+    script = "\n".join(['"use strict";', *scripts])
     parts = {
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src '{_hash(script)}'; style-src '{_hash(style)}'; "

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.described import (
+    KNOWN,
+    ExtractorError,
+    check_known,
+    described_file,
+    find_description,
+    read_description,
+    run_graph,
+    start_session,
+    to_pixels,
+)
 from bench.watch import Features, Watch
-from engines.artifact import file_sha256
-from engines.errors import EngineError, unknown
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 EXTRACTORS = Path(__file__).parent / "extractors"
 # The self-test: two people apart, a picture from itself, noise and black from a picture. It finds out a
@@ -23,11 +27,6 @@ EXTRACTORS = Path(__file__).parent / "extractors"
 SAME, OTHER = 0.999, 0.97
 # Above 1: sums of 2048 products in float32 are wrong by up to some 1e-6, and ten times that is still noise.
 ROUNDING = 1e-5
-RESIZE = ("box", "bilinear", "bicubic")
-
-
-class ExtractorError(EngineError):
-    """An error: an extractor cannot be had or cannot be trusted; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,7 @@ class Spec:
         return [name for name in (self.output, self.frames_output) if name]
 
     def __post_init__(self) -> None:
-        for name, known in {
-            "kind": ("frames", "clip"),
-            "fit": ("stretch", "pad"),
-            "resize": RESIZE,
-            "layout": ("NHWC", "NCHW"),
-            "dtype": ("uint8", "float32"),
-        }.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
+        check_known(self, {"kind": ("frames", "clip"), **KNOWN})
         if self.pool and self.kind != "clip":
             raise ValueError("pool goes with kind 'clip' only")
 
@@ -114,8 +105,8 @@ class Extractor:
 
     def __init__(self, spec: Spec, graph: Path) -> None:
         self.spec, self.name = spec, spec.name
-        self._session = _session(graph)
-        self._pool = _session(graph.with_name(spec.pool)) if spec.pool else None
+        self._session = start_session(graph)
+        self._pool = start_session(graph.with_name(spec.pool)) if spec.pool else None
 
     def cosine(self, reference: Iterable[np.ndarray], candidate: Iterable[np.ndarray]) -> Cosine:
         """Compare two clips of frames (H, W, 3) uint8, of equal length for figures by frame."""
@@ -141,13 +132,8 @@ class Extractor:
 
     def run(self, pictures: Sequence[np.ndarray], names: list[str] | None = None) -> list[np.ndarray]:
         """Return the graph's outputs of those names, or its first, for pictures of the extractor's size."""
-        pixels = np.stack(pictures)
-        if self.spec.dtype == "float32":
-            pixels = (pixels.astype(np.float32) / 255 - self.spec.mean) / np.array(self.spec.std)
-            pixels = pixels.astype(np.float32)
-        if self.spec.layout == "NCHW":
-            pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        return self._session.run(names, {self.spec.input: pixels})
+        pixels = to_pixels(pictures, self.spec)
+        return run_graph(self._session, names, {self.spec.input: pixels}, self.name)
 
     def pool(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return a clip's outputs, from a row of numbers for each of its frames."""
@@ -175,15 +161,12 @@ def load_extractor(name: str) -> Extractor:
 
     ExtractorError: there is none, its file is not the one described, or it does not tell people apart.
     """
-    path = Path(name) if name.endswith(".json") else EXTRACTORS / f"{name}.json"
-    if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in EXTRACTORS.glob("*.json")))
-        raise ExtractorError(f"no extractor {name!r}; there are {known}, or give the path of a JSON file")
-    spec = _read_spec(path)
-    graph = _described(path, spec.onnx, spec.sha256)
+    path = find_description(name, EXTRACTORS, "extractor")
+    spec = read_description(path, Spec, "an extractor")
+    graph = described_file(path, spec.onnx, spec.sha256)
     if spec.pool:
-        _described(path, spec.pool, spec.pool_sha256 or "none")
-    extractor = _start(spec, graph)
+        described_file(path, spec.pool, spec.pool_sha256 or "none")
+    extractor = Extractor(spec, graph)
     self_test(extractor)
     return extractor
 
@@ -204,47 +187,6 @@ def self_test(extractor: Extractor) -> None:
                 f"{extractor.name} failed its self-test: a person and {name} have the cosine {raw:.4f}; "
                 "are these trained weights, and is the preprocessing theirs?"
             )
-
-
-def _read_spec(path: Path) -> Spec:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        known = [field.name for field in fields(Spec)]
-        for key in found:
-            if key not in known:
-                raise ValueError(unknown("key", key, known))
-        return Spec(**{key: tuple(v) if isinstance(v, list) else v for key, v in found.items()})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ExtractorError(f"{path} does not describe an extractor: {error}") from error
-
-
-def _described(path: Path, name: str, sha256: str) -> Path:
-    """Find the file of that name beside a description; ExtractorError unless it is the one described."""
-    graph = path.parent / Path(name).name
-    if not graph.is_file():
-        raise ExtractorError(f"{path} describes {graph.name}, which is not beside it; export it again")
-    found = file_sha256(graph)
-    if found != sha256:
-        differ = f"SHA-256 {found[:12]}.., expected {sha256[:12]}.."
-        raise ExtractorError(f"{graph} is not the file that {path.name} describes: {differ}")
-    return graph
-
-
-def _session(graph: Path) -> InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-
-
-def _start(spec: Spec, graph: Path) -> Extractor:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    try:
-        return Extractor(spec, graph)
-    except (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented) as error:
-        raise ExtractorError(f"onnxruntime cannot load {graph}: {str(error).splitlines()[0]}") from error
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ["requirements.txt", "requirements-gpu.txt"]
+TEST = "requirements-test.txt"  # beyond requirements.txt
 # Imported under another name than installed.
 NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tensorrt-rtx",
          "open_clip": "open-clip-torch", "cuda": "cuda-python", "cupy": "cupy-cuda13x",
@@ -21,7 +22,7 @@ OPTIONAL = {"open-clip-torch", "transformers",  # a comment in requirements-gpu.
             "cache-dit",  # pipeline/caches/requirements.txt
             "ray",  # requirements-cluster.txt
             "scikit-learn"}  # requirements-finish.txt
-GPU_ONLY = {"pycuda", "cuda-python", "cupy-cuda13x", "tensorrt", "onnxruntime-gpu"}
+GPU_ONLY = {"pycuda", "cuda-python", "cupy-cuda13x", "tensorrt", "tensorrt-rtx", "onnxruntime-gpu"}
 
 
 def required(file):
@@ -57,14 +58,14 @@ def test_all_that_the_service_imports_is_required_beside():
 
 
 def test_both_files_give_the_same_ranges():
-    one, other = (required(file) for file in FILES)
+    one, other = {**required(TEST), **required(FILES[0])}, required(FILES[1])
     assert {name: one[name] for name in one.keys() & other.keys()} == {
         name: other[name] for name in one.keys() & other.keys()}
     assert one["onnxruntime"] == other["onnxruntime-gpu"]
 
 
 @pytest.mark.parametrize("file", [
-    *FILES, "requirements-cluster.txt", "requirements-serve.txt", "requirements-finish.txt",
+    *FILES, TEST, "requirements-cluster.txt", "requirements-serve.txt", "requirements-finish.txt",
     "pipeline/caches/requirements.txt", "lab/requirements.txt"])
 def test_every_requirement_states_its_licence(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"\w", line)]

@@ -1,4 +1,4 @@
-const { report, curves, videos, linked, remarks } = JSON.parse(document.getElementById("data").textContent);
+const { report, curves, videos, linked, remarks, floor } = JSON.parse(document.getElementById("data").textContent);
 const STAGES = ["read", "condition", "denoise", "decode", "write", "other"];
 const DASHES = ["none", "8 4", "2 3", "10 3 2 3", "14 5", "5 2"];
 const colour = (i) => `var(--s${i % 6})`;
@@ -51,7 +51,9 @@ function opening() {
   const title = count === 1 ? `${report.runs[0].name} ${passed ? "passes" : "fails"}`
     : passed === count ? `All ${count} runs pass` : passed ? `${passed} of ${count} runs ${few}` : `None of ${count} runs passes`;
   const limit = known(time_threshold) ? `, within ${time_threshold} s a video` : "";
-  return [el("p.over", `Vivace bench, ${report.created.replace("T", " ").replace("Z", " UTC")}`), el("h1", title),
+  const head = [el("p.over", `Vivace bench, ${report.created.replace("T", " ").replace("Z", " UTC")}`), el("h1", title)];
+  const first = showcase(head);
+  return [...(first.length ? first : head),
     el("p.soft", `A run passes if each of its videos has a cosine from ${gate[0]} to ${gate[1]} with its reference (${extractors.join(", ")}) `
       + `and holds all other checks${limit}. ${remarks.join(" ")}`),
     el("div.verdicts", ...report.runs.map(verdict))];

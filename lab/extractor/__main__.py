@@ -13,7 +13,14 @@ from bench.judge import Judge
 from bench.similarity import EXTRACTORS, load_extractor
 from engines.cli import SAMPLE, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit
-from lab.extractor.sensitivity import INTRODUCTION, MOST_FRAMES, Material, measure_all, table
+from lab.extractor.sensitivity import (
+    INTRODUCTION,
+    MOST_FRAMES,
+    Material,
+    control_table,
+    measure_all,
+    table,
+)
 
 
 def main() -> Exit:
@@ -25,9 +32,12 @@ def main() -> Exit:
 def run_sensitivity(args: argparse.Namespace) -> Exit:
     """Measure what is caught, on the videos of a data folder."""
     judge = Judge([load_extractor(name) for name in args.extractors])
-    material = Material(args.other_engine, args.other_seed, args.harmless, args.real, args.frames)
+    folders = args.other_engine, args.other_seed, args.harmless, args.harmful, args.real
+    material = Material(*folders, only=args.only, most=args.frames)
     groups = measure_all(args.data, material, judge, say)
     text = table(groups, judge)
+    control = control_table(groups["rendered"])
+    text += f"\n\n## Control fidelity\n\n{control}" if control else ""
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(f"{INTRODUCTION}\n{text}\n", encoding="utf-8")
@@ -59,7 +69,9 @@ def parse() -> argparse.Namespace:
     caught.add_argument("--other-engine", type=Path, help="the same videos made by another engine in fp32")
     caught.add_argument("--other-seed", type=Path, help="the base model's videos of another seed")
     caught.add_argument("--harmless", type=Path, nargs="+", default=[], help="folders that must pass")
+    caught.add_argument("--harmful", type=Path, nargs="+", default=[], help="folders that must be caught")
     caught.add_argument("--real", type=Path, help="folder of camera footage, with faces.csv if known")
+    caught.add_argument("--only", nargs="+", default=[], metavar="NAME", help="changes to make (all)")
     caught.add_argument("--frames", type=int, default=MOST_FRAMES, help=f"of a clip, at most ({MOST_FRAMES})")
     caught.set_defaults(run_command=run_sensitivity)
     train = commands.add_parser("train", help="stfn, on rendered clips; again: go on")

@@ -33,6 +33,14 @@ The cosine alone decides nothing about the same video: it pools features over th
 (a mirrored or reversed clip, a box over the person, half the resolution, another seed) passes its gate in as
 many videos as the third column says. The contest asks for it; "the same video" is what all checks hold.
 """
+CONTROL = ("control_reference", "control_candidate", "control_loss", "control_arms_loss")
+CONTROL_CHECKS = {"control_loss", "control_arms_loss", "control_arms_error"}
+CONTROL_HEADS = [
+    "change", "base follows, %", "candidate follows, %", "lost, points", "lost of arms",
+    "arms off, % of torso",
+    "at most",
+    "caught by control", "by the other checks", "by control alone",
+]  # fmt: skip
 HEADS = ["change", "cosine", "pass by cosine alone", "PSNR, dB", "structure", "caught", "by"]
 
 
@@ -60,15 +68,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Material:
-    """Folders: base videos made by another engine, of another seed, others that must pass; camera footage.
-
-    most: frames of a video.
+    """Folders: base videos made by another engine, of another seed, others that must pass or be caught;
+    camera footage. most: frames of a video. only: the names of the changes to make; all if empty.
     """
 
     other_engine: Path | None = None
     other_seed: Path | None = None
     harmless: Sequence[Path] = ()
+    harmful: Sequence[Path] = ()
     real: Path | None = None
+    only: Sequence[str] = ()
     most: int = MOST_FRAMES
 
 
@@ -78,8 +87,11 @@ def measure_all(
     """Return rows by group: of a data folder's videos, and of the camera footage if there is some.
     InputError.
     """
-    made = {folder.name: folder for folder in material.harmless}
-    changes = changes_of(list(made))
+    made = {folder.name: folder for folder in (*material.harmless, *material.harmful)}
+    changes = changes_of(
+        *([folder.name for folder in kind] for kind in (material.harmless, material.harmful))
+    )
+    changes = [each for each in changes if not material.only or each.name in material.only]
     if material.other_seed:
         made[ANOTHER_SEED] = material.other_seed
     groups = {"rendered": scenes_of(data, material.other_engine, material.most, made)}
@@ -143,11 +155,14 @@ def _drawn(scene: Scene) -> Sequence[np.ndarray]:
     return () if scene.skeletons is None else scene.skeletons
 
 
-def changes_of(harmless: Sequence[str]) -> list[Defect]:
-    """Return all changes: those of every scene, another seed, and folders that must pass, by name."""
-    folders = [Defect(name, partial(_made, name=name), Kind.HARMLESS) for name in harmless]
-    seed = Defect(ANOTHER_SEED, partial(_made, name=ANOTHER_SEED), Kind.LOOK)
-    return [*DEFECTS, *PLACES, seed, *folders]
+def changes_of(harmless: Sequence[str], harmful: Sequence[str] = ()) -> list[Defect]:
+    """Return all changes: those of every scene, another seed, and folders that must pass or not, by name."""
+    kinds = {**dict.fromkeys(harmless, Kind.HARMLESS), **dict.fromkeys([ANOTHER_SEED, *harmful], Kind.LOOK)}
+    return [
+        *DEFECTS,
+        *PLACES,
+        *(Defect(name, partial(_made, name=name), kind) for name, kind in kinds.items()),
+    ]
 
 
 def _made(scene: Scene, name: str) -> np.ndarray | None:
@@ -164,6 +179,31 @@ def table(groups: Mapping[str, Sequence[Row]], judge: Judge) -> str:
         for group, rows in groups.items():
             lines += [_line(row, group, judge) for row in rows if row.defect.name == name]
     return "\n".join(lines)
+
+
+def control_table(rows: Sequence[Row]) -> str:
+    """Return what control fidelity says of each row, beside what the other checks do; "" if it says nothing.
+
+    Shares are medians over the videos in which the pose model finds the reference's joints; "alone" are
+    videos that no other check catches.
+    """
+    lines = [f"| {' | '.join(CONTROL_HEADS)} |", "|---" * len(CONTROL_HEADS) + "|"]
+    for row in rows:
+        scenes = range(len(row.comparisons))
+        seen = [i for i in scenes if row.comparisons[i]["metrics"].get("control_loss") is not None]
+        if not seen:
+            continue
+        found = [row.comparisons[i]["metrics"] for i in seen]
+        shares = [f"{100 * median(each[name] for each in found):.1f}" for name in CONTROL]
+        errors = [each["control_arms_error"] or 0.0 for each in found]
+        shares += [f"{median(errors):.2f}", f"{max(errors):.2f}"]
+        names = [set(row.caught_by(i)) for i in seen]
+        control = [bool(each & CONTROL_CHECKS) for each in names]
+        others = [bool(each - CONTROL_CHECKS) for each in names]
+        alone = sum(own and not other for own, other in zip(control, others, strict=True))
+        caught = [f"{count} of {len(seen)}" for count in (sum(control), sum(others), alone)]
+        lines.append(f"| {' | '.join([row.defect.name, *shares, *caught])} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _line(row: Row, group: str, judge: Judge) -> str:

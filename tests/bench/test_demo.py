@@ -8,7 +8,7 @@ import pytest
 
 import bench.__main__ as bench
 import infer
-from bench.demo import _seconds
+from bench.base_again import seconds_of
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_the_table_has_the_ratio_and_the_verdict(tiny_file, data, run_main, tmp_
     header, base, quick, *rest = found.out.splitlines()
     assert re.split(r"\s{2,}", header.strip())[1:3] == ["seconds for short", "times faster"]
     told = [float(base.split()[2]), *map(float, quick.split()[1:3])]
-    slow, seconds = (_seconds(out / run)["short"] for run in ("base", "fast"))
+    slow, seconds = (seconds_of(out / run)["short"] for run in ("base", "fast"))
     assert told == [round(slow, 2), round(seconds, 2), round(slow / seconds, 1)]
     assert quick.startswith("quick") and ("2 of 2 are the same video" in quick) == (status == 0)
     made = [json.loads(line)["id"] for line in (out / "base" / "manifest.jsonl").read_text().splitlines()]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from bench import similarity
+from bench.described import read_description
 from bench.open_clip import export_open_clip
 from bench.similarity import ExtractorError, load_extractor
 from tests.extractors import picture
@@ -50,7 +51,8 @@ def test_features_are_open_clips_own(exported):
     import torch
 
     path, model = exported
-    extractor = similarity.Extractor(similarity._read_spec(path), path.with_suffix(".onnx"))
+    spec = read_description(path, similarity.Spec, "an extractor")
+    extractor = similarity.Extractor(spec, path.with_suffix(".onnx"))
     frames = np.stack([picture(seed, 90, 160) for seed in range(5)])
     _, found = extractor.features(frames)
     mean, std = (np.array(values, np.float32) for values in (model.visual.image_mean, model.visual.image_std))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from bench import similarity, watch
 from bench.similarity import Cosine, ExtractorError, load_extractor
+from engines.artifact import file_sha256
 from tests.extractors import picture, write_extractor
 
 
@@ -106,7 +107,7 @@ def test_a_graph_that_onnxruntime_does_not_take_is_named(folder):
     path = write_extractor(folder)
     path.with_suffix(".onnx").write_bytes(b"no graph")
     spec = json.loads(path.read_text())
-    spec["sha256"] = similarity.file_sha256(path.with_suffix(".onnx"))
+    spec["sha256"] = file_sha256(path.with_suffix(".onnx"))
     path.write_text(json.dumps(spec))
     with pytest.raises(ExtractorError, match="onnxruntime cannot load .*grid.onnx"):
         load_extractor("grid")

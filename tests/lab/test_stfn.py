@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench import similarity
+from bench.described import read_description
 from bench.similarity import EXTRACTORS, Extractor, load_extractor
 from lab.extractor.defects import Scene, encoded_again, levels
 from lab.extractor.stfn import HEIGHT, WIDTH, Stfn, StfnSize
@@ -57,7 +58,7 @@ def test_a_clip_taken_in_parts_has_the_features_of_the_whole(frames, tmp_path):
     clip = np.random.default_rng(0).integers(0, 256, (frames, HEIGHT, WIDTH, 3), np.uint8)
     with torch.inference_mode():
         wanted = network(torch.from_numpy(clip))
-    spec = similarity._read_spec(export(network, tmp_path))
+    spec = read_description(export(network, tmp_path), similarity.Spec, "an extractor")
     found = Extractor(spec, tmp_path / spec.onnx).features(clip)
     assert np.abs(found[0] - wanted[0][0].numpy()).max() < 1e-5
     assert np.abs(found[1] - wanted[1].numpy()).max() < 1e-5

@@ -1,0 +1,76 @@
+"""Look at a second run of the base model: how far it lies from the first, and how long it took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.beside import AGAIN
+from pipeline.batch.run_folder import MANIFEST
+
+UNKNOWN = (
+    "The base model's own noise floor is unknown: no second run of it was given (--base-again FOLDER: "
+    "another backend or thread count on a processor, the same seed again on a GPU; one video will do). So it "
+    "is not known how much of a distance is rounding."
+)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least PSNR of the base model's second run, None if its videos are equal; how many; which run."""
+
+    psnr: float | None
+    videos: int
+    source: str
+
+    def __str__(self) -> str:
+        count = f"{self.videos} video{'s' if self.videos > 1 else ''}"
+        if self.psnr is None:
+            return f"equal to the reference in {count} ({self.source})"
+        return f"{self.psnr:.1f} dB at worst, of {count} ({self.source})"
+
+
+def floor_of(report: Mapping) -> Floor | None:
+    """Return the noise floor: of the base's second run, else of a timed baseline; None if it is unknown."""
+    folder = report["settings"].get("beside", {}).get(AGAIN)
+    if folder:
+        found = {
+            video["id"]: video["beside"][AGAIN]["psnr"]
+            for run in report["runs"]
+            for video in run["videos"]
+            if AGAIN in video.get("beside", {})
+        }
+        return _floor(list(found.values()), folder)
+    for run in report["runs"]:
+        if run["name"] == report.get("baseline"):
+            judged = [video["metrics"] for video in run["videos"] if "psnr" in video.get("metrics", {})]
+            return _floor([metrics["psnr"] for metrics in judged], f"the run {run['name']}")
+    return None
+
+
+def _floor(values: list[float | None], source: str) -> Floor | None:
+    known = [value for value in values if value is not None]
+    return Floor(min(known, default=None), len(values), str(source)) if values else None
+
+
+def seconds_of(folder: Path) -> dict[str, float]:
+    """Return the seconds that each finished video of a run folder took, by name; none without manifest."""
+    try:
+        lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        return {line["id"]: line["total_seconds"] for line in found if line["status"] == "done"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # no run of infer.py, or one of another version: nothing is said of its speed
+
+
+def manifest_ratio(candidate: Path, bases: list[Path]) -> dict | None:
+    """Compare seconds of the videos that both the candidate's and the first base's manifest have."""
+    fast = seconds_of(candidate)
+    for base in bases:
+        both = {name: seconds for name, seconds in seconds_of(base).items() if fast.get(name)}
+        if both:
+            ratio = sum(both.values()) / sum(fast[name] for name in both)
+            return {"ratio": ratio, "videos": sorted(both), "base": str(base)}
+    return None

@@ -1,0 +1,116 @@
+"""Read the description of an ONNX graph that judges, and start it only if its file is the one described."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+
+from engines.artifact import file_sha256
+from engines.errors import EngineError, unknown
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+KNOWN = {
+    "fit": ("stretch", "pad"),
+    "resize": ("box", "bilinear", "bicubic"),
+    "layout": ("NHWC", "NCHW"),
+    "dtype": ("uint8", "float32"),
+}
+Description = TypeVar("Description")
+
+
+class ExtractorError(EngineError):
+    """An error: an extractor or a pose model cannot be had or cannot be trusted; the text says why."""
+
+
+class Pixels(Protocol):
+    """The part of a description that says what a graph's pictures look like."""
+
+    layout: str
+    dtype: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def check_known(spec: object, known: dict[str, tuple[str, ...]]) -> None:
+    """Raise ValueError if a field of a description is not among those known."""
+    for name, values in known.items():
+        if getattr(spec, name) not in values:
+            raise ValueError(f"{name} is {getattr(spec, name)!r}; known: {', '.join(values)}")
+
+
+def find_description(name: str, folder: Path, what: str) -> Path:
+    """Return the JSON file of that name in a folder, or at that path. ExtractorError."""
+    path = Path(name) if name.endswith(".json") else folder / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.json")))
+        raise ExtractorError(f"no {what} {name!r}; there are {known}, or give the path of a JSON file")
+    return path
+
+
+def read_description(path: Path, kind: type[Description], what: str) -> Description:
+    """Read a JSON file as a description, a dataclass. ExtractorError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known = [field.name for field in fields(kind)]
+        for key in found:
+            if key not in known:
+                raise ValueError(unknown("key", key, known))
+        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in found.items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ExtractorError(f"{path} does not describe {what}: {error}") from error
+
+
+def described_file(path: Path, name: str, sha256: str) -> Path:
+    """Find the file of that name beside a description; ExtractorError unless it is the one described."""
+    graph = path.parent / Path(name).name
+    if not graph.is_file():
+        raise ExtractorError(f"{path} describes {graph.name}, which is not beside it; export it again")
+    found = file_sha256(graph)
+    if found != sha256:
+        differ = f"SHA-256 {found[:12]}.., expected {sha256[:12]}.."
+        raise ExtractorError(f"{graph} is not the file that {path.name} describes: {differ}")
+    return graph
+
+
+def start_session(graph: Path) -> InferenceSession:
+    """Start a graph on the processor. ExtractorError."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented) as error:
+        raise ExtractorError(f"onnxruntime cannot load {graph}: {str(error).splitlines()[0]}") from error
+
+
+def run_graph(
+    session: InferenceSession, outputs: list[str] | None, feeds: dict[str, np.ndarray], name: str
+) -> list[np.ndarray]:
+    """Run a graph; ExtractorError if it takes or gives something else than its description says."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    try:
+        return session.run(outputs, feeds)
+    except (state.InvalidArgument, state.Fail, state.RuntimeException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExtractorError(f"{name}: its graph cannot be run as its description says: {reason}") from error
+
+
+def to_pixels(pictures: Sequence[np.ndarray], spec: Pixels) -> np.ndarray:
+    """Return pictures (H, W, 3) uint8 of one size as the graph takes them."""
+    pixels = np.stack(pictures)
+    if spec.dtype == "float32":
+        pixels = (pixels.astype(np.float32) / 255 - spec.mean) / np.array(spec.std)
+        pixels = pixels.astype(np.float32)
+    if spec.layout == "NCHW":
+        pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    return pixels

@@ -1,0 +1,1 @@
+"""The bundled joint finders: their pictures, their training, and how near they come."""
