@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,16 +113,42 @@ def tiny_engines(tiny):
 
 
 @pytest.fixture(scope="session")
-def tiny_built(tiny, tmp_path_factory):
-    """A folder for VIVACE_BUILT with the tiny presenter's graphs in fp32; who builds more takes a copy."""
-    from engines.onnx.export import Target, export_onnx
+def alone(tmp_path_factory):
+    """A function that opens a folder of all processes of this run, for one purpose to one at a time."""
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-    folder = tmp_path_factory.mktemp("built")
-    for component in tiny.components:
-        export_onnx(tiny, component, Target(folder / tiny.name, lambda text: None))
-    files = set(folder.rglob("*"))
-    yield folder
-    assert set(folder.rglob("*")) == files, "a test wrote into the folder that all share"
+    @contextmanager
+    def enter(purpose):
+        with (root / f"{purpose}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield root
+    return enter
+
+
+@pytest.fixture(scope="session")
+def graph(alone):
+    """A function that gives a component's fp32 graph, exported once for all processes of this run.
+
+    The graphs lie in a folder for VIVACE_BUILT; who builds more takes a copy.
+    """
+    from engines.onnx.export import Target, export_onnx
+    from optimize.exact_rewrites import EXACT
+
+    def make(generator, component, rewriting=EXACT):
+        with alone(f"{generator.name}-{component}") as root:
+            folder = root / ("rewritten" if rewriting else "plain") / generator.name
+            return export_onnx(generator, component, Target(folder, lambda text: None), rewriting=rewriting)
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_built(tiny, graph):
+    """A folder for VIVACE_BUILT with the tiny presenter's graphs in fp32; who builds more takes a copy."""
+    folder = [graph(tiny, component).path.parent for component in tiny.components][0]
+    graphs = set(folder.glob("*.onnx*"))  # what OpenVINO compiled is kept beside them, for everybody
+    yield folder.parent
+    assert set(folder.glob("*.onnx*")) == graphs, "a test wrote into the folder that all share"
 
 
 class Plain:
