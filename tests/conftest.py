@@ -25,6 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 # A shell's background jobs, and nohup, ignore Ctrl-C, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Files of a minute and more, the longest first.
+LONGEST = (
+    "test_walk_through.py", "test_mimicmotion_engines.py", "test_wan.py", "test_readme.py", "test_streamed.py",
+    "test_bundled_int8.py", "test_gpu_run.py", "test_cluster.py", "test_submit_trials.py",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -38,8 +43,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if f"{item.path.name}::{item.originalname}" in named:
             item.add_marker("faults")
-    long = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in long)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (rank.get(item.path.name, len(rank)), item.path not in slow))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -136,7 +142,7 @@ def graph(alone):
     from optimize.exact_rewrites import EXACT
 
     def make(generator, component, rewriting=EXACT):
-        with alone(f"{generator.name}-{component}") as root:
+        with alone(generator.name) as root:
             folder = root / ("rewritten" if rewriting else "plain") / generator.name
             return export_onnx(generator, component, Target(folder, lambda text: None), rewriting=rewriting)
     return make
