@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Files of a minute and more, the longest first.
 LONGEST = (
-    "test_walk_through.py", "test_mimicmotion_engines.py", "test_wan.py", "test_readme.py", "test_streamed.py",
-    "test_bundled_int8.py", "test_gpu_run.py", "test_cluster.py", "test_submit_trials.py",
+    "test_walk_through.py", "test_mimicmotion_engines.py", "test_wan.py", "test_readme.py",
+    "test_streamed.py", "test_bundled_int8.py", "test_gpu_run.py", "test_cluster.py", "test_submit_trials.py",
 )
 
 
