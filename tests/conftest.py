@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -25,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 # A shell's background jobs, and nohup, ignore Ctrl-C, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Exporting a graph makes so many objects that a twelfth of its time went into looking for cycles.
+gc.set_threshold(100_000, 20, 100)
 # Files of a minute and more, the longest first.
 LONGEST = (
     "test_walk_through.py", "test_mimicmotion_engines.py", "test_wan.py", "test_readme.py",
