@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines.files import DRAFT
 from generators.samplers import FlowMatchEuler
 from generators.windows import OverlapWindows
 from pipeline.video.ffmpeg import ffmpeg_exe
@@ -158,6 +160,12 @@ def tiny_built(tiny, graph):
     graphs = set(folder.glob("*.onnx*"))  # what OpenVINO compiled is kept beside them, for everybody
     yield folder.parent
     assert set(folder.glob("*.onnx*")) == graphs, "a test wrote into the folder that all share"
+
+
+def copy_built(built: Path, folder: Path) -> Path:
+    """Copy the tiny presenter's graphs from a folder for VIVACE_BUILT, in which others may be at work."""
+    shutil.copytree(built / "tiny", folder / "tiny", ignore=shutil.ignore_patterns(f"{DRAFT}*"))
+    return folder
 
 
 class Plain:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import copy_built
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("engines", "generators", "pipeline", "optimize", "bench", "submit")
 FILE = re.compile(r"^File `(\S+)`:\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -132,7 +134,7 @@ except EngineError as error:
 def test_the_new_precision_is_made_and_goes_where_its_arithmetic_is(
         extended, tiny_file, tiny, graph, tmp_path):
     """The graph that it is made from lies there already, exported from the same files."""
-    folder = shutil.copytree(graph(tiny, "denoise", rewriting=None).path.parent, tmp_path / "built")
+    folder = copy_built(graph(tiny, "denoise", rewriting=None).path.parents[1], tmp_path) / "tiny"
     said = python(extended, "-c", CONVERT, f"{tiny_file}:Tiny", str(folder))
     assert said.startswith("int8-bf16 needs compute capability 8.0 or newer")
 

@@ -1,6 +1,5 @@
 """build_trt.py: what it prints, and the exit status of what cannot be built."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 import build_trt
 from engines.errors import Exit
+from tests.conftest import copy_built
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def built(tiny_built, tmp_path_factory):
     """A folder for VIVACE_BUILT with the tiny presenter's fp32 graphs."""
-    return shutil.copytree(tiny_built, tmp_path_factory.mktemp("trt") / "built")
+    return copy_built(tiny_built, tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture

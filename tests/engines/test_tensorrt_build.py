@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import signal
 import sys
 import threading
@@ -26,6 +25,7 @@ from engines.tensorrt.build import build, place_orders, plan
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from optimize.precision.convert import Calibration, convert
+from tests.conftest import copy_built
 
 TARGETS = "80,86,89,120"
 ADA = Gpu("NVIDIA Any", (8, 9), 13000)
@@ -34,7 +34,7 @@ ADA = Gpu("NVIDIA Any", (8, 9), 13000)
 @pytest.fixture(scope="module")
 def graphs(tiny, tiny_built, tmp_path_factory):
     """A folder with the tiny presenter's graphs in fp32, fp16 and int8, calibrated on noise."""
-    folder = shutil.copytree(tiny_built / tiny.name, tmp_path_factory.mktemp("graphs") / tiny.name)
+    folder = copy_built(tiny_built, tmp_path_factory.mktemp("graphs")) / tiny.name
     target = Target(folder, lambda text: None)
     for component, spec in tiny.components.items():
         source = find_onnx(folder, tiny, component, "fp32")
