@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
-import os
-import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.files import DRAFT
 from generators.samplers import FlowMatchEuler
 from generators.windows import OverlapWindows
 from pipeline.video.ffmpeg import ffmpeg_exe
 from pipeline.video.reader import VideoWriter
 
 ROOT = Path(__file__).resolve().parent.parent
+pytest_plugins = ["tests.graphs"]
 sys.path.insert(0, str(ROOT))
 # A shell's background jobs, and nohup, ignore Ctrl-C, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -121,51 +117,6 @@ def tiny_engines(tiny):
     from engines.backends.torch_backend import TorchEngine
 
     return {name: TorchEngine(spec, tiny.build(name)) for name, spec in tiny.components.items()}
-
-
-@pytest.fixture(scope="session")
-def alone(tmp_path_factory):
-    """A function that opens a folder of all processes of this run, for one purpose to one at a time."""
-    own = tmp_path_factory.getbasetemp()
-    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-    @contextmanager
-    def enter(purpose):
-        with (root / f"{purpose}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield root
-    return enter
-
-
-@pytest.fixture(scope="session")
-def graph(alone):
-    """A function that gives a component's fp32 graph, exported once for all processes of this run.
-
-    The graphs lie in a folder for VIVACE_BUILT; who builds more takes a copy.
-    """
-    from engines.onnx.export import Target, export_onnx
-    from optimize.exact_rewrites import EXACT
-
-    def make(generator, component, rewriting=EXACT):
-        with alone(generator.name) as root:
-            folder = root / ("rewritten" if rewriting else "plain") / generator.name
-            return export_onnx(generator, component, Target(folder, lambda text: None), rewriting=rewriting)
-    return make
-
-
-@pytest.fixture(scope="session")
-def tiny_built(tiny, graph):
-    """A folder for VIVACE_BUILT with the tiny presenter's graphs in fp32; who builds more takes a copy."""
-    folder = [graph(tiny, component).path.parent for component in tiny.components][0]
-    graphs = set(folder.glob("*.onnx*"))  # what OpenVINO compiled is kept beside them, for everybody
-    yield folder.parent
-    assert set(folder.glob("*.onnx*")) == graphs, "a test wrote into the folder that all share"
-
-
-def copy_built(built: Path, folder: Path) -> Path:
-    """Copy the tiny presenter's graphs from a folder for VIVACE_BUILT, in which others may be at work."""
-    shutil.copytree(built / "tiny", folder / "tiny", ignore=shutil.ignore_patterns(f"{DRAFT}*"))
-    return folder
 
 
 class Plain:

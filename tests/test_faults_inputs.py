@@ -22,8 +22,8 @@ from pipeline.runner import VideoRunner
 from pipeline.video import ffmpeg
 from pipeline.video.reader import VideoReader, read_image
 from tests.clips import make, run
-from tests.conftest import copy_built
 from tests.fault_counts import figure, times
+from tests.graphs import copy_built
 from tests.pipeline.test_ladder import silent
 
 ROOT = Path(__file__).resolve().parent.parent

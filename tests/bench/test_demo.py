@@ -8,7 +8,7 @@ import pytest
 import bench.__main__ as bench
 import infer
 from bench.demo import _seconds
-from tests.conftest import copy_built
+from tests.graphs import copy_built
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 import build_trt
 from engines.errors import Exit
-from tests.conftest import copy_built
+from tests.graphs import copy_built
 
 ROOT = Path(__file__).resolve().parents[2]
 

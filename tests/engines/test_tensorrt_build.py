@@ -25,7 +25,7 @@ from engines.tensorrt.build import build, place_orders, plan
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from optimize.precision.convert import Calibration, convert
-from tests.conftest import copy_built
+from tests.graphs import copy_built
 
 TARGETS = "80,86,89,120"
 ADA = Gpu("NVIDIA Any", (8, 9), 13000)

@@ -21,7 +21,7 @@ from submit.errors import SubmitError
 from submit.pack import pack
 from submit.packages import Pin
 from submit.profile import load_profile
-from tests.conftest import copy_built
+from tests.graphs import copy_built
 from tests.submissions import OPENVINO, ROOT, contents, only_wheels, pack_tiny, write_wheels
 from tests.test_architecture import imported, sources
 
