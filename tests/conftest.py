@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -21,12 +22,20 @@ from pipeline.video.ffmpeg import ffmpeg_exe
 from pipeline.video.reader import VideoWriter
 
 ROOT = Path(__file__).resolve().parent.parent
+pytest_plugins = ["tests.graphs"]
 sys.path.insert(0, str(ROOT))
 # A shell's background jobs, and nohup, ignore Ctrl-C, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Hashes of files that last a test are not to be remembered in the user's own folder.
 CACHE = tempfile.TemporaryDirectory(prefix="vivace-cache-")
 os.environ["VIVACE_CACHE"] = CACHE.name
+# Exporting a graph makes so many objects that a twelfth of its time went into looking for cycles.
+gc.set_threshold(100_000, 20, 100)
+# Files of a minute and more, the longest first.
+LONGEST = (
+    "test_walk_through.py", "test_mimicmotion_engines.py", "test_wan.py", "test_readme.py",
+    "test_streamed.py", "test_bundled_int8.py", "test_gpu_run.py", "test_cluster.py", "test_submit_trials.py",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -40,8 +49,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if f"{item.path.name}::{item.originalname}" in named:
             item.add_marker("faults")
-    long = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in long)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (rank.get(item.path.name, len(rank)), item.path not in slow))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -112,19 +122,6 @@ def tiny_engines(tiny):
     from engines.backends.torch_backend import TorchEngine
 
     return {name: TorchEngine(spec, tiny.build(name)) for name, spec in tiny.components.items()}
-
-
-@pytest.fixture(scope="session")
-def tiny_built(tiny, tmp_path_factory):
-    """A folder for VIVACE_BUILT with the tiny presenter's graphs in fp32; who builds more takes a copy."""
-    from engines.onnx.export import Target, export_onnx
-
-    folder = tmp_path_factory.mktemp("built")
-    for component in tiny.components:
-        export_onnx(tiny, component, Target(folder / tiny.name, lambda text: None))
-    files = set(folder.rglob("*"))
-    yield folder
-    assert set(folder.rglob("*")) == files, "a test wrote into the folder that all share"
 
 
 class Plain:

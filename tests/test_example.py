@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bench.__main__ as bench
 import build_trt
 import infer
 import pipeline.__main__ as generators_main
@@ -82,19 +83,18 @@ def test_tensorrt_engines_are_built_from_its_graphs(built, run_main, monkeypatch
     assert answer.status == 0 and "decode-fp16" in answer.out, answer.err
 
 
-def test_it_is_judged_and_packed(built, make_data, tmp_path, monkeypatch):
+def test_it_is_judged_and_packed(built, run_main, make_data, tmp_path, monkeypatch):
     monkeypatch.setenv("VIVACE_BUILT", str(built))
     data, recipe = make_data({"a": 16}), tmp_path / "fast.toml"
     recipe.write_text('backend = "onnxruntime"\nprecision = "fp32"\n')
-    for command in (
-        ["infer.py", "--out", str(data / "outputs"), "--lossless"],
-        ["infer.py", "--out", str(tmp_path / "out"), "--recipe", str(recipe), "--lossless"],
-        ["-m", "bench", "--candidate", str(tmp_path / "out"), "--out", str(tmp_path / "report")],
+    own = "--generator", str(ROOT / NAME), "--lossless"
+    for script, *options in (
+        (infer, *own, "--out", data / "outputs"),
+        (infer, *own, "--out", tmp_path / "out", "--recipe", recipe),
+        (bench, "--candidate", tmp_path / "out", "--out", tmp_path / "report"),
     ):
-        own = [] if "bench" in command else ["--generator", NAME]
-        answer = subprocess.run([sys.executable, *command, "--data", str(data), *own], cwd=ROOT,
-                                capture_output=True, text=True)
-        assert answer.returncode == 0, answer.stderr
+        answer = run_main(script, "--data", data, *options)
+        assert answer.status == 0, answer.err
     assert (tmp_path / "report" / "index.html").is_file()
     packed = pack(Recipe("x", backend="onnxruntime"), NAME, load_profile("cpu"), tmp_path / "a.zip")
     assert "examples/my_generator.py" in packed.manifest["files"]

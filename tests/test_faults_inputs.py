@@ -23,6 +23,7 @@ from pipeline.video import ffmpeg
 from pipeline.video.reader import VideoReader, read_image
 from tests.clips import make, run
 from tests.fault_counts import figure, times
+from tests.graphs import copy_built
 from tests.pipeline.test_ladder import silent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,9 +99,7 @@ def test_long_and_strange_names_are_kept(make_data, plain, tmp_path, name):
 
 def test_a_changed_byte_of_an_engine_is_status_4_and_names_the_file(
         make_data, run_main, tmp_path, tiny_file, tiny_built, monkeypatch):
-    import shutil
-
-    shutil.copytree(tiny_built, tmp_path / "built")
+    copy_built(tiny_built, tmp_path / "built")
     monkeypatch.setenv("VIVACE_BUILT", str(tmp_path / "built"))
     (graph,) = (tmp_path / "built" / "tiny").glob("denoise-fp32-*.onnx")
     data = bytearray(graph.read_bytes())

@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
 
 import pytest
 
 import bench.__main__ as bench
 import infer
 from bench.base_again import seconds_of
+from tests.graphs import copy_built
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def data(tiny_file, make_data, run_main, tmp_path):
 @pytest.fixture(autouse=True)
 def built(tiny_built, tmp_path, monkeypatch):
     """Have a folder of the test's own for VIVACE_BUILT: the demo builds what is not there."""
-    monkeypatch.setenv("VIVACE_BUILT", str(shutil.copytree(tiny_built, tmp_path / "built")))
+    monkeypatch.setenv("VIVACE_BUILT", str(copy_built(tiny_built, tmp_path / "built")))
 
 
 @pytest.mark.parametrize(("actions", "status"), [("FF", 0), ("FS", 5)])

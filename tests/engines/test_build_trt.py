@@ -1,33 +1,30 @@
 """build_trt.py: what it prints, and the exit status of what cannot be built."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import build_trt
 from engines.errors import Exit
-from engines.onnx.export import Target, export_onnx
+from tests.graphs import copy_built
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def built(tiny, tmp_path_factory):
-    """A folder for VIVACE_BUILT with the tiny presenter's fp32 denoiser."""
-    folder = tmp_path_factory.mktemp("built")
-    export_onnx(tiny, "denoise", Target(folder / tiny.name, lambda text: None))
-    return folder
+def built(tiny_built, tmp_path_factory):
+    """A folder for VIVACE_BUILT with the tiny presenter's fp32 graphs."""
+    return copy_built(tiny_built, tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
-def run(tiny_file, built):
+def run(tiny_file, built, run_main, monkeypatch):
     """A function that runs the script on the tiny presenter."""
     def run(*arguments, folder=built):
-        command = [sys.executable, "build_trt.py", "--generator", f"{tiny_file}:Tiny", *arguments]
-        environment = {**os.environ, "VIVACE_BUILT": str(folder)}
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+        monkeypatch.setenv("VIVACE_BUILT", str(folder))
+        return run_main(build_trt, "--generator", f"{tiny_file}:Tiny", *arguments)
     return run
 
 
@@ -36,18 +33,18 @@ DENOISE = ("--component", "denoise", "--precision", "fp32", "--target", "86,89")
 
 def test_it_builds_without_a_gpu_and_prints_where_the_engine_is(run, built):
     answer = run(*DENOISE)
-    assert answer.returncode == Exit.OK, answer.stderr
-    path, _, facts = answer.stdout.strip().partition(": ")
+    assert answer.status == Exit.OK, answer.err
+    path, _, facts = answer.out.strip().partition(": ")
     assert Path(path).is_file() and Path(path).parent == built / "tiny" and " MB in " in facts
 
 
 def test_a_dry_run_prints_sizes_and_builds_nothing(run, built):
     before = sorted((built / "tiny").iterdir())
     answer = run(*DENOISE, "--dry-run", "--shapes", "dynamic", "--level", "2")
-    assert answer.returncode == Exit.OK, answer.stderr
-    assert answer.stdout.startswith("denoise-fp32.engine: tensorrt_rtx 1.7") and answer.stderr == ""
-    assert "for sm_86, sm_89, level 2, dynamic shapes" in answer.stdout
-    assert "time: 1 .. 1 .. 2" in answer.stdout
+    assert answer.status == Exit.OK, answer.err
+    assert answer.out.startswith("denoise-fp32.engine: tensorrt_rtx 1.7") and answer.err == ""
+    assert "for sm_86, sm_89, level 2, dynamic shapes" in answer.out
+    assert "time: 1 .. 1 .. 2" in answer.out
     assert sorted((built / "tiny").iterdir()) == before
 
 
@@ -63,9 +60,9 @@ def test_a_dry_run_prints_sizes_and_builds_nothing(run, built):
 ])
 def test_what_cannot_be_built_has_a_reason_and_an_exit_status(run, arguments, status, reason):
     answer = run(*arguments)
-    assert answer.returncode == status and reason in answer.stderr and answer.stdout == ""
-    assert answer.stderr.startswith(("build_trt.py: ", "usage: build_trt.py "))
-    assert "Traceback" not in answer.stderr
+    assert answer.status == status and reason in answer.err and answer.out == ""
+    assert answer.err.startswith(("build_trt.py: ", "usage: build_trt.py "))
+    assert "Traceback" not in answer.err
 
 
 def test_a_corrupt_graph_is_an_exit_status_of_its_own(run, built, tmp_path):
@@ -73,10 +70,10 @@ def test_a_corrupt_graph_is_an_exit_status_of_its_own(run, built, tmp_path):
     folder.mkdir()
     for path in (built / "tiny").glob("*.onnx*"):
         (folder / path.name).write_bytes(path.read_bytes())
-    graph = next(folder.glob("*.onnx"))
+    graph = next(folder.glob("denoise*.onnx"))
     graph.write_bytes(graph.read_bytes()[:5000])
     answer = run(*DENOISE, folder=tmp_path)
-    assert answer.returncode == Exit.ENVIRONMENT and f"the bytes of {graph.name} changed" in answer.stderr
+    assert answer.status == Exit.ENVIRONMENT and f"the bytes of {graph.name} changed" in answer.err
 
 
 def test_help_answers_without_a_heavy_package():

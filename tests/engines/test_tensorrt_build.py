@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from engines.artifact import Label, StaleArtifact, file_sha256, find_onnx, fingerprint, writing
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
-from engines.onnx.export import Target, export_onnx
+from engines.onnx.export import Target
 from engines.onnx.parity import draw, extreme_sizes
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from engines.tensorrt.api import load
@@ -25,17 +25,19 @@ from engines.tensorrt.build import build, place_orders, plan
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from optimize.precision.convert import Calibration, convert
+from tests.graphs import copy_built
 
 TARGETS = "80,86,89,120"
 ADA = Gpu("NVIDIA Any", (8, 9), 13000)
 
 
 @pytest.fixture(scope="module")
-def graphs(tiny, tmp_path_factory):
+def graphs(tiny, tiny_built, tmp_path_factory):
     """A folder with the tiny presenter's graphs in fp32, fp16 and int8, calibrated on noise."""
-    target = Target(tmp_path_factory.mktemp("graphs"), lambda text: None)
+    folder = copy_built(tiny_built, tmp_path_factory.mktemp("graphs")) / tiny.name
+    target = Target(folder, lambda text: None)
     for component, spec in tiny.components.items():
-        source = export_onnx(tiny, component, target)
+        source = find_onnx(folder, tiny, component, "fp32")
         noise = [draw(spec, sizes, 0) for sizes in extreme_sizes(spec)]
         for precision in ("fp16", "int8"):
             convert(source, spec, precision, Calibration({}, lambda noise=noise: noise), target)

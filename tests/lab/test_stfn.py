@@ -88,13 +88,10 @@ def test_a_batch_is_a_function_of_its_number():
 
 @pytest.mark.slow
 def test_training_goes_on_where_it_stopped_and_ends_in_a_described_graph(tmp_path):
-    train(tmp_path / "whole", 4, tmp_path / "a", TINY)
-    train(tmp_path / "halves", 2, tmp_path / "b", TINY)
-    log = (tmp_path / "whole" / "stfn.log.jsonl").read_text().splitlines()
-    assert json.loads(log[-1])["step"] == 4
-    described = train(tmp_path / "halves", 4, tmp_path / "b", TINY)
-    log = (tmp_path / "halves" / "stfn.log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in log] == [2, 4]
+    train(tmp_path / "run", 1, tmp_path / "b", TINY)
+    described = train(tmp_path / "run", 2, tmp_path / "b", TINY)
+    log = (tmp_path / "run" / "stfn.log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2]
     spec = json.loads(described.read_text())
     session_input = onnx.load(described.with_name(spec["onnx"])).graph.input[0]
     assert session_input.name == spec["input"]

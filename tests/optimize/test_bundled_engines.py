@@ -6,13 +6,11 @@ import onnx
 import pytest
 
 from engines.artifact import Label, find, writing
-from engines.onnx.export import Target, export_onnx
 from engines.onnx.parity import draw, extreme_sizes
 from engines.tensorrt.build import build, place_orders
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from generators.contract import load_generator
-from optimize.exact_rewrites import EXACT
 from optimize.precision.half import find_fp32_layers, to_half
 from optimize.precision.layers import find_layers, outer_layers
 from optimize.precision.quantize import SCHEMES, quantize
@@ -23,11 +21,11 @@ PRESENTER = load_generator("presenter")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(graph, tmp_path_factory):
     """The presenter's graphs in fp16 and int8. Ranges are of noise: what is built is what counts here."""
     folder = tmp_path_factory.mktemp("presenter")
     for component, spec in PRESENTER.components.items():
-        source = export_onnx(PRESENTER, component, Target(folder, lambda text: None), rewriting=EXACT)
+        source = graph(PRESENTER, component)
         ranges = measure_ranges(source.path, [draw(spec, sizes, 0) for sizes in extreme_sizes(spec)[:1]])
         model = onnx.load(source.path)
         layers = [layer.name for layer in find_layers(model.graph, SCHEMES["int8"].layers)]

@@ -7,20 +7,20 @@ import pytest
 
 from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
 from engines.backends.openvino_backend import OpenVinoEngine
-from engines.onnx.export import Target, export_onnx
+from engines.onnx.export import Target
 from engines.onnx.parity import draw, rms_error
 from optimize.precision import convert as road
 from optimize.precision.convert import Calibration, convert
 
 
 @pytest.mark.slow
-def test_the_bundled_denoiser_in_int8_runs_on_onnxruntime_and_openvino(tmp_path):
+def test_the_bundled_denoiser_in_int8_runs_on_onnxruntime_and_openvino(graph, tmp_path):
     """Two steps of noise stand for a recording, and no layer is measured alone: minutes on two cores."""
     from generators.presenter.generator import Presenter
 
     presenter, target = Presenter(), Target(tmp_path, print)
     spec = presenter.components["denoise"]
-    fp32 = export_onnx(presenter, "denoise", target)
+    fp32 = graph(presenter, "denoise")
     inputs = [{**draw(spec, {"b": 1}, seed), "conditional": np.float32([1])} for seed in (0, 1)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(road, "measure_sensitivity", lambda _, layers, *rest, **more: dict.fromkeys(layers, 0))

@@ -13,7 +13,7 @@ from engines.artifact import Artifact
 from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
 from engines.backends.openvino_backend import OpenVinoEngine
 from engines.errors import EngineError
-from engines.onnx.export import Target, export_onnx
+from engines.onnx.export import Target
 from engines.onnx.parity import ParityError, draw, rms_error
 from engines.precision import PRECISIONS
 from optimize.export_all import _each
@@ -30,10 +30,9 @@ QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 @pytest.fixture(scope="module")
-def fp32(tiny, tmp_path_factory) -> dict[str, Artifact]:
+def fp32(tiny, graph) -> dict[str, Artifact]:
     """The tiny presenter's fp32 graphs."""
-    target = Target(tmp_path_factory.mktemp("fp32"), print)
-    return {name: export_onnx(tiny, name, target) for name in ("denoise", "decode")}
+    return {name: graph(tiny, name, rewriting=None) for name in ("denoise", "decode")}
 
 
 @pytest.fixture(scope="module")

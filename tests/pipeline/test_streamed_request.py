@@ -86,13 +86,15 @@ def test_a_file_with_fewer_frames_than_packets_is_refused(
     assert not (tmp_path / "o.mp4").exists()
 
 
-def test_the_command_streams_and_refuses_what_cannot_be(tiny_file, make_data, run_main, tmp_path):
+def test_the_command_streams_and_refuses_what_cannot_be(
+        tiny_file, tiny_built, make_data, run_main, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIVACE_BUILT", str(tiny_built))
     data = make_data({"a": 20, "b": 3}, size=(32, 48))
     shas = []
     for extra in ((), ("--stream",), ("--stream", "--workers", "2")):
         out = tmp_path / f"out{len(shas)}"
         where = "--generator", f"{tiny_file}:Tiny", "--data", data, "--out", out
-        assert run_main(infer, *where, *extra).status == 0
+        assert run_main(infer, *where, "--backend", "onnxruntime", *extra).status == 0
         lines = map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
         shas.append({line["id"]: line["frames_sha256"] for line in lines})
     assert shas[0] == shas[1] == shas[2]

@@ -21,6 +21,7 @@ from submit.errors import SubmitError
 from submit.pack import pack
 from submit.packages import Pin
 from submit.profile import load_profile
+from tests.graphs import copy_built
 from tests.submissions import OPENVINO, ROOT, contents, only_wheels, pack_tiny, write_wheels
 from tests.test_architecture import imported, sources
 
@@ -137,7 +138,7 @@ def test_the_unpacked_script_runs_by_its_defaults_from_another_folder(tiny_file,
 
 def test_a_techniques_file_and_calibration_come_along_and_it_runs_without_weights(
         tiny, tiny_file, tiny_built, tmp_path, make_data, monkeypatch):
-    monkeypatch.setenv("VIVACE_BUILT", str(shutil.copytree(tiny_built, tmp_path / "built")))
+    monkeypatch.setenv("VIVACE_BUILT", str(copy_built(tiny_built, tmp_path / "built")))
     recipe = replace(OPENVINO, technique=TechniqueChoice("teacache", {"threshold": 0.2}))
     with pytest.raises(EngineError, match="no calibration of tiny's weights"):
         pack_tiny(tiny_file, tmp_path / "submit.zip", recipe)
@@ -240,7 +241,7 @@ def test_for_another_gpu_graphs_go_and_engines_are_built_at_the_first_run(tiny_f
 
 def test_engines_for_the_target_go_with_their_graphs_and_others_stay(
         tiny, tiny_file, tiny_built, tmp_path, fixed_pins, monkeypatch):
-    monkeypatch.setenv("VIVACE_BUILT", str(shutil.copytree(tiny_built, tmp_path / "built")))
+    monkeypatch.setenv("VIVACE_BUILT", str(copy_built(tiny_built, tmp_path / "built")))
     write_engines(tiny, tmp_path / "built", "sm_90", "NVIDIA H200")
     packed = pack_tiny(tiny_file, tmp_path / "a.zip", TENSORRT, A800)
     assert packed.manifest["build"]["components"]

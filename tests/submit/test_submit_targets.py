@@ -226,7 +226,9 @@ def first_run(tmp_path, monkeypatch):
         [] if (tmp_path / "built").exists() else ["encode", "decode"]))
 
     def run(status=0, backend="tensorrt"):
-        (tmp_path / "build_trt.py").write_text(BUILD.format(status=status))
+        draft = tmp_path / f"{threading.get_ident()}.py"  # a script cut short would be run as it is
+        draft.write_text(BUILD.format(status=status))
+        draft.replace(tmp_path / "build_trt.py")
         choice = Choice(backend, {"encode": "fp16", "decode": "fp32"}, "cuda", tmp_path / "engines")
         build_engines_once("tiny.py:Tiny", None, choice, tmp_path, lambda text: None)
         return (tmp_path / "log").read_text().splitlines()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import infer
 from bench.judge import Judge
 from bench.similarity import load_extractor
 from engines.errors import Exit
@@ -74,9 +75,9 @@ def failed(results):
 
 
 def test_a_whole_submission_passes_every_trial_with_the_judge_of_bench(
-        trial, data, tiny_file, tmp_path, monkeypatch):
-    command = [sys.executable, "infer.py", "--data", str(data), "--out", str(data / "outputs")]
-    subprocess.run([*command, "--generator", f"{tiny_file}:Tiny"], cwd=ROOT, check=True, capture_output=True)
+        trial, data, tiny_file, run_main, tmp_path, monkeypatch):
+    where = "--data", data, "--out", data / "outputs", "--generator", f"{tiny_file}:Tiny"
+    assert run_main(infer, *where).status == 0
     monkeypatch.setattr("bench.similarity.EXTRACTORS", tmp_path / "extractors")
     write_extractor(tmp_path / "extractors")
     judge = partial(verdict, Judge([load_extractor("grid")]))
