@@ -144,7 +144,7 @@ def trace_bare(
     opset: int,
     rewriting: BareRewriting | None = None,
 ) -> tuple[ir.Model, float, list[str]]:
-    """Trace a module in a dtype; give its graph, a call's TFLOP at the smallest sizes, and what was rewritten.
+    """Trace a module in a dtype; give its graph, a call's TFLOP at its smallest, and what was rewritten.
 
     Large weights are read when the graph is saved.
     """
