@@ -87,7 +87,7 @@ def export_streamed(
 
     Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising: what makes int8 of fp16. Held
     against torch, as it was before rewriting, in fp32 at the smallest sizes of its spec, where a processor
-    can do that. EngineError for another precision or a weight that fp16 cannot hold; ExportError,
+    can do that, which excludes bf16. EngineError for another precision or a weight that fp16 cannot hold; ExportError,
     ParityError; OSError. All leave nothing behind.
     """
     from engines.backends.torch_backend import TorchEngine
@@ -116,6 +116,8 @@ def export_streamed(
         if too_much:
             raise EngineError(f"{component} cannot be calibrated on a processor: {too_much}")
         target.say(f"{label}: {quantising.apply(graph, module, inputs)}")
+    if compute == "bfloat16":
+        too_much = "ONNX Runtime has no kernels for bfloat16 on a processor; export it in fp32 once"
     with writing(target.folder, label, built_from) as draft:
         save(graph, draft.path)
         seconds = time.perf_counter() - started

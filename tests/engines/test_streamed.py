@@ -78,7 +78,8 @@ def test_it_computes_what_the_graph_exported_whole_does(model, tmp_path):
 def test_rotary_embeddings_pair_halves_and_attention_is_one_node_in_half_precision(model, tmp_path):
     for precision, attentions in (("fp32", 0), ("fp16", 2 * 3)):  # to itself, the prompt and the picture
         artifact = export(model, tmp_path, precision)
-        kinds = Counter(node.op_type for node in onnx.load(artifact.path, load_external_data=False).graph.node)
+        nodes = onnx.load(artifact.path, load_external_data=False).graph.node
+        kinds = Counter(node.op_type for node in nodes)
         assert kinds["Attention"] == attentions and kinds["ScatterND"] == 0
         assert kinds["Softmax"] == 2 * 3 - attentions
         facts = artifact.manifest["facts"]
@@ -184,6 +185,11 @@ def test_a_weight_that_is_used_in_several_ways_is_right_in_each(tmp_path):
     facts = export(Small(Tied()), tmp_path, "fp32").manifest["facts"]
     assert facts["parity"]["y"]["cosine"] > 0.999999
     assert facts["tflop"] == round(2 * 2 * 2 * 128 * 128 / 1e12, 4)
+
+
+def test_bfloat16_which_no_processor_runs_is_exported_and_said_to_be_not_compared(tmp_path):
+    facts = export(Small(Tied()), tmp_path, "bf16").manifest["facts"]
+    assert facts["parity"] is None and "no kernels for bfloat16" in facts["against"]
 
 
 def test_a_weight_that_fp16_cannot_hold_is_refused_and_nothing_is_left(tmp_path):

@@ -51,7 +51,10 @@ def inputs(text):
 
 
 @pytest.mark.parametrize(("text", "rest"), [
-    (EXPORTED, {"Mul": 2}), (PLAIN, {"Mul": 1}), (TURNED, {"Transpose": 1})], ids=["exported", "plain", "turned"])
+    pytest.param(EXPORTED, {"Mul": 2}, id="exported"),
+    pytest.param(PLAIN, {"Mul": 1}, id="plain"),
+    pytest.param(TURNED, {"Transpose": 1}, id="turned"),
+])
 def test_unmasked_attention_becomes_one_node_that_computes_the_same(text, rest):
     model = graph(text)
     fused = fuse_attention(model)
@@ -61,7 +64,9 @@ def test_unmasked_attention_becomes_one_node_that_computes_the_same(text, rest):
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("text", [MASKED, SEEN, STRETCHED, OTHER_AXIS], ids=["masked", "seen", "stretched", "axis"])
+@pytest.mark.parametrize(
+    "text", [MASKED, SEEN, STRETCHED, OTHER_AXIS], ids=["masked", "seen", "stretched", "axis"]
+)
 def test_what_the_node_would_compute_otherwise_stays_as_it_is(text):
     fused = fuse_attention(graph(text))
     assert kinds(fused) == kinds(graph(text)) and fused.opset_import[0].version == 23
