@@ -87,8 +87,8 @@ def export_streamed(
 
     Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising: what makes int8 of fp16. Held
     against torch, as it was before rewriting, in fp32 at the smallest sizes of its spec, where a processor
-    can do that, which excludes bf16. EngineError for another precision or a weight that fp16 cannot hold; ExportError,
-    ParityError; OSError. All leave nothing behind.
+    can do that, which excludes bf16. EngineError for another precision or a weight that fp16 cannot hold;
+    ExportError, ParityError; OSError. All leave nothing behind.
     """
     from engines.backends.torch_backend import TorchEngine
 
