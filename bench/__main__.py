@@ -31,7 +31,7 @@ from bench.similarity import EXTRACTORS, load_extractor
 from bench.timing import Job, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
 from bench.waterfall import bars_of, draw_waterfall
-from engines.cli import SAMPLE, common_arguments, ending, new_parser, printable, run, say
+from engines.cli import SAMPLE, common_arguments, ending, folder, new_parser, printable, run, say
 from engines.doctor import examine
 from engines.errors import Exit, UsageError
 from generators.contract import load_generator
@@ -66,7 +66,7 @@ def run_judge(args: argparse.Namespace) -> Exit:
     reference = args.reference or args.data / "outputs"
     names = [extractor.name for extractor in judge.extractors]
     beside = {ANOTHER_SEED: args.other_seed, AGAIN: args.base_again}
-    beside = {name: folder for name, folder in beside.items() if folder}
+    beside = {name: given for name, given in beside.items() if given}
     question = Question(args.data, reference, names, args.time_threshold, args.rounds, load, beside)
 
     def entry(name: str, folder: Path, measured: dict | None = None) -> dict:
@@ -232,7 +232,7 @@ def _add_backends(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=int, default=16, help="of the clip, from its start (16)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved runs of every way (3)")
-    parser.add_argument("--report", type=Path, help="write all figures as JSON here")
+    parser.add_argument("--report", type=folder, help="write all figures as JSON here")
     parser.set_defaults(run_command=run_backends)
 
 

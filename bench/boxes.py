@@ -6,9 +6,15 @@ to pink; limbs are dimmer. A skeleton video drawn otherwise gives no boxes, and 
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from generators.resize import FITS
+from pipeline.batch.run_folder import MANIFEST
 
 HAND_SIZE = 0.06  # of the frame's width: the least extent of a hand; a knee is a single blue joint
 MARGIN = 0.03  # of the frame's width, around hands and faces
@@ -22,14 +28,17 @@ class Boxes:
     face: np.ndarray
 
 
-def find_boxes(skeleton: np.ndarray, size: tuple[int, int]) -> Boxes:
-    """Find boxes for a frame of that size (width, height) in its skeleton frame (h, w, 3) uint8 RGB."""
+def find_boxes(skeleton: np.ndarray, size: tuple[int, int], rule: str = "cover") -> Boxes:
+    """Find boxes for a frame of that size (width, height) in its skeleton frame (h, w, 3) uint8 RGB.
+
+    rule: of FITS in generators/resize.py, by which the skeleton was brought to the size.
+    """
     import cv2
 
     width, height = size
     hands, face = (np.zeros((height, width), bool) for _ in range(2))
     if skeleton.shape[:2] != (height, width):
-        skeleton = cv2.resize(skeleton, (width, height), interpolation=cv2.INTER_AREA)
+        skeleton = cv2.resize(_shaped(skeleton, size, rule), size, interpolation=cv2.INTER_AREA)
     red, green, blue = (skeleton[..., channel].astype(np.int16) for channel in range(3))
     joints = (blue > 160) & (blue - np.maximum(red, green) > 55)
     for box in _blobs(joints, width):
@@ -42,6 +51,29 @@ def find_boxes(skeleton: np.ndarray, size: tuple[int, int]) -> Boxes:
         x, y, w, h = max(groups, key=lambda box: box[2])
         _fill(face, (x, y, w, max(h, w)), width)
     return Boxes(hands, face)
+
+
+def rule_of(video: Path) -> str:
+    """Return the rule that a video was made by, from its folder's manifest; "cover" where that says none."""
+    with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
+        lines = (video.parent / MANIFEST).read_text(encoding="utf-8").splitlines()
+        rules = {line["id"]: line.get("fit") for line in map(json.loads, lines)}
+        return rules[video.stem] if rules.get(video.stem) in FITS else "cover"
+    return "cover"
+
+
+def _shaped(skeleton: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
+    """Cut a frame around its centre, or put it on black, until it has the shape of that size."""
+    height, width = skeleton.shape[:2]
+    across, down = height * size[0] / size[1], width * size[1] / size[0]
+    if rule == "stretch" or abs(across - width) < 1:
+        return skeleton
+    if rule == "cover":
+        cut_x, cut_y = max(round(width - across), 0), max(round(height - down), 0)
+        return skeleton[cut_y // 2 : height - (cut_y - cut_y // 2), cut_x // 2 : width - (cut_x - cut_x // 2)]
+    more_x, more_y = max(round(across - width), 0), max(round(down - height), 0)
+    around = (more_y // 2, more_y - more_y // 2), (more_x // 2, more_x - more_x // 2), (0, 0)
+    return np.pad(skeleton, around)
 
 
 def _blobs(mask: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from bench.beside import ANOTHER_SEED, distance_of_files, nearer
-from bench.boxes import find_boxes
+from bench.boxes import find_boxes, rule_of
 from bench.checks import Check, form_checks, metric_checks
 from bench.frame_metrics import FrameMetrics
 from bench.score import GATE
@@ -20,7 +21,10 @@ from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
 from engines.errors import InputError
 from pipeline.batch.dataset import VIDEO_SUFFIXES
+from pipeline.output_form import at_rate
 from pipeline.video.reader import Clip, Form, VideoReader, colours_of
+
+RATE_ROUNDED = Fraction(1, 500)  # of a rate: what files' time bases and averages are off by
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ class Judge:
         reference: Clip | VideoReader,
         candidate: Clip | VideoReader,
         skeletons: Iterable[np.ndarray] = (),
+        rule: str = "cover",
     ) -> dict:
         """Compare two videos: figures, checks and verdict as plain data; a longer one by its beginning.
 
         All are read once, a frame at a time. skeletons: the frames of the skeleton video, from which hands
-        and face get figures of their own; one that is too short gives none. InputError: a video is damaged.
+        and face get figures of their own; one that is too short gives none. rule: by which they were fitted.
+        InputError: a video is damaged.
         """
         size = (reference.width, reference.height)
         same_size = size == (candidate.width, candidate.height)
@@ -53,7 +59,8 @@ class Judge:
             for pair in pairs.values():
                 pair.update(wanted, found)
             if same_size:
-                differences.update(wanted, found, None if skeleton is None else find_boxes(skeleton, size))
+                boxes = None if skeleton is None else find_boxes(skeleton, size, rule)
+                differences.update(wanted, found, boxes)
         forms = [
             Form(count, each.fps, (each.width, each.height))
             for count, each in zip(counts, (reference, candidate), strict=True)
@@ -111,9 +118,12 @@ class Judge:
     ) -> dict:
         with ExitStack() as stack:
             readers = [stack.enter_context(VideoReader(path, tag_blind=tag_blind)) for path in both]
-            if skeletons:
-                readers.append(stack.enter_context(VideoReader(skeletons)))
-            return self.compare(*readers)
+            if not skeletons:
+                return self.compare(*readers)
+            drawn = stack.enter_context(VideoReader(skeletons, square=True))
+            ratio = readers[0].fps / drawn.fps
+            shown = at_rate(drawn, ratio if abs(ratio - 1) > RATE_ROUNDED else Fraction(1))
+            return self.compare(*readers, shown, rule_of(both[1]))
 
     def _gate_check(self, name: str, cosine: Mapping) -> Check:
         value = "not finite" if cosine["value"] is None else f"{cosine['value']:.5f}"

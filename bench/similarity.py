@@ -220,7 +220,7 @@ def _read_spec(path: Path) -> Spec:
 
 def _described(path: Path, name: str, sha256: str) -> Path:
     """Find the file of that name beside a description; ExtractorError unless it is the one described."""
-    graph = path.with_name(Path(name).name)
+    graph = path.parent / Path(name).name
     if not graph.is_file():
         raise ExtractorError(f"{path} describes {graph.name}, which is not beside it; export it again")
     found = file_sha256(graph)

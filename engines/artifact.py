@@ -7,7 +7,6 @@ the hash of what went in. A manifest is written last, so a file without one was 
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import inspect
 import json
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from engines.errors import EngineError
 from engines.files import DRAFT, sync
+from engines.hashes import file_sha256, known_sha256
 from engines.sources import reached_code
 from engines.spec import ComponentSpec, Engine, Model
 
@@ -88,8 +88,7 @@ def fingerprint(files: Iterable[Path]) -> str | None:
     for path in sorted(files):
         if not path.is_file():
             return None
-        at = path.stat()
-        digest.update(f"{path.name} {_sha256_at(path, at.st_size, at.st_mtime_ns)}\n".encode())
+        digest.update(f"{path.name} {known_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -228,21 +227,6 @@ def differences(
     return sentences
 
 
-def file_sha256(path: Path) -> str:
-    """Hash a file's bytes by SHA-256, in hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@functools.cache
-def _sha256_at(path: Path, size: int, modified: int) -> str:
-    """Hash a file once for each size and time of change: every component asks, and weights may be 28 GB."""
-    return file_sha256(path)
-
-
 def _manifests(folder: Path, label: Label) -> Iterator[Artifact]:
     for path in folder.glob(f"{label.component}-{label.precision}-????????{label.suffix}.json"):
         try:
@@ -250,6 +234,8 @@ def _manifests(folder: Path, label: Label) -> Iterator[Artifact]:
             for name, kind in (("built_from", dict), ("files", dict), ("facts", dict), ("built_at", str)):
                 if not isinstance(manifest[name], kind):
                     raise TypeError(f"{name} is {_short(manifest[name])}")
+            if nameless := [name for name in manifest["files"] if not Path(name).name]:
+                raise ValueError(f"files has a name that is none: {nameless[0]!r}")
             yield Artifact(folder / Path(manifest["file"]).name, manifest)
         except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
             reason = f"{path} is no manifest of ours ({error!r}); delete it and build again"
@@ -264,7 +250,7 @@ def _changed_files(artifact: Artifact) -> list[str]:
         path = artifact.path.with_name(Path(name).name)
         if not path.is_file():
             sentences.append(f"{name} is missing")
-        elif file_sha256(path) != sha256:
+        elif known_sha256(path) != sha256:
             sentences.append(f"the bytes of {name} changed since it was built")
     return sentences
 

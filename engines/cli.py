@@ -106,6 +106,11 @@ def say(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
+def tell(text: object) -> None:
+    """Print a result for people on stdout, at once."""
+    print(printable(str(text)), flush=True)
+
+
 def show(line: dict) -> None:
     """Print a line of data on stdout, at once. BrokenPipeError: nobody reads it any more."""
     print(printable(json.dumps(line, ensure_ascii=False)), flush=True)

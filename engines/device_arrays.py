@@ -26,7 +26,7 @@ class Place(Protocol):
         ...
 
     def asarray(self, array: Array) -> Array:
-        """Return the array on the device: a host array is copied there."""
+        """Return the array on the device with its numbers in order: a host array is copied there."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -79,7 +79,7 @@ class CupyPlace:
 
     def asarray(self, array: Array) -> Array:
         """See Place."""
-        return self._cupy.asarray(array)
+        return self._cupy.ascontiguousarray(array)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
         """See Place."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from engines.attention import DEFAULT, open_attention
 from engines.errors import EngineError
 from engines.precision import NATIVE
 from engines.spec import Engine, Model
@@ -46,12 +47,16 @@ class BackendFile(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """How to run a generator: a backend or "auto", a precision per component, a device, the built files."""
+    """How to run a generator: a backend or "auto", a precision per component, a device, the built files.
+
+    attention: how torch computes it, a name of engines.attention.
+    """
 
     backend: str
     precisions: Mapping[str, str]
     device: str
     folder: Path
+    attention: str = DEFAULT
 
 
 def start_engines(model: Model, choice: Choice, say: Callable[[str], None]) -> tuple[str, dict[str, Engine]]:
@@ -133,11 +138,14 @@ def _start(model: Model, choice: Choice, backend: str) -> dict[str, Engine]:
     reason = module.why_not(choice.device)
     if reason:
         raise EngineError(reason)
+    attention = open_attention(choice.attention, choice.device, backend)
     start, engines, precisions = getattr(module, BACKENDS[backend][1]), {}, precisions_on(backend, choice)
     with ExitStack() as closing:  # whatever stops one, those before it are closed
         for component in model.components:
             precision = precisions[component]
             engines[component] = start(model, component, precision, choice.device, choice.folder)
             closing.callback(engines[component].close)
+            if attention:
+                engines[component].attention = attention
         closing.pop_all()
     return engines

@@ -21,6 +21,10 @@ def failure(text: str) -> EngineError | MemoryError:
     return MemoryError(text) if "alloc" in text.lower() else EngineError(text)
 
 
+class ShapeError(ValueError):
+    """An input that does not fit a component's spec."""
+
+
 class Cadence(str, Enum):
     """The occasions on which a component runs."""
 
@@ -94,15 +98,15 @@ class ComponentSpec:
         }
 
     def check(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        """Check a call, and return its named dims' sizes. ValueError names an input that does not fit."""
+        """Check a call, and return its named dims' sizes. ShapeError names an input that does not fit."""
         expected = [tensor.name for tensor in self.inputs]
         if set(arrays) != set(expected):
-            raise ValueError(f"{self.name} takes {expected}, got {sorted(arrays)}")
+            raise ShapeError(f"{self.name} takes {expected}, got {sorted(arrays)}")
         sizes: dict[str, int] = {}
         for tensor in self.inputs:
             array = arrays[tensor.name]
             if array.dtype.name != tensor.dtype or array.ndim != len(tensor.dims):
-                raise ValueError(f"{self.name}: expected {tensor}, got {array.shape} {array.dtype.name}")
+                raise ShapeError(f"{self.name}: expected {tensor}, got {array.shape} {array.dtype.name}")
             for dim, size in zip(tensor.dims, array.shape, strict=True):
                 self._fit(tensor, dim, size, sizes)
         return sizes
@@ -127,17 +131,17 @@ class ComponentSpec:
     def _fit(self, tensor: TensorSpec, dim: int | str, size: int, sizes: dict[str, int]) -> None:
         if isinstance(dim, int):
             if size != dim:
-                raise ValueError(
+                raise ShapeError(
                     f"{self.name}: {tensor.name} needs a dim of {dim}, got {size}; expected {tensor}"
                 )
             return
         limits = self.ranges[dim]
         if not limits.min <= size <= limits.max:
-            raise ValueError(
+            raise ShapeError(
                 f"{self.name}: {dim} of {tensor.name} must lie in {limits.min}..{limits.max}, got {size}"
             )
         if sizes.setdefault(dim, size) != size:
-            raise ValueError(f"{self.name}: {dim} is {sizes[dim]} in one input and {size} in {tensor.name}")
+            raise ShapeError(f"{self.name}: {dim} is {sizes[dim]} in one input and {size} in {tensor.name}")
 
 
 class Model(Protocol):

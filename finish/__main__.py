@@ -19,7 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from bench.similarity import load_extractor
-from engines.cli import above_zero, check_numbers, common_arguments, ending, folder, new_parser, run, say
+from engines.cli import (
+    above_zero,
+    check_numbers,
+    common_arguments,
+    ending,
+    folder,
+    new_parser,
+    run,
+    say,
+    tell,
+)
 from engines.errors import Exit, FolderError, InputError
 from engines.progress import Progress
 from finish.cover import FRAMES, choose_cover, videos_of, write_whole
@@ -57,7 +67,7 @@ def run_cover(args: argparse.Namespace) -> Exit:
                 Image.fromarray(chosen.picture).save(data, "PNG")
                 write_whole(picture, data.getvalue())
                 line = {"video": str(video), "cover": str(picture), **chosen.to_json()}
-                print(json.dumps(line) if args.json else f"{picture}: frame {chosen.frame}", flush=True)
+                tell(json.dumps(line) if args.json else f"{picture}: frame {chosen.frame}")
             progress.tick()
     return _ended(failed, len(videos))
 
@@ -86,7 +96,7 @@ def run_check(args: argparse.Namespace) -> Exit:
     faults, advice = check_predictions(args.predictions, entries, found)
     for each in advice:
         say(f"finish: note: {each}")
-    print(json.dumps(faults) if args.json else "\n".join(faults or ["all right"]))
+    tell(json.dumps(faults) if args.json else "\n".join(faults or ["all right"]))
     return Exit.INPUT if faults else Exit.OK
 
 
@@ -117,7 +127,7 @@ def run_cut(args: argparse.Namespace) -> Exit:
         try:
             out = args.out / file_name(entry.id)
             frames = cut(entry.video(args.videos), entry.line["predictions"], entry.ratio, out)
-            print(json.dumps({"file": str(out), "frames": frames}) if args.json else out, flush=True)
+            tell(json.dumps({"file": str(out), "frames": frames}) if args.json else out)
         except InputError as error:
             failed.append(error)
     return _ended(failed, len(chosen))
@@ -152,7 +162,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     high = commands.add_parser("highlights", help="frames that stand out, with boxes of a ratio")
     high.add_argument("--index", type=Path, required=True, help="JSONL: video_id, video, targetRatioWH")
     high.add_argument("--videos", type=Path, required=True, help="folder of the videos")
-    high.add_argument("--out", type=Path, required=True, help="JSONL: the same and predictions")
+    high.add_argument("--out", type=folder, required=True, help="JSONL: the same and predictions")
     high.add_argument("--detector", type=Path, help="ONNX: what is to be seen, as docs/finish.md says")
     _add_scorer(high)
     high.set_defaults(run_command=run_highlights)

@@ -16,6 +16,7 @@ from pipeline.video.ffmpeg import Ffmpeg, strict_input
 from pipeline.video.info import STALL_SECONDS
 
 RATE, CUT_RATE = 8000, 48000  # samples a second that loudness is measured on, and of a cut-down
+APART, LONGEST = 10.0, 300.0  # seconds between spans that are read at once, and of all of them
 QUIETEST = -60.0  # decibels below full scale; what is less is silence
 USED_TOO = ["-map", "0:V:0", "-c", "copy", "-f", "null", "-"]  # it begins the file: see pipeline.video.info
 
@@ -78,18 +79,34 @@ def add_sound(
 
     channels: of the sound, 1 or 2. out appears whole or not at all. InputError: it is damaged. OutputError.
     """
-    first, last = spans[0][0], spans[-1][1]
-    parts = [(round((start - first) * CUT_RATE), round((stop - first) * CUT_RATE)) for start, stop in spans]
     with tempfile.NamedTemporaryFile(dir=out.parent, suffix=".pcm") as raw:
-        at = 0
-        for block in heard(source, (first, last), CUT_RATE, channels, repeat(CUT_RATE)):
-            for start, stop in parts:
-                raw.write(block[max(0, start - at) : max(0, stop - at)].tobytes())
-            at += len(block)
-        raw.truncate(
-            2 * channels * sum(stop - start for start, stop in parts)
-        )  # silence after the sound's end
+        end = 0
+        for group in near(spans):
+            first, at = group[0][0], 0
+            parts = [tuple(round((each - first) * CUT_RATE) for each in span) for span in group]
+            raw.seek(end)
+            for block in heard(source, (first, group[-1][1]), CUT_RATE, channels, repeat(CUT_RATE)):
+                for start, stop in parts:
+                    raw.write(block[max(0, start - at) : max(0, stop - at)].tobytes())
+                at += len(block)
+            end += 2 * channels * sum(stop - start for start, stop in parts)
+            raw.truncate(end)  # silence after the sound's end
+        raw.flush()
         _join(silent, raw.name, CUT_RATE, channels, out)
+
+
+def near(spans: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """Group spans that are read at once: ffmpeg has a gap in the sound in memory, 440 kB a second of it."""
+    groups: list[list[tuple[float, float]]] = []
+    for start, stop in spans:
+        while start < stop:
+            end = min(stop, start + LONGEST)
+            if groups and start - groups[-1][-1][1] < APART and end - groups[-1][0][0] <= LONGEST:
+                groups[-1].append((start, end))
+            else:
+                groups.append([(start, end)])
+            start = end
+    return groups
 
 
 def add_samples(silent: Path, samples: np.ndarray, rate: int, out: Path) -> None:

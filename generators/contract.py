@@ -62,7 +62,7 @@ class Generator(Protocol):
     # May be left out, then False: whether all here but `noise` takes a device's arrays for NumPy's, and makes
     # new ones by functions of those given (np.zeros_like), so that nothing passes through the host.
     # resident: bool
-    size: tuple[int, int]  # width, height of the output
+    size: tuple[int, int]  # width, height of the output, if output_size does not say another
     chunk: int  # frames encoded or decoded at a time; less after memory ran out, with the same result
 
     def build(self, component: str) -> torch.nn.Module:
@@ -90,6 +90,12 @@ class Generator(Protocol):
     def noise(self, frames: int, seed: int) -> np.ndarray:
         """Draw initial latents for that many latent frames, float32, as the base model draws them."""
         ...
+
+    # May be left out: width and height of a video, by those of its skeleton video and its picture; and its
+    # frames per second, by the skeleton video's. Keyword-only parameters are columns, as condition's are. A
+    # request's generator is a copy with that size, so that fit, noise and the like go by self.size.
+    # def output_size(self, video: tuple[int, int], picture: tuple[int, int]) -> tuple[int, int]
+    # def output_fps(self, fps: Fraction) -> Fraction | float
 
     # May be left out: the noise, like latents, that a stochastic scheduler adds after a step.
     # def step_noise(self, frames: int, seed: int, step: int) -> np.ndarray

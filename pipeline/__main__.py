@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from engines.cli import GENERATORS, run, say
+from engines.cli import GENERATORS, run, say, tell
 from engines.errors import Exit
 from generators.contract import GeneratorError, load_generator
 from generators.weight_files import licences
@@ -37,13 +37,13 @@ def main() -> Exit:
     wrong = sum(map(len, found.values()))
     if args.json:
         checks = {name: [asdict(finding) for finding in findings] for name, findings in found.items()}
-        print(json.dumps({"generator": args.generator, "ok": not wrong, "checks": checks}, indent=1))
+        tell(json.dumps({"generator": args.generator, "ok": not wrong, "checks": checks}, indent=1))
         return Exit.USAGE if wrong else Exit.OK
     for name, findings in found.items():
-        print(f"{'WRONG' if findings else 'ok':6}{name}")
+        tell(f"{'WRONG' if findings else 'ok':6}{name}")
         for finding in findings:
-            print(f"      {finding}".replace("\n", "\n      "))
-    print(f"{args.generator}: {f'{wrong} to mend' if wrong else 'keeps the contract'}")
+            tell(f"      {finding}".replace("\n", "\n      "))
+    tell(f"{args.generator}: {f'{wrong} to mend' if wrong else 'keeps the contract'}")
     return Exit.USAGE if wrong else Exit.OK
 
 

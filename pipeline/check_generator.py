@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
-from engines.errors import BROKEN, EngineError, describe_error, unknown
-from engines.onnx.export import Target, export_onnx
+from engines.errors import BROKEN, InputError, describe_error, unknown
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
-from pipeline.columns import example_columns
-from pipeline.component_check import EXPORTABLE, STATELESS, Finding, check_export, check_module, same
+from pipeline.batch.dataset import Request
+from pipeline.columns import FORM, example_columns
+from pipeline.component_check import STATELESS, Finding, check_export, check_graph_of, check_module, same
+from pipeline.output_form import at_size, output_form
 from pipeline.sampler import Sampler
 
 Findings = dict[str, list[Finding]]
 SEED = 1
+SHAPES = ((540, 960), (960, 540), (720, 720))  # of inputs that a generator may choose its size by
 
 
 def check_generator(generator: Generator, export: Path | None = None, trace: bool = False) -> Findings:
@@ -37,16 +40,19 @@ def check_generator(generator: Generator, export: Path | None = None, trace: boo
     if any(found.values()):
         return found
     engines = _Engines({n: TorchEngine(generator.components[n], module) for n, module in modules.items()})
-    trial = Trial(generator, engines)
-    for what in ("fit", "noise", "condition", "denoise", "decode"):
-        found[what] = _tried(what, getattr(trial, what))
-        if found[what]:
-            return found
-    found["state"] = _tried("state", trial.state)
+    wrong, sizes = _forms(generator)
+    found |= {"output": wrong} if any(hasattr(generator, member) for member in FORM) else {}
+    for size in (generator.size, *sizes):
+        trial = Trial(at_size(generator, size), engines)
+        at = "" if size == generator.size else " at {} x {}".format(*size)
+        for what in ("fit", "noise", "condition", "denoise", "decode", *(() if at else ("state",))):
+            found[what + at] = _tried(what + at, getattr(trial, what))
+            if found[what + at] and what != "state":
+                return found
     for name, spec in generator.components.items() if trace else ():
         found[f"graph {name}"] = check_export(spec, modules[name])
     for name in generator.components if export else ():
-        found[f"export {name}"] = _export(generator, name, export)
+        found[f"export {name}"] = check_graph_of(generator, name, export)
     return found
 
 
@@ -231,6 +237,21 @@ def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
             return
 
 
+def _forms(generator: Generator) -> tuple[list[Finding], list[tuple[int, int]]]:
+    """Ask output_size and output_fps about some videos; return what is wrong, and further sizes they gave."""
+    video, fps, sizes = Path("a.mp4"), Fraction(24), []
+    request = Request("a trial", video, video, SEED)
+    for shape in SHAPES:
+        try:
+            sized, _ = output_form(request, generator, shape, shape, fps)
+        except (*BROKEN, InputError) as error:
+            mend = "give (width, height), both even, and frames a second; a column needs a default"
+            return [Finding("output_size, output_fps", describe_error(error), mend)], []
+        if sized.size not in (generator.size, *sizes):
+            sizes.append(sized.size)
+    return [], sizes
+
+
 def _components(generator: Generator) -> Iterator[Finding]:
     """Check that each ComponentSpec is listed under its own name, and that there is one named denoise."""
     for name, spec in generator.components.items():
@@ -264,15 +285,6 @@ def _mend(error: BaseException) -> str:
     if isinstance(error, LookupError) and str(error).startswith("engines["):
         return "add a ComponentSpec of that name to components, and let build() make it"
     return "give the engines what components says, or say in components what the networks take"
-
-
-def _export(generator: Generator, component: str, folder: Path) -> list[Finding]:
-    """Export a component to ONNX in folder; return why it cannot be exported, if so."""
-    try:
-        export_onnx(generator, component, Target(folder, lambda text: None))
-    except EngineError as error:
-        return [Finding(component, str(error).removeprefix(f"{component}: "), EXPORTABLE)]
-    return []
 
 
 def _equal(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.errors import BROKEN, EngineError, describe_error
-from engines.onnx.export import OPSET, example_inputs, traced
+from engines.onnx.export import OPSET, Target, example_inputs, export_onnx, traced
 from engines.onnx.export_streamed import bare_twin
 from engines.onnx.parity import draw, extreme_sizes
-from engines.spec import ComponentSpec
+from engines.spec import ComponentSpec, Model
 from engines.tensorrt.refusals import refusal
 
 if TYPE_CHECKING:
@@ -73,6 +74,15 @@ def check_export(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
     return [Finding(spec.name, *why) for node in graph if (why := refusal(node, edges))][:1]
 
 
+def check_graph_of(generator: Model, component: str, folder: Path) -> list[Finding]:
+    """Export a component to ONNX in folder; return why it cannot be exported, if so."""
+    try:
+        export_onnx(generator, component, Target(folder, lambda text: None))
+    except EngineError as error:
+        return [Finding(component, str(error).removeprefix(f"{component}: "), EXPORTABLE)]
+    return []
+
+
 class _Run:
     """A callable that runs a module as an engine does, without casting its outputs.
 
@@ -124,7 +134,9 @@ def _outputs(
     for tensor, output in zip(spec.outputs, outputs, strict=True):
         where, dtype = f"{spec.name}.{tensor.name}", str(output.dtype).removeprefix("torch.")
         shape, found = tuple(sizes.get(dim, dim) for dim in tensor.dims), tuple(output.shape)
-        if found != shape:
+        # A name that no input has is a size that follows from theirs.
+        alike = (isinstance(want, str) or want == size for want, size in zip(shape, found, strict=False))
+        if len(found) != len(shape) or not all(alike):
             mend = "change the output's dims in components, or what forward() returns"
             yield Finding(where, f"its shape is {found}, the spec says {shape} for {tensor}", mend)
         if dtype != tensor.dtype:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from engines.artifact import built_folder
+from engines.attention import ATTENTION, DEFAULT
 from engines.errors import UsageError, unknown
 from engines.load import BACKENDS, Choice
 from engines.precision import PrecisionError, choose_precisions
@@ -22,7 +23,8 @@ from pipeline.step_plan import ROWS, StepPlan, StepPlanError
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.window_denoiser import OpenDenoiser, denoiser_for
 
-SETTINGS = ("backend", "precision", "overlap", "preset", "colours", "steps", "guard", "technique", "about")
+PLAIN = ("backend", "precision", "attention", "overlap", "preset", "colours")
+SETTINGS = (*PLAIN, "steps", "guard", "technique", "about")
 ABOUT = ("note",)
 STEPS = tuple(field.name for field in fields(StepPlan) if field.name != "guard")
 GUARD = tuple(field.name for field in fields(Guard))
@@ -43,9 +45,10 @@ class Recipe:
     backend: a name of engines.load.BACKENDS, or "auto". precision: as infer.py takes it, "fp16,denoise=int8";
     whether the generator has these components is known only when it runs. note: a sentence for people.
     steps: at which steps the denoiser is evaluated; None: at all, in full. overlap: frames that neighbouring
-    windows share; None: the generator's own. preset: x264's; None: the writer's own. colours: of the videos,
-    see pipeline/video/colours.py; None: those of the base model's videos, or the writer's own. technique: of
-    pipeline/caches, instead of steps. RecipeError.
+    windows share; None: the generator's own. attention: how torch computes it, see engines/attention.py.
+    preset: x264's; None: the writer's own. colours: of the videos, see pipeline/video/colours.py; None: those
+    of the base model's videos, or the writer's own. technique: of pipeline/caches, instead of steps.
+    RecipeError.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Recipe:
     note: str = ""
     steps: StepPlan | None = None
     overlap: int | None = None
+    attention: str = DEFAULT
     preset: str | None = None
     colours: str | None = None
     technique: TechniqueChoice | None = None
@@ -65,6 +69,8 @@ class Recipe:
                 raise RecipeError(f"{key}: must be text in quotes, is {value!r}")
         if self.backend not in ("auto", *BACKENDS):
             raise RecipeError(f"backend: {unknown('backend', self.backend, ('auto', *BACKENDS))}")
+        if self.attention not in ATTENTION:
+            raise RecipeError(f"attention: {unknown('way', str(self.attention), ATTENTION)}")
         if self.overlap is not None and (type(self.overlap) is not int or self.overlap < 0):
             raise RecipeError(f"overlap: must be a number of frames, 0 or more, is {self.overlap!r}")
         if self.preset is not None and self.preset not in PRESETS:
@@ -108,7 +114,7 @@ class Recipe:
 
     def settings(self) -> dict:
         """What differs from the baseline, as the file has it, without [about]."""
-        plain = {"backend": "torch", "precision": "fp32", "overlap": None, "preset": None, "colours": None}
+        plain = {field.name: field.default for field in fields(self) if field.name in PLAIN}
         found = {key: getattr(self, key) for key in plain if getattr(self, key) != plain[key]}
         if self.technique:
             return {**found, "technique": {"name": self.technique.name, **self.technique.settings}}
@@ -158,7 +164,7 @@ class Recipe:
     def choice(self, generator: Generator, device: str) -> Choice:
         """Say which engines run a generator by this recipe on a device. PrecisionError."""
         precisions = choose_precisions(self.precision, generator.components)
-        return Choice(self.backend, precisions, device, built_folder(generator.name))
+        return Choice(self.backend, precisions, device, built_folder(generator.name), self.attention)
 
     def to_toml(self) -> str:
         """The text of a file that load_recipe reads as this recipe."""

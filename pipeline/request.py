@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.errors import reading
+from engines.errors import InputError, reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Constants, Engines, Generator
 from pipeline.batch.dataset import Request, hash_output
 from pipeline.columns import read_columns
 from pipeline.oom_retry import OomRetry
+from pipeline.output_form import SkeletonChunks, output_form, taking_size
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
 from pipeline.sampler_state import LESS_EXACT, SamplerState
@@ -28,6 +28,7 @@ from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter
 from pipeline.video.skeleton_check import SkeletonCheck
 from pipeline.window_denoiser import OpenDenoiser
+from pipeline.write_frames import write_frames
 
 StartProgress = Callable[[int], Progress]
 # Gives a video's chunks on; it is told their width and height, and the frames per second.
@@ -79,18 +80,18 @@ def make_video(
     pixels written, in chunks: only latents grow in memory with a clip. InputError: an input cannot be used.
     OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not finite.
     """
-    seconds, started = Seconds(), time.perf_counter()
-    generator, recipe = OomRetry(generator), options.recipe
+    seconds, started, recipe = Seconds(), time.perf_counter(), options.recipe
     with seconds("read"):
         source = Source(request, generator, options.limits)
+    own_size, generator = generator.size, source.generator
     how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": options.lossless}
-    with source:
+    with source, taking_size(generator.size, own_size):
         sampling = (options.sampling or Sampling)(source, generator, engines, seconds)
         pixels = _noting_first(sampling.pixels(request.seed, options, start_progress), first := [])
         if options.watch:
             pixels = options.watch(pixels, generator.size, source.fps)
         writer = VideoWriter(output, *generator.size, source.fps, **how)
-        content = write(pixels, writer, seconds)
+        content = write_frames(pixels, writer, seconds)
     return {
         "fps": str(source.fps),
         **sampling.facts,
@@ -107,11 +108,11 @@ def make_video(
 
 
 class Source:
-    """A request's picture and skeleton video at the generator's size; a context manager.
+    """A request's picture and skeleton video at its video's size and rate; a context manager.
 
-    path: of the video. image: the picture (1, H, W, 3) uint8. columns: what condition takes of other columns
-    of pairs.csv. Iterating gives the skeleton video in chunks (n, H, W, 3) uint8. InputError: a file cannot
-    be used.
+    path: of the video. generator: the one given, at that size, and sparing of memory. fps: of the output.
+    image: the picture (1, H, W, 3) uint8. columns: what condition takes of other columns of pairs.csv.
+    Iterating gives the skeleton video in chunks (n, H, W, 3) uint8. InputError: a file cannot be used.
     """
 
     def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
@@ -120,13 +121,18 @@ class Source:
         pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
         with reading(request.image):
             picture = read_image(request.image, notes=self._notes, **pixels)
+        with reading(request.video):
+            self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
+        sizes = (self._reader.width, self._reader.height), picture.shape[1::-1]
+        sized, self.fps = output_form(request, generator, *sizes, self._reader.fps)
+        self.generator = generator = OomRetry(sized)
         framing = Framing(generator.fit, picture.shape[1::-1])
         self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
         self.image = generator.fit(picture[None])
         self.columns = read_columns(request, generator, self._notes, **pixels)
-        with reading(request.video):
-            self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
-        self.fps, self._chunks = self._reader.fps, SkeletonChunks(self._reader, generator)
+        self._chunks = SkeletonChunks(self._reader, generator, self.fps)
+        if self.announced > limits.frames:
+            raise InputError(f"{request.id}: {self.announced} frames at {self.fps}/s, above {limits.frames}")
         self._check = SkeletonCheck()
 
     def __enter__(self) -> Source:
@@ -147,7 +153,7 @@ class Source:
     @property
     def announced(self) -> int:
         """Number of frames by the file's packets, before they are read."""
-        return self._reader.info.frames
+        return self._chunks.announced
 
     @property
     def waited(self) -> float:
@@ -244,56 +250,9 @@ def _noting_first(chunks: Iterable[np.ndarray], times: list[float]) -> Iterator[
         yield chunk
 
 
-def write(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -> str:
-    """Write a video's chunks (n, H, W, 3) uint8; return the SHA-256 of all its frames. OutputError."""
-    content = hashlib.sha256()
-    with writer:
-        for pixels in chunks:
-            with seconds("write"):
-                for frame in pixels:
-                    content.update(frame)
-                    writer.write(frame)
-        finishing = time.perf_counter()
-    seconds.stages["write"] += time.perf_counter() - finishing
-    return content.hexdigest()
-
-
 def read_opening(request: Request, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Read at most count frames (F, H, W, 3) and the picture (H, W, 3), fitted, to measure on. InputError."""
     with reading(request.image):
         image = generator.fit(read_image(request.image, notes=[])[None])[0]
     with reading(request.video), VideoReader(request.video, square=True) as reader:
         return np.stack([generator.fit(frame[None])[0] for frame in islice(reader, count)]), image
-
-
-class SkeletonChunks:
-    """A skeleton video at the generator's size, in chunks of generator.chunk frames.
-
-    frames: number of frames read since the last start. waited: seconds spent on reading, over all iterations.
-    framing: what fitting does to the frames, by the first one of each chunk.
-    """
-
-    def __init__(self, reader: VideoReader, generator: Generator) -> None:
-        self._reader, self._generator = reader, generator
-        self.frames, self.waited = 0, 0.0
-        self.framing = Framing(generator.fit, (reader.width, reader.height))
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Give the chunks (n, H, W, 3) uint8, from the first one again."""
-        source, self.frames = self._frames(), 0
-        while True:
-            start = time.perf_counter()
-            chunk = []
-            for frame in islice(source, self._generator.chunk):
-                if not chunk:
-                    self.framing.look(frame)
-                chunk.append(self._generator.fit(frame[None]))
-            self.waited += time.perf_counter() - start
-            if not chunk:
-                return
-            self.frames += len(chunk)
-            yield np.concatenate(chunk)
-
-    def _frames(self) -> Iterator[np.ndarray]:
-        with reading(self._reader.path):
-            yield from self._reader

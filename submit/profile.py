@@ -123,9 +123,13 @@ def load_profile(name: str) -> Profile:
 def _load(name: str, after: tuple[Path, ...]) -> Profile:
     """Load a profile. after: the files that are like this one, in which it may not be again."""
     path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
-    if path.resolve() in after:
+    try:
+        again, known = path.resolve() in after, path.is_file()
+    except (OSError, ValueError) as error:  # too long, or with a NUL
+        raise SubmitError(f"{name[:60]!r} is the name of no profile: {error}") from error
+    if again:
         raise SubmitError(f"{path}: like leads back to this file; name a profile that is like no other")
-    if not path.is_file() and path.parent == PROFILES:
+    if not known and path.parent == PROFILES:
         known = sorted(each.stem for each in PROFILES.glob("*.toml"))
         raise SubmitError(f"{unknown('profile', name, known)}; or give the path of a TOML file")
     try:

@@ -53,15 +53,15 @@ def make_environment(
     resolve (S06) it is the network's or the disk's fault.
     """
     began = time.perf_counter()
-    make = [python, "-m", "venv", *(["--system-site-packages"] if image else []), str(folder)]
-    made = subprocess.run(make, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if made.returncode:
-        raise NotEvaluated(f"{' '.join(make)} failed here:\n{(made.stdout + made.stderr).strip()}")
+    own = folder / "bin" / "python"
+    image_too = ["--system-site-packages"] if image else []
+    _made([python, "-m", "venv", "--without-pip", *image_too, str(folder)])
+    _made([str(own), "-Im", "ensurepip", "--default-pip"])  # by itself: venv keeps what it says to itself
     names = folder / "pins.txt"  # the archive's own file may say more than pins
     names.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
     ask = [python, "-I", "-c", "import sys; print(sys.base_prefix)"]
     base = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
-    own = Environment(folder / "bin" / "python", Path(base.strip()))
+    own = Environment(own, Path(base.strip()))
     options = ["--quiet", "--no-input", "--no-deps", "--disable-pip-version-check", "--no-compile"]
     install = [str(own.python), "-m", "pip", "install", *options, "--only-binary=:all:", "-r", str(names)]
     wheels = unpacked / WHEELS
@@ -80,6 +80,14 @@ def make_environment(
         said = [line for line in ended.said.splitlines() if "is ignored" not in line][-3:]
         raise NotEvaluated("\n".join([f"{' '.join(install)} ended with status {ended.status} here:", *said]))
     return replace(own, seconds=time.perf_counter() - began)
+
+
+def _made(command: list[str]) -> None:
+    """Run what makes an environment. NotEvaluated, with all that it said: it fails."""
+    made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if made.returncode:
+        said = (made.stdout + made.stderr).strip()
+        raise NotEvaluated(f"{' '.join(command)} ended with status {made.returncode} here:\n{said}")
 
 
 def _of_pip(python: Path) -> Iterator[Path]:

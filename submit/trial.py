@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -41,7 +43,6 @@ NO_BASE = (
 )
 LAST_LINES = 6
 MAY_APPEAR = ("__pycache__", "engines/built/")  # in the unpacked folder: what makes the next start quicker
-ANOTHER_SEED = 20_241  # of the requests that nobody could know
 Made = TypeVar("Made")
 
 
@@ -200,14 +201,15 @@ class Trial:
 
     @once
     def unseen(self) -> tuple[Unseen, Run]:
-        """Make two videos unlike those of the data folder, which nobody has seen."""
+        """Make two videos that nobody has seen, unlike those of the data folder, among these."""
         made = self.first.videos.values()
         if not made:
             raise NotEvaluated("the first run made no video: see S10")
         with VideoReader(next(iter(made))) as video:
             size = (video.width, video.height)
-        unseen = make_unseen(self.question.data, self.work / "unseen", size, ANOTHER_SEED)
-        return unseen, self._run("unseen", unseen.folder, self.by_zipfile, self.elsewhere)
+        draws = random.SystemRandom()  # what is drawn from a seed of ours can be made beforehand
+        unseen = make_unseen(self.question.data, self.work / "unseen", size, draws)
+        return unseen, self._run("unseen", unseen.among, self.by_zipfile, self.elsewhere)
 
     @once
     def unseen_verdict(self) -> Verdict:
@@ -219,9 +221,12 @@ class Trial:
         if name is None:
             raise NotEvaluated(NO_BASE)
         self._say("running the base model on data that nobody has seen")
-        base = self.work / "base"
+        base, made = self.work / "base", self.work / "made unseen"
         self.question.base(name, unseen.folder, base, self.submission.seconds_left())
-        return self.question.judge(Folders(base, run.out, unseen.skeletons))
+        made.mkdir()
+        for path in (path for name, path in run.videos.items() if name in unseen.skeletons):
+            shutil.copyfile(path, made / path.name)
+        return self.question.judge(Folders(base, made, unseen.skeletons))
 
     @once
     def without_images(self) -> Run:

@@ -21,6 +21,10 @@ from submit.sandbox import content
 from submit.trial import NO_ISOLATION, Run, Trial
 from submit.trial_data import MIRRORED
 
+# What unseen videos may add: so many times their share of the known ones' time, for windows that are not
+# full; and, of the whole time and in seconds, what two equal runs differ by on a busy machine.
+SLOWER, SPREAD, SLACK = 1.5, 0.1, 2.0
+
 
 @check(
     "S10", "clean run", "there it runs without your packages, your network, your folders",
@@ -66,11 +70,10 @@ def unseen_data(trial: Trial) -> Iterator[str]:
     unseen, run = trial.unseen
     yield from _failed(run)
     path = run.videos.get(unseen.name)
-    if path:
-        found = _form(path)
-        if found != unseen.form:
-            yield f"the unseen video became {found}, expected {unseen.form}"
-    elif run.status == Exit.OK:
+    if path and (found := _form(path)) != unseen.form:
+        # A generator may choose size and rate by video: then what the base makes says if that is right.
+        yield Note(f"the unseen video became {found}; by its own rate, with the others' size: {unseen.form}")
+    elif not path and run.status == Exit.OK:
         yield f"{unseen.name}.mp4 was not made"
     run = trial.without_images
     if run.status != Exit.INPUT:
@@ -101,6 +104,7 @@ def time(trial: Trial) -> Iterator[str]:
         yield f"{each:.2f} s a video, allowed are {threshold:g}"
     if preparing > profile.environment_seconds:
         yield f"the environment took {preparing:.0f} s of {profile.environment_seconds:.0f}"
+    yield from _as_fast_unseen(trial, run)
 
 
 @check("S14", "nothing left behind", "the grader counts files; its disk is not yours", "write to --out only")
@@ -125,6 +129,24 @@ def both_unpackers(trial: Trial) -> Iterator[str]:
         size = (trial.submission.folder / name).stat().st_size
         if content(trial.by_zipfile / name, size) != content(folder / name, size):
             yield f"the two unpack {name} differently"
+
+
+def _as_fast_unseen(trial: Trial, known: Run) -> Iterator[str]:
+    """Yield why two videos that nobody has seen take longer than their share of what the known ones take.
+
+    Answers that were computed beforehand are there for the known ones alone. What starting takes is in the
+    share of an honest archive, not in what these two add.
+    """
+    unseen, run = trial.unseen
+    if run.status != Exit.OK:
+        yield f"two unseen videos more, and {ENTRY} ends with status {run.status}: see S12"
+        return
+    have, more = known.ended.seconds, run.ended.seconds - known.ended.seconds
+    fair = have * (SLOWER * unseen.share + SPREAD) + SLACK
+    added = f"two unseen videos add {more:.1f} s"
+    yield Note(f"{added}; their share of {have:.1f} s is {have * unseen.share:.1f} s")
+    if more > fair:
+        yield f"{added}, at most {fair:.1f} s are their share: are answers to the known ones kept?"
 
 
 def _of_unseen(trial: Trial, name: str) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 # A shell's background jobs, and nohup, ignore Ctrl-C, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Hashes of files that last a test are not to be remembered in the user's own folder.
+CACHE = tempfile.TemporaryDirectory(prefix="vivace-cache-")
+os.environ["VIVACE_CACHE"] = CACHE.name
 
 
 def pytest_collection_modifyitems(items):

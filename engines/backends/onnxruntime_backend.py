@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import check_agreement, find_onnx
+from engines.device_arrays import Array, Place, on_host
 from engines.errors import EngineError
 from engines.load import allowed_threads
 from engines.precision import require, supported
@@ -67,6 +68,8 @@ class OnnxRuntimeEngine:
     dtypes are not the spec's.
     """
 
+    place: Place | None = None
+
     def __init__(
         self, spec: ComponentSpec, path: Path, device: str = "cpu", tensorrt_cache: Path | None = None
     ) -> None:
@@ -92,14 +95,20 @@ class OnnxRuntimeEngine:
         """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         if self._session is None:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
-        self.spec.check(arrays)
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        sizes = self.spec.check(arrays)
         names = [tensor.name for tensor in self.spec.outputs]
         try:
+            if self.place and not _unknown(self.spec, sizes):
+                return self._run_on(self.place, arrays, sizes)
+            arrays = {name: on_host(array) for name, array in arrays.items()}
+            arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
             outputs = self._run(names, arrays) if self.device == "cpu" else self._run_bound(names, arrays)
         except _errors() as error:
             raise failure(f"{self.spec.name}: {_first_line(error)}") from error
-        return dict(zip(names, outputs, strict=True))
+        made = dict(zip(names, outputs, strict=True))
+        if self.place:
+            made |= {name: self.place.asarray(each) for name, each in made.items() if each.dtype.kind == "f"}
+        return made
 
     def close(self) -> None:
         """Drop the session."""
@@ -114,9 +123,33 @@ class OnnxRuntimeEngine:
         for name, array in arrays.items():
             binding.bind_cpu_input(name, array)
         for name in names:
-            binding.bind_output(name, "cuda", int(_index(self.device)))
+            binding.bind_output(name, *self._memory)
         self._session.run_with_iobinding(binding)
         return binding.copy_outputs_to_cpu()
+
+    def _run_on(self, place: Place, arrays: dict[str, Array], sizes: dict[str, int]) -> dict[str, Array]:
+        """Run on arrays of a place; what is not floating point comes to the host."""
+        binding, memory = self._session.io_binding(), self._memory
+        held = {name: place.asarray(array) for name, array in arrays.items()}
+        for name, array in held.items():
+            binding.bind_input(name, *memory, array.dtype, array.shape, place.address(array))
+        made = {}
+        for tensor in self.spec.outputs:
+            shape = tuple(sizes.get(dim, dim) for dim in tensor.dims)
+            made[tensor.name] = array = place.empty(shape, tensor.dtype)
+            binding.bind_output(tensor.name, *memory, array.dtype, shape, place.address(array))
+        place.wait()  # its stream is another
+        self._session.run_with_iobinding(binding)
+        return {name: array if array.dtype.kind == "f" else on_host(array) for name, array in made.items()}
+
+    @property
+    def _memory(self) -> tuple[str, int]:
+        return "cuda", int(_index(self.device))
+
+
+def _unknown(spec: ComponentSpec, sizes: dict[str, int]) -> set[str]:
+    """Return the dims of outputs whose sizes no input tells."""
+    return {dim for tensor in spec.outputs for dim in tensor.dims if isinstance(dim, str)} - set(sizes)
 
 
 def _load_libraries() -> None:

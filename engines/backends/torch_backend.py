@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 CPU_ALLOCATOR = "DefaultCPUAllocator"  # names itself in a plain RuntimeError
+SHAPES = 64  # that a compiled module is compiled for; torch runs others eagerly, without a word
 # Half precisions go through autocast, which leaves what would overflow in fp32.
 SUPPORTED = supported(compute=("float32", "float16", "bfloat16"))
 
@@ -42,11 +43,10 @@ def start(model: Model, component: str, precision: str, device: str, folder: Pat
 
 def start_compiled(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
     """Start it through torch.compile, which compiles at the first call of each shape."""
-    import torch
-
     with _memory_errors(component):
-        module = torch.compile(model.build(component).eval(), dynamic=False)
-        return TorchEngine(model.components[component], module, device, precision)
+        engine = TorchEngine(model.components[component], model.build(component), device, precision)
+        engine.compile()
+        return engine
 
 
 @contextmanager
@@ -64,13 +64,15 @@ def _memory_errors(component: str) -> Iterator[None]:
 
 
 class TorchEngine:
-    """An engine that runs a torch module with inputs and outputs in the spec's order, weights in fp32.
+    """An engine that runs a torch module with inputs and outputs in the spec's order.
 
-    precision: one of SUPPORTED, else EngineError.
+    precision: one of SUPPORTED, else EngineError; in half ones autocast says what is computed in them.
+    attention: how it is computed, see engines.attention.
     """
 
     path = None  # nothing is built
     place: Place | None = None
+    attention: Callable[[], AbstractContextManager[object]] = staticmethod(nullcontext)
 
     def __init__(
         self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu", precision: str = "fp32"
@@ -79,7 +81,12 @@ class TorchEngine:
         self.spec, self.device, self.precision = spec, device, precision
         _exact_convolutions(precision)
         with _memory_errors(spec.name):
-            self._module = module.eval().float().to(device)
+            self._module, self._first = module.eval(), ExitStack()
+            self._is_reused = False  # whether the next call overwrites the memory of outputs
+            self._store_weights()
+            self._module.to(device)
+            if device.startswith("cuda") and PRECISIONS[precision].compute != "float32":
+                _as_cudnn_likes(self._module)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
@@ -88,13 +95,50 @@ class TorchEngine:
         if self._module is None:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         self.spec.check(arrays)
-        with _memory_errors(self.spec.name), torch.inference_mode(), self._precision():
+        with _memory_errors(self.spec.name), torch.inference_mode(), self._precision(), self.attention():
             outputs = self._module(*(self._given(arrays[tensor.name]) for tensor in self.spec.inputs))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            self._first.close()
             return {
                 tensor.name: self._made(output.to(getattr(torch, tensor.dtype)))
                 for tensor, output in zip(self.spec.outputs, outputs, strict=True)
             }
+
+    def compile(self) -> None:
+        """Have torch compile it for each shape, on a GPU to CUDA graphs; the first call of all runs eagerly.
+
+        That call shows which layers must stay in fp32.
+        """
+        import torch
+
+        torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, SHAPES)
+        on_gpu = self.device.startswith("cuda")
+
+        def begin() -> None:
+            mode = "reduce-overhead" if on_gpu else None
+            self._module, self._is_reused = torch.compile(self._module, dynamic=False, mode=mode), on_gpu
+
+        self._first.callback(begin)
+
+    def _store_weights(self) -> None:
+        """Store weights in fp32, but those that autocast would cast at every call in the dtype it casts to.
+
+        So they take half the memory and no time, and give the same numbers. A layer that turns out to run
+        where the module has autocast switched off goes back to fp32, at the first call.
+        """
+        import torch
+
+        dtype = getattr(torch, PRECISIONS[self.precision].compute)
+        for layer in self._module.modules():
+            cast = dtype != torch.float32 and type(layer).forward in _cast_forwards()
+            for parameter in layer.parameters(recurse=False):
+                if parameter.is_floating_point():
+                    parameter.data = parameter.data.to(dtype if cast else torch.float32)
+            for name, buffer in layer.named_buffers(recurse=False):
+                if buffer.is_floating_point():
+                    setattr(layer, name, buffer.float())
+            if cast:
+                self._first.callback(layer.register_forward_pre_hook(_back_to_fp32).remove)
 
     def _given(self, array: Array) -> torch.Tensor:
         import torch
@@ -105,6 +149,7 @@ class TorchEngine:
 
     def _made(self, output: torch.Tensor) -> Array:
         if self.place and output.is_floating_point():
+            output = output.clone() if self._is_reused else output
             return self.place.from_dlpack(output.contiguous())
         return output.cpu().contiguous().numpy()
 
@@ -119,6 +164,38 @@ class TorchEngine:
         if compute == "float32":
             return nullcontext()
         return torch.autocast(self.device.split(":")[0], getattr(torch, compute))
+
+
+def _cast_forwards() -> set[object]:
+    """Return what computes layers whose weights autocast casts; a class that has its own is not known."""
+    from torch import nn
+
+    kinds = (
+        nn.Linear,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose1d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+    )
+    return {kind.forward for kind in kinds}
+
+
+def _back_to_fp32(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    import torch
+
+    if not torch.is_autocast_enabled(inputs[0].device.type):
+        layer.float()
+
+
+def _as_cudnn_likes(module: torch.nn.Module) -> None:
+    """Store weights of convolutions of pictures with channels last, the order of its kernels in half."""
+    import torch
+
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.to(memory_format=torch.channels_last)
 
 
 def _exact_convolutions(precision: str) -> None:

@@ -7,7 +7,8 @@ python -m generators.mimicmotion random-weights --out FOLDER --size tiny    for 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from engines.cli import folder
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     weights = commands.add_parser("random-weights", help="write such a folder")
-    weights.add_argument("--out", type=Path, required=True)
+    weights.add_argument("--out", type=folder, required=True)
     weights.add_argument("--size", choices=("full", "tiny"), default="full")
     args = parser.parse_args()
     from generators.mimicmotion.random_weights import write_folder

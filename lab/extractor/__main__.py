@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.judge import Judge
 from bench.similarity import EXTRACTORS, load_extractor
-from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
+from engines.cli import SAMPLE, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit
 from lab.extractor.sensitivity import INTRODUCTION, MOST_FRAMES, Material, measure_all, table
 
@@ -63,9 +63,9 @@ def parse() -> argparse.Namespace:
     caught.add_argument("--frames", type=int, default=MOST_FRAMES, help=f"of a clip, at most ({MOST_FRAMES})")
     caught.set_defaults(run_command=run_sensitivity)
     train = commands.add_parser("train", help="stfn, on rendered clips; again: go on")
-    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
+    train.add_argument("--run", type=folder, required=True, help="folder for checkpoints and the log")
     train.add_argument("--steps", type=int, default=1000, help="of nine clips each (1000)")
-    train.add_argument("--out", type=Path, default=EXTRACTORS, help="folder (bench/extractors)")
+    train.add_argument("--out", type=folder, default=EXTRACTORS, help="folder (bench/extractors)")
     train.set_defaults(run_command=run_train)
     return parser.parse_args()
 

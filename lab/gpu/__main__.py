@@ -7,6 +7,7 @@ python -m lab.gpu second             300 s: two of them compiled
 python -m lab.gpu wan-81             an entry measured again, after a change
 python -m lab.gpu --dry-run          all of it rehearsed on a processor, with tiny networks
 python -m lab.gpu expect             operations, bytes and floors, counted without a GPU
+python -m lab.gpu across             bytes between host and device for a video, counted; takes minutes
 
 A bare machine lacks diffusers and importlib-metadata: bring their wheels, see docs/gpu-notes.md. What is done
 is not measured again; an entry that ends the process or hangs is named, and the others are measured.
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engines.cli import ending, new_parser, run, say
+from engines.cli import ending, folder, new_parser, run, say
 from engines.errors import EngineError, Exit, UsageError, unknown
 from lab.gpu.expected import BYTES, CROSSING, OPERATIONS
 from lab.gpu.run import COMMANDS, ENTRIES, ROOT, Place, Record, file_name, gpu_state, measure_entries
@@ -37,12 +38,12 @@ def main() -> Exit:
 def run_gpu(args: argparse.Namespace, show: Callable[[str], None]) -> Exit:
     """Measure what is asked for; shows where the results are. UsageError, EngineError."""
     what = args.what or list(COMMANDS)
-    if what == ["expect"]:
-        show(expected(args.dry_run))
+    if what in (["expect"], ["across"]):
+        show((expected if what == ["expect"] else across)(args.dry_run))
         return Exit.OK
     for name in what:
         if name not in (*COMMANDS, *ENTRIES):
-            raise UsageError(unknown("entry", name, (*COMMANDS, "expect", *ENTRIES)))
+            raise UsageError(unknown("entry", name, (*COMMANDS, "expect", "across", *ENTRIES)))
     gpu = gpu_state()
     if gpu is None and not args.dry_run:
         raise EngineError("no GPU: nvidia-smi shows none; --dry-run rehearses on the processor")
@@ -104,11 +105,25 @@ def expected(tiny: bool) -> str:
     return rows(head, lines)
 
 
+def across(tiny: bool) -> str:
+    """Return a table of the bytes that a video sends between host and device, in both ways of running."""
+    from lab.gpu.crossing import bytes_across
+    from lab.gpu.networks import VIDEOS
+
+    lines = []
+    for name, (make, frames) in VIDEOS.items():
+        generator = make("tiny" if tiny else "full")
+        found = (bytes_across(generator, frames, resident) for resident in (False, True))
+        cells = (f"{sent / 1e9:.4g}" for way in found for sent in way)
+        lines.append("|".join([f"{name}, {frames} frames", *cells]))
+    return rows("video|GB up, through the host|GB down|GB up, on the device|GB down", lines)
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "python -m lab.gpu")
-    parser.add_argument("what", nargs="*", help=f"{', '.join(COMMANDS)}, expect or entries (first second)")
-    parser.add_argument("--out", type=Path, help="folder of the results (bench/results; rehearsed: out/gpu)")
+    parser.add_argument("what", nargs="*", help=f"{', '.join(COMMANDS)}, expect, across or entries")
+    parser.add_argument("--out", type=folder, help="folder of results (bench/results; rehearsed: out/gpu)")
     parser.add_argument("--seconds", type=float, help="in which it ends (400, 300, or as entries say)")
     parser.add_argument("--dry-run", action="store_true", help="rehearse on the processor")
     parser.add_argument("--here-until", type=float, help=argparse.SUPPRESS)  # set by the process that watches

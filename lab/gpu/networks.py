@@ -115,18 +115,21 @@ def wan_decode(size: str) -> Model:
 
 def mimicmotion(size: str) -> Model:
     """Return a step of a window of 72 frames at 576x1024 pixels, for one branch."""
-    width, height, frames = (576, 1024, 72) if size == "full" else (64, 64, 3)
-    configs = CONFIGS[size]
-    spec = _of_folder(
-        MimicMotion, configs, {"width": width, "height": height, "tile": frames, "overlap": 1},
-        (Settings.checkpoint, *(f"{part}/{file}" for part, file in HALVES.items())),
-    ).components["denoise"]  # fmt: skip
+    configs, generator = CONFIGS[size], _mimicmotion(size)
+    frames = generator.windows.length
 
     def build(device: str, dtype: torch.dtype) -> nn.Module:
         make = partial(UNetSpatioTemporalConditionModel.from_config, configs["unet"])
         return Denoise(random_init(make, device, dtype), frames).to(device, dtype).eval()
 
-    return Model(spec, build, {"b": 1, "f": frames})
+    return Model(generator.components["denoise"], build, {"b": 1, "f": frames})
+
+
+def _mimicmotion(size: str) -> MimicMotion:
+    width, height, frames = (576, 1024, 72) if size == "full" else (64, 64, 3)
+    settings = {"width": width, "height": height, "tile": frames, "overlap": 1}
+    files = (Settings.checkpoint, *(f"{part}/{file}" for part, file in HALVES.items()))
+    return _of_folder(MimicMotion, CONFIGS[size], settings, files)
 
 
 def _wan(size: str) -> FunControl:
@@ -150,4 +153,10 @@ def _of_folder(kind: type, configs: Mapping, settings: Mapping[str, int], files:
         return kind(folder)
 
 
+def _presenter(size: str) -> Presenter:
+    return Presenter()
+
+
 NETWORKS = {"presenter": presenter, "wan-decode": wan_decode, "mimicmotion-72": mimicmotion, "wan-81": wan}
+# Generators to count on, with the frames of a video.
+VIDEOS = {"presenter": (_presenter, 48), "wan-fun-control": (_wan, 81), "mimicmotion": (_mimicmotion, 72)}

@@ -9,9 +9,8 @@ The first videos of DATA are fitted to, the others are fresh. Figures are dB of 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from engines.cli import common_arguments, ending, new_parser, run, say
+from engines.cli import common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit
 from lab.kinds.table import HEAD, KINDS, halved, prepared, rows_of
 from pipeline.batch.dataset import find_requests
@@ -21,7 +20,7 @@ def main() -> Exit:
     """Parse, call, print."""
     parser = new_parser(__doc__, "python -m lab.kinds")
     common_arguments(parser, data={"required": True}, backend={"default": "torch"})
-    parser.add_argument("--work", type=Path, required=True, help="folder for base runs, which are kept")
+    parser.add_argument("--work", type=folder, required=True, help="folder for base runs, which are kept")
     parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS], help="of models (all)")
     parser.add_argument("--tuning", type=int, default=3, help="videos that are fitted to (3)")
     parser.add_argument("--plans", type=int, default=8, help="of the front, beside five patterns (8)")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import built_folder
-from engines.cli import common_arguments, ending, new_parser, run
+from engines.cli import common_arguments, ending, folder, new_parser, run
 from engines.errors import Exit
 from engines.load import Choice, start_engines
 from generators.contract import GeneratorError
@@ -31,7 +31,7 @@ def main() -> Exit:
     parser = new_parser(__doc__, "python -m lab.presenter")
     commands = parser.add_subparsers(required=True)
     train = commands.add_parser("train", help="train the autoencoder, the denoiser, the decoder again")
-    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints, logs and weights")
+    train.add_argument("--run", type=folder, required=True, help="folder for checkpoints, logs and weights")
     train.add_argument(
         "--steps",
         type=int,
@@ -63,12 +63,12 @@ def main() -> Exit:
     curve.add_argument("--steps", type=int, nargs="+", default=(20, 16, 12, 8, 6, 4, 3))
     curve.set_defaults(run_command=run_curve)
     sample = commands.add_parser("sample-data", help="write the sample data folder")
-    sample.add_argument("--out", type=Path, default=Path("data/sample"))
+    sample.add_argument("--out", type=folder, default=Path("data/sample"))
     sample.add_argument("--held-out", type=int, default=0, help="so many held-out people instead (0)")
     sample.add_argument("--frames", type=int, default=48, help="of each of these (48)")
     sample.set_defaults(run_command=run_sample_data)
     show = commands.add_parser("show", help="a picture of what the renderer draws")
-    show.add_argument("--out", type=Path, required=True, help="PNG file")
+    show.add_argument("--out", type=folder, required=True, help="PNG file")
     show.add_argument("--seeds", type=int, nargs="+", default=(12, 14, 21, 27))
     show.set_defaults(run_command=run_show)
     args = parser.parse_args()
@@ -83,7 +83,7 @@ def _add_evaluation(parser: argparse.ArgumentParser, clips: int) -> None:
     parser.add_argument("--frames", type=int, default=48, help="frames of each (48)")
     parser.add_argument("--seed", type=int, default=SEED)
     common_arguments(parser, "device", backend={"default": "torch"})
-    parser.add_argument("--report", type=Path, help="JSON file for the figures; stdout without it")
+    parser.add_argument("--report", type=folder, help="JSON file for the figures; stdout without it")
 
 
 def run_train(args: argparse.Namespace) -> None:

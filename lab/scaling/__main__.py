@@ -17,7 +17,7 @@ import platform
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from engines.cli import SAMPLE, ending, new_parser, run, say
+from engines.cli import SAMPLE, ending, folder, new_parser, run, say
 from engines.errors import Exit, InputError, unknown
 from lab.scaling.files import file_seconds
 from lab.scaling.null_workers import measure
@@ -111,13 +111,13 @@ def parse() -> argparse.Namespace:
     parser = new_parser(__doc__, "python -m lab.scaling")
     commands = parser.add_subparsers(required=True)
     measuring = commands.add_parser("measure", help="run null workers on Ray")
-    measuring.add_argument("--report", type=Path, default=REPORT, help=f"({REPORT.relative_to(ROOT)})")
+    measuring.add_argument("--report", type=folder, default=REPORT, help=f"({REPORT.relative_to(ROOT)})")
     measuring.add_argument("--run", default="openvino-bf16", help="its timed run (openvino-bf16)")
     measuring.add_argument("--machines", type=int, nargs="+", default=COUNTS, help="how many (1 2 4 8 16)")
     measuring.add_argument("--video", type=Path, default=VIDEO, help="any, for its header (the first sample)")
     measuring.set_defaults(run_command=run_measure)
     drawing = commands.add_parser("draw", help="simulate, and draw with what was measured")
-    drawing.add_argument("--out", type=Path, default=PICTURE, help=f"picture ({PICTURE.relative_to(ROOT)})")
+    drawing.add_argument("--out", type=folder, default=PICTURE, help=f"picture ({PICTURE.relative_to(ROOT)})")
     drawing.set_defaults(run_command=run_draw)
     for command in (measuring, drawing):
         command.add_argument("--figures", type=Path, default=FIGURES, help=f"({FIGURES.relative_to(ROOT)})")

@@ -23,10 +23,12 @@ from generators.contract import Generator
 from generators.weight_files import licences
 from pipeline.batch.dataset import Request, hash_output
 from pipeline.oom_retry import OomRetry
-from pipeline.request import Sampling, Source, write
+from pipeline.output_form import at_size, taking_size
+from pipeline.request import Sampling, Source
 from pipeline.runner import Settings, VideoRunner, start_runner
 from pipeline.stopwatch import Seconds
 from pipeline.video.reader import VideoWriter
+from pipeline.write_frames import write_frames
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -39,13 +41,14 @@ class Receipt:
     """The result of a stage. facts and seconds: for the manifest line.
 
     arrays: references to lists of chunks (n, H, W, 3) uint8 in the object store. The first chunk that READ
-    gives is the picture (1, H, W, 3). columns: of Source.
+    gives is the picture (1, H, W, 3). size, fps: of the video. columns: of Source.
     """
 
     arrays: list[ObjectRef] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     fps: Fraction = Fraction(0)
+    size: tuple[int, int] = (0, 0)
     columns: dict[str, object] = field(default_factory=dict)
 
 
@@ -63,14 +66,15 @@ class NoProgress:
 class Opened:
     """The report of a worker that is ready.
 
-    node: Ray's name of its machine. name: for messages. identity: VideoRunner's; empty for a file worker.
-    messages: the lines that starting it printed.
+    node: Ray's name of its machine. name, pid: of its process. identity: VideoRunner's; empty for a file
+    worker. messages: the lines that starting it printed.
     """
 
     node: str
     name: str
     identity: dict[str, object]
     messages: tuple[str, ...] = ()
+    pid: int = field(default_factory=os.getpid)
 
 
 def store(arrays: Iterable[np.ndarray]) -> list[ObjectRef]:
@@ -141,16 +145,16 @@ class FileWorker:
             **request.hashes(),
             "notes": source.notes,
         }
-        return Receipt(arrays, facts, seconds.stages, source.fps, source.columns)
+        return Receipt(arrays, facts, seconds.stages, source.fps, source.generator.size, source.columns)
 
     def write(self, made: Receipt, output: Path) -> Receipt:
         """Encode the frames of a receipt to the file `output`."""
         seconds = Seconds()
         recipe, lossless = self._settings.recipe, self._settings.lossless
         how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": lossless}
-        writer = VideoWriter(output, *self._generator.size, made.fps, **how)
+        writer = VideoWriter(output, *made.size, made.fps, **how)
         chunks = seconds.of_each(stored(made), "write")
-        facts = {"frames_sha256": write(chunks, writer, seconds), "output_sha256": hash_output(output)}
+        facts = {"frames_sha256": write_frames(chunks, writer, seconds), "output_sha256": hash_output(output)}
         return Receipt(facts=facts, seconds=seconds.stages)
 
 
@@ -174,11 +178,12 @@ class NetworkWorker:
     def make(self, read: Receipt, seed: int) -> Receipt:
         """Make the frames of a video from its skeleton video and picture, and put them into the store."""
         runner, seconds = self._runner, Seconds()
-        generator, progress = OomRetry(runner.generator), nullcontext(NoProgress())
+        generator, progress = OomRetry(at_size(runner.generator, read.size)), nullcontext(NoProgress())
         with seconds("read"):
             source = StoredSource(read, generator)
-        sampling = Sampling(source, generator, runner.engines, seconds)
-        arrays = store(sampling.pixels(seed, runner.options, lambda total: progress))
+        with taking_size(read.size, runner.generator.size):
+            sampling = Sampling(source, generator, runner.engines, seconds)
+            arrays = store(sampling.pixels(seed, runner.options, lambda total: progress))
         facts = {
             **sampling.facts,
             "chunks": generator.chunk_by_stage,
@@ -186,7 +191,7 @@ class NetworkWorker:
             "peak_memory_mb": peak_memory_mb(),
             "worker": _node_and_name("networks")[1],
         }
-        return Receipt(arrays, facts, seconds.stages, read.fps)
+        return Receipt(arrays, facts, seconds.stages, read.fps, read.size)
 
 
 def _node_and_name(kind: str) -> tuple[str, str]:

@@ -24,8 +24,9 @@ from engines.errors import EngineError, Exit, ProgramKilled, exit_of
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
 from pipeline.parallel.ray_actors import FileWorker, NetworkWorker, Opened, Receipt
+from pipeline.parallel.ray_watch import LOOK, Watch
 from pipeline.parallel.stage_scheduler import Flow, Pool, Stage, Video
-from pipeline.parallel.worker_pool import longest_first
+from pipeline.parallel.worker_pool import STOPPED, longest_first
 from pipeline.runner import VIDEO_FAILURES, Settings
 
 TRIES = 3  # of a video: machines join and leave a cluster, and one that leaves may lose videos
@@ -40,12 +41,13 @@ OpenJobs = Callable[[Mapping[str, object]], Jobs]
 
 @dataclass(eq=False)
 class Worker:
-    """The driver's handle of an actor. node and name: empty until it is open."""
+    """The driver's handle of an actor. node, name and pid: of its process, once it is open."""
 
     pool: Pool
     actor: object
     node: str = ""
     name: str = ""
+    pid: int = 0
 
 
 def run_cluster(
@@ -86,11 +88,15 @@ class Driver:
         """
         for worker in self._workers:
             self._open(worker)
+        watch, last = Watch(self._ray, STOPPED), time.monotonic()
         while self.jobs is None or self._flow:
             self._begin()
-            done, _ = self._ray.wait(list(self._pending), timeout=PATIENCE)
-            if not done and not any(video for _, video in self._pending.values()):
+            done, _ = self._ray.wait(list(self._pending), timeout=LOOK)
+            busy = [(worker.node, worker.pid) for worker, video in self._pending.values() if video]
+            last = time.monotonic() if done or busy else last
+            if time.monotonic() - last > PATIENCE:
                 raise EngineError(f"the cluster had no worker for {PATIENCE:g} s; run again to go on")
+            watch.look(busy)
             for reference in done:
                 self._ended(reference)
         return self.jobs
@@ -111,7 +117,8 @@ class Driver:
             elif video.stage is Stage.MAKE:
                 reference = worker.actor.make.remote(receipts[-1], request.seed)
             else:
-                reference = worker.actor.write.remote(receipts[-1], self._output(request).absolute())
+                output = (self.jobs.out / f"{request.id}.mp4").absolute()
+                reference = worker.actor.write.remote(receipts[-1], output)
             self._pending[reference] = worker, video
 
     def _ended(self, reference: object) -> None:
@@ -145,7 +152,7 @@ class Driver:
 
     def _is_open(self, worker: Worker, opened: Opened) -> None:
         """Register a worker that is ready; the first one with an identity opens the jobs. EngineError."""
-        worker.node, worker.name = opened.node, opened.name
+        worker.node, worker.name, worker.pid = opened.node, opened.name, opened.pid
         if self.jobs is not None and opened.identity:
             self.jobs.check(opened.identity, worker.name)
         elif opened.identity:
@@ -208,9 +215,6 @@ class Driver:
         self._flow.dropped(video)
         self.jobs.lost(video.request, why, status)
 
-    def _output(self, request: Request) -> Path:
-        return self.jobs.out / f"{request.id}.mp4"
-
     def _line(self, request: Request, receipts: list[Receipt]) -> dict:
         """Return a finished video's manifest line from the receipts of its stages."""
         facts: dict[str, object] = {}
@@ -223,7 +227,7 @@ class Driver:
         facts["notes"] = [*notes, *self._tries[request.id]]
         facts["seconds"] = {stage: round(spent, 4) for stage, spent in seconds.items()}
         facts["total_seconds"] = round(seconds.total(), 4)
-        output = {"status": "done", "output": str(self._output(request))}
+        output = {"status": "done", "output": str(self.jobs.out / f"{request.id}.mp4")}
         return {**request.described(), **self.jobs.identity, **output, **facts}
 
 

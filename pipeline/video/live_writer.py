@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from engines.errors import OutputError, ProgramKilled
-from pipeline.video.ffmpeg import EXACT, Ffmpeg
-from pipeline.video.writer import REPEATABLE, STALL_SECONDS
+from pipeline.video.colours import TAGGED
+from pipeline.video.ffmpeg import Ffmpeg
+from pipeline.video.writer import REPEATABLE, STALL_SECONDS, colour_arguments
 
 # A fragment is written when the next one's key frame comes, so a fragment of one frame is one frame late.
 # Without a trailer, what an encoder leaves whose writer was killed is the beginning of the whole file.
 MOVFLAGS = "+frag_every_frame+empty_moov+default_base_moof+skip_trailer"
 CODEC = ["-c:v", "libx264", "-preset", "superfast", "-tune", "zerolatency", "-crf", "18", "-threads", "1"]
 GROUP = 12  # frames from key frame to key frame
-VIEW = f"scale=out_color_matrix=bt709:out_range=tv:{EXACT},setparams=colorspace=bt709:color_primaries=bt709:"
 
 
 def live_chunks(
@@ -30,7 +30,7 @@ def live_chunks(
     stays. OutputError: the encoder or the disk failed.
     """
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size), "-r", str(fps), "-i", "pipe:0"]
-    shown = ["-vf", f"{VIEW}color_trc=bt709,format=yuv420p"]
+    shown = colour_arguments(TAGGED)
     output = ["-movflags", MOVFLAGS, "-flush_packets", "1", *REPEATABLE, "-y", f"file:{path}"]
     child = Ffmpeg([*raw, *shown, *CODEC, "-g", str(GROUP), *output], STALL_SECONDS, stdin=subprocess.PIPE)
     try:

@@ -73,7 +73,7 @@ class VideoWriter:
             self._codec = ["-c:v", "libx264rgb", "-qp", "0", "-preset", preset or "ultrafast"]
         else:
             quality = ["-crf", str(12 if crf is None else crf), "-preset", preset or "medium"]
-            self._codec = [*_colour_arguments(colours), "-c:v", "libx264", *quality]
+            self._codec = [*colour_arguments(colours), "-c:v", "libx264", *quality]
         name = f".{path.stem[:40]}-{secrets.token_hex(4)}.tmp-{os.getpid()}{path.suffix}"
         self._temporary = path.with_name(name)
         self._stall_seconds = stall_seconds
@@ -198,7 +198,7 @@ class VideoWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-def _colour_arguments(colours: Colours) -> list[str]:
+def colour_arguments(colours: Colours) -> list[str]:
     """Return ffmpeg's arguments to convert RGB frames to these colours, and to tag the file so."""
     levels = "tv" if colours.range == "unknown" else colours.range
     names = ("colorspace", "color_primaries", "color_trc", "color_range")

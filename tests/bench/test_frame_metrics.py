@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from bench.boxes import Boxes, find_boxes
+from bench.boxes import Boxes, find_boxes, rule_of
 from bench.frame_metrics import FrameMetrics
+from generators.resize import FITS
 from lab.presenter.evaluate import hand_and_face_boxes, held_out
 from lab.presenter.render.clip import HEIGHT, WIDTH
 from pipeline.video.reader import read
@@ -170,3 +171,16 @@ def test_hands_and_face_are_found_in_an_encoded_skeleton_video(tmp_path):
 def test_a_video_without_key_points_has_no_boxes():
     found = find_boxes(np.full((64, 48, 3), 90, np.uint8), (48, 64))
     assert not found.hands.any() and not found.face.any()
+
+
+@pytest.mark.parametrize("rule", FITS)
+@pytest.mark.parametrize("shape", [(64, 120), (130, 48)])
+def test_boxes_lie_where_the_rule_brings_the_skeleton(rule, shape, tmp_path):
+    skeleton = np.zeros((*shape, 3), np.uint8)
+    y, x = shape[0] // 2, shape[1] // 2
+    skeleton[y - 6:y + 6, x + 4:x + 14] = (0, 0, 255)  # a hand, right of the middle
+    boxes = find_boxes(skeleton, (48, 64), rule)
+    shown = find_boxes(FITS[rule](skeleton[None], 48, 64)[0], (48, 64))
+    assert shown.hands.any() and (boxes.hands != shown.hands).mean() < 0.03
+    (tmp_path / "manifest.jsonl").write_text(f'{{"id": "a", "fit": "{rule}"}}\n')
+    assert rule_of(tmp_path / "a.mp4") == rule and rule_of(tmp_path / "b.mp4") == "cover"

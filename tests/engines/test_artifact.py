@@ -74,7 +74,8 @@ def test_a_file_that_its_manifest_has_no_hash_of_is_not_loaded(tmp_path, files):
 
 
 @pytest.mark.parametrize("changed", [
-    {"files": [1]}, {"facts": None}, {"built_at": 3}, {"built_from": "x"}, {"file": 7}])
+    {"files": [1]}, {"facts": None}, {"built_at": 3}, {"built_from": "x"}, {"file": 7},
+    {"files": {"": "0" * 64}}, {"files": {"/": "0" * 64}}])
 def test_a_manifest_of_other_types_is_refused_by_name(tmp_path, changed):
     path = build(tmp_path)
     manifest_of(path).write_text(json.dumps({**json.loads(manifest_of(path).read_text()), **changed}))

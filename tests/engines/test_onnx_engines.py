@@ -15,6 +15,7 @@ from engines.backends.openvino_backend import OpenVinoEngine
 from engines.errors import EngineError
 from engines.load import allowed_threads
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
+from lab.gpu.fake_arrays import FakePlace
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = [OnnxRuntimeEngine, OpenVinoEngine]
@@ -55,6 +56,20 @@ def test_an_output_is_not_overwritten_by_the_next_call(engine, path):
     first = run(a=A, b=B)["sum"]
     run(a=A * 10, b=B)
     np.testing.assert_array_equal(first, A + B)
+
+
+def test_arrays_of_a_place_are_bound_where_they_lie(path, monkeypatch):
+    monkeypatch.setattr(OnnxRuntimeEngine, "_memory", ("cpu", 0))  # as the fake place's arrays are
+    run, place = OnnxRuntimeEngine(SPEC, path), FakePlace()
+    run.place = place
+    a = place.asarray(np.asfortranarray(A))
+    for rows in (2, 1):
+        outputs = run(b=B[:rows], a=a[:rows])
+        assert list(outputs) == ["difference", "sum"]
+        np.testing.assert_array_equal(outputs["difference"].get(), (A - B)[:rows])
+        twice = run(a=outputs["sum"], b=outputs["sum"])["sum"]
+        np.testing.assert_array_equal(twice.get(), 2 * (A + B)[:rows])
+    assert place.up["float32"] == 16 + 16 + 8
 
 
 @pytest.mark.parametrize("engine", ENGINES)

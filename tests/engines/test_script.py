@@ -1,6 +1,7 @@
 """How scripts end: one status for a kind of error, in the words of people; bugs go through."""
 
 import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,13 @@ def test_an_empty_folder_is_not_the_working_folder(capsys, text):
             parser.parse_args([option, text])
         assert "is empty; give a folder, or . for the working folder" in capsys.readouterr().err
     assert parser.parse_args(["--out", "."]).out == Path(".")
+
+
+def test_no_script_takes_an_empty_place_to_write_to():
+    option = re.compile(r'add_argument\(\s*"--(?:out|report|run|work)",[^)]*type=(\w+)')
+    kinds = {f"{path.relative_to(ROOT)}: {kind}" for path in ROOT.glob("[!.]*/**/*.py")
+             if path.parts[len(ROOT.parts)] != "tests" for kind in option.findall(path.read_text("utf-8"))}
+    assert len(kinds) > 8 and {each.partition(": ")[2] for each in kinds} == {"folder"}, kinds
 
 
 @pytest.mark.parametrize("error", [

@@ -2,11 +2,13 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from engines.attention import open_attention
 from engines.backends.torch_backend import TorchEngine, start, start_compiled, why_not
 from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
@@ -176,3 +178,103 @@ def test_fp32_is_fp32_in_convolutions_too(monkeypatch):
     assert torch.backends.cudnn.allow_tf32
     TorchEngine(SPEC, Mix())
     assert not torch.backends.cudnn.allow_tf32
+
+
+class Layers(torch.nn.Module):
+    """A convolution, a norm and a projection; the last layer runs without autocast."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv1d(1, 8, 1)
+        self.norm = torch.nn.LayerNorm(8)
+        self.projection = torch.nn.Linear(8, 8)
+        self.exact = torch.nn.Linear(8, 1)
+        self.register_buffer("shift", torch.ones(1, dtype=torch.float64))
+
+    def forward(self, a, b):
+        x = self.projection(self.norm(self.convolution(a[None, None]).mT.float()))
+        with torch.autocast("cpu", enabled=False):
+            return self.exact(x.float() + self.shift)[0, :, 0], b
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_that_autocast_would_cast_are_stored_so_and_the_numbers_are_its_own(precision):
+    torch.manual_seed(0)
+    module, dtype = Layers(), {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    module.exact.weight.data = module.exact.weight.data.to(dtype).float()  # so that nothing is lost
+    module.exact.bias.data.zero_()
+    with torch.inference_mode(), torch.autocast("cpu", dtype):
+        expected = module.float()(torch.from_numpy(A), torch.from_numpy(B))[0].numpy()
+    engine = TorchEngine(SPEC, module, precision=precision)
+    for _ in range(2):
+        np.testing.assert_array_equal(engine(a=A, b=B)["difference"], expected)
+    assert {name: each.dtype for name, each in module.state_dict().items() if "bias" not in name} == {
+        "convolution.weight": dtype, "projection.weight": dtype, "norm.weight": torch.float32,
+        "exact.weight": torch.float32, "shift": torch.float32}
+    assert not any(layer._forward_pre_hooks for layer in module.modules())
+
+
+def test_fp32_weights_stay_and_half_ones_of_a_checkpoint_become_so():
+    module = Layers().half()
+    TorchEngine(SPEC, module)
+    assert {each.dtype for each in module.state_dict().values()} == {torch.float32}
+
+
+class Attending(torch.nn.Module):
+    """Attention of one head over n tokens, plain and with a mask."""
+
+    def forward(self, a, b):
+        query, key = a.reshape(1, 1, -1, 1), b.reshape(1, 1, -1, 1)
+        plain = torch.nn.functional.scaled_dot_product_attention(query, key, value=key)
+        mask = torch.ones(len(a), len(a), dtype=torch.bool)
+        masked = torch.nn.functional.scaled_dot_product_attention(query, key, key, attn_mask=mask)
+        return plain.reshape(-1), masked.reshape(-1)
+
+
+@pytest.mark.parametrize(("name", "module"), [("flash", "flash_attn_interface"), ("flash", "flash_attn"),
+                                              ("sage", "sageattention")])
+def test_attention_is_a_packages_where_its_kernel_can_be(monkeypatch, name, module):
+    calls = []
+
+    def kernel(query, key, value, **options):
+        calls.append((query.dtype, tuple(query.shape), options))
+        heads_last = name == "flash"
+        given = [each.transpose(1, 2) if heads_last else each for each in (query, key, value)]
+        found = torch.nn.functional.scaled_dot_product_attention(*given)
+        return (found.transpose(1, 2), None) if heads_last else found
+    for package in ("flash_attn_interface", "flash_attn", "sageattention"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(flash_attn_func=kernel, sageattn=kernel))
+    engine = TorchEngine(SPEC, Attending(), precision="bf16")
+    expected = engine(a=A, b=B)
+    engine.attention = open_attention(name, "cuda", "torch")
+    found = engine(a=A, b=B)
+    for output in expected:
+        np.testing.assert_array_equal(found[output], expected[output])
+    options = {"causal": False} if name == "flash" else {"tensor_layout": "HND", "is_causal": False}
+    assert calls == [(torch.bfloat16, (1, 2, 1, 1) if name == "flash" else (1, 1, 2, 1), options)]
+    fp32 = TorchEngine(SPEC, Attending())
+    fp32.attention = engine.attention
+    fp32(a=A, b=B)
+    assert len(calls) == 1  # its kernels are for halves
+
+
+@pytest.mark.parametrize(("name", "device", "backend", "said"), [
+    ("fast", "cuda", "torch", "no 'fast'; choose default, cudnn, flash, sage"),
+    ("cudnn", "cuda", "tensorrt", "cudnn is for torch and torch-compile; tensorrt has its own"),
+    ("cudnn", "cpu", "torch", "cudnn runs on cuda, not on cpu"),
+    ("flash", "cuda", "torch", "is not installed; FlashAttention-3 for Hopper.*pip install flash-attn"),
+    ("sage", "cuda", "torch-compile", "is not installed; pip install sageattention"),
+])
+def test_attention_that_cannot_be_says_what_to_do(monkeypatch, name, device, backend, said):
+    for package in ("flash_attn_interface", "flash_attn", "sageattention"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EngineError, match=said):
+        open_attention(name, device, backend)
+
+
+def test_cudnn_comes_first_and_others_where_it_cannot():
+    assert open_attention("default", "cpu", "openvino") is None
+    with open_attention("cudnn", "cuda", "torch")():
+        found = TorchEngine(SPEC, Attending(), precision="bf16")(a=A, b=B)
+    assert np.isfinite(found["sum"]).all()

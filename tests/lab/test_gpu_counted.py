@@ -7,15 +7,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
-from lab.gpu.__main__ import expected
+from lab.gpu.__main__ import across, expected
 from lab.gpu.counted import count, crossing, size_of
+from lab.gpu.crossing import bytes_across
 from lab.gpu.expected import PREDICTED
+from lab.gpu.fake_arrays import FakePlace
 from lab.gpu.frames import TIMED, one_ulp
 from lab.gpu.networks import NETWORKS
 from lab.gpu.random_init import SMALL, inputs_of, normal, random_init
 from lab.gpu.run import ENTRIES
 from lab.gpu.table import floor_of, markdown
 from lab.gpu.variants import FEATURES, as_taken, channels_last, parse
+from pipeline.sampler import generate
+from tests.fake_device import counted_engines
 
 
 class Attend(nn.Module):
@@ -158,3 +162,21 @@ def test_what_crosses_to_a_gpu_is_counted_as_engines_take_it():
 def test_what_is_expected_is_a_table_with_a_row_for_each_network():
     table = expected(tiny=True).splitlines()
     assert len(table) == 2 + len(NETWORKS) and len({line.count("|") for line in table}) == 1
+
+
+def test_bytes_across_are_those_of_a_run_with_numbers(tiny):
+    skeletons = np.random.default_rng(0).integers(0, 256, (20, 48, 32, 3), np.uint8)
+    place = FakePlace()
+    generate(tiny, counted_engines(tiny, place), skeletons, skeletons[0], 0)
+    assert bytes_across(tiny, 20, resident=True) == (place.up.total(), place.down.total())
+    windows, steps, latents, half = 2, 2, 4 * 16 * 16 * 6 * 4, 4 * 16 * 6 * 4
+    denoise = steps * windows * 2 * (2 * latents + half + 8)  # latents and pose, reference, time and branch
+    up, down = bytes_across(tiny, 20, resident=False)
+    assert up == denoise + skeletons.nbytes + skeletons[0].nbytes + 20 * half  # decoded latents
+    assert down == steps * windows * 2 * latents + 21 * half + skeletons.nbytes
+
+
+def test_a_video_on_the_device_sends_a_small_part_of_what_passes_through_the_host():
+    for line in across(tiny=True).splitlines()[2:]:
+        up, down, less_up, less_down = map(float, line.strip("|").split("|")[1:])
+        assert 10 * less_up < up and less_down < down

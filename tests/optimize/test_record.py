@@ -1,9 +1,12 @@
 """What is recorded of real runs: every step and branch, one window a clip, copies that stay as they were."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from engines.errors import InputError
+from engines.progress import Progress
 from optimize.calibration import Recorder, describe, record
 from pipeline.batch.dataset import find_requests, first_requests
 
@@ -21,6 +24,12 @@ def test_the_denoiser_is_recorded_at_every_step_in_both_branches_for_one_window_
     times = [round(float(time), 4) for time in tiny.scheduler.times[:tiny.scheduler.steps]]
     assert seen == [(time, branch) for time in times for branch in (1.0, 0.0)] * 2
     assert {each["latents"].shape[2] for each in inputs} == {tiny.windows.length}
+
+
+def test_how_far_recording_has_come_is_shown(tiny, tiny_engines, requests, monkeypatch, capsys):
+    monkeypatch.setattr("optimize.calibration.Progress", partial(Progress, every=0))
+    evaluated = len(record(tiny, tiny_engines, requests)["denoise"]) // 2  # of two branches each
+    assert f"evaluations recorded: {evaluated}/{evaluated}" in capsys.readouterr().err
 
 
 def test_encoder_and_decoder_are_recorded_for_the_frames_of_one_window(tiny, tiny_engines, requests):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,15 +118,19 @@ class Dying(Tiny):
             (Path(__file__).parent / "died").touch(exist_ok=False)
         except FileExistsError:
             return super().condition(*inputs)
-        os.kill(os.getpid(), 9)
+        os.kill(os.getpid(), NUMBER)
 """
 
 
-def test_a_process_killed_over_a_video_is_replaced_and_the_video_made_again(
-    settings, cluster, tiny_file, make_data, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_killed_or_stopped_over_a_video_is_replaced_and_the_video_made_again(
+    settings, cluster, tiny_file, make_data, tmp_path, monkeypatch, number):
+    monkeypatch.setattr("pipeline.parallel.ray_cluster.STOPPED", 1.0)
+    for module in ("ray_cluster", "ray_watch"):
+        monkeypatch.setattr(f"pipeline.parallel.{module}.LOOK", 0.3)
     data = make_data({f"v{number}": 16 for number in range(8)})
     copy = shutil.copytree(tiny_file.parent, tmp_path / "dying") / tiny_file.name
-    copy.write_text("import os\n" + copy.read_text() + DYING)
+    copy.write_text("import os\n" + copy.read_text() + DYING.replace("NUMBER", str(int(number))))
     lines, status, said = run(
         data, tmp_path / "out", partial(on, cluster, replace(settings, generator=f"{copy}:Dying")))
     assert status is Exit.OK and len(lines) == 8

@@ -293,3 +293,8 @@ def test_a_file_that_imports_torch_when_it_is_loaded_is_told(write):
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 2 and "loading the file imports torch" in answer.stdout, answer.stderr
     assert answer.stdout.count("WRONG") == 1
+
+
+def test_what_is_printed_cannot_command_a_terminal(run_main):
+    said = run_main(generators_main, "check", "a\x1b[2J.py:Mine").out
+    assert "\x1b" not in said and said.count("a\\u001b[2J.py") == 2

@@ -9,11 +9,12 @@ import pytest
 from engines.device_arrays import constant, place_for, runs, take_frames
 from generators.contract import load_generator
 from generators.windows import ContinuationWindows
+from lab.gpu.fake_arrays import FakeArray, FakePlace
 from pipeline.guard import Guard
 from pipeline.sampler import Sampler, first_frames, generate
 from pipeline.step_plan import StepPlan
 from pipeline.streaming import StreamedClip
-from tests.fake_device import FakeArray, FakePlace, counted_engines
+from tests.fake_device import counted_engines
 from tests.tiny_mimicmotion import write_tiny
 from tests.wan_checkpoints import write_checkpoint
 

@@ -9,8 +9,9 @@ import pytest
 
 from engines.cli import printable
 from submit import isolation as module
+from submit.checks import NotEvaluated
 from submit.isolation import TIMED_OUT, View
-from submit.sandbox import Environment
+from submit.sandbox import Environment, make_environment, read_only, remove
 
 PYTHON = os.path.realpath(sys.executable)
 LOOK = """
@@ -85,6 +86,30 @@ def test_an_environment_is_not_started_to_find_what_it_consists_of(tmp_path):
     (tmp_path / "bin" / "python").chmod(0o755)
     assert Environment(tmp_path / "bin" / "python").seen == [Path(sys.base_prefix), tmp_path]
     assert not (tmp_path / "canary").exists()
+
+
+def test_why_an_environment_cannot_be_made_is_said_with_its_cause(tmp_path):
+    """As venv itself does not: it says that ensurepip "returned non-zero exit status 1", and no more."""
+    made = "import os, sys; print('no room for pip', file=sys.stderr); sys.exit(1)"
+    (tmp_path / "python").write_text(f"""#!/bin/sh
+mkdir -p "{tmp_path}/new/bin"
+printf '#!{sys.executable}\\n%s' "{made}" > "{tmp_path}/new/bin/python"
+chmod +x "{tmp_path}/new/bin/python"
+""")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(NotEvaluated, match="(?s)ensurepip .* ended with status 1 here:.no room for"):
+        make_environment(tmp_path / "new", str(tmp_path / "python"), tmp_path, [], lambda: 60.0)
+
+
+def test_removing_a_folder_leaves_what_links_in_it_lead_to_as_it_was(tmp_path):
+    (tmp_path / "other").mkdir(0o500)
+    (tmp_path / "work" / "deep").mkdir(parents=True)
+    for name in ("link", "deep/link"):
+        (tmp_path / "work" / name).symlink_to(tmp_path / "other")
+    read_only(tmp_path / "work")
+    remove(tmp_path / "work")
+    assert [each.name for each in tmp_path.iterdir()] == ["other"]
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o500
 
 
 def test_control_characters_are_written_out_and_words_of_any_script_are_not():

@@ -1,5 +1,6 @@
 """Entry scripts that mean harm: none passes, none outlives its limit, none touches what is not its own."""
 
+import json
 import shutil
 import socket
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from bench.judge import Judge
 from bench.similarity import load_extractor
+from engines.artifact import file_sha256
 from pipeline.video.ffmpeg import ffmpeg_exe
 from submit import isolation as module
 from submit.__main__ import run_base, verdict
@@ -19,9 +21,10 @@ from submit.checks import FAIL, PASS, Submission, evaluate
 from submit.isolation import isolation
 from submit.profile import load_profile
 from submit.trial import Question, Trial
+from submit.trial_data import MIRRORED
 from tests.extractors import write_extractor
 from tests.processes import processes_about
-from tests.submissions import repacked
+from tests.submissions import contents, repacked
 
 CPU = load_profile("cpu")
 LIMIT = 6.0
@@ -180,6 +183,55 @@ for name in os.listdir(data + '/videos'):
 """
 
 
+RECALLS = """
+import csv, hashlib, json
+here = os.path.dirname(os.path.abspath(__file__))
+answers = json.load(open(os.path.join(here, 'answers.json')))
+work = os.path.join(os.environ['TMPDIR'], 'rest')
+os.makedirs(out, exist_ok=True)
+names = sorted(os.listdir(data + '/videos'))
+new = [each for each in names
+       if hashlib.sha256(open(data + '/videos/' + each, 'rb').read()).hexdigest() not in answers]
+for name in set(names) - set(new):
+    known = hashlib.sha256(open(data + '/videos/' + name, 'rb').read()).hexdigest()
+    open(out + '/' + name, 'wb').write(bytes.fromhex(answers[known]))
+status = 0
+if new or not os.listdir(data + '/images'):
+    time.sleep(SLOW * len(new))
+    shutil.copytree(data, work)
+    os.chmod(work, 0o755)
+    if new:
+        rows = [row for row in csv.reader(open(data + '/pairs.csv')) if row[1] in ['video', *new]]
+        os.chmod(work + '/pairs.csv', 0o644)
+        csv.writer(open(work + '/pairs.csv', 'w')).writerows(rows)
+    command = [sys.executable, os.path.join(here, 'honest.py'), '--data', work, '--out', work + ' made']
+    status = subprocess.run(command).returncode
+    for name in new:
+        shutil.copy(work + ' made/' + name, out)
+    for folder in (work, *glob(work + '/*')):
+        os.chmod(folder, 0o755)
+    shutil.rmtree(work)
+    shutil.rmtree(work + ' made', ignore_errors=True)
+raise SystemExit(status)
+""".replace("import csv,", "from glob import glob\nimport csv,")
+
+
+@pytest.mark.slow
+def test_answers_that_are_kept_for_known_data_beside_an_honest_slow_model_do_not_pass(
+        results, packed, data, tiny_file):
+    name, base = f"{tiny_file}:Tiny", partial(run_base, data, "cpu")
+    shutil.rmtree(data / "outputs")
+    base(name, data, data / "made", 300.0)
+    (data / "made").rename(data / "outputs")
+    answers = {file_sha256(data / "videos" / f"{id}.mp4"): (data / "outputs" / f"{id}.mp4").read_bytes().hex()
+               for id in "ab"}
+    honest = contents(packed / "submit.zip")["infer.py"]
+    files = {"answers.json": json.dumps(answers).encode(), "honest.py": honest}
+    found = results(BEGIN + "SLOW = 6\n" + RECALLS, ["S10", "S12", "S13"], 600.0, base, name, **files)
+    assert found["S10"].status == found["S12"].status == PASS, found
+    assert found["S13"].status == FAIL and "are answers to the known ones kept" in found["S13"].problems[0]
+
+
 @pytest.mark.slow
 def test_references_in_the_archive_and_rescaled_skeletons_for_the_rest_do_not_pass(
         results, data, tiny_file):
@@ -192,6 +244,6 @@ def test_references_in_the_archive_and_rescaled_skeletons_for_the_rest_do_not_pa
     script = BEGIN + f"FFMPEG = {ffmpeg_exe()!r}" + COPIES
     found = results(script, ["S10", "S12"], 600.0, base, name, **files)
     assert "similarity 1.00000, the least of 2 videos" in found["S10"].notes[1]
-    assert found["S10"].status == FAIL and found["S10"].problems[0].startswith("mirrored: "), found["S10"]
+    assert found["S10"].status == FAIL and found["S10"].problems[0].startswith(f"{MIRRORED}: "), found["S10"]
     assert any(each.startswith("视频 ü 1: ") for each in found["S12"].problems), found["S12"]
     assert PASS not in {each.status for each in found.values()}

@@ -48,7 +48,8 @@ def test_a_profile_of_ones_own_gives_only_what_differs(tmp_path):
     ("packages = ['x']\n", "packages must have a list of texts"),
     ("preinstalled = [1]\n", "preinstalled must be a list of texts"),
     ("like = 7\n", "like must be a profile's name in quotes, is 7"), ("like = ['cpu']\n", "in quotes"),
-    ("like = 'cpuu'\n", "did you mean 'cpu'")])
+    ("like = 'cpuu'\n", "did you mean 'cpu'"), ('like = "a\\u0000"\n', "is the name of no profile"),
+    (f"like = '{'n' * 5000}'\n", "'n{60}' is the name of no profile")])
 def test_a_profile_with_a_mistake_is_refused(tmp_path, text, why):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(SubmitError, match=why):

@@ -1,0 +1,85 @@
+"""Hashes of large files are remembered while nothing about a file says that it changed."""
+
+import os
+
+import pytest
+
+from engines import hashes
+from engines.hashes import CACHE, VERIFY, file_sha256, known_sha256
+
+
+@pytest.fixture(autouse=True)
+def reading(monkeypatch, tmp_path):
+    """What is read in full, with an empty memory and none of the process's own."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    monkeypatch.delenv(VERIFY, raising=False)
+    read = []
+
+    def counted(path):
+        read.append(path.name)
+        return file_sha256(path)
+    monkeypatch.setattr(hashes, "file_sha256", counted)
+    return read
+
+
+def again(path):
+    """Ask as another process does."""
+    hashes._known.cache_clear()
+    return known_sha256(path)
+
+
+def large(path, byte=b"a", seconds=100):
+    path.write_bytes(byte * hashes.LARGE)
+    at = path.stat().st_mtime - seconds
+    os.utime(path, (at, at))
+    return path
+
+
+def test_a_large_file_is_read_once(tmp_path, reading):
+    path = large(tmp_path / "weights")
+    assert again(path) == again(path) == known_sha256(path) == file_sha256(path)
+    assert reading == ["weights"]
+
+
+@pytest.mark.parametrize("change", ["bytes", "time", "another file", "size"])
+def test_whatever_changes_of_it_it_is_read_again(tmp_path, reading, change):
+    path = large(tmp_path / "weights")
+    again(path)
+    at = path.stat()
+    if change == "bytes":
+        large(path, b"b", 50)
+    elif change == "time":
+        os.utime(path, (1, 1))
+    elif change == "size":
+        path.write_bytes(path.read_bytes() + b"b")
+        os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+    else:  # of the same size and time
+        other = large(tmp_path / "other", b"b")
+        os.utime(other, ns=(at.st_atime_ns, at.st_mtime_ns))
+        os.replace(other, path)
+    assert again(path) == file_sha256(path) and reading == ["weights", "weights"]
+
+
+def test_small_and_new_files_and_all_on_request_are_read_each_time(tmp_path, reading, monkeypatch):
+    (tmp_path / "small").write_bytes(b"a")
+    new, path = large(tmp_path / "new", seconds=0), large(tmp_path / "weights")
+    for _ in range(2):
+        for each in (tmp_path / "small", new, path):
+            again(each)
+    assert reading == ["small", "new", "weights", "small", "new"]
+    monkeypatch.setenv(VERIFY, "1")
+    again(path)
+    assert reading[-1] == "weights"
+
+
+def test_a_damaged_or_unwritable_memory_costs_only_time(tmp_path, reading):
+    path = large(tmp_path / "weights")
+    expected = again(path)
+    (memory,) = (tmp_path / "cache" / "sha256").iterdir()
+    for damaged in ("", "[]", '{"file": 1}'):
+        memory.write_text(damaged)
+        assert again(path) == expected
+    assert reading == ["weights"] * 4
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    (tmp_path / "cache").write_text("a file")
+    assert again(path) == expected

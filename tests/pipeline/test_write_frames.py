@@ -1,0 +1,84 @@
+"""Frames are hashed and written in order, while the next ones are made; a failure is the caller's."""
+
+import hashlib
+import threading
+
+import numpy as np
+import pytest
+
+from engines.errors import OutputError
+from pipeline.stopwatch import Seconds
+from pipeline.write_frames import write_frames
+
+CHUNKS = [np.full((2, 3, 4, 3), number, np.uint8) for number in range(5)]
+
+
+class Writer:
+    """Keeps frames; waits before each until it may go on, fails at one."""
+
+    def __init__(self, may=None, fails=None):
+        self.frames, self.ended, self.may, self.fails = [], None, may, fails
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.ended = kind
+
+    def write(self, frame):
+        if self.may:
+            assert self.may.wait(10), "the next chunk was not asked for"
+        if len(self.frames) == self.fails:
+            raise OutputError("the disk is full")
+        self.frames.append(frame.copy())
+
+
+def test_frames_come_in_order_with_the_hash_of_them_all():
+    writer, seconds = Writer(), Seconds()
+    found = write_frames(iter(CHUNKS), writer, seconds)
+    frames = np.concatenate(CHUNKS)
+    assert np.array_equal(writer.frames, frames) and writer.ended is None
+    assert found == hashlib.sha256(frames.tobytes()).hexdigest() and list(seconds.stages) == ["write"]
+
+
+def test_a_chunk_is_made_while_the_one_before_is_written():
+    asked = threading.Event()
+
+    def chunks():
+        yield CHUNKS[0]
+        asked.set()
+        yield CHUNKS[1]
+    writer = Writer(asked)
+    write_frames(chunks(), writer, Seconds())
+    assert len(writer.frames) == 4
+
+
+def test_no_more_than_one_chunk_waits():
+    writer = Writer(threading.Event())
+
+    def chunks():
+        for number, chunk in enumerate(CHUNKS):
+            assert len(writer.frames) >= 2 * (number - 1), "more than one chunk waits"
+            if number == 1:
+                threading.Timer(0.2, writer.may.set).start()
+            yield chunk
+    write_frames(chunks(), writer, Seconds())
+    assert len(writer.frames) == 10
+
+
+@pytest.mark.parametrize("fails", [0, 3, 9])
+def test_a_writers_failure_ends_it(fails):
+    writer = Writer(fails=fails)
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_frames(iter(CHUNKS), writer, Seconds())
+    assert writer.ended is OutputError and len(writer.frames) == fails
+
+
+def test_a_failure_of_the_chunks_ends_it_when_what_was_made_is_written():
+    def chunks():
+        yield CHUNKS[0]
+        raise MemoryError("decode")
+    writer = Writer()
+    with pytest.raises(MemoryError, match="decode"):
+        write_frames(chunks(), writer, Seconds())
+    assert writer.ended is MemoryError and len(writer.frames) == 2
