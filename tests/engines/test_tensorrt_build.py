@@ -20,8 +20,8 @@ from engines.onnx.export import Target, export_onnx
 from engines.onnx.parity import draw, extreme_sizes
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from engines.tensorrt.api import load
-from engines.tensorrt.artifact import find_engine, find_graph, system
-from engines.tensorrt.build import Order, build, place_orders, plan
+from engines.tensorrt.artifact import find_engine, system
+from engines.tensorrt.build import build, place_orders, plan
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from optimize.precision.convert import Calibration, convert
@@ -285,25 +285,3 @@ def test_quantization_with_a_zero_point_is_refused_with_what_to_do(chain):
 def test_a_missing_graph_names_the_command_that_makes_it(tiny, tmp_path):
     with pytest.raises(EngineError, match="run: python export_onnx.py --component denoise --precision fp16"):
         order_of(tiny, tmp_path, "denoise", "fp16")
-
-
-def test_attention_in_fp32_which_has_no_fused_kernel_is_built_of_several(tmp_path):
-    shape = (1, 2, 16, 32)
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "qkvy"]
-    node = helper.make_node("Attention", ["q", "k", "v"], ["y"], scale=1.0)
-    model = helper.make_model(helper.make_graph([node], "g", values[:3], values[3:]),
-                              opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
-    tensors = [TensorSpec(name, shape) for name in "qkvy"]
-    spec = ComponentSpec("net", Cadence.STEP, tuple(tensors[:3]), (tensors[3],))
-    with writing(tmp_path, Label("net", "fp32", ".onnx"), {}) as draft:
-        onnx.save(model, draft.path)
-    made = build(Order(spec, "fp32", draft.artifact, resolve_targets("89"), Settings()), lambda share: None)
-    assert made.path.stat().st_size > 10_000
-
-
-def test_a_tensorrt_without_attention_nodes_wants_a_graph_without_them(tiny, graphs):
-    old, new = (SimpleNamespace(flavour="tensorrt", version=version) for version in ("10.13.3.9", "10.14.1"))
-    assert find_graph(graphs, tiny, "denoise", "fp16", new).manifest["built_from"]["opset"] == 23
-    with pytest.raises(StaleArtifact, match=r"opset was 23 when it was built, is 20 here\n"
-                                            r"run: python export_onnx.py .* --precision fp16 --opset 20 "):
-        find_graph(graphs, tiny, "denoise", "fp16", old)
