@@ -39,8 +39,8 @@ check: setup .venv/test  ## style and architecture only, seconds
 	    { apt-get update -q; apt-get install -y -q chromium; } </dev/null >/dev/null 2>&1; } || true
 	@touch $@
 
-.venv/test: requirements-test.txt .venv/installed
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-test.txt
+.venv/test: requirements-test.txt requirements-finish.txt .venv/installed
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-test.txt -r requirements-finish.txt
 	@touch $@
 
 .venv/cluster: requirements-cluster.txt .venv/installed

@@ -16,7 +16,8 @@ import json
 from engines.artifact import built_folder
 from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
-from engines.onnx.export import OPSET, Target
+from engines.onnx.attention_form import DECOMPOSED, FUSED
+from engines.onnx.export import Target
 from engines.precision import choose_precisions
 from generators.contract import load_generator
 from generators.weight_files import licences
@@ -54,7 +55,11 @@ def parse() -> argparse.Namespace:
         out={"help": "folder for the graphs (engines/built/<generator>)"},
         data={"default": SAMPLE, "help": "folder whose runs calibrate precisions"},
     )  # fmt: skip
-    parser.add_argument("--opset", type=int, default=OPSET, help=f"version of ONNX's operators ({OPSET})")
+    parser.add_argument(
+        "--opset", type=int,
+        help=f"version of ONNX's operators ({DECOMPOSED} for fp32, {FUSED}, with Attention nodes, for half "
+        f"precision; older TensorRT than 10.14 needs {DECOMPOSED})",
+    )  # fmt: skip
     return parser.parse_args()
 
 

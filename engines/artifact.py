@@ -170,17 +170,24 @@ def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str
     raise StaleArtifact("\n".join([refusals[0], f"run: {command}"]))
 
 
-def find_onnx(folder: Path, model: Model, component: str, precision: str) -> Artifact:
+def find_onnx(
+    folder: Path, model: Model, component: str, precision: str, opset: int | None = None
+) -> Artifact:
     """Find the ONNX artifact of a component of this model as it is now; EngineError if none fits.
 
-    Weights are compared where the model's sources are at hand; a submission may come without them.
+    opset: the only one that will do, None for any. Weights are compared where the model's sources are at
+    hand; a submission may come without them.
     """
     expected = {"component": component, "loras": merged(model, component)}
     expected["spec"] = model.components[component].described()
     weights = fingerprint_of(model, component)
     if weights:
         expected["weights"] = weights
-    command = f"python export_onnx.py --component {component} --precision {precision} (same --generator)"
+    command = f"python export_onnx.py --component {component} --precision {precision}"
+    if opset is not None:
+        expected["opset"] = opset
+        command += f" --opset {opset}"
+    command += " (same --generator)"
     return find(folder, Label(component, precision, ".onnx"), expected, command)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from engines.artifact import Artifact
 from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
 from engines.errors import EngineError, unknown
-from engines.onnx.export import OPSET, Target, export_onnx
+from engines.onnx.attention_form import opset_for
+from engines.onnx.export import Target, export_onnx
 from engines.onnx.export_streamed import export_streamed, is_large
 from engines.precision import PrecisionError
 from generators.contract import Generator
@@ -17,6 +18,7 @@ from optimize.calibration import CLIPS, Inputs, describe, record
 from optimize.exact_rewrites import EXACT
 from optimize.precision.convert import Calibration, convert
 from optimize.precision.quantize_streamed import BLOCKS
+from optimize.streamed_rewrites import BARE
 from pipeline.batch.dataset import Request, first_requests
 
 
@@ -30,25 +32,35 @@ def select(precisions: Mapping[str, str], components: str | None) -> dict[str, s
 
 
 def export_all(
-    generator: Generator, precisions: Mapping[str, str], data: Path, target: Target, opset: int = OPSET
+    generator: Generator, precisions: Mapping[str, str], data: Path, target: Target, opset: int | None = None
 ) -> list[Artifact]:
     """Export each component that precisions names, with exact rewrites; return the artifacts in its order.
 
     For precisions other than fp32, all components are first exported in fp32, and requests of the data folder
     run on them for calibration. Large models are converted while they are exported instead, see
-    engines/onnx/export_streamed.py. One that fails keeps no other from being made. EngineError, InputError.
+    engines/onnx/export_streamed.py. opset: None for what each precision's
+    targets read best. One that fails keeps no other from being made. EngineError, InputError.
     OSError: the disk is full.
     """
     if is_large(generator):
         return _each(
             precisions,
-            lambda name: export_streamed(generator, name, precisions[name], target, opset, BLOCKS),
+            lambda name: export_streamed(
+                generator,
+                name,
+                precisions[name],
+                target,
+                opset_for(precisions[name], opset),
+                BLOCKS,
+                BARE,
+            ),
         )
+    whole = opset_for("fp32", opset)
     if all(precision == "fp32" for precision in precisions.values()):
-        return _each(precisions, lambda name: export_onnx(generator, name, target, opset, EXACT))
+        return _each(precisions, lambda name: export_onnx(generator, name, target, whole, EXACT))
     requests = first_requests(data, CLIPS)  # raises before any costly work
     names = list(generator.components)
-    exported = _each(names, lambda name: export_onnx(generator, name, target, opset, EXACT))
+    exported = _each(names, lambda name: export_onnx(generator, name, target, whole, EXACT))
     graphs = dict(zip(names, exported, strict=True))
     runs = _Runs(generator, graphs, requests, target)
 
@@ -56,7 +68,7 @@ def export_all(
         if precisions[name] == "fp32":
             return graphs[name]
         spec, calibration = generator.components[name], runs.calibration(name)
-        return convert(graphs[name], spec, precisions[name], calibration, target)
+        return convert(graphs[name], spec, precisions[name], calibration, target, opset)
 
     return _each(precisions, converted)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from engines.artifact import Artifact, Label, find, find_onnx
 from engines.errors import EngineError, Exit
 from engines.load import graph_precision, starts_from
+from engines.onnx.attention_form import DECOMPOSED, reads_attention
 from engines.spec import Model
 from engines.tensorrt.artifact import SUFFIX
 from submit.errors import SubmitError
@@ -51,7 +52,9 @@ def model_files(
     where = f"{BUILT}/{model.name}"
     for component, precision in precisions.items():
         precision = graph_precision(backend, precision)
-        graph = find_onnx(folder, model, component, precision)
+        there = profile.tensorrt if starts_from(backend) == SUFFIX else None
+        opset = DECOMPOSED if there and not reads_attention("tensorrt", there) else None
+        graph = find_onnx(folder, model, component, precision, opset)
         found.add(graph, where)
         if starts_from(backend) != SUFFIX:
             continue

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from engines.artifact import Artifact, Field, Label, find, fingerprint, fingerprint_of, writing
 from engines.errors import EngineError
+from engines.onnx.attention_form import DECOMPOSED
 from engines.onnx.parity import Parity, ParityError, draw, extreme_sizes
 from engines.onnx.translations import reason, translations
 from engines.spec import ComponentSpec, Engine, Model, TensorSpec, merged
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import onnx_ir
     import torch
 
-OPSET = 20  # what TensorRT from 10.0, TensorRT-RTX and ONNX Runtime all read; the exporter's own default too
+OPSET = DECOMPOSED
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; one protobuf file holds 2 GiB at most
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 NETWORKS = ("diffusers",)  # where a generator's layers may come from; not everyone's do

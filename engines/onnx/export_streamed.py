@@ -1,7 +1,7 @@
 """Export large networks to ONNX: they are traced without weights, which are then written one by one.
 
 The peak of memory is that of the trace, some hundred MB, plus the largest weight: it does not grow with the
-network if the module's weights are mapped files. Nothing is rewritten or measured on the way.
+network if the module's weights are mapped files. Nothing is run or measured on the way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from engines.artifact import Artifact, Label, fingerprint, writing
 from engines.errors import EngineError
-from engines.files import release_pages
 from engines.onnx.export import (
     TOOLS,
     Target,
@@ -31,6 +30,7 @@ from engines.onnx.export import (
     traced,
 )
 from engines.onnx.parity import draw
+from engines.onnx.weight import Weight
 from engines.precision import PRECISIONS
 from engines.spec import ComponentSpec, Model
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+Turn = Callable[["torch.nn.Parameter", "torch.Tensor"], "torch.nn.Parameter"]
 SUPPORTED = ("fp32", "fp16", "bf16", "int8")
 SMALL = 8192  # numbers; smaller weights may be folded into constants, as the exporter does
 LARGE = 2 << 30  # bytes of a generator's files, above which its networks come here
@@ -57,27 +58,15 @@ class Quantising:
 
 
 @dataclass(frozen=True)
-class Weight:
-    """The content of an initializer to be: a tensor in another dtype, its dims in another order."""
+class BareRewriting:
+    """A change in place to a network without weights: apply(network, turn) says what it did.
 
-    tensor: torch.Tensor
-    dtype: torch.dtype
-    order: tuple[int, ...]
+    turn(parameter, rows): the parameter with its rows in that order. fingerprint_files: the files that decide
+    what comes out.
+    """
 
-    @property
-    def shape(self) -> list[int]:
-        """The dims as the initializer has them."""
-        return [self.tensor.shape[axis] for axis in self.order]
-
-    def read(self) -> torch.Tensor:
-        """Copy the numbers, then release the pages of the file they came from."""
-        import torch
-
-        copied = self.tensor.to(self.dtype, copy=True).permute(self.order).contiguous()
-        release_pages(self.tensor)
-        if self.dtype == torch.float16 and not bool(torch.isfinite(copied).all()):
-            raise EngineError("a weight is too large for fp16, or not finite; export in bf16 or fp32")
-        return copied
+    apply: Callable[[torch.nn.Module, Turn], list[str]]
+    fingerprint_files: tuple[Path, ...]
 
 
 def is_large(model: Model) -> bool:
@@ -92,13 +81,14 @@ def export_streamed(
     target: Target,
     opset: int,
     quantising: Quantising | None = None,
+    rewriting: BareRewriting | None = None,
 ) -> Artifact:
     """Export the component's graph in fp32, fp16, bf16 or int8; one in the folder that fits is kept.
 
     Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising: what makes int8 of fp16. Held
-    against torch in fp32 at the smallest sizes of its spec, where a processor can do that. EngineError for
-    another precision or a weight that fp16 cannot hold; ExportError, ParityError; OSError. All leave nothing
-    behind.
+    against torch, as it was before rewriting, in fp32 at the smallest sizes of its spec, where a processor
+    can do that, which excludes bf16. EngineError for another precision or a weight that fp16 cannot hold;
+    ExportError, ParityError; OSError. All leave nothing behind.
     """
     from engines.backends.torch_backend import TorchEngine
 
@@ -109,6 +99,7 @@ def export_streamed(
     label = Label(component, precision, ".onnx")
     built_from = identity(model, component, precision, opset, TOOLS)
     built_from["recipe"] = {"streamed": compute}
+    built_from["rewrites"] = fingerprint(rewriting.fingerprint_files) if rewriting else None
     if layers:
         built_from["recipe"][layers] = fingerprint(quantising.fingerprint_files)
     present = None if target.force else kept(target, label, built_from)
@@ -116,13 +107,17 @@ def export_streamed(
         return present
     module = model.build(component).eval()
     inputs = draw(spec, {name: limits.min for name, limits in spec.ranges.items()}, seed=1)
-    graph, work = trace_bare(spec, module, compute, opset)
+    graph, work, changes = trace_bare(spec, module, compute, opset, rewriting)
+    for change in changes:
+        target.say(f"{label}: rewritten: {change}")
     too_much = _too_much(module, work)
     target.say(f"{label}: traced in {time.perf_counter() - started:.0f} s, {work:.3g} TFLOP a call")
     if layers:
         if too_much:
             raise EngineError(f"{component} cannot be calibrated on a processor: {too_much}")
         target.say(f"{label}: {quantising.apply(graph, module, inputs)}")
+    if compute == "bfloat16":
+        too_much = "ONNX Runtime has no kernels for bfloat16 on a processor; export it in fp32 once"
     with writing(target.folder, label, built_from) as draft:
         save(graph, draft.path)
         seconds = time.perf_counter() - started
@@ -135,6 +130,8 @@ def export_streamed(
         draft.facts.update(
             parity=parity.require(precision) if parity else None,
             against=against,
+            rewrites=changes,
+            nodes=len(graph.graph),
             tflop=round(work, 4),
             seconds=round(seconds, 1),
         )
@@ -143,15 +140,28 @@ def export_streamed(
 
 
 def trace_bare(
-    spec: ComponentSpec, module: torch.nn.Module, dtype: str, opset: int
-) -> tuple[ir.Model, float]:
-    """Trace a module in a dtype; give its graph, and the TFLOP of a call at the smallest sizes.
+    spec: ComponentSpec,
+    module: torch.nn.Module,
+    dtype: str,
+    opset: int,
+    rewriting: BareRewriting | None = None,
+) -> tuple[ir.Model, float, list[str]]:
+    """Trace a module in a dtype; give its graph, a call's TFLOP at its smallest, and what was rewritten.
 
     Large weights are read when the graph is saved.
     """
     import torch
 
     twin, held = bare_twin(module, getattr(torch, dtype))
+
+    def turn(parameter: torch.nn.Parameter, rows: torch.Tensor) -> torch.nn.Parameter:
+        weight = held.get(parameter.data_ptr())
+        if weight is None:
+            return torch.nn.Parameter(parameter.detach()[rows], requires_grad=False)
+        held[parameter.data_ptr()] = replace(weight, rows=rows)
+        return parameter
+
+    changes = rewriting.apply(twin, turn) if rewriting else []
     program = traced(spec, twin, example_inputs(spec), opset, optimize=False)
     weights = {}
     for name, value in program.model.graph.initializers.items():
@@ -166,7 +176,7 @@ def trace_bare(
     gc.collect()  # torch's own graphs are circles
     strip(graph)
     attach(graph, weights)
-    return graph, _work(spec, twin)
+    return graph, _work(spec, twin), changes
 
 
 def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Module, dict[int, Weight]]:

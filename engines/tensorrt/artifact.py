@@ -8,6 +8,7 @@ from pathlib import Path
 from engines.artifact import Artifact, Field, Label, StaleArtifact, find, find_onnx, fingerprint_of
 from engines.cuda.driver import Gpu
 from engines.errors import EngineError
+from engines.onnx.attention_form import DECOMPOSED, reads_attention
 from engines.spec import Model, merged
 from engines.tensorrt.api import TensorRT
 
@@ -28,6 +29,13 @@ def system() -> str:
 def target_of(api: TensorRT, gpu: Gpu) -> dict[str, str]:
     """Make the entry of built_from.targets that an engine for this GPU has."""
     return {gpu.sm: ANY_GPU if api.is_rtx else gpu.name}
+
+
+def find_graph(folder: Path, model: Model, component: str, precision: str, api: TensorRT) -> Artifact:
+    """Find the ONNX artifact that this TensorRT reads; EngineError: none fits, and what to export."""
+    if reads_attention(api.flavour, api.version):
+        return find_onnx(folder, model, component, precision)
+    return find_onnx(folder, model, component, precision, DECOMPOSED)
 
 
 def find_engine(
@@ -53,7 +61,7 @@ def find_engine(
     label = Label(component, precision, SUFFIX)
     command = f"python build_trt.py --component {component} --precision {precision} (same --generator)"
     try:
-        expected["onnx"] = find_onnx(folder, model, component, precision).content
+        expected["onnx"] = find_graph(folder, model, component, precision, api).content
     except StaleArtifact:
         find(folder, label, expected, command)  # what differs in the engine itself says more
         raise

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from engines.artifact import Artifact, Field, Label, find_onnx, writing
+from engines.artifact import Artifact, Field, Label, writing
 from engines.errors import EngineError
 from engines.spec import ComponentSpec, Model
-from engines.tensorrt.artifact import SUFFIX, system, toolchain
+from engines.tensorrt.artifact import SUFFIX, find_graph, system, toolchain
 from engines.tensorrt.build_progress import Report, interruptible, progress_monitor
 from engines.tensorrt.network import Network, Settings, Shapes, shapes_of
 from engines.tensorrt.rtx_runtime import verdict
@@ -91,7 +91,7 @@ def place_orders(
     orders = []
     for component, precision in precisions.items():
         check_precision(targets, precision)
-        onnx = find_onnx(folder, model, component, precision)
+        onnx = find_graph(folder, model, component, precision, targets.api)
         orders.append(Order(model.components[component], precision, onnx, targets, settings))
     return orders
 

@@ -101,6 +101,7 @@ class Network:
         self.network = api.checked(self.builder.create_network(flags), f"{api} made no network")
         self.parser = api.create(trt.OnnxParser, self.network)
         self._parse()
+        self._allow_decomposing()
         self.config = api.checked(self.builder.create_builder_config(), f"{api} made no configuration")
 
     @property
@@ -157,6 +158,15 @@ class Network:
             most = max(most, sum(alive.values()))
             alive = {name: size for name, size in alive.items() if last_use.get(name, number) > number}
         return most
+
+    def _allow_decomposing(self) -> None:
+        """Let attention run as several kernels where there is no fused one, as in fp32; else no build."""
+        trt = self.api.trt
+        kind = self.api.maybe("LayerType.ATTENTION_INPUT")
+        for layer in map(self.network.get_layer, range(self.network.num_layers)):
+            if kind is not None and layer.type == kind:
+                layer.__class__ = trt.IAttentionInputLayer  # the network gives every layer as an ILayer
+                layer.attention.decomposable = True
 
     def _parse(self) -> None:
         if not self.parser.parse_from_file(str(self.onnx)):

@@ -11,11 +11,13 @@ import numpy as np
 
 from engines.artifact import Artifact, Draft, Field, Label, writing
 from engines.errors import EngineError
+from engines.onnx.attention_form import FUSED, opset_for
 from engines.onnx.export import Target, check_graph, kept, save_graph, toolchain
 from engines.onnx.parity import Parity
 from engines.precision import PRECISIONS, Precision
 from engines.progress import shown
 from engines.spec import ComponentSpec
+from optimize.precision.fuse_attention import fuse_attention
 from optimize.precision.half import SAFE, find_fp32_layers, rehearsal, to_half
 from optimize.precision.layer_sensitivity import (
     FAR_ABOVE,
@@ -63,24 +65,32 @@ class _Converted:
 
 
 def convert(
-    source: Artifact, spec: ComponentSpec, precision: str, calibration: Calibration, target: Target
+    source: Artifact,
+    spec: ComponentSpec,
+    precision: str,
+    calibration: Calibration,
+    target: Target,
+    opset: int | None = None,
 ) -> Artifact:
     """Make the component's graph in a precision from its fp32 artifact; one that fits already is kept.
 
     Half precision keeps layers in fp32 where measured numbers could overflow. 8 bits leave out the first and
-    the last layers, and those whose error is too large (Calibration). ParityError if the outcome is outside
-    its tolerance; EngineError if there is nothing to quantise. Both leave nothing behind.
+    the last layers, and those whose error is too large (Calibration). opset: None for what the precision's
+    targets read best; from FUSED on attention becomes one node, where nothing in it stays in fp32.
+    ParityError if the outcome is outside its tolerance; EngineError if there is nothing to quantise. Both
+    leave nothing behind.
     """
     scheme, label = PRECISIONS[precision], Label(spec.name, precision, ".onnx")
     _require_opset(source, precision)
-    expected = _identity(source, precision, scheme, calibration)
+    opset = max(opset_for(precision, opset), source.manifest["built_from"]["opset"])
+    expected = {**_identity(source, precision, scheme, calibration), "opset": opset}
     present = None if target.force else kept(target, label, expected)
     if present:
         return present
     inputs, started = calibration.record(), time.perf_counter()
     alone = f", then each layer alone on {calibration.probes}" if scheme.layers else ""
     target.say(f"{label}: measuring on {len(inputs)} recorded inputs{alone}")
-    made = _convert(source, scheme, inputs, calibration, str(label))
+    made = _convert(source, scheme, inputs, calibration, opset, str(label))
     for line in _table(made, scheme):
         target.say(f"{label}: {line}")
     recipe = {**expected["recipe"], "fp32_layers": made.fp32_layers, "kept_layers": made.kept_layers}
@@ -138,7 +148,12 @@ def _identity(
 
 
 def _convert(
-    source: Artifact, scheme: Precision, inputs: Inputs, calibration: Calibration, label: str
+    source: Artifact,
+    scheme: Precision,
+    inputs: Inputs,
+    calibration: Calibration,
+    opset: int,
+    label: str,
 ) -> _Converted:
     import onnx
 
@@ -149,6 +164,8 @@ def _convert(
         _quantise(made, scheme, ranges, probes, calibration.budget, label)
     if _in_half(scheme):
         made.fp32_layers = find_fp32_layers(made.model, ranges, SAFE.get(scheme.compute))
+        if opset >= FUSED:
+            made.model = fuse_attention(made.model, made.fp32_layers)
         made.model = to_half(made.model, scheme.compute, made.fp32_layers)
     return made
 

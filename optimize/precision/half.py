@@ -16,7 +16,7 @@ from optimize.precision.layers import largest, upstream
 from optimize.precision.masks import without_masks
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
+    from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 # A sixteenth of fp16's largest number: where x is squared, x may grow fourfold beyond what was measured.
 # bfloat16 has the range of fp32.
@@ -97,6 +97,11 @@ def rehearsal(model: ModelProto) -> ModelProto:
 
 def tensor_types(model: ModelProto) -> dict[str, int]:
     """Infer the type of every tensor that a node makes, as ONNX's number for it."""
+    return {value.name: value.type.tensor_type.elem_type for value in inferred(model)}
+
+
+def inferred(model: ModelProto) -> list[ValueInfoProto]:
+    """Infer the type and the dims of every tensor that a node makes."""
     from onnx import shape_inference
 
     bare = copy.deepcopy(model)
@@ -105,7 +110,7 @@ def tensor_types(model: ModelProto) -> dict[str, int]:
             weight.ClearField("raw_data")
     del bare.graph.value_info[:]
     graph = shape_inference.infer_shapes(bare, strict_mode=True).graph
-    return {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    return [*graph.value_info, *graph.output]
 
 
 class _Conversion:

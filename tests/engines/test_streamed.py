@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import export_onnx
 from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
 from engines.errors import EngineError
 from engines.onnx import export_streamed as streamed
-from engines.onnx.export import OPSET, ExportError, Target
+from engines.onnx.attention_form import opset_for
+from engines.onnx.export import ExportError, Target
 from engines.onnx.export import export_onnx as export_whole
 from engines.onnx.export_streamed import bare_twin, export_streamed
 from engines.onnx.parity import draw
@@ -28,6 +30,7 @@ from generators.contract import load_generator
 from generators.wan.config import TransformerSize
 from generators.wan.load import fun_control_network
 from optimize.precision.quantize_streamed import BLOCKS
+from optimize.streamed_rewrites import BARE
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,8 +58,8 @@ def model(tmp_path_factory):
 
 
 def export(model, folder, precision, component="denoise", **options):
-    return export_streamed(model, component, precision, Target(folder, lambda text: None), OPSET, BLOCKS,
-                           **options)
+    return export_streamed(model, component, precision, Target(folder, lambda text: None),
+                           opset_for(precision), BLOCKS, BARE, **options)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,17 @@ def test_it_computes_what_the_graph_exported_whole_does(model, exported, tmp_pat
         exported[1]["fp32"].path,
         export_whole(Whole(model), "denoise", Target(tmp_path, lambda text: None)).path)]
     np.testing.assert_allclose(*flows, atol=1e-5 * float(np.abs(flows[0]).max()))
+
+
+def test_rotary_embeddings_pair_halves_and_attention_is_one_node_in_half_precision(model, tmp_path):
+    for precision, attentions in (("fp32", 0), ("fp16", 2 * 3)):  # to itself, the prompt and the picture
+        artifact = export(model, tmp_path, precision)
+        nodes = onnx.load(artifact.path, load_external_data=False).graph.node
+        kinds = Counter(node.op_type for node in nodes)
+        assert kinds["Attention"] == attentions and kinds["ScatterND"] == 0
+        assert kinds["Softmax"] == 2 * 3 - attentions
+        facts = artifact.manifest["facts"]
+        assert facts["rewrites"] == ["2 x rotary embedding of halves"] and facts["nodes"] == kinds.total()
 
 
 class Whole:
@@ -106,7 +120,7 @@ def test_weights_lie_beside_the_graph_in_the_precision_but_for_those_that_stay_i
 def test_what_was_built_from_the_same_is_kept(model, exported):
     folder, artifacts = exported
     told, first = [], artifacts["fp16"]
-    again = export_streamed(model, "denoise", "fp16", Target(folder / model.name, told.append), OPSET)
+    again = export_streamed(model, "denoise", "fp16", Target(folder / model.name, told.append), 23, None, BARE)
     assert again.path == first.path and "kept" in told[0]
     assert artifacts["fp32"].path != first.path
 
@@ -178,6 +192,11 @@ def test_a_weight_that_is_used_in_several_ways_is_right_in_each(tmp_path):
     facts = export(Small(Tied()), tmp_path, "fp32").manifest["facts"]
     assert facts["parity"]["y"]["cosine"] > 0.999999
     assert facts["tflop"] == round(2 * 2 * 2 * 128 * 128 / 1e12, 4)
+
+
+def test_bfloat16_which_no_processor_runs_is_exported_and_said_to_be_not_compared(tmp_path):
+    facts = export(Small(Tied()), tmp_path, "bf16").manifest["facts"]
+    assert facts["parity"] is None and "no kernels for bfloat16" in facts["against"]
 
 
 def test_a_weight_that_fp16_cannot_hold_is_refused_and_nothing_is_left(tmp_path):

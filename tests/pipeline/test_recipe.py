@@ -180,7 +180,7 @@ def test_the_recipe_of_the_walk_through_suits_a_schedule_of_any_length(plain, st
 
 def test_shipped_recipes_load_and_suit_the_bundled_generator():
     recipes = {path.stem: load_recipe(path) for path in SHIPPED}
-    assert {"baseline", "cpu", "gpu-fp16"} <= recipes.keys()
+    assert {"baseline", "cpu", "gpu-fp16", "gpu-bf16"} <= recipes.keys()
     assert [name for name, recipe in recipes.items() if recipe.is_baseline] == ["baseline"]
     for recipe in recipes.values():
         choose_precisions(recipe.precision, load_generator("presenter").components)
