@@ -233,31 +233,6 @@ def branches_of(guidance: Guidance) -> tuple[Branch, ...]:
     return tuple(guidance)
 
 
-def predict(
-    generator: Generator,
-    engine: Engine,
-    latents: np.ndarray,
-    step: int,
-    constants: Constants,
-    branches: Sequence[Branch],
-) -> list[np.ndarray]:
-    """Predict these branches of a window, in one call if the generator has that.
-
-    GeneratorError: it gives something else.
-    """
-    given = latents, step, constants
-    if not hasattr(generator, "denoise_branches"):
-        return [generator.denoise(engine, *given, branch) for branch in branches]
-    made = generator.denoise_branches(engine, *given, branches)
-    wanted = (len(branches) * len(latents), *latents.shape[1:])
-    if getattr(made, "shape", None) != wanted:
-        found = getattr(made, "shape", type(made).__name__)
-        raise GeneratorError(
-            f"denoise_branches gives {found}, expected one array {wanted}: branches on axis 0"
-        )
-    return np.split(made, len(branches))
-
-
 def offers_deep_cache(generator: Generator) -> bool:
     """Tell whether step plans of this generator may have the action H."""
     return {FULL, SHALLOW} <= set(generator.components)

@@ -10,6 +10,7 @@ import numpy as np
 
 from engines.device_arrays import contiguous, place_of, take_frames
 from engines.errors import EngineError
+from engines.spec import Engine
 from generators.contract import (
     FULL,
     SHALLOW,
@@ -17,8 +18,8 @@ from generators.contract import (
     Constants,
     Engines,
     Generator,
+    GeneratorError,
     OffersDeepCache,
-    predict,
 )
 from pipeline.step_plan import Action, StepPlan
 
@@ -53,6 +54,31 @@ class WindowDenoiser(Protocol):
 
 # Of a clip's constants, and for each of its latent frames the index of the conditions it sees.
 OpenDenoiser = Callable[[Generator, Engines, Constants, np.ndarray], WindowDenoiser]
+
+
+def predict(
+    generator: Generator,
+    engine: Engine,
+    latents: np.ndarray,
+    step: int,
+    constants: Constants,
+    branches: Sequence[Branch],
+) -> list[np.ndarray]:
+    """Predict these branches of a window, in one call if the generator has that.
+
+    GeneratorError: it gives something else.
+    """
+    given = latents, step, constants
+    if not hasattr(generator, "denoise_branches"):
+        return [generator.denoise(engine, *given, branch) for branch in branches]
+    made = generator.denoise_branches(engine, *given, branches)
+    wanted = (len(branches) * len(latents), *latents.shape[1:])
+    if getattr(made, "shape", None) != wanted:
+        found = getattr(made, "shape", type(made).__name__)
+        raise GeneratorError(
+            f"denoise_branches gives {found}, expected one array {wanted}: branches on axis 0"
+        )
+    return np.split(made, len(branches))
 
 
 class SerialDenoiser:

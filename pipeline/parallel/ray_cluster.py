@@ -1,9 +1,7 @@
 """Make a run's videos on a Ray cluster: some actors read and write files, others run the networks.
 
 Ray places the actors, restarts those that are lost, and moves arrays between machines; the stage scheduler
-decides which worker does which video next. We use Ray Core's actors instead of Ray Data's pools, because a
-video must be able to fail, to be tried again and to be listed by itself, longest first: a Dataset stops at an
-error or drops its block, takes blocks as they come, and needs pandas and pyarrow. See docs/cluster.md.
+decides which worker does which video next. See docs/cluster.md, also for why not Ray Data.
 """
 
 from __future__ import annotations
@@ -36,7 +34,6 @@ RESTART_PAUSE = 0.5  # seconds before a worker that is restarting is opened agai
 PATIENCE = 600.0  # seconds without any worker before the run ends with an error
 CONNECTING = 10.0  # seconds for a cluster's head node to answer
 LOCAL = "local"
-
 OpenJobs = Callable[[Mapping[str, object]], Jobs]
 
 

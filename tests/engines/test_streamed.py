@@ -120,7 +120,8 @@ def test_weights_lie_beside_the_graph_in_the_precision_but_for_those_that_stay_i
 def test_what_was_built_from_the_same_is_kept(model, exported):
     folder, artifacts = exported
     told, first = [], artifacts["fp16"]
-    again = export_streamed(model, "denoise", "fp16", Target(folder / model.name, told.append), 23, None, BARE)
+    target = Target(folder / model.name, told.append)
+    again = export_streamed(model, "denoise", "fp16", target, 23, None, BARE)
     assert again.path == first.path and "kept" in told[0]
     assert artifacts["fp32"].path != first.path
 
