@@ -83,13 +83,14 @@ def key(built_from: Mapping[str, Field]) -> str:
 
 
 def fingerprint(files: Iterable[Path]) -> str | None:
-    """Hash the names and bytes of files by SHA-256; None if one is not here, as in a submission."""
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        if not path.is_file():
-            return None
-        digest.update(f"{path.name} {known_sha256(path)}\n".encode())
-    return digest.hexdigest()
+    """Hash the names and bytes of files, wherever they lie, by SHA-256.
+
+    None if one is not here, as in a submission.
+    """
+    paths = list(files)
+    if not all(path.is_file() for path in paths):
+        return None
+    return _digest("".join(sorted(f"{path.name} {known_sha256(path)}\n" for path in paths)))
 
 
 def fingerprint_of(model: Model, component: str) -> str | None:

@@ -185,6 +185,16 @@ def test_what_killed_builds_left_goes_after_a_day_and_not_before(tmp_path):
     assert [path.name for path in tmp_path.glob(".new-*")] == [".new-young"]
 
 
+def test_a_fingerprint_is_the_same_wherever_the_files_lie(tmp_path):
+    found = []
+    for first, second in (("one", "two"), ("two", "one")):  # whose order by path is another
+        for folder, name in ((first, "model.py"), (second, "weights")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).write_text(name)
+        found.append(fingerprint([tmp_path / first / "model.py", tmp_path / second / "weights"]))
+    assert found[0] == found[1]
+
+
 def test_a_fingerprint_changes_with_names_and_bytes_and_needs_every_file(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"1")
