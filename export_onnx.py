@@ -57,8 +57,8 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--opset", type=int,
-        help=f"version of ONNX's operators ({DECOMPOSED} for fp32, {FUSED}, with Attention nodes, for half "
-        f"precision; older TensorRT than 10.14 needs {DECOMPOSED})",
+        help=f"version of ONNX's operators ({DECOMPOSED}; {FUSED}, with Attention nodes, for fp16 and bf16; "
+        f"older TensorRT than 10.14 needs {DECOMPOSED})",
     )  # fmt: skip
     return parser.parse_args()
 

@@ -17,7 +17,9 @@ def opset_for(precision: str, asked: int | None = None) -> int:
     """Return the opset of a graph in that precision, the one asked for if there is one."""
     if asked is not None:
         return asked
-    return DECOMPOSED if PRECISIONS[precision].compute == "float32" else FUSED
+    chosen = PRECISIONS[precision]
+    # ONNX Runtime 1.31 makes graphs with 8-bit layers at later opsets invalid when it optimises them.
+    return DECOMPOSED if chosen.compute == "float32" or chosen.layers else FUSED
 
 
 def reads_attention(flavour: str, version: str) -> bool:
