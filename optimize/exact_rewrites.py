@@ -72,14 +72,14 @@ def rotate_halves(attention: nn.Module) -> None:
     for layer in (attention.to_q, attention.to_k, attention.norm_q, attention.norm_k):
         for name, weight in list(layer.named_parameters()):
             setattr(layer, name, torch.nn.Parameter(weight.detach()[order], requires_grad=False))
-    attention.set_processor(_Halves())
+    attention.set_processor(RotaryHalves())
 
 
 def watch(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, list[Call]]:
     """Record the calls of attention layers of known classes while the module runs once, by their names."""
     import torch
 
-    layers = {name: layer for name, layer in module.named_modules() if _is_known(layer)}
+    layers = {name: layer for name, layer in module.named_modules() if is_known(layer)}
     calls: dict[str, list[Call]] = {name: [] for name in layers}
     if not layers:
         return calls
@@ -110,7 +110,7 @@ class _OneToken:
         return attention.to_out[0](attention.to_v(encoder_hidden_states))  # (B, 1, C), added to every token
 
 
-class _Halves:
+class RotaryHalves:
     """The attention of tokens to each other in which i and i + size / 2 of a head rotate as a pair."""
 
     def __call__(
@@ -121,6 +121,7 @@ class _Halves:
         attention_mask: None,
         rotary_emb: tuple[Tensor, Tensor],
     ) -> Tensor:
+        """Attend, as diffusers' processor of an attention layer does."""
         import torch
 
         def heads(tokens: Tensor) -> Tensor:
@@ -139,7 +140,8 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     import torch
 
     half = x.shape[-1] // 2
-    return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin  # the form that OpenVINO fuses
+    turned = x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin  # the form that OpenVINO fuses
+    return turned.to(x.dtype)  # the tables are in fp32
 
 
 def _with_one_token(module: nn.Module, calls: Calls) -> list[str]:
@@ -151,7 +153,7 @@ def _with_one_token(module: nn.Module, calls: Calls) -> list[str]:
         and all(call == Call(1, False, False) for call in seen)
         # Only there is it known that the answer is added to every token, and norm2 serves nothing else.
         and name.rpartition(".")[2] == "attn2"
-        and _of_wan(module.get_submodule(name.rpartition(".")[0]), "WanTransformerBlock")
+        and of_wan(module.get_submodule(name.rpartition(".")[0]), "WanTransformerBlock")
     ]
 
 
@@ -178,16 +180,16 @@ REWRITES = (
 EXACT = Rewriting(rewrite, (Path(__file__),))
 
 
-def _is_known(layer: nn.Module) -> bool:
+def is_known(layer: nn.Module) -> bool:
     """Tell whether it computes as diffusers' WanAttention: no image tokens, fused or adapted layers."""
-    if not _of_wan(layer, "WanAttention"):
+    if not of_wan(layer, "WanAttention"):
         return False
     import torch
 
     processor = layer.processor
     linear = (layer.to_q, layer.to_k, layer.to_v, layer.to_out[0])
     return (
-        _of_wan(processor, "WanAttnProcessor")
+        of_wan(processor, "WanAttnProcessor")
         and processor._attention_backend is None
         and processor._parallel_config is None
         and layer.add_k_proj is None
@@ -197,7 +199,7 @@ def _is_known(layer: nn.Module) -> bool:
     )
 
 
-def _of_wan(thing: object, name: str) -> bool:
+def of_wan(thing: object, name: str) -> bool:
     """Tell whether it is of diffusers' class of that name itself, not of one that inherits from it."""
     where = type(thing).__module__
     return where in WAN and type(thing) is getattr(sys.modules[where], name)

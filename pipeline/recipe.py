@@ -57,10 +57,10 @@ class Recipe:
     note: str = ""
     steps: StepPlan | None = None
     overlap: int | None = None
-    attention: str = DEFAULT
     preset: str | None = None
     colours: str | None = None
     technique: TechniqueChoice | None = None
+    attention: str = DEFAULT
 
     def __post_init__(self) -> None:
         for key in ("name", "backend", "precision", "note"):

@@ -111,8 +111,8 @@ def test_a_recipe_cannot_be_changed(load):
 
 @pytest.mark.parametrize(("text", "reason"), [
     ('bakend = "torch"', "bakend: unknown setting 'bakend'; did you mean 'backend'?"),
-    ('name = "x"', "name: unknown setting 'name'; known: backend, precision, overlap, "),
-    ('note = "x"', "note: unknown setting 'note'; known: backend, precision, overlap, "),
+    ('name = "x"', "name: unknown setting 'name'; known: backend, precision, attention, overlap, "),
+    ('note = "x"', "note: unknown setting 'note'; known: backend, precision, attention, overlap, "),
     ('[about]\nnotes = "x"', "about.notes: unknown setting 'notes'; did you mean 'note'?"),
     ('backend = "opnvino"', "backend: unknown backend 'opnvino'; did you mean 'openvino'?"),
     ('backend = ""', "backend: unknown backend ''; known: auto, tensorrt, "),
