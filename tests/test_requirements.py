@@ -17,7 +17,7 @@ NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "tensorrt_rtx": "tens
          "imageio_ffmpeg": "imageio-ffmpeg", "cache_dit": "cache-dit",
          "prometheus_client": "prometheus-client", "sklearn": "scikit-learn", "tomllib": "tomli"}
 OURS = {"engines", "generators", "optimize", "pipeline", "bench", "submit", "finish", "examples"}
-OPTIONAL = {"open-clip-torch", "transformers", "ftfy",  # a comment in requirements-gpu.txt says how to have them
+OPTIONAL = {"open-clip-torch", "transformers", "ftfy",  # a comment in requirements-gpu.txt has them
             "pi_heif",  # a comment in requirements.txt
             "cache-dit",  # pipeline/caches/requirements.txt
             "ray",  # requirements-cluster.txt
