@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,7 +20,8 @@ from bench.frame_metrics import psnr, temporal_error
 from bench.interleave import interleave, median_ratio
 from bench.similarity import Extractor, load_extractor
 from engines.artifact import built_folder
-from engines.cli import SAMPLE
+from engines.cli import SAMPLE, say
+from engines.device_arrays import place_for, place_of
 from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from generators.contract import Engines, Generator
@@ -38,10 +39,12 @@ from pipeline.video.image import read_image
 RECIPES = ROOT / "optimize" / "recipes"
 FRAMES = 16  # one window
 BASE, GRAPH = "torch:fp16", "graph:fp16"  # what speeds are compared with; the denoiser as a CUDA graph
-VARIANTS = ("torch:fp32", "torch:fp16", "torch:bf16", GRAPH)
-SHORTENED = (BASE, GRAPH)  # variants that recipes are tried on
+RESIDENT = "resident:fp16"  # as BASE, and arrays stay on the device
+VARIANTS = ("torch:fp32", "torch:fp16", "torch:bf16", RESIDENT, GRAPH)
+SHORTENED = (BASE, RESIDENT, GRAPH)  # variants that recipes are tried on
 EXACT = "torch:fp32 baseline"
-TIMED = (f"{BASE} baseline", f"{BASE} exact", f"{BASE} fast", f"{GRAPH} baseline", f"{GRAPH} fast")
+TIMED = (f"{BASE} baseline", f"{BASE} exact", f"{BASE} fast", f"{GRAPH} baseline", f"{GRAPH} fast",
+         f"{RESIDENT} baseline", f"{RESIDENT} fast")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ class Run:
 
     def __call__(self, clip: Clip) -> np.ndarray:
         """Make the clip's frames (F, H, W, 3) uint8."""
-        steps = self.recipe.steps
-        return generate(self.generator, self.engines, clip.skeletons, clip.image, clip.seed, steps)
+        steps, place = self.recipe.steps, place_of(self.engines)
+        with place.running() if place else nullcontext():
+            return generate(self.generator, self.engines, clip.skeletons, clip.image, clip.seed, steps)
 
 
 def measure_frames(place: Place, emit: Emit) -> None:
@@ -108,7 +112,7 @@ def opening(request: Request, generator: Generator) -> Clip:
 def start(generator: Generator, variant: str, device: str, closing: ExitStack) -> Engines:
     """Start engines by a text as torch:fp16. EngineError: this machine cannot run them."""
     backend, _, precision = variant.partition(":")
-    backend = "torch" if variant == GRAPH else backend
+    backend = "torch" if variant in (GRAPH, RESIDENT) else backend
     precisions = choose_precisions(precision, generator.components)
     choice = Choice(backend, precisions, device, built_folder(generator.name))
     _, engines = start_engines(generator, choice, lambda text: None)
@@ -116,6 +120,8 @@ def start(generator: Generator, variant: str, device: str, closing: ExitStack) -
         engines = {**engines, "denoise": GraphEngine(denoiser_of(generator), device)}
     for engine in engines.values():
         closing.callback(engine.close)
+    if variant == RESIDENT and device != "cpu" and not place_for(engines, device, say):
+        raise RuntimeError("arrays cannot stay on the device: see what was said")
     return engines
 
 
