@@ -57,10 +57,9 @@ def make_network(component: str):
 
 class MyGenerator:
     """Answers generators/contract.py in full: what each member means is said there."""
-    name, size, chunk, frame_axis = "my_generator", (64, 96), 8, 2
+    name, size, chunk, frame_axis, resident = "my_generator", (64, 96), 8, 2, True
     scheduler, guidance, windows = FlowMatchEuler(4, shift=3.0), 2.0, OverlapWindows(16, overlap=4)
     per_frame, fingerprint_files = frozenset({"pose"}), (Path(__file__), CODE, WEIGHTS)
-    resident = True  # what is computed here stays on a GPU if it comes from one
     pixels, latents = TensorSpec("pixels", ("n", 96, 64, 3), "uint8"), TensorSpec("latents", ("n", 4, 12, 8))
     window, n, b = ("b", 4, 16, 12, 8), {"n": DimRange(1, 8, 8)}, {"b": DimRange(1, 1, 2)}
     seen = (TensorSpec("latents", window), TensorSpec("time", ("b",)), TensorSpec("pose", window),

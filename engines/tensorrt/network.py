@@ -165,8 +165,9 @@ class Network:
         kind = self.api.maybe("LayerType.ATTENTION_INPUT")
         for layer in map(self.network.get_layer, range(self.network.num_layers)):
             if kind is not None and layer.type == kind:
-                layer.__class__ = trt.IAttentionInputLayer  # the network gives every layer as an ILayer
-                layer.attention.decomposable = True
+                attending = layer
+                attending.__class__ = trt.IAttentionInputLayer  # the network gives every layer as an ILayer
+                attending.attention.decomposable = True
 
     def _parse(self) -> None:
         if not self.parser.parse_from_file(str(self.onnx)):

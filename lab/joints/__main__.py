@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from bench.pose import POSE_MODELS
-from engines.cli import ending, new_parser, run
+from engines.cli import ending, folder, new_parser, run
 from engines.errors import Exit
 from lab.presenter.render.clip import FPS
 from pipeline.video.reader import VideoWriter
@@ -60,13 +60,13 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="a joint finder; again: go on")
     train.add_argument("--subject", required=True, choices=("presenter", "skeleton"), help="what it looks at")
-    train.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the log")
+    train.add_argument("--run", type=folder, required=True, help="folder for the checkpoint and the log")
     train.add_argument("--steps", type=int, default=1000, help="of 16 pictures each (1000)")
     train.add_argument("--threads", type=int, default=1, help="of the processor (1)")
-    train.add_argument("--out", type=Path, default=POSE_MODELS, help="folder (bench/pose_models)")
+    train.add_argument("--out", type=folder, default=POSE_MODELS, help="folder (bench/pose_models)")
     train.set_defaults(run_command=run_train)
     poses = commands.add_parser("poses", help="data folders that ask held-out people for other poses")
-    poses.add_argument("--out", type=Path, required=True, help="folder")
+    poses.add_argument("--out", type=folder, required=True, help="folder")
     poses.add_argument("--count", type=int, default=6, help="of people (6)")
     poses.add_argument("--frames", type=int, default=24, help="of each (24)")
     poses.set_defaults(run_command=run_poses)

@@ -123,8 +123,8 @@ def test_what_a_description_gets_wrong_is_said(tmp_path):
                           ({"sha256": "0"}, "is not the file that pose.json describes"),
                           ({"input": "x"}, "cannot be run as its description says"),
                           ({"size": [16, 16]}, "cannot be run as its description says")):  # fmt: skip
-        folder = tmp_path / said[:4]
-        folder.mkdir()
+        folder = tmp_path / "-".join(changes) / str(changes.get("size", ""))
+        folder.mkdir(parents=True)
         with pytest.raises(ExtractorError, match=said):
             load_pose_model(write_model(folder, "heatmaps", 17, **changes)).joints(
                 [np.zeros((48, 32, 3), np.uint8)]

@@ -107,7 +107,7 @@ def test_the_manifest_says_what_the_graph_was_built_from_and_how_near_it_is(tiny
     manifest = json.loads(artifact.path.with_name(f"{artifact.path.name}.json").read_text())
     built_from, facts = manifest["built_from"], manifest["facts"]
     assert set(built_from) == {"generator", "component", "precision", "opset", "spec", "weights", "recipe",
-                               "rewrites", "toolchain"}
+                               "rewrites", "toolchain", "loras"}
     assert built_from["opset"] == 20 and built_from["spec"] == tiny.components["encode"].described()
     assert built_from["toolchain"]["torch"] == torch.__version__ and built_from["weights"]
     assert facts["parity"]["latents"]["cosine"] > 0.99999

@@ -21,6 +21,7 @@ OBJECTS = {
         "cache": "IRuntimeCache"},
     "network.py": {
         "builder": "Builder", "network": "INetworkDefinition", "parser": "OnnxParser", "layer": "ILayer",
+        "attending": "IAttentionInputLayer", "attention": "IAttention",
         "config": "IBuilderConfig", "profile": "IOptimizationProfile", "tensor": "ITensor"},
     "build.py": {"builder": "Builder", "config": "IBuilderConfig", "runtime": "Runtime"},
     "timing_cache.py": {"config": "IBuilderConfig", "cache": "ITimingCache"},
@@ -59,7 +60,7 @@ def names_used(code, file):
             if "trt" in parts[:-1] and node not in inner:
                 after = parts[parts.index("trt") + 1:][:2]
                 used.add(".".join(part for part in after if not part.startswith("__")))
-            elif len(parts) > 1 and parts[-2].strip("_") in objects:
+            elif len(parts) > 1 and parts[-2].strip("_") in objects and not parts[-1].startswith("__"):
                 used.add(f"{objects[parts[-2].strip('_')]}.{parts[-1]}")
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "maybe":
             used.add(asked_for(node.args[0]))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import finish.__main__ as script
 from bench.similarity import load_extractor
 from finish import sampling
 from finish.cut import file_name, repeats
-from finish.highlights import predict
+from finish.highlights import highlights, predict
 from finish.predictions import read_index
 from finish.sampling import frame_at, sample
 from finish.scorer import own_scorer
@@ -185,7 +186,9 @@ def test_half_a_pair_of_utf_16_in_an_index_loses_nothing(tmp_path, eyes):
     lines = [{"video_id": name, "video": file, "targetRatioWH": [1, 1], "more": "\ud800"}
              for name, file in (("a", "a.mp4"), ("b", "\ud800.mp4"))]
     (tmp_path / "index").write_text("\n".join(map(json.dumps, lines)))
-    failures = predict(read_index(tmp_path / "index"), tmp_path, eyes, tmp_path / "found", lambda: None)
+    def look(file):
+        return partial(highlights, measure(file, eyes))
+    failures = predict(read_index(tmp_path / "index"), tmp_path, look, tmp_path / "found", lambda: None)
     found = [json.loads(line) for line in (tmp_path / "found").read_text().splitlines()]
     assert len(failures) == 1 and [each["more"] for each in found] == ["\ud800"] * 2
     assert "error" not in found[0] and "does not exist" in found[1]["error"]
