@@ -30,8 +30,8 @@ def folder(graph, tmp_path_factory):
         model = onnx.load(source.path)
         layers = [layer.name for layer in find_layers(model.graph, SCHEMES["int8"].layers)]
         inner = [name for name in layers if name not in outer_layers(model.graph)]
-        for precision, graph in (("fp16", model), ("int8", quantize(model, ranges, inner, "int8"))):
-            half = to_half(graph, "float16", find_fp32_layers(graph, ranges))
+        for precision, exact in (("fp16", model), ("int8", quantize(model, ranges, inner, "int8"))):
+            half = to_half(exact, "float16", find_fp32_layers(exact, ranges))
             built_from = {**source.manifest["built_from"], "precision": precision}
             with writing(folder, Label(component, precision, ".onnx"), built_from) as draft:
                 onnx.save(half, draft.path)
