@@ -93,18 +93,24 @@ class Tiny(Presenter):
 
 
 @pytest.fixture(scope="session")
-def tiny_file(tmp_path_factory) -> Path:
-    """A generator file whose class Tiny is a small random presenter; its weights lie beside it."""
+def tiny_file(alone) -> Path:
+    """A generator file whose class Tiny is a small random presenter; its weights lie beside it.
+
+    One for all processes: safetensors writes what is said of weights in any order, so other bytes each time.
+    """
     import torch
 
     from generators.presenter.load import AUTOENCODER_FILE, DENOISER_FILE, save_weights
     from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize
 
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    save_weights(Autoencoder(AutoencoderSize(8, 8, 1, 1)), folder / AUTOENCODER_FILE)
-    save_weights(Denoise(DenoiserSize(1, 24, 1, 32)), folder / DENOISER_FILE)
-    (folder / "tiny.py").write_text(TINY)
+    with alone("tiny") as root:
+        folder = root / "tiny"
+        if not (folder / "tiny.py").is_file():
+            folder.mkdir()
+            torch.manual_seed(0)
+            save_weights(Autoencoder(AutoencoderSize(8, 8, 1, 1)), folder / AUTOENCODER_FILE)
+            save_weights(Denoise(DenoiserSize(1, 24, 1, 32)), folder / DENOISER_FILE)
+            (folder / "tiny.py").write_text(TINY)
     return folder / "tiny.py"
 
 

@@ -177,8 +177,11 @@ def test_many_videos_take_no_more_memory_files_or_threads_than_few(
 
 
 def test_only_the_age_of_leftovers_is_told_by_the_clock_on_the_wall():
-    """A clock that jumps must not change a duration, a limit or a result."""
-    allowed = {"engines/artifact.py": 1}
+    """A clock that jumps must not change a duration, a limit or a result.
+
+    hashes.py asks whether a file has changed just now; then its hash is not remembered.
+    """
+    allowed = {"engines/artifact.py": 1, "engines/hashes.py": 1}
     found = {}
     for room in ("engines", "generators", "optimize", "pipeline", "bench", "submit", "finish"):
         for path in (ROOT / room).rglob("*.py"):

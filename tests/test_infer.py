@@ -107,7 +107,8 @@ def test_a_missing_data_folder_is_status_3_and_makes_nothing(infer, tmp_path):
     result = infer("--data", tmp_path / "nowhere")
     assert result.status == 3
     assert result.err == (f"infer.py: data folder {tmp_path / 'nowhere'} does not exist; "
-                          "it needs videos/ and images/ in it\n")
+                          "it needs videos/ and images/ in it; "
+                          f"what now? python -m engines doctor --data {tmp_path / 'nowhere'}\n")
     assert not (tmp_path / "out").exists()
 
 
