@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.artifact import Artifact, Field, Label, find, fingerprint, fingerprint_of, writing
-from engines.errors import EngineError
+from engines.errors import BROKEN, EngineError, describe_error
 from engines.onnx.attention_form import DECOMPOSED
 from engines.onnx.parity import Parity, ParityError, draw, extreme_sizes
 from engines.onnx.translations import reason, translations
@@ -260,8 +260,13 @@ def compare(
     from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
 
     calls = list(calls)
-    expected = [reference(**inputs) for inputs in calls]
-    reference.close()
+    try:
+        expected = [reference(**inputs) for inputs in calls]
+    except BROKEN as error:
+        how = "tracing takes apart a dict that modules share: share a types.SimpleNamespace"
+        raise ExportError(f"{spec.name}: the module no longer runs: {describe_error(error)}; {how}") from error
+    finally:
+        reference.close()
     parity = Parity(spec)
     try:
         engine = OnnxRuntimeEngine(spec, path)

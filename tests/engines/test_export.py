@@ -1,6 +1,7 @@
 """From torch module to ONNX file: names and sizes of the spec, equal bytes, nothing but the graph inside."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -260,3 +261,38 @@ def test_graphs_go_where_engines_look_for_them(tmp_path, monkeypatch):
     model = Model()
     artifact = export_onnx(model, "net", Target(built_folder(model.name), print))
     assert find_onnx(built_folder("one"), model, "net", "fp32").path == artifact.path
+
+
+class Inner(torch.nn.Module):
+    def __init__(self, shared):
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, x):
+        return x * self.shared["keep"]
+
+
+class Sharing(torch.nn.Module):
+    """Two modules that share a dict, which tracing takes apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = {}
+        self.inner = Inner(self.shared)
+
+    def forward(self, x, keep):
+        self.shared.clear()
+        self.shared["keep"] = keep
+        found = self.inner(x)
+        self.inner.shared.clear()
+        return found
+
+
+def test_a_module_that_tracing_breaks_is_an_error_that_says_how(tmp_path):
+    spec = ComponentSpec("scale", Cadence.REQUEST, (TensorSpec("x", (2,)), TensorSpec("keep", (1,))),
+                         (TensorSpec("y", (2,)),))
+    model = SimpleNamespace(name="sharing", components={"scale": spec}, fingerprint_files=(),
+                            build=lambda component: Sharing())
+    with pytest.raises(ExportError, match="scale: the module no longer runs .*KeyError.*SimpleNamespace"):
+        export_onnx(model, "scale", Target(tmp_path, lambda text: None))
+    assert not list(tmp_path.glob("*.onnx"))
