@@ -264,7 +264,7 @@ def compare(
         expected = [reference(**inputs) for inputs in calls]
     except BROKEN as error:
         how = "tracing takes apart a dict that modules share: share a types.SimpleNamespace"
-        raise ExportError(f"{spec.name}: the module no longer runs: {describe_error(error)}; {how}") from error
+        raise ExportError(f"{spec.name}: it no longer runs: {describe_error(error)}; {how}") from error
     finally:
         reference.close()
     parity = Parity(spec)

@@ -293,6 +293,6 @@ def test_a_module_that_tracing_breaks_is_an_error_that_says_how(tmp_path):
                          (TensorSpec("y", (2,)),))
     model = SimpleNamespace(name="sharing", components={"scale": spec}, fingerprint_files=(),
                             build=lambda component: Sharing())
-    with pytest.raises(ExportError, match="scale: the module no longer runs .*KeyError.*SimpleNamespace"):
+    with pytest.raises(ExportError, match="scale: it no longer runs.*KeyError.*SimpleNamespace"):
         export_onnx(model, "scale", Target(tmp_path, lambda text: None))
     assert not list(tmp_path.glob("*.onnx"))
