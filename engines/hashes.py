@@ -13,7 +13,8 @@ from pathlib import Path
 from engines.files import atomic_write
 
 VERIFY = "VIVACE_VERIFY"  # set to anything: every file is read again
-CACHE = "VIVACE_CACHE"  # the folder of what only saves time; left out, vivace in the user's caches
+# The folder of what only saves time; left out, vivace in the user's caches; empty, nothing is remembered.
+CACHE = "VIVACE_CACHE"
 LARGE = 1 << 20  # bytes; smaller files are read again each time
 SETTLED = 2.0  # seconds since a file's change, below which another change might show the same time
 
@@ -36,14 +37,14 @@ def known_sha256(path: Path) -> str:
 @functools.cache
 def _known(path: str, size: int, modified: int, inode: int) -> str:
     memory = _folder() / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    file = [path, size, modified, inode]
-    if size >= LARGE and not os.environ.get(VERIFY):
+    file, is_remembered = [path, size, modified, inode], size >= LARGE and os.environ.get(CACHE) != ""
+    if is_remembered and not os.environ.get(VERIFY):
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(memory.read_text())
             if found["file"] == file:
                 return str(found["sha256"])
     digest = file_sha256(Path(path))
-    if size >= LARGE and time.time() - modified / 1e9 > SETTLED:
+    if is_remembered and time.time() - modified / 1e9 > SETTLED:
         with suppress(OSError), atomic_write(memory) as draft:  # it only saves time
             draft.write_text(json.dumps({"file": file, "sha256": digest}))
     return digest

@@ -1,11 +1,13 @@
 """Hashes of large files are remembered while nothing about a file says that it changed."""
 
+import json
 import os
 
 import pytest
 
 from engines import hashes
 from engines.hashes import CACHE, VERIFY, file_sha256, known_sha256
+from pipeline.submission import entry_defaults
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +85,18 @@ def test_a_damaged_or_unwritable_memory_costs_only_time(tmp_path, reading):
     (tmp_path / "cache").rename(tmp_path / "moved")
     (tmp_path / "cache").write_text("a file")
     assert again(path) == expected
+
+
+def test_with_no_folder_nothing_is_remembered(tmp_path, reading, monkeypatch):
+    monkeypatch.setenv(CACHE, "")
+    path = large(tmp_path / "weights")
+    again(path), again(path)
+    assert reading == ["weights"] * 2
+
+
+def test_a_submission_remembers_nothing(tmp_path, monkeypatch):
+    entry = {"generator": "presenter", "data": "data", "out": "out", "recipe": "recipe.toml"}
+    (tmp_path / "submission.json").write_text(json.dumps({"entry": entry}))
+    monkeypatch.setenv(CACHE, "somewhere")
+    assert entry_defaults(tmp_path / "nowhere") == {} and os.environ[CACHE] == "somewhere"
+    assert entry_defaults(tmp_path)["data"] == tmp_path / "data" and os.environ[CACHE] == ""
