@@ -42,6 +42,10 @@ def test_a_whole_archive_passes_every_check_that_runs_nothing(good, monkeypatch)
         assert {each.id: each.problems for each in results if each.status != PASS} == {}
 
 
+def test_a_run_whose_videos_differ_is_sent_to_the_judge_and_not_to_a_run_by_hand():
+    assert "python -m bench --candidate" in ALL["S10"].fix and "by hand" not in ALL["S10"].fix
+
+
 def test_each_check_has_a_reason_a_fix_and_an_exit_status():
     assert list(ALL) == [f"S{number:02}" for number in range(1, 18)]
     for each in ALL.values():
