@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.beside import AGAIN
-from pipeline.batch.run_folder import MANIFEST
+from pipeline.batch.run_folder import manifest_lines
 
 UNKNOWN = (
     "The base model's own noise floor is unknown: no second run of it was given (--base-again FOLDER: "
@@ -58,9 +57,8 @@ def _floor(values: list[float | None], source: str) -> Floor | None:
 def seconds_of(folder: Path) -> dict[str, float]:
     """Return the seconds that each finished video of a run folder took, by name; none without manifest."""
     try:
-        lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
-        found = [json.loads(line) for line in lines]
-        return {line["id"]: line["total_seconds"] for line in found if line["status"] == "done"}
+        lines = manifest_lines(folder)
+        return {line["id"]: line["total_seconds"] for line in lines if line["status"] == "done"}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # no run of infer.py, or one of another version: nothing is said of its speed
 

@@ -6,7 +6,6 @@ to pink; limbs are dimmer. A skeleton video drawn otherwise gives no boxes, and 
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from generators.resize import FITS
-from pipeline.batch.run_folder import MANIFEST
+from pipeline.batch.run_folder import manifest_lines
 
 HAND_SIZE = 0.06  # of the frame's width: the least extent of a hand; a knee is a single blue joint
 MARGIN = 0.03  # of the frame's width, around hands and faces
@@ -56,8 +55,7 @@ def find_boxes(skeleton: np.ndarray, size: tuple[int, int], rule: str = "cover")
 def rule_of(video: Path) -> str:
     """Return the rule that a video was made by, from its folder's manifest; "cover" where that says none."""
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
-        lines = (video.parent / MANIFEST).read_text(encoding="utf-8").splitlines()
-        rules = {line["id"]: line.get("fit") for line in map(json.loads, lines)}
+        rules = {line["id"]: line.get("fit") for line in manifest_lines(video.parent)}
         return rules[video.stem] if rules.get(video.stem) in FITS else "cover"
     return "cover"
 

@@ -12,10 +12,8 @@ import numpy as np
 from bench.pose import PoseModel, load_pose_model
 from bench.watch import BATCH
 
-REACH, FAR = (
-    0.1,
-    0.2,
-)  # of the torso: a joint within the one is followed, one beyond the other counts as that far
+# Of the torso: a joint within the one is followed, one beyond the other counts as that far.
+REACH, FAR = 0.1, 0.2
 SURE = 0.3  # the least confidence of a joint that a skeleton shows
 KNOWN = 0.7  # of the joints must be followed in the reference, or the pose model knows no such people
 LEAST = 3  # joints that a skeleton shows in a frame, on average

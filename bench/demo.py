@@ -45,18 +45,8 @@ def make_demo(
     _run("infer.py", *chosen, "--data", one, "--seed", shortest.seed, "--out", out / "base")
     say("4 of 4: are they still the base model's videos?")
     report = out / "report"
-    asked = (
-        "--data",
-        data,
-        "--candidate",
-        out / "fast",
-        "--base-again",
-        out / "base",
-        "--out",
-        report,
-        "--json",
-    )
-    judged = _run("-m", "bench", "judge", *asked, results=(Exit.SIMILARITY,))
+    asked = "--data", data, "--candidate", out / "fast", "--base-again", out / "base", "--out", report
+    judged = _run("-m", "bench", "judge", *asked, "--json", results=(Exit.SIMILARITY,))
     table = _table(json.loads(judged.stdout), load_recipe(recipe).name, shortest.id, out)
     where = f"videos: {out / 'fast'}   report, with the videos side by side: {report / 'index.html'}"
     return f"{table}\n\n{where}", Exit(judged.returncode)

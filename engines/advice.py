@@ -28,7 +28,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Advice:
     """A recipe for a machine, and what it starts from: nothing, graphs or engines."""
 
     recipe: str | None
@@ -36,18 +36,18 @@ class Choice:
     starts_from: str | None
 
 
-def recipe_for(backends: Mapping[str, Mapping[str, str | None]]) -> Choice:
+def recipe_for(backends: Mapping[str, Mapping[str, str | None]]) -> Advice:
     """Choose the recipe for what runs here. backends: None, or why not, by backend and device."""
     if backends["tensorrt"]["cuda"] is None:
-        return Choice("gpu-fp16.toml", "TensorRT in fp16; not measured by us: judge what it makes", ".engine")
+        return Advice("gpu-fp16.toml", "TensorRT in fp16; not measured by us: judge what it makes", ".engine")
     if backends["openvino"]["cpu"] is None:
         precision = native_precision("openvino", "cpu")
-        return Choice("fast.toml", f"OpenVINO in {precision}, few steps; for the bundled generator", ".onnx")
+        return Advice("fast.toml", f"OpenVINO in {precision}, few steps; for the bundled generator", ".onnx")
     if backends["onnxruntime"]["cpu"] is None:
-        return Choice(
+        return Advice(
             "cpu-steps.toml", "few steps; with --backend onnxruntime, as OpenVINO is missing", ".onnx"
         )
-    return Choice(None, "torch alone runs here; install requirements.txt for faster engines", None)
+    return Advice(None, "torch alone runs here; install requirements.txt for faster engines", None)
 
 
 def next_steps(found: Mapping, data: Path, out: Path = OUT, generator: str = "presenter") -> list[Step]:
@@ -83,7 +83,7 @@ def _missing_inputs(data: Path) -> str | None:
     return None
 
 
-def _files(choice: Choice, generator: str) -> list[Step]:
+def _files(choice: Advice, generator: str) -> list[Step]:
     """Return what builds the files that the recipe starts from, where there are none of the kind."""
     folder, steps = built_folder(generator), []
     precision = "fp16" if choice.starts_from == ".engine" else "fp32"
@@ -104,7 +104,7 @@ def _base_videos(data: Path, where: str) -> list[Step]:
     ]
 
 
-def _run(choice: Choice, where: str, made: str, found: Mapping) -> str:
+def _run(choice: Advice, where: str, made: str, found: Mapping) -> str:
     command = f"python infer.py --data {where} --out {made}"
     if choice.recipe:
         command += f" --recipe {RECIPES}/{choice.recipe}"

@@ -13,10 +13,8 @@ from engines.errors import EngineError
 if TYPE_CHECKING:
     import torch
 
-DEFAULT, CUDNN, FLASH, SAGE = "default", "cudnn", "flash", "sage"
+CUDNN, FLASH, SAGE = "cudnn", "flash", "sage"
 Opened = Callable[[], AbstractContextManager[object]]
-ATTENTION = (DEFAULT, CUDNN, FLASH, SAGE)
-BACKENDS = ("torch", "torch-compile")
 # By name: modules that have the kernels, the first one that is installed, and how to install one.
 PACKAGES = {
     FLASH: (
@@ -29,34 +27,19 @@ PACKAGES = {
 WIDEST = 256  # of heads that the packages' kernels take
 
 
-def open_attention(name: str, device: str, backend: str) -> Opened | None:
-    """Return what makes torch compute attention in that way while its block runs; None for the default.
+def open_kernels(name: str) -> Opened:
+    """Return what makes torch compute attention in that way while its block runs.
 
-    EngineError: no such name, another backend, or what it needs is missing.
+    EngineError: the package that it needs is missing.
     """
-    if name not in ATTENTION:
-        raise EngineError(f"attention: no {name!r}; choose {', '.join(ATTENTION)}")
-    if name == DEFAULT:
-        return None
-    if backend not in BACKENDS:
-        raise EngineError(
-            f"attention: {name} is for {' and '.join(BACKENDS)}; {backend} has its own, leave it out"
-        )
-    if not device.startswith("cuda"):
-        raise EngineError(f"attention: {name} runs on cuda, not on {device}; leave it out")
     return _cudnn if name == CUDNN else partial(_mode(), _kernel(name))
 
 
 def _cudnn() -> AbstractContextManager[object]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    kinds = [
-        SDPBackend.CUDNN_ATTENTION,
-        SDPBackend.FLASH_ATTENTION,
-        SDPBackend.EFFICIENT_ATTENTION,
-        SDPBackend.MATH,
-    ]
-    return sdpa_kernel(kinds, set_priority=True)
+    names = "CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"
+    return sdpa_kernel([getattr(SDPBackend, name) for name in names], set_priority=True)
 
 
 def _kernel(name: str) -> Callable[..., torch.Tensor]:

@@ -7,6 +7,7 @@ number, or to become one unasked. On a processor all arrays are NumPy's, and not
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol
@@ -67,8 +68,6 @@ class CupyPlace:
 
     def running(self) -> AbstractContextManager[object]:
         """See Place; torch's work goes the same way where torch is loaded."""
-        import sys
-
         stack = ExitStack()
         stack.enter_context(self._device)
         stack.enter_context(self._stream)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engines.attention import DEFAULT, open_attention
 from engines.errors import EngineError
 from engines.precision import NATIVE
 from engines.spec import Engine, Model
@@ -24,6 +23,8 @@ BACKENDS = {
     "torch": ("engines.backends.torch_backend", "start"),
     "torch-compile": ("engines.backends.torch_backend", "start_compiled"),
 }
+DEFAULT = "default"
+ATTENTION = (DEFAULT, "cudnn", "flash", "sage")  # ways to compute it, of which a backend may offer the others
 AUTOMATIC = ("tensorrt", "openvino", "onnxruntime", "torch")
 
 
@@ -34,6 +35,8 @@ class BackendFile(Protocol):
     of the built files that it loads, ".onnx" or ".engine"; left out, it starts from a torch module with its
     weights. graph_precision(precision): the precision of the ONNX graph that it starts from, if another.
     packages(device): what to install, by import name, where no import statement of the file says so.
+    open_attention(name): what makes its engines compute attention in one of the ways of ATTENTION on a GPU, a
+    context manager's maker that is set as their `attention`; left out, it has but its own.
     """
 
     def why_not(self, device: str) -> str | None:
@@ -49,7 +52,7 @@ class BackendFile(Protocol):
 class Choice:
     """How to run a generator: a backend or "auto", a precision per component, a device, the built files.
 
-    attention: how torch computes it, a name of engines.attention.
+    attention: how it is computed, one of ATTENTION.
     """
 
     backend: str
@@ -122,6 +125,25 @@ def allowed_threads() -> int:
     if asked.isdecimal() and int(asked):
         own = min(own, int(asked))
     return own if own < os.cpu_count() else 0
+
+
+def open_attention(name: str, device: str, backend: str) -> Callable[[], object] | None:
+    """Return what makes a backend compute attention in that way while its block runs; None for its own.
+
+    EngineError: no such name, another backend, or what it needs is missing.
+    """
+    if name not in ATTENTION:
+        raise EngineError(f"attention: no {name!r}; choose {', '.join(ATTENTION)}")
+    if name == DEFAULT:
+        return None
+    opening = _optional(backend, "open_attention", None)
+    if opening is None:
+        offering = [each for each in BACKENDS if _optional(each, "open_attention", None)]
+        offers = " and ".join(offering)
+        raise EngineError(f"attention: {name} is for {offers}; {backend} has its own, leave it out")
+    if not device.startswith("cuda"):
+        raise EngineError(f"attention: {name} runs on cuda, not on {device}; leave it out")
+    return opening(name)
 
 
 def backend_module(backend: str) -> BackendFile:

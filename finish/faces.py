@@ -15,10 +15,8 @@ from engines.spec import Engine
 from finish.mtcnn import MOST, Mtcnn
 
 LONG = 400  # pixels of a picture's longer side that faces are looked for in
-SMALLEST, FACTOR = (
-    20,
-    0.709,
-)  # pixels of the smallest face there, and from one size of the pyramid to the next
+# Pixels of the smallest face there; and from one size of the pyramid to the next.
+SMALLEST, FACTOR = 20, 0.709
 CELL = 12  # pixels that the first network sees
 # How sure each network must be, and how much of windows may overlap; as the cascade's authors have them.
 PROPOSED, REFINED, SETTLED = 0.6, 0.7, 0.7

@@ -55,7 +55,7 @@ def describe(path: Path, extractor: Extractor) -> np.ndarray:
     for part in wanted.reshape(PARTS, LOOKED):
         clips = [[seen[n][k] for n in part] for k in range(len(PLACES))]
         vectors = np.stack([extractor.features(clip)[0] for clip in clips])
-        rows.append((vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).mean(0))
+        rows.append(_unit(vectors).mean(0))
     return np.concatenate([np.mean(rows, 0), np.std(rows, 0)]).astype(np.float32)
 
 
@@ -101,12 +101,9 @@ def fit(table: Table, labels: Mapping[str, object], kind: str, target: str, out:
         raise InputError(f"a {target} is no number; for classes give --kind class")
     if kind == "class" and len(set(map(str, values))) < 2:
         raise InputError(f"all have the same {target}; a head needs two classes")
-    x, y = (
-        table.features[rows],
-        np.array(values, float) if kind == "number" else np.array([str(v) for v in values]),
-    )
-    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
-    head = _model(kind).fit((x - mean) / scale, y)
+    x = table.features[rows]
+    y = np.array(values, float) if kind == "number" else np.array([str(v) for v in values])
+    mean, scale, head = _fitted(x, y, kind)
     coef, intercept = np.atleast_2d(head.coef_), np.atleast_1d(head.intercept_)
     if kind == "class" and len(coef) == 1:  # of two classes, the second's only
         coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
@@ -122,10 +119,7 @@ def predict(head: Path, table: Table, nearest: int = 5) -> list[dict]:
     if str(found["extractor"]) != table.extractor:
         raise InputError(f"{head} is for features of {found['extractor']}; these are of {table.extractor}")
     if kind == "like":
-        unit, other = (
-            v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-9) for v in (x, found["features"])
-        )
-        cosine, ids, lines = unit @ other.T, found["ids"].tolist(), []
+        cosine, ids, lines = _unit(x) @ _unit(found["features"]).T, found["ids"].tolist(), []
         for name, row in zip(table.ids, cosine, strict=True):
             order = [n for n in np.argsort(-row) if ids[n] != name][:nearest]
             lines.append(
@@ -160,13 +154,11 @@ def _held_out(x: np.ndarray, y: np.ndarray, kind: str) -> dict:
     random, guess = np.random.default_rng(0), np.empty(len(y), y.dtype)
     for fold in np.array_split(random.permutation(len(y)), min(FOLDS, len(y))):
         rest = np.setdiff1d(np.arange(len(y)), fold)
-        mean, scale = x[rest].mean(0), np.maximum(x[rest].std(0), 1e-6)
         if kind == "class" and len(set(y[rest])) < 2:
             guess[fold] = y[rest][0]
         else:
-            guess[fold] = (
-                _model(kind).fit((x[rest] - mean) / scale, y[rest]).predict((x[fold] - mean) / scale)
-            )
+            mean, scale, head = _fitted(x[rest], y[rest], kind)
+            guess[fold] = head.predict((x[fold] - mean) / scale)
 
     def figures(rows: np.ndarray) -> dict[str, float]:
         a, b = y[rows], guess[rows]
@@ -183,6 +175,17 @@ def _held_out(x: np.ndarray, y: np.ndarray, kind: str) -> dict:
         name: {"value": value, "95 %": np.nanpercentile([each[name] for each in drawn], [2.5, 97.5]).tolist()}
         for name, value in figures(np.arange(len(y))).items()
     }
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, object]:
+    """Means and scales of features, and a model that is fitted to features of mean 0 and deviation 1."""
+    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
+    return mean, scale, _model(kind).fit((x - mean) / scale, y)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """The same vectors (N, C) of length 1."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def _model(kind: str):  # noqa: ANN202 (of an optional package)

@@ -55,13 +55,17 @@ def cells(request: Request, generator: Generator, member: str) -> dict[str, obje
 
 
 def read_columns(
-    request: Request, generator: Generator, notes: list[str], max_pixels: int = MAX_PIXELS
+    request: Request,
+    generator: Generator,
+    notes: list[str],
+    max_pixels: int = MAX_PIXELS,
+    image: np.ndarray | None = None,
 ) -> dict[str, object]:
     """Return what condition takes of a request's further columns: fitted pictures, texts and numbers.
 
     The picture as it was read is among them where condition asks for it. notes: gets a sentence on columns
-    that the generator does not take. InputError: a picture cannot be used, a number is none, or a column that
-    has no default is not there.
+    that the generator does not take. image: that picture, if it has been read. InputError: a picture cannot
+    be used, a number is none, or a column that has no default is not there.
     """
     known, found = columns_of(generator), cells(request, generator, "condition")
     for name in request.pictures.keys() & known.keys():
@@ -75,6 +79,8 @@ def read_columns(
         takes = f"it takes {', '.join(known)}" if known else "it takes none beyond id, video, image, seed"
         notes.append(f"{generator.name} makes no use of {', '.join(unused)} in pairs.csv: {takes}")
     if ORIGINAL in _parameters(generator):
-        with reading(request.image):
-            found[ORIGINAL] = read_image(request.image, notes=[], max_pixels=max_pixels)[None]
+        if image is None:
+            with reading(request.image):
+                image = read_image(request.image, notes=[], max_pixels=max_pixels)
+        found[ORIGINAL] = image[None]
     return found

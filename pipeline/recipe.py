@@ -9,9 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from engines.artifact import built_folder
-from engines.attention import ATTENTION, DEFAULT
 from engines.errors import UsageError, unknown
-from engines.load import BACKENDS, Choice
+from engines.load import ATTENTION, BACKENDS, DEFAULT, Choice
 from engines.precision import PrecisionError, choose_precisions
 from engines.toml_file import parse_toml
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_deep_cache
@@ -45,7 +44,7 @@ class Recipe:
     backend: a name of engines.load.BACKENDS, or "auto". precision: as infer.py takes it, "fp16,denoise=int8";
     whether the generator has these components is known only when it runs. note: a sentence for people.
     steps: at which steps the denoiser is evaluated; None: at all, in full. overlap: frames that neighbouring
-    windows share; None: the generator's own. attention: how torch computes it, see engines/attention.py.
+    windows share; None: the generator's own. attention: how torch computes it, see engines.load.ATTENTION.
     preset: x264's; None: the writer's own. colours: of the videos, see pipeline/video/colours.py; None: those
     of the base model's videos, or the writer's own. technique: of pipeline/caches, instead of steps.
     RecipeError.

@@ -129,7 +129,7 @@ class Source:
         framing = Framing(generator.fit, picture.shape[1::-1])
         self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
         self.image = generator.fit(picture[None])
-        self.columns = read_columns(request, generator, self._notes, **pixels)
+        self.columns = read_columns(request, generator, self._notes, **pixels, image=picture)
         self._chunks = SkeletonChunks(self._reader, generator, self.fps)
         if self.announced > limits.frames:
             raise InputError(f"{request.id}: {self.announced} frames at {self.fps}/s, above {limits.frames}")

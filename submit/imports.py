@@ -21,7 +21,6 @@ MISSING = {"ImportError", "ModuleNotFoundError", "Exception"}
 # Of ours: for pictures that a contest's data has none of, which are refused without it; and for arrays to
 # stay on a GPU, without which they pass through the host (TensorRT's submissions have it).
 OPTIONAL = {"pi_heif", "cupy"}
-TORCHS = "engines/attention.py"  # its functions run for torch's engines alone
 # What a file of ours needs and does not import by name.
 BY_NAME = {"pipeline/caches/cache_dit_blocks.py": ("transformers",)}  # cache-dit has it as a hidden import
 # Packages that are installed under another name than they are imported by; a backend's file has its own.
@@ -134,7 +133,6 @@ def needed_packages(
                 todo += files
             third_party = not files and not each.by_name and not _is_ours(root, each.package) and each.package
             spared = each.package in OPTIONAL or (path in own and each.tried)
-            spared = spared or (path == TORCHS and each.lazy and not torch)
             if third_party and not spared and (builds or not (each.lazy and path in own)):
                 found.setdefault(each.package, path)
     return {name: found[name] for name in sorted(found)}

@@ -100,8 +100,7 @@ class OnnxRuntimeEngine:
         try:
             if self.place and not _unknown(self.spec, sizes):
                 return self._run_on(self.place, arrays, sizes)
-            arrays = {name: on_host(array) for name, array in arrays.items()}
-            arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            arrays = {name: np.ascontiguousarray(on_host(array)) for name, array in arrays.items()}
             outputs = self._run(names, arrays) if self.device == "cpu" else self._run_bound(names, arrays)
         except _errors() as error:
             raise failure(f"{self.spec.name}: {_first_line(error)}") from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.attention import Opened, open_kernels
 from engines.device_arrays import Array, Place, on_device
 from engines.precision import PRECISIONS, require, supported
 from engines.spec import ComponentSpec, Model
@@ -49,6 +50,11 @@ def start_compiled(model: Model, component: str, precision: str, device: str, fo
         return engine
 
 
+def open_attention(name: str) -> Opened:
+    """Return what makes torch compute attention in that way while its block runs. EngineError."""
+    return open_kernels(name)
+
+
 @contextmanager
 def _memory_errors(component: str) -> Iterator[None]:
     """Turn torch's two ways to say that memory ran out into MemoryError."""
@@ -67,25 +73,29 @@ class TorchEngine:
     """An engine that runs a torch module with inputs and outputs in the spec's order.
 
     precision: one of SUPPORTED, else EngineError; in half ones autocast says what is computed in them.
-    attention: how it is computed, see engines.attention.
+    attention: makes its calls compute that in another way, see open_attention.
     """
 
     path = None  # nothing is built
     place: Place | None = None
-    attention: Callable[[], AbstractContextManager[object]] = staticmethod(nullcontext)
+    attention: Opened = staticmethod(nullcontext)
 
     def __init__(
         self, spec: ComponentSpec, module: torch.nn.Module, device: str = "cpu", precision: str = "fp32"
     ) -> None:
+        import torch
+
         require(precision, SUPPORTED, "torch")
         self.spec, self.device, self.precision = spec, device, precision
+        compute = PRECISIONS[precision].compute
+        self._half = None if compute == "float32" else getattr(torch, compute)
         _exact_convolutions(precision)
         with _memory_errors(spec.name):
             self._module, self._first = module.eval(), ExitStack()
             self._is_reused = False  # whether the next call overwrites the memory of outputs
             self._store_weights()
             self._module.to(device)
-            if device.startswith("cuda") and PRECISIONS[precision].compute != "float32":
+            if device.startswith("cuda") and self._half:
                 _as_cudnn_likes(self._module)
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
@@ -128,12 +138,12 @@ class TorchEngine:
         """
         import torch
 
-        dtype = getattr(torch, PRECISIONS[self.precision].compute)
+        forwards = _cast_forwards() if self._half else ()
         for layer in self._module.modules():
-            cast = dtype != torch.float32 and type(layer).forward in _cast_forwards()
+            cast = type(layer).forward in forwards
             for parameter in layer.parameters(recurse=False):
                 if parameter.is_floating_point():
-                    parameter.data = parameter.data.to(dtype if cast else torch.float32)
+                    parameter.data = parameter.data.to(self._half if cast else torch.float32)
             for name, buffer in layer.named_buffers(recurse=False):
                 if buffer.is_floating_point():
                     setattr(layer, name, buffer.float())
@@ -160,26 +170,15 @@ class TorchEngine:
     def _precision(self):
         import torch
 
-        compute = PRECISIONS[self.precision].compute
-        if compute == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.split(":")[0], getattr(torch, compute))
+        return torch.autocast(self.device.split(":")[0], self._half) if self._half else nullcontext()
 
 
 def _cast_forwards() -> set[object]:
     """Return what computes layers whose weights autocast casts; a class that has its own is not known."""
     from torch import nn
 
-    kinds = (
-        nn.Linear,
-        nn.Conv1d,
-        nn.Conv2d,
-        nn.Conv3d,
-        nn.ConvTranspose1d,
-        nn.ConvTranspose2d,
-        nn.ConvTranspose3d,
-    )
-    return {kind.forward for kind in kinds}
+    convolutions = (getattr(nn, f"Conv{kind}{n}d") for kind in ("", "Transpose") for n in (1, 2, 3))
+    return {kind.forward for kind in (nn.Linear, *convolutions)}
 
 
 def _back_to_fp32(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

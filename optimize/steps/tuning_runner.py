@@ -54,10 +54,11 @@ class TuningClip:
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
         self.request, self.folder, self.generator = request, folder, generator
-        self.image = generator.fit(read_image(request.image, notes=[])[None])
+        picture = read_image(request.image, notes=[])
+        self.image = generator.fit(picture[None])
         with VideoReader(request.video) as reader:
             self.frames, self.fps = sum(1 for _ in reader), reader.fps
-        self.columns = read_columns(request, generator, notes=[])
+        self.columns = read_columns(request, generator, notes=[], image=picture)
         self.denoise, self.constants = None, {}
 
     def prepare(

@@ -30,6 +30,11 @@ LARGEST = 2**63  # numbers of a line are below this
 MADE = ".made"  # subfolder for videos of worker processes until this process moves them to their final path
 
 
+def manifest_lines(folder: Path) -> list[dict]:
+    """Return all lines of a run's manifest as they stand there. OSError; ValueError: one is no JSON."""
+    return [json.loads(line) for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines()]
+
+
 class RunFolder:
     """An output folder that only this process writes to; a context manager.
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from engines.attention import open_attention
 from engines.backends.torch_backend import TorchEngine, start, start_compiled, why_not
 from engines.errors import EngineError
+from engines.load import open_attention
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n",)), TensorSpec("b", ("n",))),
