@@ -68,6 +68,9 @@ COMMON = {
 }
 
 
+LORA = ",lora="  # before each adapter behind a generator's name
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that puts adapters of --lora behind the generator's name, where all that load it find them."""
 
@@ -77,7 +80,7 @@ class Parser(argparse.ArgumentParser):
         for lora in getattr(found, "lora", None) or ():
             if found.generator is None:
                 self.error("--lora goes with --generator, whose weights it changes")
-            found.generator = f"{found.generator},lora={lora}"
+            found.generator += f"{LORA}{lora}"
         return found
 
 

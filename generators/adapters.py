@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.cli import LORA
 from engines.errors import UsageError
 
-MARK = ",lora="  # before each
+MARK = LORA
 
 
 @dataclass(frozen=True)
