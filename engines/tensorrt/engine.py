@@ -48,7 +48,10 @@ class TensorRTEngine:
             undo.pop_all()
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
+        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError.
+
+        EngineError: the file was not built for these shapes.
+        """
         self.spec.check(arrays)
         for tensor in self.spec.inputs:
             self._check_built_for(tensor, arrays[tensor.name].shape)
@@ -183,10 +186,10 @@ class TensorRTEngine:
         engine.weight_streaming_budget_v2 = budget
 
     def _check_built_for(self, tensor: TensorSpec, shape: tuple[int, ...]) -> None:
-        """Raise ValueError for a shape that the spec allows and this file was not built for."""
+        """Raise EngineError for a shape that the spec allows and this file was not built for."""
         least, _, most = self._limits[tensor.name]
         if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
-            raise ValueError(
+            raise EngineError(
                 f"{self.spec.name}: this engine was built for {tensor.name} of {least} to {most}, got "
                 f"{list(shape)}; run: python build_trt.py --component {self.spec.name} --shapes dynamic"
             )

@@ -183,7 +183,7 @@ def test_shapes_that_tensorrt_cannot_bring_together_are_an_engine_error(make):
 def test_a_shape_that_the_engine_was_not_built_for_names_the_way_out(make):
     engine = make(fixed=True)
     check(engine, 2)
-    with pytest.raises(ValueError, match=r"built for a of \[2, 3\] to \[2, 3\], got \[1, 3\]; .*dynamic"):
+    with pytest.raises(EngineError, match=r"built for a of \[2, 3\] to \[2, 3\], got \[1, 3\]; .*dynamic"):
         engine(**inputs(1))
 
 
