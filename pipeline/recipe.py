@@ -23,7 +23,7 @@ from pipeline.step_plan import ROWS, StepPlan, StepPlanError
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.window_denoiser import OpenDenoiser, denoiser_for
 
-PLAIN = ("backend", "precision", "attention", "branches", "overlap", "preset", "colours")
+PLAIN = ("backend", "precision", "attention", "overlap", "preset", "colours", "branches", "step_graph")
 SETTINGS = (*PLAIN, "steps", "guard", "technique", "about")
 ABOUT = ("note",)
 STEPS = tuple(field.name for field in fields(StepPlan) if field.name != "guard")
@@ -47,7 +47,8 @@ class Recipe:
     whether the generator has these components is known only when it runs. note: a sentence for people.
     steps: at which steps the denoiser is evaluated; None: at all, in full. overlap: frames that neighbouring
     windows share; None: the generator's own. attention: how torch computes it, see engines.load.ATTENTION.
-    branches: of guidance, in which calls they are evaluated, one of BRANCHES.
+    branches: of guidance, in which calls they are evaluated, one of BRANCHES. step_graph: whether a step that
+    comes again is one CUDA graph, see engines/step_graphs.py.
     preset: x264's; None: the writer's own. colours: of the videos, see pipeline/video/colours.py; None: those
     of the base model's videos, or the writer's own. technique: of pipeline/caches, instead of steps.
     RecipeError.
@@ -64,6 +65,7 @@ class Recipe:
     technique: TechniqueChoice | None = None
     attention: str = DEFAULT
     branches: str = APART
+    step_graph: bool = False
 
     def __post_init__(self) -> None:
         for key in ("name", "backend", "precision", "note"):
@@ -74,6 +76,8 @@ class Recipe:
             raise RecipeError(f"backend: {unknown('backend', self.backend, ('auto', *BACKENDS))}")
         if self.attention not in ATTENTION:
             raise RecipeError(f"attention: {unknown('way', str(self.attention), ATTENTION)}")
+        if not isinstance(self.step_graph, bool):
+            raise RecipeError(f"step_graph: must be true or false, is {self.step_graph!r}")
         if self.branches not in BRANCHES:
             raise RecipeError(f"branches: {unknown('way', str(self.branches), BRANCHES)}")
         if self.branches == TOGETHER and (self.technique or (self.steps and self.steps.deep_cache)):
@@ -293,4 +297,4 @@ def _toml(value: object) -> str:
         return "[\n" + "".join(f"    {_toml(row)},\n" for row in value) + "]"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)

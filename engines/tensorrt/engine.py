@@ -36,7 +36,7 @@ class TensorRTEngine:
         self._api, self._gpu, self._driver = api, gpu, gpu.driver
         self._limits = artifact.manifest["built_from"]["shapes"]
         self._runtime = self._engine = self._rtx = None
-        self._capturable = not api.is_rtx
+        self._capturable, self._reshaped = not api.is_rtx, 0
         self._by_shapes: dict[tuple[tuple[int, ...], ...], ShapeRun] = {}  # the one used last at the end
         self._spare: list[ShapeRun] = []  # without shapes
         gpu.open()
@@ -67,6 +67,16 @@ class TensorRTEngine:
             return self._copy_out(run, self.spec.outputs)
 
     @property
+    def capturable(self) -> bool:
+        """Whether its calls can be part of a CUDA graph of others."""
+        return self._capturable
+
+    @property
+    def generation(self) -> tuple[int, int]:
+        """What changes when graphs that calls of it are part of must be recorded anew."""
+        return self._gpu.moved, self._reshaped
+
+    @property
     def stream(self) -> int:
         """The handle of the stream that all its work is queued on."""
         return self._gpu.stream
@@ -78,7 +88,7 @@ class TensorRTEngine:
         for name, array in arrays.items():
             held = place.asarray(array)
             place.copy(run.address(name), place.address(held), run.layout.nbytes(name))
-        run.run()
+        run.run(recorded=place.capturing)
         outputs = {}
         for tensor in self.spec.outputs:
             if np.dtype(tensor.dtype).kind == "f":
@@ -93,6 +103,7 @@ class TensorRTEngine:
         if key not in self._by_shapes:
             if not self._spare:
                 self._spare.append(self._new_run() or self._by_shapes.pop(next(iter(self._by_shapes))))
+            self._reshaped += 1
             self._spare[-1].reshape(shapes)
             self._by_shapes[key] = self._spare.pop()
         self._by_shapes[key] = self._by_shapes.pop(key)

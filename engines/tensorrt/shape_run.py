@@ -62,16 +62,24 @@ class ShapeRun:
         self._context.set_device_memory(activations.address, activations.size)
         self._addresses = addresses
 
-    def run(self) -> None:
-        """Queue a run; the first of a shape is plain, as a capture requires, and the second is captured."""
+    def run(self, recorded: bool = False) -> None:
+        """Queue a run; the first of a shape is plain, as a capture requires, and the second is captured.
+
+        recorded: it is part of a graph of others, and has none of its own.
+        """
+        if recorded:
+            return self._queue()
         if self._graph is None and self._runs == 1 and self._capturable:
             self._capture()
         if self._graph is not None:
             self._driver.launch(self._graph, self._gpu.stream)
         else:
-            queued = self._context.execute_async_v3(self._gpu.stream)
-            self._api.checked(queued, f"{self._spec.name} did not run")
+            self._queue()
         self._runs += 1
+
+    def _queue(self) -> None:
+        queued = self._context.execute_async_v3(self._gpu.stream)
+        self._api.checked(queued, f"{self._spec.name} did not run")
 
     def drop_graph(self) -> None:
         """Free the graph, if there is one."""

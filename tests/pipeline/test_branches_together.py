@@ -33,7 +33,7 @@ def latents(generator, engines, recipe, frames, plan=None):
 
 @pytest.mark.parametrize(("name", "tolerance"), [("presenter", 2e-5), ("mimicmotion", 2**-10)])
 def test_one_call_a_window_gives_the_latents_of_two(name, tolerance, tiny, tmp_path):
-    """Relative to the largest number; MimicMotion rounds latents to halves at each step, and may otherwise."""
+    """Relative to the largest number; MimicMotion rounds latents to halves at each step, which may differ."""
     generator = tiny if name == "presenter" else write_tiny(tmp_path)
     engines, plan = counted_engines(generator, None), StepPlan("FC" + "F" * (generator.scheduler.steps - 2))
     denoise, sizes = engines["denoise"], []
