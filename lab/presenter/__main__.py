@@ -65,6 +65,9 @@ def main() -> Exit:
     sample = commands.add_parser("sample-data", help="write the sample data folder")
     sample.add_argument("--out", type=folder, default=Path("data/sample"))
     sample.add_argument("--held-out", type=int, default=0, help="so many held-out people instead (0)")
+    sample.add_argument(
+        "--first", type=int, default=0, help="number of the first of these; the test bed has 0 on (0)"
+    )
     sample.add_argument("--frames", type=int, default=48, help="of each of these (48)")
     sample.set_defaults(run_command=run_sample_data)
     show = commands.add_parser("show", help="a picture of what the renderer draws")
@@ -199,7 +202,7 @@ def run_sample_data(args: argparse.Namespace) -> None:
             for frame in frames:
                 writer.write(frame)
 
-    samples = held_out_samples(args.held_out, args.frames) if args.held_out else SAMPLES
+    samples = held_out_samples(args.held_out, args.frames, args.first) if args.held_out else SAMPLES
     write_sample_data(args.out, write_video, samples)
     print(f"now: python infer.py --data {args.out} --out {args.out / 'outputs'}")
 

@@ -17,9 +17,10 @@ WriteVideo = Callable[[Path, np.ndarray], None]
 SAMPLES = {"ada": (12, 24), "ben": (14, 28), "chloe": (21, 40), "dev": (27, 40), "emma": (33, 64)}
 
 
-def held_out_samples(count: int, frames: int) -> dict[str, tuple[int, int]]:
-    """The evaluation's first held-out people, for write_sample_data: nothing was trained on them."""
-    return {f"held-out-{number:02}": (HELD_OUT_SEED + number, frames) for number in range(count)}
+def held_out_samples(count: int, frames: int, first: int = 0) -> dict[str, tuple[int, int]]:
+    """The evaluation's held-out people from one on, for write_sample_data: nothing was trained on them."""
+    numbers = range(first, first + count)
+    return {f"held-out-{number:02}": (HELD_OUT_SEED + number, frames) for number in numbers}
 
 
 def write_sample_data(
