@@ -23,6 +23,7 @@ from generators.wrapper_file import files_beside
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.request import Limits, Options, StartProgress, make_video
+from pipeline.source import Inputs
 from pipeline.streamed_request import sampling_of
 from pipeline.video.writer import check_place
 
@@ -86,6 +87,7 @@ class VideoRunner:
     ) -> None:
         self.generator, self.engines, self.options = generator, engines, options
         self._running = place.running if place else nullcontext
+        self._inputs = Inputs(generator, options.limits)
         recipe = options.recipe
         settings = json.dumps(recipe.settings(), sort_keys=True)
         self.identity = {
@@ -99,13 +101,20 @@ class VideoRunner:
         }
 
     def __call__(
-        self, request: Request, out: Path, start_progress: StartProgress, subfolder: str = ""
+        self,
+        request: Request,
+        out: Path,
+        start_progress: StartProgress,
+        subfolder: str = "",
+        upcoming: Request | None = None,
     ) -> tuple[dict[str, object], Exit]:
         """Make out/<id>.mp4; return its manifest line, and OK or why it failed.
 
         subfolder: of out, where the video is written instead, to be moved later; error texts name out.
-        Only VIDEO_FAILURES are caught; EngineError and bugs are raised.
+        upcoming: the request that will be made next, to read meanwhile; `close` lets go of it. Only
+        VIDEO_FAILURES are caught; EngineError and bugs are raised.
         """
+        self._inputs.upcoming = upcoming
         folder, name = out / subfolder, f"{request.id}.mp4"
         output = folder / name
         line, notes = {**request.described(), **self.identity}, []
@@ -114,16 +123,24 @@ class VideoRunner:
                 check_place(out / name)
                 with self._running():
                     made = make_video(
-                        request, output, self.generator, self.engines, start_progress, self.options
-                    )
+                        request, output, self.generator, self.engines, start_progress, self.options,
+                        self._inputs,
+                    )  # fmt: skip
             except VIDEO_FAILURES as error:
                 text = (str(error) or type(error).__name__).replace(str(folder), str(out))
+                if isinstance(error, MemoryError) and self._inputs.drop():
+                    self._inputs.upcoming = None
+                    continue
                 if isinstance(error, ProgramKilled) and len(notes) + 1 < TRIES:
                     notes.append(f"made at the second try, because {text}")
                     continue
                 return {**line, "status": "failed", "error": text}, exit_of(error)
             made["notes"] += notes
             return {**line, "status": "done", "output": str(output), **made}, Exit.OK
+
+    def close(self) -> None:
+        """Let go of what was read for a next video; engines go on."""
+        self._inputs.drop()
 
 
 def start_runner(settings: Settings, say: Callable[[str], None], resident: bool = True) -> VideoRunner:
