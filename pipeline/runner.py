@@ -22,8 +22,8 @@ from generators.resize import Fit
 from generators.wrapper_file import files_beside
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
-from pipeline.request import Limits, Options, StartProgress, make_video
-from pipeline.source import Inputs
+from pipeline.request import Options, StartProgress, make_video
+from pipeline.source import Inputs, Limits
 from pipeline.streamed_request import sampling_of
 from pipeline.video.writer import check_place
 

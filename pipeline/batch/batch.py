@@ -155,7 +155,7 @@ def table(lines: Iterable[Mapping[str, object]]) -> Iterator[str]:
 def run_here(jobs: Jobs, runner: VideoRunner) -> None:
     """Make the videos that are not finished in this process, one after the other. DiskError."""
     with closing(runner):
-        for request, upcoming in zip(jobs.todo, [*jobs.todo[1:], None], strict=True):
+        for request, upcoming in zip(jobs.todo, [*jobs.todo, None][1:], strict=True):
             progress = partial(Progress, jobs.label(request.id))
             jobs.ended(*runner(request, jobs.out, progress, upcoming=upcoming))
 

@@ -10,7 +10,7 @@ import pytest
 
 from engines.errors import Exit, InputError
 from pipeline.batch.batch import Jobs, run_here
-from pipeline.batch.dataset import Request, find_requests
+from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder
 from pipeline.request import Options
 from pipeline.runner import VideoRunner
