@@ -79,6 +79,11 @@ def test_pairs_csv_names_the_videos_and_seed_counts_where_it_gives_none(infer, m
     assert (seven["seed"], five["seed"]) == (7, 5)
     assert seven["frames_sha256"] != five["frames_sha256"]
     assert names(tmp_path / "out") == ["manifest.jsonl", "one.mp4", "two.mp4"]
+    start = seven.pop("start_seconds")
+    assert seven.keys() == five.keys()
+    assert start["generator"] > 0 < start["engines"] and start["identity"] > 0
+    denoise = start["components"]["denoise"]
+    assert denoise["read"] > 0 < denoise["load"] and len(denoise["first_calls"]) == 3
 
 
 def test_one_corrupt_video_of_three_is_status_7_and_the_manifest_says_why(infer, make_data, tmp_path):
