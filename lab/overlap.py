@@ -53,7 +53,7 @@ def compare(args: argparse.Namespace) -> Exit:
     found = {way: [] for way in ways}
     for way, number, (seconds, lines) in interleave(ways, args.rounds):
         if [line["frames_sha256"] for line in lines] != [line["frames_sha256"] for line in expected]:
-            raise EngineError(f"{way} made other frames; does the generator's fit depend on what came before?")
+            raise EngineError(f"{way} made other frames; does fit depend on what came before?")
         found[way].append((seconds, lines))
         say(f"round {number} of {args.rounds}: {way}: {seconds:.2f} s")
     print(json.dumps(figures(found, len(expected)), indent=1))
