@@ -18,7 +18,7 @@ from engines.tensorrt.engine import streaming_budget
 from engines.tensorrt.network import shapes_of
 from tests.fake_device import DriverPlace
 from tests.fake_driver import FakeDriver
-from tests.fake_tensorrt import SPEC, FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
+from tests.fake_tensorrt import SPEC, FakeReader, FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
 
 FLOATS = ComponentSpec("halve", Cadence.STEP, (TensorSpec("a", (3,)),), (TensorSpec("half", (3,)),))
 
@@ -274,3 +274,18 @@ def test_why_tensorrt_cannot_run_here_is_one_line_that_says_what_to_do(here, mon
     assert why_not("cuda") == "cuda cannot be used; pycuda: not there"
     monkeypatch.setattr(tensorrt_engine, "installed", list)
     assert why_not("cuda").startswith("TensorRT is not installed; run: pip install -r requirements-gpu.txt")
+
+
+def test_a_plan_is_read_in_blocks_while_it_is_deserialised(make, monkeypatch):
+    monkeypatch.setattr("engines.tensorrt.plan_reader.BLOCK", 40)
+    for rtx in (False, True):
+        engine = make(IStreamReaderV2=FakeReader, rtx=rtx)
+        assert engine.trt.plan == engine.file.read_bytes() and engine.trt.reader.asked == [32, 40, 40, 16]
+        check(engine, 2)
+
+
+def test_a_plan_that_cannot_be_read_to_its_end_is_no_engine(make):
+    make.file.write_bytes(b"plan" * 20)
+    with pytest.raises(EngineError, match="cannot be loaded; build it again with build_trt.py"):
+        make(IStreamReaderV2=FakeReader)
+    assert not make.driver.alive

@@ -13,6 +13,8 @@ import build_trt
 import export_onnx
 import infer
 from engines.backends.torch_backend import TorchEngine
+from engines.load import Choice, start_engines
+from engines.onnx.parity import draw
 from generators.contract import FROM_FOLDER, REQUIRED, load_generator
 from pipeline.sampler import Sampler, first_frames, generate
 from pipeline.streaming import StreamedClip
@@ -77,6 +79,23 @@ def test_clips_that_are_streamed_have_the_same_bytes(running, name, frames):
         at.append(read[-1])
     assert np.concatenate(found).tobytes() == whole.tobytes()
     assert frames < 62 or at[0] < read[-1]  # the first frames come before the last are read
+
+
+def test_components_that_start_together_share_an_autoencoder_unless_their_precisions_differ(
+        running, checkpoints):
+    generator, alone = running("wan-fun-control")
+    precisions = dict.fromkeys(generator.components, "fp32") | {"decode_next": "bf16"}
+    _, engines = start_engines(generator, Choice("torch", precisions, "cpu", checkpoints), print)
+    weights = {name: {each.data_ptr() for each in engine._module.parameters()}
+               for name, engine in engines.items()}
+    assert weights["encode_first"] == weights["encode_next"]
+    assert weights["decode_first"].isdisjoint(weights["decode_next"])
+    spec = generator.components["decode_next"]
+    alone = {**alone, "decode_next": TorchEngine(spec, generator.build("decode_next"), precision="bf16")}
+    for name in ("encode_first", "encode_next", "decode_first", "decode_next"):
+        given = draw(generator.components[name], {}, seed=1)
+        for output, expected in alone[name](**given).items():
+            np.testing.assert_array_equal(engines[name](**given)[output], expected)
 
 
 @pytest.mark.slow
