@@ -8,8 +8,9 @@ number, or to become one unasked. On a processor all arrays are NumPy's, and not
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,12 @@ KEPT = 256  # small arrays that are kept on a device
 
 
 class Place(Protocol):
-    """A device that arrays stay on, and the stream in whose order all work of a run is done there."""
+    """A device that arrays stay on, and the stream in whose order all work of a run is done there.
+
+    capturing: whether work is recorded now, see `graph`, so that nothing may be waited for or be launched.
+    """
+
+    capturing: bool
 
     def running(self) -> AbstractContextManager[object]:
         """Have this thread's work queued on the place's stream while the block runs."""
@@ -50,12 +56,34 @@ class Place(Protocol):
         """Wait until all that was queued is done."""
         ...
 
+    def graph(self) -> StepMemory:
+        """Make what records work, with memory for what is made in it."""
+        ...
+
+
+class StepMemory(Protocol):
+    """Memory that a graph has to itself, and the graph once it is recorded."""
+
+    def own(self) -> AbstractContextManager[object]:
+        """Have this thread make arrays in the graph's memory while the block runs."""
+        ...
+
+    def recording(self) -> AbstractContextManager[object]:
+        """Record what this thread queues in the block, instead of doing it. RuntimeError: it cannot be."""
+        ...
+
+    def launch(self) -> None:
+        """Queue what was recorded."""
+        ...
+
 
 class CupyPlace:
     """The Place of CuPy's arrays on "cuda" or "cuda:<index>". ImportError without CuPy.
 
     stream: the handle of a stream that engines have; None: one is made.
     """
+
+    capturing = False
 
     def __init__(self, device: str, stream: int | None = None) -> None:
         import cupy
@@ -71,8 +99,8 @@ class CupyPlace:
         stack = ExitStack()
         stack.enter_context(self._device)
         stack.enter_context(self._stream)
-        torch = sys.modules.get("torch")
-        if torch and torch.cuda.is_available():
+        torch = _torch_on_gpu()
+        if torch:
             stack.enter_context(torch.cuda.stream(torch.cuda.ExternalStream(self._stream.ptr, self._index)))
         return stack
 
@@ -101,6 +129,51 @@ class CupyPlace:
         """See Place."""
         self._stream.synchronize()
 
+    def graph(self) -> CupyGraph:
+        """See Place."""
+        return CupyGraph(self, self._cupy, self._stream)
+
+
+class CupyGraph:
+    """The StepMemory of a CupyPlace: a pool of CuPy's, one of torch's where it is loaded, and a graph.
+
+    Recording goes by CuPy's default, relaxed, in which pools may grow meanwhile.
+    """
+
+    def __init__(self, place: CupyPlace, cupy: ModuleType, stream: object) -> None:
+        self._place, self._cupy, self._stream, self._torch = place, cupy, stream, _torch_on_gpu()
+        self._pool = cupy.cuda.MemoryPool()
+        self._torch_pool = self._torch.cuda.MemPool() if self._torch else None
+
+    def own(self) -> AbstractContextManager[object]:
+        """See StepMemory."""
+        stack = ExitStack()
+        stack.enter_context(self._cupy.cuda.using_allocator(self._pool.malloc))
+        if self._torch:
+            stack.enter_context(self._torch.cuda.use_mem_pool(self._torch_pool))
+        return stack
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """See StepMemory."""
+        with self.own():
+            self._stream.begin_capture()
+            self._place.capturing = True
+            try:
+                yield
+            finally:
+                self._place.capturing = False
+                self._graph = self._stream.end_capture()
+
+    def launch(self) -> None:
+        """See StepMemory."""
+        self._graph.launch(self._stream)
+
+
+def _torch_on_gpu() -> ModuleType | None:
+    torch = sys.modules.get("torch")
+    return torch if torch and torch.cuda.is_available() else None
+
 
 def place_for(engines: Mapping[str, object], device: str, say: Callable[[str], None]) -> Place | None:
     """Open the place for a run of these engines, and tell them; None where arrays pass through the host.
@@ -124,6 +197,12 @@ def place_for(engines: Mapping[str, object], device: str, say: Callable[[str], N
 def place_of(engines: Mapping[str, object]) -> Place | None:
     """Return the place where the outputs of these engines stay, which is the same for all; None: the host."""
     return next((engine.place for engine in engines.values() if getattr(engine, "place", None)), None)
+
+
+def queue_step(array: Array) -> None:
+    """Have all of a step done that makes these arrays, where arrays are made later (deferred_arrays.py)."""
+    if hasattr(getattr(array, "device", None), "queue"):
+        array.device.queue()
 
 
 def on_device(array: object) -> bool:

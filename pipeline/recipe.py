@@ -15,6 +15,7 @@ from engines.precision import PrecisionError, choose_precisions
 from engines.toml_file import parse_toml
 from generators.contract import FULL, SHALLOW, Generator, needed, offers_deep_cache
 from generators.windows import overlapping
+from pipeline.branches_together import TogetherDenoiser, why_not_together
 from pipeline.caches.technique import TechniqueChoice, TechniqueError, load_technique, open_technique
 from pipeline.guard import Guard, GuardError
 from pipeline.sampler_state import channels_beside
@@ -22,11 +23,12 @@ from pipeline.step_plan import ROWS, StepPlan, StepPlanError
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.window_denoiser import OpenDenoiser, denoiser_for
 
-PLAIN = ("backend", "precision", "attention", "overlap", "preset", "colours")
+PLAIN = ("backend", "precision", "attention", "overlap", "preset", "colours", "branches", "step_graph")
 SETTINGS = (*PLAIN, "steps", "guard", "technique", "about")
 ABOUT = ("note",)
 STEPS = tuple(field.name for field in fields(StepPlan) if field.name != "guard")
 GUARD = tuple(field.name for field in fields(Guard))
+APART, TOGETHER = BRANCHES = ("apart", "together")  # in calls of their own, or in one
 EARLIER = ("jumps", "levels")  # fitted by an earlier version, which meant other rows
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
@@ -45,6 +47,8 @@ class Recipe:
     whether the generator has these components is known only when it runs. note: a sentence for people.
     steps: at which steps the denoiser is evaluated; None: at all, in full. overlap: frames that neighbouring
     windows share; None: the generator's own. attention: how torch computes it, see engines.load.ATTENTION.
+    branches: of guidance, in which calls they are evaluated, one of BRANCHES. step_graph: whether a step that
+    comes again is one CUDA graph, see engines/step_graphs.py.
     preset: x264's; None: the writer's own. colours: of the videos, see pipeline/video/colours.py; None: those
     of the base model's videos, or the writer's own. technique: of pipeline/caches, instead of steps.
     RecipeError.
@@ -60,6 +64,8 @@ class Recipe:
     colours: str | None = None
     technique: TechniqueChoice | None = None
     attention: str = DEFAULT
+    branches: str = APART
+    step_graph: bool = False
 
     def __post_init__(self) -> None:
         for key in ("name", "backend", "precision", "note"):
@@ -70,6 +76,12 @@ class Recipe:
             raise RecipeError(f"backend: {unknown('backend', self.backend, ('auto', *BACKENDS))}")
         if self.attention not in ATTENTION:
             raise RecipeError(f"attention: {unknown('way', str(self.attention), ATTENTION)}")
+        if not isinstance(self.step_graph, bool):
+            raise RecipeError(f"step_graph: must be true or false, is {self.step_graph!r}")
+        if self.branches not in BRANCHES:
+            raise RecipeError(f"branches: {unknown('way', str(self.branches), BRANCHES)}")
+        if self.branches == TOGETHER and (self.technique or (self.steps and self.steps.deep_cache)):
+            raise RecipeError("branches: with a technique or the action H each is evaluated by itself")
         if self.overlap is not None and (type(self.overlap) is not int or self.overlap < 0):
             raise RecipeError(f"overlap: must be a number of frames, 0 or more, is {self.overlap!r}")
         if self.preset is not None and self.preset not in PRESETS:
@@ -109,7 +121,7 @@ class Recipe:
         """What evaluates a clip's windows, of a generator that adapt() gave."""
         if self.technique and load_technique(self.technique.name).keeps:
             return open_technique
-        return denoiser_for(self.steps)
+        return TogetherDenoiser if self.branches == TOGETHER else denoiser_for(self.steps)
 
     def settings(self) -> dict:
         """What differs from the baseline, as the file has it, without [about]."""
@@ -153,6 +165,8 @@ class Recipe:
             raise RecipeError(f"recipe {self.name}: steps.{error}") from error
         except ValueError as error:
             raise RecipeError(f"recipe {self.name}: overlap: {error}") from error
+        if self.branches == TOGETHER and (why := why_not_together(adapted)):
+            raise RecipeError(f"recipe {self.name}: branches: {why}; leave it out")
         if self.technique is None:
             return adapted
         try:
@@ -283,4 +297,4 @@ def _toml(value: object) -> str:
         return "[\n" + "".join(f"    {_toml(row)},\n" for row in value) + "]"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.artifact import built_files, fingerprint
+from engines.deferred_engines import defer_steps
 from engines.device_arrays import Place, place_for
 from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
@@ -171,6 +172,8 @@ def start_runner(settings: Settings, say: Callable[[str], None], resident: bool 
     resident = resident and getattr(generator, "resident", False)
     if resident and not settings.recipe.technique:
         place = place_for(engines, settings.device, say)
+    if settings.recipe.step_graph:
+        engines, place = defer_steps(engines, place, say)
     ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}
     ran_with["fit"] = settings.fit
     ran_with["built"] = built_files(engines)

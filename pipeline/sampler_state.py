@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from engines.device_arrays import constant, on_device
+from engines.device_arrays import constant, on_device, queue_step
 from generators.contract import Generator, GeneratorError
 from generators.noise import step_noise
 from generators.samplers import Draw, Scheduler, leap, open_solver
@@ -68,6 +68,7 @@ class SamplerState:
             self._guide(*predictions)
             self._jump(self._numbers[step])
             before, self._finite = self._finite, (step, np.isfinite(self.latents).all())
+            queue_step(self.latents)
             self._check(before if on_device(self.latents) else self._finite)
         if step + 1 == len(self._plan.actions):
             self._check(self._finite)

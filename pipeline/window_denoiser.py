@@ -10,7 +10,6 @@ import numpy as np
 
 from engines.device_arrays import contiguous, place_of, take_frames
 from engines.errors import EngineError
-from engines.spec import Engine
 from generators.contract import (
     FULL,
     SHALLOW,
@@ -56,31 +55,6 @@ class WindowDenoiser(Protocol):
 OpenDenoiser = Callable[[Generator, Engines, Constants, np.ndarray], WindowDenoiser]
 
 
-def predict(
-    generator: Generator,
-    engine: Engine,
-    latents: np.ndarray,
-    step: int,
-    constants: Constants,
-    branches: Sequence[Branch],
-) -> list[np.ndarray]:
-    """Predict these branches of a window, in one call if the generator has that.
-
-    GeneratorError: it gives something else.
-    """
-    given = latents, step, constants
-    if not hasattr(generator, "denoise_branches"):
-        return [generator.denoise(engine, *given, branch) for branch in branches]
-    made = generator.denoise_branches(engine, *given, branches)
-    wanted = (len(branches) * len(latents), *latents.shape[1:])
-    if getattr(made, "shape", None) != wanted:
-        found = getattr(made, "shape", type(made).__name__)
-        raise GeneratorError(
-            f"denoise_branches gives {found}, expected one array {wanted}: branches on axis 0"
-        )
-    return np.split(made, len(branches))
-
-
 class SerialDenoiser:
     """Evaluates one window and branch after the other, on one engine."""
 
@@ -116,7 +90,7 @@ class SerialDenoiser:
             constants = self._window_constants(first.indices)
             if self.batches:
                 asked = [branch.conditional for branch in (first, *others)]
-                yield from predict(self._generator, self._engine, window, step, constants, asked)
+                yield from self.predict(window, step, constants, asked)
             else:
                 for branch in (first, *others):
                     yield self.evaluate(branch, window, step, constants)
@@ -125,7 +99,26 @@ class SerialDenoiser:
         self, branch: WindowBranch, window: np.ndarray, step: int, constants: Constants
     ) -> np.ndarray:
         """Predict one branch of a window, whose latents and constants are cut out already."""
-        return predict(self._generator, self._engine, window, step, constants, [branch.conditional])[0]
+        return self.predict(window, step, constants, [branch.conditional])[0]
+
+    def predict(
+        self, window: np.ndarray, step: int, constants: Constants, branches: Sequence[Branch]
+    ) -> list[np.ndarray]:
+        """Predict these branches of a window, in one call if the generator has that.
+
+        GeneratorError: it gives something else.
+        """
+        generator, given = self._generator, (self._engine, window, step, constants)
+        if not hasattr(generator, "denoise_branches"):
+            return [generator.denoise(*given, branch) for branch in branches]
+        made = generator.denoise_branches(*given, branches)
+        wanted = (len(branches) * len(window), *window.shape[1:])
+        if getattr(made, "shape", None) != wanted:
+            found = getattr(made, "shape", type(made).__name__)
+            raise GeneratorError(
+                f"denoise_branches gives {found}, expected one array {wanted}: branches on axis 0"
+            )
+        return np.split(made, len(branches))
 
     def _window_constants(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The constants of one window; beyond their last frame that is repeated."""

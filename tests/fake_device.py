@@ -1,10 +1,12 @@
 """Engines and places that count what crosses between the host and a device that is none."""
 
+from contextlib import contextmanager
+
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
 from generators.contract import Generator
-from lab.gpu.fake_arrays import FakePlace
+from lab.gpu.fake_arrays import FakeGraph, FakePlace
 
 
 class DriverPlace(FakePlace):
@@ -12,7 +14,7 @@ class DriverPlace(FakePlace):
 
     def __init__(self, driver, context):
         super().__init__()
-        self._driver, self._context, self._held = driver, context, {}
+        self.driver, self.context, self._held = driver, context, {}
 
     def address(self, array):
         address = super().address(array)
@@ -21,21 +23,67 @@ class DriverPlace(FakePlace):
 
     def copy(self, to, of, size):
         def bytes_at(address):
-            return self._held[address] if address in self._held else self._driver.memory(address)
+            return self._held[address] if address in self._held else self.driver.memory(address)
 
         target, source = bytes_at(to), bytes_at(of)
 
         def move():
             target[:size] = source[:size]
-        self._driver.queue(move, self._context.stream)
+        self.driver.queue(move, self.context.stream)
+
+    def do(self, work, given, writes=False):
+        if not self.capturing:
+            self.wait()  # other work here is done at once
+        return super().do(work, given, writes)
 
     def wait(self):
-        with self._context:
-            self._driver.synchronize(self._context.stream)
+        with self.context:
+            self.driver.synchronize(self.context.stream)
+
+    def graph(self):
+        return DriverGraph(self)
+
+
+class DriverGraph(FakeGraph):
+    """A graph of the FakeDriver's, of what engines queue and what is done with arrays."""
+
+    @contextmanager
+    def recording(self):
+        place, driver, stream = self._place, self._place.driver, self._place.context.stream
+        with place.context:
+            driver.begin_capture(stream)
+        place.recorded = driver.capturing
+        try:
+            yield
+        finally:
+            place.recorded = None
+            with place.context:
+                self._graph = driver.end_capture(stream)
+
+    def launch(self):
+        self._place.launches += 1
+        with self._place.context:
+            self._place.driver.launch(self._graph, self._place.context.stream)
 
 
 class CountedEngine(TorchEngine):
-    """A torch engine on a FakePlace, which counts the host arrays that it is given."""
+    """A torch engine on a FakePlace, which counts the host arrays that it is given, and can be recorded."""
+
+    def __call__(self, **arrays):
+        place = self.place
+        if not place or not place.capturing:
+            return super().__call__(**arrays)
+        work, place.recorded = place.recorded, None
+        assert not any(isinstance(array, np.ndarray) for array in arrays.values())
+        found = super().__call__(**arrays)
+        made = {name: place.empty(each.shape, each.dtype.name) for name, each in found.items()}
+        place.recorded = work
+
+        def again():
+            for name, found in TorchEngine.__call__(self, **arrays).items():
+                made[name][...] = found
+        work.append(again)
+        return made
 
     def _given(self, array):
         if isinstance(array, np.ndarray) and self.place:

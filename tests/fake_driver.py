@@ -72,6 +72,7 @@ class FakeDriver:
         self._take(stream, "destroy_stream")
 
     def synchronize(self, stream):
+        assert self.capturing is None, "a capture is spoilt by a wait"
         work, self._queue = self._queue, []
         self._called("synchronize")
         assert stream in self.alive
@@ -94,6 +95,7 @@ class FakeDriver:
         raise AssertionError(f"{address} lies in no memory")
 
     def begin_capture(self, stream):
+        assert self.capturing is None, "a capture within another"
         self._called("begin_capture")
         self.capturing = []
 
@@ -103,6 +105,7 @@ class FakeDriver:
         return self._give(work) if work else None
 
     def launch(self, graph, stream):
+        assert self.capturing is None, "a graph within another"
         self._called("launch")
         for piece in self.alive[graph]:
             self.queue(piece, stream)

@@ -83,6 +83,7 @@ class TorchEngine:
     """
 
     path = None  # nothing is built
+    capturable = True  # whether its calls can be part of a CUDA graph of others
     place: Place | None = None
     attention: Opened = staticmethod(nullcontext)
 
@@ -130,6 +131,7 @@ class TorchEngine:
 
         torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, SHAPES)
         on_gpu = self.device.startswith("cuda")
+        self.capturable = not on_gpu  # to graphs of its own
 
         def begin() -> None:
             mode = "reduce-overhead" if on_gpu else None

@@ -29,6 +29,7 @@ class GpuContext:
         self.activations: Buffer | None = None
         self.tensors: Buffer | None = None
         self.pinned: np.ndarray | None = None
+        self.moved = 0  # how often memory on the GPU was
         self.copying = False  # whether copies of pinned memory may be under way
         self._engines = 0
         self._lock = threading.RLock()
@@ -73,6 +74,7 @@ class GpuContext:
             old = getattr(self, name)
             if old is None or old.size < size:
                 self.driver.synchronize(self.stream)
+                self.moved += 1
                 setattr(self, name, None)
                 if old is not None:  # before: both at once may not fit
                     self.driver.free(old)

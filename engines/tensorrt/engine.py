@@ -1,4 +1,4 @@
-"""One TensorRT engine file on a GPU: its shapes, addresses and memory, and the CUDA graph of its runs."""
+"""One TensorRT engine file on a GPU: what it was built for, and its calls; each set of shapes has a graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from engines.start_times import timing_first_calls
 from engines.tensorrt.api import TensorRT
 from engines.tensorrt.plan_reader import plan_of
 from engines.tensorrt.rtx_runtime import RtxContext, check_header
+from engines.tensorrt.shape_run import ShapeRun
 
+RUNS = 4  # sets of shapes that keep a context and a graph: windows, a last one, one branch and two
 _RESERVE = 512 << 20  # bytes of GPU memory left for others when weights are streamed
 
 
@@ -25,8 +27,8 @@ class TensorRTEngine:
     """An engine that runs one engine file; inputs and outputs are arrays by the spec's names.
 
     Engines of one GpuContext share its stream and memory, so they run one after the other, from any thread.
-    A CUDA graph holds one shape and one set of addresses, and is captured anew when one changes: arrays of a
-    place are copied to and from these addresses on the GPU, which costs a thousandth of what crossing does.
+    Each of the last few sets of shapes has a CUDA graph, see ShapeRun. Arrays of a place are copied to and
+    from the addresses that it holds on the GPU, which costs a thousandth of what crossing does.
     """
 
     place: Place | None = None
@@ -35,12 +37,10 @@ class TensorRTEngine:
         self.spec, self.path = spec, artifact.path
         self._api, self._gpu, self._driver = api, gpu, gpu.driver
         self._limits = artifact.manifest["built_from"]["shapes"]
-        self._runtime = self._engine = self._context = self._rtx = self._graph = None
-        self._layout: Layout | None = None
-        self._activation_bytes = 0
-        self._shapes: dict[str, tuple[int, ...]] | None = None
-        self._addresses: tuple[int, ...] | None = None
-        self._runs, self._capturable = 0, not api.is_rtx
+        self._runtime = self._engine = self._rtx = None
+        self._capturable, self._reshaped = not api.is_rtx, 0
+        self._by_shapes: dict[tuple[tuple[int, ...], ...], ShapeRun] = {}  # the one used last at the end
+        self._spare: list[ShapeRun] = []  # without shapes
         gpu.open()
         self._closed = False
         with ExitStack() as undo:
@@ -51,74 +51,116 @@ class TensorRTEngine:
 
     @timing_first_calls
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
+        """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError.
+
+        EngineError: the file was not built for these shapes.
+        """
         self.spec.check(arrays)
         for tensor in self.spec.inputs:
             self._check_built_for(tensor, arrays[tensor.name].shape)
         with self._gpu:
             if self._closed:
                 raise ValueError(f"{self.spec.name}: this engine is closed; build another")
-            self._bind({name: tuple(array.shape) for name, array in arrays.items()})
+            run = self._run_at({tensor.name: tuple(arrays[tensor.name].shape) for tensor in self.spec.inputs})
+            run.bind()
             if self.place:
-                return self._between_arrays_of(self.place, arrays)
-            crossing = Layout({name: (array.shape, array.dtype) for name, array in arrays.items()})
-            self._copy_in(crossing, arrays)
-            self._run()
-            return self._copy_out(self.spec.outputs)
+                return self._between_arrays_of(self.place, run, arrays)
+            self._copy_in(run, arrays)
+            run.run()
+            return self._copy_out(run, self.spec.outputs)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether its calls can be part of a CUDA graph of others."""
+        return self._capturable
+
+    @property
+    def generation(self) -> tuple[int, int]:
+        """What changes when graphs that calls of it are part of must be recorded anew."""
+        return self._gpu.moved, self._reshaped
 
     @property
     def stream(self) -> int:
         """The handle of the stream that all its work is queued on."""
         return self._gpu.stream
 
-    def _between_arrays_of(self, place: Place, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def _between_arrays_of(
+        self, place: Place, run: ShapeRun, arrays: Mapping[str, Array]
+    ) -> dict[str, Array]:
         """Run on arrays of a place; what is not floating point comes to the host, and is waited for."""
         for name, array in arrays.items():
             held = place.asarray(array)
-            place.copy(self._address(name), place.address(held), self._layout.nbytes(name))
-        self._run()
+            place.copy(run.address(name), place.address(held), run.layout.nbytes(name))
+        run.run(recorded=place.capturing)
         outputs = {}
         for tensor in self.spec.outputs:
             if np.dtype(tensor.dtype).kind == "f":
-                made = outputs[tensor.name] = place.empty(self._layout.shape(tensor.name), tensor.dtype)
-                place.copy(place.address(made), self._address(tensor.name), self._layout.nbytes(tensor.name))
+                made = outputs[tensor.name] = place.empty(run.layout.shape(tensor.name), tensor.dtype)
+                place.copy(place.address(made), run.address(tensor.name), run.layout.nbytes(tensor.name))
         pixels = [tensor for tensor in self.spec.outputs if tensor.name not in outputs]
-        return {**outputs, **(self._copy_out(pixels) if pixels else {})}
+        return {**outputs, **(self._copy_out(run, pixels) if pixels else {})}
 
-    def _copy_in(self, crossing: Layout, arrays: Mapping[str, np.ndarray]) -> None:
+    def _run_at(self, shapes: dict[str, tuple[int, ...]]) -> ShapeRun:
+        """Return the run of these shapes; beyond RUNS of them, the one that was not used for longest."""
+        key = tuple(shapes.values())
+        if key not in self._by_shapes:
+            if not self._spare:
+                self._spare.append(self._new_run() or self._by_shapes.pop(next(iter(self._by_shapes))))
+            self._reshaped += 1
+            self._spare[-1].reshape(shapes)
+            self._by_shapes[key] = self._spare.pop()
+        self._by_shapes[key] = self._by_shapes.pop(key)
+        return self._by_shapes[key]
+
+    def _new_run(self) -> ShapeRun | None:
+        """Open a context for another set of shapes; None if there are enough, or it is not to be had."""
+        if len(self._by_shapes) == RUNS or not self._capturable:
+            return None
+        context = self._open_context()
+        if context is None:
+            self._api.take_messages()
+            return None
+        return ShapeRun(context, self.spec, self._api, self._gpu, self._capturable)
+
+    def _open_context(self) -> object | None:
+        strategy = self._api.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        return self._engine.create_execution_context(strategy)
+
+    def _copy_in(self, run: ShapeRun, arrays: Mapping[str, np.ndarray]) -> None:
+        crossing = Layout({name: (array.shape, array.dtype) for name, array in arrays.items()})
         pinned = self._gpu.pin(crossing.size)
         if self._gpu.copying:  # of an earlier call, which has failed
             self._driver.synchronize(self._gpu.stream)
         self._gpu.copying = True
         for name, array in arrays.items():
             np.copyto(crossing.array(name, pinned), array)
-            self._driver.copy_in(self._address(name), crossing.bytes_of(name, pinned), self._gpu.stream)
+            self._driver.copy_in(run.address(name), crossing.bytes_of(name, pinned), self._gpu.stream)
 
-    def _copy_out(self, tensors: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
-        layout = self._layout
+    def _copy_out(self, run: ShapeRun, tensors: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+        layout = run.layout
         crossing = Layout({tensor.name: (layout.shape(tensor.name), tensor.dtype) for tensor in tensors})
         pinned = self._gpu.pin(crossing.size)
         for tensor in tensors:
             part = crossing.bytes_of(tensor.name, pinned)
-            self._driver.copy_out(part, self._address(tensor.name), self._gpu.stream)
+            self._driver.copy_out(part, run.address(tensor.name), self._gpu.stream)
         self._driver.synchronize(self._gpu.stream)
         self._gpu.copying = False
         return {tensor.name: crossing.array(tensor.name, pinned).copy() for tensor in tensors}
 
-    def _address(self, name: str) -> int:
-        return self._gpu.tensors.address + self._layout.offset(name)
-
     def close(self) -> None:
-        """Free all of it: graph, buffers, context, engine, runtime, in this order."""
+        """Free all of it: graphs, buffers, contexts, engine, runtime, in this order."""
         with ExitStack() as last_in_first_out:
             last_in_first_out.enter_context(self._gpu)
             if self._closed:
                 return
             self._closed = True
             last_in_first_out.callback(self._gpu.close)
-            for name in ("_runtime", "_engine", "_context", "_rtx"):
+            for name in ("_runtime", "_engine", "_rtx"):
                 last_in_first_out.callback(setattr, self, name, None)
-            last_in_first_out.callback(self._drop_graph)
+            last_in_first_out.callback(self._spare.clear)
+            last_in_first_out.callback(self._by_shapes.clear)
+            for run in self._by_shapes.values():
+                last_in_first_out.callback(run.drop_graph)
             if self._rtx:
                 last_in_first_out.callback(self._rtx.keep_kernels)
             last_in_first_out.callback(self._driver.synchronize, self._gpu.stream)
@@ -137,11 +179,10 @@ class TensorRTEngine:
             self._stream_weights()
         if self._api.is_rtx:
             self._rtx = RtxContext(self._api, engine, path)
-            self._context = self._rtx.context
+            context = self._rtx.context
         else:
-            strategy = self._api.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = engine.create_execution_context(strategy)
-            self._context = self._api.checked(context, f"no execution context for {path.name}")
+            context = self._api.checked(self._open_context(), f"no execution context for {path.name}")
+        self._spare.append(ShapeRun(context, self.spec, self._api, self._gpu, self._capturable))
 
     def _verify(self, path: Path) -> None:
         """Raise EngineError unless the engine's own names and dtypes are the spec's."""
@@ -161,78 +202,13 @@ class TensorRTEngine:
         engine.weight_streaming_budget_v2 = budget
 
     def _check_built_for(self, tensor: TensorSpec, shape: tuple[int, ...]) -> None:
-        """Raise ValueError for a shape that the spec allows and this file was not built for."""
+        """Raise EngineError for a shape that the spec allows and this file was not built for."""
         least, _, most = self._limits[tensor.name]
         if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
-            raise ValueError(
+            raise EngineError(
                 f"{self.spec.name}: this engine was built for {tensor.name} of {least} to {most}, got "
                 f"{list(shape)}; run: python build_trt.py --component {self.spec.name} --shapes dynamic"
             )
-
-    def _bind(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Set the context's shapes and addresses if one changed, and drop the graph of the old ones."""
-        if shapes != self._shapes:
-            self._drop_graph()
-            self._reshape(shapes)
-        self._gpu.reserve(self._activation_bytes, self._layout.size)
-        activations = self._gpu.activations
-        names = [tensor.name for tensor in (*self.spec.inputs, *self.spec.outputs)]
-        addresses = (*(self._address(name) for name in names), activations.address)
-        if addresses == self._addresses:
-            return
-        self._drop_graph()
-        self._addresses = None
-        for name in names:
-            bound = self._context.set_tensor_address(name, self._address(name))
-            self._api.checked(bound, f"{self.spec.name}: the address of {name} was refused")
-        self._context.set_device_memory(activations.address, activations.size)
-        self._addresses = addresses
-
-    def _reshape(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        self._shapes = None
-        self._driver.synchronize(self._gpu.stream)  # an earlier call may have failed with copies under way
-        for name, shape in shapes.items():
-            accepted = self._context.set_input_shape(name, shape)
-            self._api.checked(accepted, f"{self.spec.name}: {name} of shape {shape} was refused")
-        try:
-            unknown = self._context.infer_shapes()
-        except RuntimeError as error:
-            raise self._api.failure(f"{self.spec.name}: {shapes} give no output shapes") from error
-        if unknown:
-            raise self._api.failure(f"{self.spec.name}: the shapes of {unknown} stay unknown")
-        tensors = (*self.spec.inputs, *self.spec.outputs)
-        found = {each.name: tuple(self._context.get_tensor_shape(each.name)) for each in tensors}
-        self._layout = Layout({each.name: (found[each.name], each.dtype) for each in tensors})
-        self._activation_bytes = self._context.update_device_memory_size_for_shapes()
-        self._shapes = shapes
-
-    def _run(self) -> None:
-        """Run once; the first run of a shape is plain, as a capture requires, and the second is captured."""
-        if self._graph is None and self._runs == 1 and self._capturable:
-            self._capture()
-        if self._graph is not None:
-            self._driver.launch(self._graph, self._gpu.stream)
-        else:
-            queued = self._context.execute_async_v3(self._gpu.stream)
-            self._api.checked(queued, f"{self.spec.name} did not run")
-        self._runs += 1
-
-    def _capture(self) -> None:
-        """Capture a graph of one run; if that fails, runs stay plain, as in trtexec."""
-        self._driver.begin_capture(self._gpu.stream)
-        try:
-            queued = self._context.execute_async_v3(self._gpu.stream)
-        finally:
-            self._graph = self._driver.end_capture(self._gpu.stream)
-        if not queued:
-            self._drop_graph()
-            self._runs = 1
-            self._api.take_messages()
-
-    def _drop_graph(self) -> None:
-        graph, self._graph, self._runs = self._graph, None, 0
-        if graph is not None:
-            self._driver.free_graph(graph)
 
 
 def streaming_budget(streamable: int, free: int, needed: int) -> int:

@@ -13,24 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import UsageError
 from generators.contract import Constants, Generator
+from pipeline.branches_together import Arrays, asked
 from pipeline.caches.network_hooks import NetworkHooks, SwappingDenoiser, from_diffusers
 from pipeline.caches.technique import Technique, TechniqueError, up_to_steps
 from pipeline.window_denoiser import OpenDenoiser, WindowBranch
 
 if TYPE_CHECKING:
     import torch
-
-Arrays = dict[str, np.ndarray]
-
-
-class _Asked(Exception):
-    """Raised instead of an evaluation; carries what was asked."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        super().__init__()
-        self.arrays = arrays
 
 
 class PairingDenoiser(SwappingDenoiser):
@@ -43,7 +33,7 @@ class PairingDenoiser(SwappingDenoiser):
         if not branch.conditional:
             found = self._others.pop(branch.window)
             return self._generator.denoise(lambda **_: found, window, step, constants, False)
-        other = self._asked(window, step, constants)
+        other = asked(self._generator, window, step, constants, False)
 
         def both(**arrays: np.ndarray) -> Arrays:
             found = self._engine(**{name: np.concatenate([other[name], arrays[name]]) for name in arrays})
@@ -57,18 +47,6 @@ class PairingDenoiser(SwappingDenoiser):
         """Drop all states, and what was evaluated with conditional branches."""
         self._others: dict[int, Arrays] = {}
         super().forget()
-
-    def _asked(self, window: np.ndarray, step: int, constants: Constants) -> Arrays:
-        """What the generator asks its engine for the unconditional branch."""
-
-        def note(**arrays: np.ndarray) -> Arrays:
-            raise _Asked(arrays)
-
-        try:
-            self._generator.denoise(note, window, step, constants, False)
-        except _Asked as asked:
-            return asked.arrays
-        raise UsageError("fastercache needs a generator whose branches are one call of the engine each")
 
 
 def apply(generator: Generator, until: float, every: int) -> OpenDenoiser:

@@ -46,8 +46,8 @@ def start_parallel_runner(
     """
     if settings.recipe.open_denoiser is not SerialDenoiser:
         raise EngineError(
-            "a recipe with a technique or the action H cannot be split over processes: what one window keeps "
-            "stays in one process; leave --split out"
+            "a recipe with a technique, the action H or branches together cannot be split over processes: "
+            "what one window keeps stays in one process; leave --split out"
         )
     cores = shares_of_cores(count) if set(devices) == {"cpu"} else [()] * count
     pin_to(cores[0])

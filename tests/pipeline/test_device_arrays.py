@@ -1,11 +1,14 @@
 """Clips that are sampled on a device: the same bytes as on the host, and nothing crosses but what must."""
 
+import copy
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engines.deferred_engines import defer_steps
 from engines.device_arrays import constant, place_for, runs, take_frames
 from generators.contract import load_generator
 from generators.windows import ContinuationWindows
@@ -142,6 +145,28 @@ def test_the_guard_decides_alike(both_ways, generators, name, limit):
 def test_streamed_clips_give_the_same_bytes(both_ways, name):
     host, device, place = both_ways(name, make=streamed, frames=30)
     assert device.tobytes() == host.tobytes() and place.down["floats"] == 0
+
+
+@pytest.mark.parametrize(("name", "actions"), [
+    ("presenter", "F"), ("my_generator", "FCS"), ("mimicmotion", "F"), ("wan-fun-control", "FC"),
+    ("reference_net", "F")])
+def test_steps_that_are_graphs_give_the_same_bytes(generators, name, actions):
+    generator, engines = generators(name)
+    longer = copy.copy(generator)
+    longer.scheduler = replace(generator.scheduler, steps=9)
+    place, said, found = FakePlace(), [], []
+    width, height = generator.size
+    frames = np.random.default_rng(3).integers(0, 256, (2, height, width, 3), np.uint8)
+    for each in (None, place):
+        for engine in engines.values():
+            engine.place = each
+        chosen = defer_steps(engines, each, said.append)[0] if each else engines
+        constants = generator.condition(chosen, [frames], frames[:1])
+        if name == "mimicmotion":  # its three steps are a size of its components
+            constants["embedding"] = np.concatenate([constants["embedding"]] * 3)
+        found.append(Sampler(longer, chosen, StepPlan((actions * 9)[:9])).sample(constants, 2, 5).latents)
+    assert found[1].get().tobytes() == found[0].tobytes() and not said
+    assert place.launches >= 2
 
 
 def test_numbers_that_are_not_finite_are_an_error_that_names_their_step(generators, both_ways, monkeypatch):
