@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__)
     common_arguments(parser, "generator", "component", precision={"default": "fp16"})
-    parser.add_argument("--target", default="gpu", help="gpu, or compute capabilities as 80,86,89,120 (gpu)")
+    parser.add_argument("--target", default="gpu", help="gpu, gpu:1, or capabilities as 80,86,89,120 (gpu)")
     parser.add_argument(
         "--shapes", choices=["fixed", "dynamic"], default="fixed",
         help="fixed: the best sizes only; dynamic: all that the component allows (fixed)",

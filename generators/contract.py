@@ -66,6 +66,8 @@ class Generator(Protocol):
     # resident: bool
     size: tuple[int, int]  # width, height of the output, if output_size does not say another
     chunk: int  # frames encoded or decoded at a time; less after memory ran out, with the same result
+    # May be left out, then both: which of "condition" and "decode" take less memory with a smaller chunk.
+    # chunked: frozenset[str]
 
     def build(self, component: str) -> torch.nn.Module:
         """Build the component as a torch module with weights; only export and the torch engine call this."""

@@ -9,14 +9,17 @@ import numpy as np
 
 from generators.contract import Engines, Generator
 
+STAGES = frozenset({"condition", "decode"})
+
 
 class OomRetry:
     """A generator wrapper, for one request, that halves the chunk when a stage raises MemoryError.
 
-    It goes down to one frame at a time; every other attribute is that of the wrapped generator. The frames
-    stay the same but for the last bits of sums, one 8-bit level at most: a stage begins anew, and decoding
-    leaves out the frames it has given already. original: the wrapped generator. chunk_by_stage: for each
-    stage where memory ran out, the chunk (frames at a time) from then on. notes: a sentence on each retry.
+    It goes down to one frame at a time, in stages that go by the chunk (see Generator.chunked); every other
+    attribute is that of the wrapped generator. The frames stay the same but for the last bits of sums, one
+    8-bit level at most: a stage begins anew, and decoding leaves out the frames it has given already.
+    original: the wrapped generator. chunk_by_stage: for each stage where memory ran out, the chunk (frames at
+    a time) from then on. notes: a sentence on each retry.
     """
 
     def __init__(self, generator: Generator) -> None:
@@ -39,7 +42,7 @@ class OomRetry:
             try:
                 return self._generator.condition(engines, chunks, image, **columns)
             except MemoryError as error:
-                why = self._why(error)
+                why = self._why("condition", error)
             # Out of the handler, for the error holds what the failed work had in memory.
             self._step_down("condition", why)
 
@@ -53,12 +56,12 @@ class OomRetry:
                     yield pixels
                 return
             except MemoryError as error:
-                why = self._why(error)
+                why = self._why("decode", error)
             self._step_down("decode", why)
 
-    def _why(self, error: MemoryError) -> str:
-        """Return the error's text; raise the error again if the chunk is one frame already."""
-        if self._generator.chunk == 1:
+    def _why(self, stage: str, error: MemoryError) -> str:
+        """Return the error's text; raise the error again if a smaller chunk would change nothing."""
+        if self._generator.chunk == 1 or stage not in getattr(self._generator, "chunked", STAGES):
             raise error
         return str(error) or "no reason given"
 

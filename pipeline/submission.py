@@ -60,6 +60,7 @@ def build_engines_once(
         command = [
             sys.executable, str(root / "build_trt.py"), "--generator", generator,
             "--component", ",".join(missing), "--precision", _text(precisions),
+            "--target", choice.device.replace("cuda", "gpu"),
         ]  # fmt: skip
         status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode
     if status:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ SUPPORTED = {
     "cuda": supported(compute=("float32", "float16", "bfloat16"), layers=(None, "int8")),
 }
 STARTS_FROM = ".onnx"
+OLDEST_ON_CUDA = (1, 25)  # before, Attention ran on the processor, and bf16 lacked Exp, Sqrt and Sigmoid
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
@@ -37,6 +39,11 @@ def why_not(device: str) -> str | None:
         return f"onnxruntime runs on cpu and cuda, not on {device}"
     if CUDA not in onnxruntime.get_available_providers():
         return "this onnxruntime was built for processors; run: pip install -r requirements-gpu.txt"
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < OLDEST_ON_CUDA:
+        return (
+            f"onnxruntime {onnxruntime.__version__} has no CUDA kernels for attention and for bf16; run: "
+            "pip install -r requirements-gpu.txt"
+        )
     return None
 
 
@@ -80,13 +87,13 @@ class OnnxRuntimeEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # no errors, which are raised as well
         options.intra_op_num_threads = allowed_threads()
-        providers = _providers(device, tensorrt_cache)
+        providers = _providers(device, spec, tensorrt_cache)
         if device != "cpu":
-            _load_libraries()
+            _load_libraries(tensorrt_cache is not None)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except _errors() as error:
-            raise failure(f"onnxruntime cannot load {path}: {_first_line(error)}") from error
+            raise failure(f"onnxruntime cannot load {path}: {_first_line(error)}{_way_out(error)}") from error
         wanted = providers[0][0]
         if self._session.get_providers()[0] != wanted:  # it falls back without a word
             raise EngineError(f"onnxruntime could not start {wanted}: no driver, or no libraries?")
@@ -153,15 +160,41 @@ def _unknown(spec: ComponentSpec, sizes: dict[str, int]) -> set[str]:
     return {dim for tensor in spec.outputs for dim in tensor.dims if isinstance(dim, str)} - set(sizes)
 
 
-def _load_libraries() -> None:
-    """Load CUDA and cuDNN from their wheels, where the loader looks only if torch was imported first."""
+def _load_libraries(tensorrt: bool) -> None:
+    """Load CUDA and cuDNN from their wheels, where the loader looks only if torch was imported first.
+
+    TensorRT's own library is loaded by its package alone.
+    """
     import onnxruntime
 
     with redirect_stdout(sys.stderr):  # it prints what it does not find, among manifest lines
         onnxruntime.preload_dlls()
+        if tensorrt:
+            with suppress(ImportError):
+                importlib.import_module("tensorrt")
 
 
-def _providers(device: str, tensorrt_cache: Path | None) -> list[tuple[str, dict[str, str]]]:
+def _way_out(error: Exception) -> str:
+    """Return what to do where a kernel is missing, as CUDA's for convolutions in bf16 (onnxruntime#25740)."""
+    return "; choose another --precision, as fp16" if "NOT_IMPLEMENTED" in str(error) else ""
+
+
+def _profile(spec: ComponentSpec) -> dict[str, str]:
+    """Return the sizes that TensorRT builds for once; else it builds anew for each that it has not seen."""
+    if not spec.ranges:
+        return {}
+
+    def shapes(size: str) -> str:
+        sizes = {name: getattr(limits, size) for name, limits in spec.ranges.items()}
+        named = ((each.name, [str(sizes.get(dim, dim)) for dim in each.dims]) for each in spec.inputs)
+        return ",".join(f"{name}:{'x'.join(dims)}" for name, dims in named)
+
+    return {f"trt_profile_{size}_shapes": shapes(size) for size in ("min", "opt", "max")}
+
+
+def _providers(
+    device: str, spec: ComponentSpec, tensorrt_cache: Path | None
+) -> list[tuple[str, dict[str, str]]]:
     """List execution providers and their options, the wanted one first."""
     cpu = ("CPUExecutionProvider", {})
     if device == "cpu":
@@ -171,7 +204,7 @@ def _providers(device: str, tensorrt_cache: Path | None) -> list[tuple[str, dict
     if tensorrt_cache is None:
         return [(CUDA, fp32), cpu]
     # The graph's own dtypes are kept: fp16 and 8 bits are in the ONNX file, as for TensorRT itself.
-    cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tensorrt_cache)}
+    cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tensorrt_cache), **_profile(spec)}
     return [(TENSORRT, {"device_id": _index(device), **cache}), (CUDA, fp32), cpu]
 
 

@@ -18,7 +18,8 @@ from engines.start_times import timed, timing_first_calls
 if TYPE_CHECKING:
     import torch
 
-CPU_ALLOCATOR = "DefaultCPUAllocator"  # names itself in a plain RuntimeError
+# What plain RuntimeErrors say when memory ran out: the processor's allocator, CUDA itself, cuBLAS and cuDNN.
+NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
 SHAPES = 64  # that a compiled module is compiled for; torch runs others eagerly, without a word
 # Half precisions go through autocast, which leaves what would overflow in fp32.
 SUPPORTED = supported(compute=("float32", "float16", "bfloat16"))
@@ -63,14 +64,14 @@ def _built(model: Model, component: str) -> torch.nn.Module:
 
 @contextmanager
 def _memory_errors(component: str) -> Iterator[None]:
-    """Turn torch's two ways to say that memory ran out into MemoryError."""
+    """Turn torch's ways to say that memory ran out into MemoryError."""
     import torch
 
     try:
         yield
     except RuntimeError as error:
         text = str(error).splitlines()[0] if str(error) else ""
-        if not (isinstance(error, torch.OutOfMemoryError) or CPU_ALLOCATOR in text):
+        if not isinstance(error, torch.OutOfMemoryError) and not any(each in text for each in NO_MEMORY):
             raise
         raise MemoryError(f"{component}: {text}") from error
 

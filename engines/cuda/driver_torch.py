@@ -51,7 +51,8 @@ class TorchDriver(StreamObjects):
         except self._torch.OutOfMemoryError as error:
             raise MemoryError(f"torch: {str(error).splitlines()[0]}") from error
         except self._torch.AcceleratorError as error:
-            raise EngineError(f"torch: {str(error).splitlines()[0]}") from error
+            text = f"torch: {str(error).splitlines()[0]}"
+            raise MemoryError(text) if "out of memory" in text else EngineError(text) from error
 
     def free_memory(self) -> int:
         """Return the number of free bytes on the GPU."""

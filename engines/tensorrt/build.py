@@ -113,6 +113,7 @@ def build(order: Order, report: Report) -> Artifact:
     folder, api, started = order.onnx.path.parent, order.targets.api, time.perf_counter()
     try:
         with (
+            order.targets.current(),
             closing(Network(api, order.spec, order.onnx.path)) as network,
             writing(folder, order.label, order.built_from()) as draft,
         ):

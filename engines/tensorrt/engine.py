@@ -114,6 +114,8 @@ class TensorRTEngine:
 
     def _new_run(self) -> ShapeRun | None:
         """Open a context for another set of shapes; None if there are enough, or it is not to be had."""
+        if not self._by_shapes:
+            return self._first_run()
         if len(self._by_shapes) == RUNS or not self._capturable:
             return None
         context = self._open_context()
@@ -176,13 +178,20 @@ class TensorRTEngine:
         self._engine = engine = self._api.checked(found, what)
         self._verify(path)
         if engine.streamable_weights_size:
+            self._capturable = False  # opened at the first call, when it is known what other engines leave
+        else:
+            self._spare.append(self._first_run())
+
+    def _first_run(self) -> ShapeRun:
+        """Open the first context. EngineError, MemoryError."""
+        if self._engine.streamable_weights_size:
             self._stream_weights()
         if self._api.is_rtx:
-            self._rtx = RtxContext(self._api, engine, path)
+            self._rtx = RtxContext(self._api, self._engine, self.path)
             context = self._rtx.context
         else:
-            context = self._api.checked(self._open_context(), f"no execution context for {path.name}")
-        self._spare.append(ShapeRun(context, self.spec, self._api, self._gpu, self._capturable))
+            context = self._api.checked(self._open_context(), f"no execution context for {self.path.name}")
+        return ShapeRun(context, self.spec, self._api, self._gpu, self._capturable)
 
     def _verify(self, path: Path) -> None:
         """Raise EngineError unless the engine's own names and dtypes are the spec's."""
@@ -195,9 +204,9 @@ class TensorRTEngine:
         check_agreement(self.spec, path, *found.values())
 
     def _stream_weights(self) -> None:
-        """Keep as many weights on the GPU as fit; a streaming engine cannot be captured."""
-        engine, self._capturable = self._engine, False
-        needed = engine.device_memory_size_v2 + engine.weight_streaming_scratch_memory_size
+        """Keep as many weights on the GPU as fit beside what other engines have and this one needs."""
+        engine, reserved = self._engine, self._gpu.activations.size if self._gpu.activations else 0
+        needed = max(0, engine.device_memory_size_v2 - reserved) + engine.weight_streaming_scratch_memory_size
         budget = streaming_budget(engine.streamable_weights_size, self._driver.free_memory(), needed)
         engine.weight_streaming_budget_v2 = budget
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from engines.cuda.driver import Gpu, open_driver
@@ -21,6 +22,7 @@ class Targets:
     api: TensorRT
     gpus: Mapping[str, str]
     here: Gpu | None = None
+    current: Callable[[], AbstractContextManager[object]] = nullcontext  # makes that GPU the one to build on
 
     @property
     def capabilities(self) -> list[int]:
@@ -29,15 +31,18 @@ class Targets:
 
 
 def resolve_targets(text: str) -> Targets:
-    """Read the targets of a command line: "gpu", or compute capabilities as "80,86,89,120".
+    """Read the targets of a command line: "gpu", "gpu:1", or compute capabilities as "80,86,89,120".
 
     UsageError if it is neither; EngineError if there is no GPU, no TensorRT, or it has no such target.
     """
-    if text == HERE:
-        return _here()
+    kind, _, index = text.partition(":")
+    if kind == HERE and (index.isdecimal() or text == HERE):
+        return _here(f"cuda:{index or 0}")
     capabilities = text.split(",")
     if not all(each.isdecimal() and len(each) in (2, 3) for each in capabilities):
-        raise UsageError(f"--target takes gpu, or compute capabilities as 80,86,89,120; got {text!r}")
+        raise UsageError(
+            f"--target takes gpu, gpu:1 (the second), or compute capabilities as 80,86,89,120; got {text!r}"
+        )
     api = load("tensorrt_rtx")
     if api is None:
         raise EngineError("only TensorRT-RTX builds for GPUs elsewhere; run: pip install tensorrt-rtx")
@@ -65,17 +70,17 @@ def capability(api: TensorRT, number: int) -> object | None:
     return api.maybe(f"ComputeCapability.SM{number}")
 
 
-def _here() -> Targets:
+def _here(device: str) -> Targets:
     if not installed():
         raise EngineError(f"TensorRT is not installed; {INSTALL}")
     api = installed()[0]
     try:
-        gpu = open_driver("cuda").gpu
+        driver = open_driver(device)
     except EngineError as error:
         raise EngineError(
             f"{error}\nwithout a GPU, TensorRT-RTX builds for others: --target 80,86,89,120"
         ) from error
-    return _supported(Targets(api, target_of(api, gpu), gpu))
+    return _supported(Targets(api, target_of(api, driver.gpu), driver.gpu, driver.current))
 
 
 def _supported(targets: Targets) -> Targets:

@@ -39,6 +39,7 @@ class MimicMotion:
     frame_axis = 1
     per_frame = frozenset({"pose"})
     resident = True
+    chunked = frozenset({"condition"})  # the decoder sees along time: pixels hang on how many frames it has
 
     def __init__(self, folder: Path, loras: Sequence[Lora] = ()) -> None:
         self._folder, self._loras = Folder(folder), loras
@@ -177,7 +178,7 @@ class MimicMotion:
         EngineError: a number overflowed on the way.
         """
         width, height = self.size
-        chunk = self._folder.settings.chunk  # self.chunk may be less for want of memory; pixels hang on this
+        chunk = self._folder.settings.chunk  # self.chunk may be less for want of memory
         for start in range(0, latents.shape[1], chunk):
             made = engines["decode"](latents=latents[0, start : start + chunk])
             if not np.isfinite(made["sizes"]).all():

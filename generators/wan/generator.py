@@ -76,6 +76,7 @@ class Wan(ABC):
     per_frame = frozenset({"pose"})
     resident = True
     frame_axis, chunk = 2, VAE_STRIDE_T
+    chunked = frozenset()  # the frames of a latent frame are encoded and decoded together
 
     def __init__(self, folder: Path, loras: Sequence[Lora] = ()) -> None:
         self._loras = loras

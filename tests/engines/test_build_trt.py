@@ -53,7 +53,7 @@ def test_a_dry_run_prints_sizes_and_builds_nothing(run, built):
     (("--component", "denoize"), Exit.USAGE, "unknown component 'denoize'"),
     (("--level", "9"), Exit.USAGE, "the builder level is 0 to 5, got 9"),
     (("--memory-limit", "0"), Exit.USAGE, "must be a number above 0, got 0"),
-    (("--target", "ada"), Exit.USAGE, "--target takes gpu, or compute capabilities"),
+    (("--target", "ada"), Exit.USAGE, "--target takes gpu, gpu:1 (the second), or compute"),
     (("--target", "90"), Exit.ENVIRONMENT, "does not build for sm_90"),
     (("--target", "86", "--precision", "fp8"), Exit.ENVIRONMENT, "fp8 needs compute capability 8.9"),
     (("--target", "86"), Exit.ENVIRONMENT, "run: python export_onnx.py --component encode --precision fp16"),

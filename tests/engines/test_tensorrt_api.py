@@ -15,7 +15,7 @@ from engines.tensorrt.targets import Targets, check_precision, resolve_targets
 
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n", 3)), TensorSpec("b", (4,))),
                      (TensorSpec("c", ("n",)),), {"n": DimRange(1, 2, 8)})
-HOPPER = Gpu("NVIDIA H200", (9, 0), 13000)
+HOPPER, ADA = Gpu("NVIDIA H200", (9, 0), 13000), Gpu("NVIDIA Ada", (8, 9), 13000)
 
 
 def level(name):
@@ -112,9 +112,9 @@ def test_targets_are_any_gpu_of_an_architecture():
     assert targets.capabilities == [80, 86, 120] and targets.api.flavour == "tensorrt_rtx"
 
 
-@pytest.mark.parametrize("text", ["", "ada", "8.9", "80,", "8", "80 86"])
+@pytest.mark.parametrize("text", ["", "ada", "8.9", "80,", "8", "80 86", "gpu:", "gpu:x", "cuda:1"])
 def test_what_is_no_target_is_refused(text):
-    with pytest.raises(ValueError, match="--target takes gpu, or compute capabilities as 80,86,89,120; got"):
+    with pytest.raises(ValueError, match="--target takes gpu, gpu:1 .*or compute capabilities as 80,"):
         resolve_targets(text)
 
 
@@ -132,10 +132,13 @@ def test_the_gpu_here_needs_one_and_the_error_names_the_other_way(monkeypatch):
 
 
 def test_the_gpu_here_is_built_for_by_classic_tensorrt_first(monkeypatch, api):
-    monkeypatch.setattr(tensorrt_targets, "open_driver", lambda device: SimpleNamespace(gpu=HOPPER))
+    drivers = {f"cuda:{n}": SimpleNamespace(gpu=each, current=n) for n, each in enumerate((HOPPER, ADA))}
+    monkeypatch.setattr(tensorrt_targets, "open_driver", drivers.__getitem__)
     monkeypatch.setattr(tensorrt_targets, "installed", lambda: [api, load("tensorrt_rtx")])
     targets = resolve_targets("gpu")
     assert targets.api is api and targets.gpus == {"sm_90": "NVIDIA H200"} and targets.here is HOPPER
+    second = resolve_targets("gpu:1")
+    assert second.here is ADA and second.gpus == {"sm_89": "NVIDIA Ada"} and second.current == 1
     monkeypatch.setattr(tensorrt_targets, "installed", lambda: [load("tensorrt_rtx")])
     with pytest.raises(EngineError, match="does not build for sm_90"):
         resolve_targets("gpu")

@@ -188,7 +188,10 @@ def test_as_many_weights_stay_on_the_gpu_as_fit(streamable, free, needed, budget
 
 def test_streamed_weights_get_our_budget_and_are_never_captured(make):
     engine = make(streamable=5 << 30)
-    assert engine.trt.engine.weight_streaming_budget_v2 == 5 << 30
+    assert not engine.trt.contexts  # so that what other engines take until the first call counts
+    engine.driver.free_bytes = 3 << 30
+    check(engine, 2)
+    assert engine.trt.engine.weight_streaming_budget_v2 == (3 << 30) - (512 << 20) - 1100
     assert "begin_capture" not in [*calls_of(engine, 2), *calls_of(engine, 2), *calls_of(engine, 2)]
 
 
@@ -211,6 +214,7 @@ def test_rtx_keeps_its_kernels_beside_the_engine_and_captures_by_itself(make):
 
 def test_rtx_streaming_weights_uses_no_graph_either(make):
     engine = make(rtx=True, streamable=5 << 30)
+    check(engine, 2)
     assert engine.trt.runtime_config.cuda_graph_strategy is engine.trt.CudaGraphStrategy.DISABLED
 
 

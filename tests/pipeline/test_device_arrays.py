@@ -148,7 +148,7 @@ def test_streamed_clips_give_the_same_bytes(both_ways, name):
 
 
 @pytest.mark.parametrize(("name", "actions"), [
-    ("presenter", "F"), ("my_generator", "FCS"), ("mimicmotion", "F"), ("wan-fun-control", "FC"),
+    ("presenter", "F"), ("my_generator", "FFS"), ("mimicmotion", "F"), ("wan-fun-control", "FC"),
     ("reference_net", "F")])
 def test_steps_that_are_graphs_give_the_same_bytes(generators, name, actions):
     generator, engines = generators(name)

@@ -13,6 +13,8 @@ import pytest
 
 from engines.errors import Exit, InputError
 from engines.load import Choice, start_engines
+from generators.mimicmotion.generator import MimicMotion
+from generators.wan.generator import Wan
 from pipeline.batch.dataset import Request
 from pipeline.request import Limits, Options, make_video
 from pipeline.runner import VideoRunner
@@ -69,6 +71,23 @@ def test_every_rung_gives_the_same_frames_and_is_told(
             f"memory ran out in {stage} (no room for {2 * chunk}); done again {chunk} frames at a time"
             for chunk in chunk_by_stage]
     assert max(np.abs(clip - clips[0]).max() for clip in clips) <= LEVELS and clips[0].std() > 5
+
+
+def test_a_stage_that_a_smaller_chunk_gives_no_memory_is_not_tried_again(plain, request_of, tmp_path):
+    generator, calls = plain(), []
+    generator.chunked = frozenset({"condition"})
+
+    def decode(latents):
+        calls.append(len(latents))
+        raise MemoryError("no room")
+
+    maker = VideoRunner(generator, {**generator.engines(), "decode": decode})
+    line, reason = maker(request_of(20), tmp_path, silent)
+    assert reason is Exit.EXHAUSTED and line["error"] == "no room" and len(calls) == 1
+
+
+def test_generators_say_which_of_their_stages_go_by_the_chunk():
+    assert Wan.chunked == frozenset() and MimicMotion.chunked == {"condition"}
 
 
 def test_decoding_goes_on_where_memory_ran_out(plain, request_of, tmp_path):

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from engines.backends.torch_backend import TorchEngine
 from engines.deferred_arrays import DeferringPlace
 from engines.deferred_engines import defer_steps
 from engines.spec import Cadence, ComponentSpec, TensorSpec
 from generators.diffusion_grids import DdimScheduler, DpmSolverMultistep, EulerScheduler
 from generators.samplers import FlowMatchEuler, KarrasEuler, UniPcMultistep
 from lab.gpu.fake_arrays import FakeArray, FakePlace
+from pipeline.recipe import RecipeError, parse_recipe
+from pipeline.runner import Settings, start_runner
 from pipeline.sampler import denoise_loop
 from pipeline.step_plan import StepPlan
 from tests.fake_device import CountedEngine, DriverPlace
@@ -228,3 +231,14 @@ def test_a_deferred_array_refuses_what_cupys_refuse():
         with pytest.raises(TypeError):
             mixed()
     assert isinstance((array + 1).now(), FakeArray) and len(array) == 2 and array.nbytes == 24
+
+
+def test_recipes_ask_for_it_and_a_processor_says_that_it_has_none(tiny_file):
+    recipe = parse_recipe("step_graph = true", "graphs")
+    assert parse_recipe(recipe.to_toml(), "graphs") == recipe and recipe.settings() == {"step_graph": True}
+    with pytest.raises(RecipeError, match="step_graph: must be true or false, is 1"):
+        parse_recipe("step_graph = 1", "graphs")
+    said = []
+    runner = start_runner(Settings(f"{tiny_file}:Tiny", recipe), said.append)
+    assert "step_graph: steps are done call by call, for arrays are not sampled on a device" in said[-1]
+    assert isinstance(runner.engines["denoise"], TorchEngine)

@@ -225,17 +225,22 @@ def first_run(tmp_path, monkeypatch):
     monkeypatch.setattr(lacking, lambda model, precisions, device, folder: (
         [] if (tmp_path / "built").exists() else ["encode", "decode"]))
 
-    def run(status=0, backend="tensorrt"):
+    def run(status=0, backend="tensorrt", device="cuda"):
         draft = tmp_path / f"{threading.get_ident()}.py"  # a script cut short would be run as it is
         draft.write_text(BUILD.format(status=status))
         draft.replace(tmp_path / "build_trt.py")
-        choice = Choice(backend, {"encode": "fp16", "decode": "fp32"}, "cuda", tmp_path / "engines")
+        choice = Choice(backend, {"encode": "fp16", "decode": "fp32"}, device, tmp_path / "engines")
         build_engines_once("tiny.py:Tiny", None, choice, tmp_path, lambda text: None)
         return (tmp_path / "log").read_text().splitlines()
     return run
 
 
-ASKED = "--generator tiny.py:Tiny --component encode,decode --precision fp16,encode=fp16,decode=fp32"
+ASKED = ("--generator tiny.py:Tiny --component encode,decode --precision fp16,encode=fp16,decode=fp32 "
+         "--target gpu")
+
+
+def test_engines_are_built_for_the_gpu_that_they_run_on(first_run):
+    assert first_run(device="cuda:1") == [f"{ASKED}:1"]
 
 
 def test_of_several_processes_one_builds_and_the_others_wait(first_run, tmp_path):
