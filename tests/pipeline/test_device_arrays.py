@@ -153,7 +153,7 @@ def test_streamed_clips_give_the_same_bytes(both_ways, name):
 def test_steps_that_are_graphs_give_the_same_bytes(generators, name, actions):
     generator, engines = generators(name)
     longer = copy.copy(generator)
-    longer.scheduler = replace(generator.scheduler, steps=9)
+    longer.scheduler = replace(generator.scheduler, steps=15)  # more: addresses may be equal by chance
     place, said, found = FakePlace(), [], []
     width, height = generator.size
     frames = np.random.default_rng(3).integers(0, 256, (2, height, width, 3), np.uint8)
@@ -163,8 +163,8 @@ def test_steps_that_are_graphs_give_the_same_bytes(generators, name, actions):
         chosen = defer_steps(engines, each, said.append)[0] if each else engines
         constants = generator.condition(chosen, [frames], frames[:1])
         if name == "mimicmotion":  # its three steps are a size of its components
-            constants["embedding"] = np.concatenate([constants["embedding"]] * 3)
-        found.append(Sampler(longer, chosen, StepPlan((actions * 9)[:9])).sample(constants, 2, 5).latents)
+            constants["embedding"] = np.concatenate([constants["embedding"]] * 5)
+        found.append(Sampler(longer, chosen, StepPlan((actions * 15)[:15])).sample(constants, 2, 5).latents)
     assert found[1].get().tobytes() == found[0].tobytes() and not said
     assert place.launches >= 2
 
