@@ -21,6 +21,7 @@ from bench.interleave import interleave, median_ratio
 from bench.similarity import Extractor, load_extractor
 from engines.artifact import built_folder
 from engines.cli import SAMPLE, say
+from engines.deferred_engines import defer_steps
 from engines.device_arrays import place_for, place_of
 from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
@@ -40,11 +41,12 @@ RECIPES = ROOT / "optimize" / "recipes"
 FRAMES = 16  # one window
 BASE, GRAPH = "torch:fp16", "graph:fp16"  # what speeds are compared with; the denoiser as a CUDA graph
 RESIDENT = "resident:fp16"  # as BASE, and arrays stay on the device
-VARIANTS = ("torch:fp32", "torch:fp16", "torch:bf16", RESIDENT, GRAPH)
-SHORTENED = (BASE, RESIDENT, GRAPH)  # variants that recipes are tried on
+STEPS = "steps:fp16"  # as that, and a step that comes again is one CUDA graph
+VARIANTS = ("torch:fp32", "torch:fp16", "torch:bf16", RESIDENT, STEPS, GRAPH)
+SHORTENED = (BASE, RESIDENT, STEPS, GRAPH)  # variants that recipes are tried on
 EXACT = "torch:fp32 baseline"
 TIMED = (f"{BASE} baseline", f"{BASE} exact", f"{BASE} fast", f"{GRAPH} baseline", f"{GRAPH} fast",
-         f"{RESIDENT} baseline", f"{RESIDENT} fast")  # fmt: skip
+         f"{RESIDENT} baseline", f"{RESIDENT} fast", f"{STEPS} baseline", f"{STEPS} fast")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def opening(request: Request, generator: Generator) -> Clip:
 def start(generator: Generator, variant: str, device: str, closing: ExitStack) -> Engines:
     """Start engines by a text as torch:fp16. EngineError: this machine cannot run them."""
     backend, _, precision = variant.partition(":")
-    backend = "torch" if variant in (GRAPH, RESIDENT) else backend
+    backend = "torch" if variant in (GRAPH, RESIDENT, STEPS) else backend
     precisions = choose_precisions(precision, generator.components)
     choice = Choice(backend, precisions, device, built_folder(generator.name))
     _, engines = start_engines(generator, choice, lambda text: None)
@@ -120,8 +122,12 @@ def start(generator: Generator, variant: str, device: str, closing: ExitStack) -
         engines = {**engines, "denoise": GraphEngine(denoiser_of(generator), device)}
     for engine in engines.values():
         closing.callback(engine.close)
-    if variant == RESIDENT and device != "cpu" and not place_for(engines, device, say):
-        raise RuntimeError("arrays cannot stay on the device: see what was said")
+    if variant in (RESIDENT, STEPS) and device != "cpu":
+        place = place_for(engines, device, say)
+        if not place:
+            raise RuntimeError("arrays cannot stay on the device: see what was said")
+        if variant == STEPS:
+            engines, _ = defer_steps(engines, place, say)
     return engines
 
 

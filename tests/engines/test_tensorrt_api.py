@@ -1,5 +1,7 @@
 """Refusals of TensorRT become errors with its words; targets, settings and sizes are checked before."""
 
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ from engines.cuda.driver import Gpu
 from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from engines.tensorrt import api as tensorrt_api
+from engines.tensorrt import build as tensorrt_build
 from engines.tensorrt import targets as tensorrt_targets
 from engines.tensorrt.api import TensorRT, load
 from engines.tensorrt.network import Settings, check_shapes, shapes_of
@@ -142,6 +145,25 @@ def test_the_gpu_here_is_built_for_by_classic_tensorrt_first(monkeypatch, api):
     monkeypatch.setattr(tensorrt_targets, "installed", lambda: [load("tensorrt_rtx")])
     with pytest.raises(EngineError, match="does not build for sm_90"):
         resolve_targets("gpu")
+
+
+def test_the_gpu_here_is_the_current_one_while_its_engine_is_built(monkeypatch, api):
+    seen = []
+
+    @contextmanager
+    def current():
+        seen.append("in")
+        yield
+
+    def network(*arguments):
+        seen.append("building")
+        raise EngineError("no more is asked")
+    targets = Targets(api, {"sm_90": "NVIDIA H200"}, HOPPER, current)
+    order = SimpleNamespace(onnx=SimpleNamespace(path=Path("a.onnx")), targets=targets, spec=SPEC)
+    monkeypatch.setattr(tensorrt_build, "Network", network)
+    with pytest.raises(EngineError, match="no more is asked"):
+        tensorrt_build.build(order, lambda share: None)
+    assert seen == ["in", "building"]
 
 
 def test_fp8_is_refused_for_targets_without_it(api):

@@ -5,7 +5,6 @@ import resource
 import signal
 import sys
 import threading
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -64,25 +63,6 @@ def engine_here(model, folder, component="encode", precision="fp16", gpu=ADA, **
     api = SimpleNamespace(**{"flavour": "tensorrt_rtx", "version": load("tensorrt_rtx").version,
                              "is_rtx": True, **toolchain})
     return find_engine(folder, model, component, precision, (api, gpu))
-
-
-def test_a_gpu_here_is_the_current_one_while_its_engine_is_built(tiny, graphs, monkeypatch):
-    seen = []
-
-    @contextmanager
-    def current():
-        seen.append("in")
-        yield
-        seen.append("out")
-
-    def network(*arguments):
-        seen.append("building")
-        raise EngineError("no more is asked")
-    order = order_of(tiny, graphs, "encode", "fp16")
-    monkeypatch.setattr("engines.tensorrt.build.Network", network)
-    with suppress(EngineError):
-        build(replace(order, targets=replace(order.targets, current=current)), lambda share: None)
-    assert seen[:2] == ["in", "building"]
 
 
 def files(folder):

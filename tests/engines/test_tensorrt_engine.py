@@ -6,7 +6,7 @@ import pytest
 
 from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, TensorSpec
-from engines.tensorrt.engine import RUNS, streaming_budget
+from engines.tensorrt.engine import streaming_budget
 from tests.fake_device import DriverPlace
 from tests.fake_tensorrt import FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
 
@@ -54,35 +54,6 @@ def test_a_smaller_call_uses_the_memory_that_is_there(make):
     assert {"allocate", "pin", "free"}.isdisjoint([*calls_of(engine, 2), *calls_of(engine, 8)])
 
 
-def test_shapes_that_alternate_keep_a_graph_each(make):
-    engine = make()
-    for n in (8, 2, 8, 2):
-        check(engine, n)
-    for n in (8, 2, 2, 8):
-        told = set(calls_of(engine, n, seed=n))
-        assert "launch" in told and told <= {"copy_in", "launch", "copy_out", "synchronize"}
-    assert len(engine.trt.contexts) == 2
-
-
-def test_of_many_shapes_those_used_last_keep_their_graphs_and_contexts_are_no_more(make):
-    engine = make()
-    for n in (8, 1, 2, 3, 8, 1, 2, 3):
-        check(engine, n)
-    assert "free_graph" in calls_of(engine, 4)  # that of 8, which was not used for longest
-    for n in (1, 2, 3):
-        assert "launch" in calls_of(engine, n)
-    assert "launch" not in calls_of(engine, 8)
-    assert len(engine.trt.contexts) == RUNS == 4
-
-
-def test_without_a_second_context_shapes_take_turns_in_one(make):
-    engine = make()
-    engine.trt.engine.create_execution_context = lambda how: None
-    for n in (2, 8, 8, 2, 2):
-        check(engine, n)
-    assert len(engine.trt.contexts) == 1 and "launch" in calls_of(engine, 2)
-
-
 def test_arrays_of_a_place_stay_on_the_gpu_and_graphs_go_on(make):
     engine = make()
     place = engine.place = DriverPlace(engine.driver, engine.context)
@@ -125,20 +96,6 @@ def test_engines_of_one_context_share_the_memory_of_their_tensors(make):
     check(other, 2)
     other.close()
     assert not other.driver.alive
-
-
-def test_memory_that_grew_is_bound_anew(make, monkeypatch):
-    monkeypatch.setattr("engines.cuda.context.ALIGNED", 16)  # as large as the fake one's arrays
-    engine = make()
-    for n in (2, 2):
-        check(engine, n)
-    old = dict(engine.trt.contexts[0].addresses)
-    calls = calls_of(engine, 8)
-    assert calls.count("set_tensor_address") == 4
-    assert not set(old.values()) & set(engine.trt.contexts[1].addresses.values())
-    assert not set(old.values()) & set(engine.driver.alive)
-    calls = calls_of(engine, 2)  # whose graph reads what was freed
-    assert calls.count("set_tensor_address") == 4 and "free_graph" in calls and "launch" not in calls
 
 
 def test_a_graph_that_cannot_be_captured_leaves_runs_plain_and_is_not_tried_again(make):

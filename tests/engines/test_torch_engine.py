@@ -67,21 +67,19 @@ def test_running_out_of_main_memory_is_a_memory_error_too_and_other_failures_are
 
 @pytest.mark.parametrize("text", [
     "CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
-    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"])
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"])
 def test_what_libraries_say_of_memory_is_a_memory_error_too(text):
     class Greedy(torch.nn.Module):
         def forward(self, a, b):
             raise RuntimeError(f"{text}\nmore lines")
-
-    with pytest.raises(MemoryError, match="^mix: cu|^mix: CUDA"):
+    with pytest.raises(MemoryError, match="^mix: (cuDNN|CUD)"):
         TorchEngine(SPEC, Greedy())(a=A, b=B)
 
 
 def test_compiled_modules_are_compiled_for_more_shapes_than_torchs_eight():
     engine = TorchEngine(SPEC, Mix())
     engine.compile()
-    assert torch._dynamo.config.recompile_limit >= SHAPES > 8 and engine.capturable
+    assert torch._dynamo.config.recompile_limit >= SHAPES > 8
     engine.device = "cuda"
     engine.compile()
     assert not engine.capturable  # to graphs of its own
