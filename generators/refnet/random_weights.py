@@ -47,21 +47,22 @@ def write_folder(folder: Path, size: str) -> Path:
         (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     random = torch.Generator().manual_seed(0)
-    unet = make_unet(configs[UNET])
+    with torch.device("meta"):  # whose tensors have names and shapes, which is all that is wanted
+        unet, motion = make_unet(configs[UNET]), add_motion(make_unet(configs[UNET]), 1)
+        guider = PoseGuider(configs[UNET]["block_out_channels"][0])
+        vae = AutoencoderKL.from_config(configs[VAE])
+        clip = ClipVision(ClipSize(**configs[IMAGE_ENCODER]))
     reference = _drawn(unet, random, dtype)
     ends = [name for name in reference if name.startswith(("conv_norm_out.", "conv_out."))]
     torch.save({name: reference[name] for name in reference if name not in ends}, folder / REFERENCE)
-    both = _drawn(add_motion(unet, 1), random, dtype)
+    both = _drawn(motion, random, dtype)
     motion = {name: both.pop(name) for name in [*both] if ".motion_modules." in name}
     torch.save(motion, folder / MOTION)
     torch.save(both, folder / DENOISER)
-    del unet, both, motion, reference
-    guider = PoseGuider(configs[UNET]["block_out_channels"][0])
+    del both, motion, reference
     torch.save(_drawn(guider, random, dtype, 2.0), folder / GUIDER)
-    vae = _drawn(AutoencoderKL.from_config(configs[VAE]), random, dtype)
-    save_file(vae, folder / VAE / "diffusion_pytorch_model.safetensors")
-    clip = _drawn(ClipVision(ClipSize(**configs[IMAGE_ENCODER])), random, dtype)
-    save_file(clip, folder / IMAGE_ENCODER / "model.safetensors")
+    save_file(_drawn(vae, random, dtype), folder / VAE / "diffusion_pytorch_model.safetensors")
+    save_file(_drawn(clip, random, dtype), folder / IMAGE_ENCODER / "model.safetensors")
     return folder
 
 
