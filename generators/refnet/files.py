@@ -30,8 +30,9 @@ class Settings:
 
     window, overlap: of windows, in frames (context_frames, context_overlap). half: noise and latents are kept
     in half precision between steps, and pictures behind the decoder, as upstream does. swap_red_blue: of
-    skeletons whose limb from neck to right shoulder is not red, as in the model's own. shallow: there are
-    components for the action H of step plans too.
+    skeletons whose limb from neck to right shoulder is not red, as in the model's own. short_bank: the
+    unconditional branch is given one token of each bank in place of all, hidden, which engines of fixed
+    shapes cannot take. shallow: there are components for the action H of step plans too.
     """
 
     width: int = 512
@@ -43,6 +44,7 @@ class Settings:
     chunk: int = 8
     half: bool = True
     swap_red_blue: bool = False
+    short_bank: bool = True
     shallow: bool = False
 
     def __post_init__(self) -> None:

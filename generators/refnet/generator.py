@@ -33,9 +33,8 @@ class RefNet:
     """Stable Diffusion 1.5 with motion modules, whose self-attention sees the tokens of a reference U-Net.
 
     What is the same for all steps is computed once a request: pose features of each frame, keys and values
-    of the reference's tokens, what attention to CLIP's one token gives, projected times. The unconditional
-    branch sees one token of the bank, hidden, in place of all of them. folder: see generators.refnet.files.
-    loras: what is merged into the denoising U-Net.
+    of the reference's tokens, what attention to CLIP's one token gives, projected times. folder: see
+    generators.refnet.files. loras: what is merged into the denoising U-Net.
     """
 
     name = "refnet"
@@ -91,19 +90,21 @@ class RefNet:
             TensorSpec("image_context", (1, folder.image_context)),
             TensorSpec("keep", (1,)),
         )
-        free = [
-            TensorSpec(tensor.name, (1, f"t{layer.level}", 2 * layer.channels))
-            for tensor, layer in zip(bank, folder.attentions, strict=True)
-        ]
         counts = {layer.level: folder.tokens(layer.level) for layer in folder.attentions}
         tokens = {f"t{level}": DimRange(1, count, count) for level, count in sorted(counts.items())}
-        ranges = {"f": DimRange(1, settings.window, settings.window), **tokens}
+        ranges = {"f": DimRange(1, settings.window, settings.window)}
+        if settings.short_bank:
+            ranges |= tokens
+            bank = [
+                TensorSpec(tensor.name, (1, f"t{layer.level}", tensor.dims[2]))
+                for tensor, layer in zip(bank, folder.attentions, strict=True)
+            ]
         v, features = TensorSpec("v", window), TensorSpec("features", (1, "f", folder.channels, h, w))
-        yield ComponentSpec("denoise", Cadence.STEP, (*seen, *free), (v,), ranges)
+        yield ComponentSpec("denoise", Cadence.STEP, (*seen, *bank), (v,), ranges)
         if settings.shallow:
-            yield ComponentSpec(FULL, Cadence.STEP, (*seen, *free), (v, features), ranges)
-            few = {name: ranges[name] for name in ("f", "t0")}
-            yield ComponentSpec(SHALLOW, Cadence.STEP, (*seen, free[-1], features), (v,), few)
+            yield ComponentSpec(FULL, Cadence.STEP, (*seen, *bank), (v, features), ranges)
+            few = {name: ranges[name] for name in ("f", "t0") if name in ranges}
+            yield ComponentSpec(SHALLOW, Cadence.STEP, (*seen, bank[-1], features), (v,), few)
         sizes = TensorSpec("sizes", ("n",))
         yield ComponentSpec(
             "decode", Cadence.CHUNK, (TensorSpec("latents", ("n", *latents)),), (pixels, sizes), chunk
@@ -192,7 +193,7 @@ class RefNet:
         self, latents: np.ndarray, step: int, constants: Constants, conditional: bool, bank: Sequence[str]
     ) -> dict[str, np.ndarray]:
         row = slice(int(conditional), int(conditional) + 1)
-        tokens = slice(None if conditional else 1)
+        tokens = slice(None if conditional or not self._folder.settings.short_bank else 1)
         return {
             "latents": latents,
             "pose": constants["pose"],

@@ -60,6 +60,16 @@ def test_windows_are_upstreams_and_go_on_at_the_beginning():
     assert [len(place) for place in rule.window_indices(7)] == [7] and len(rule.condition_indices(7)) == 7
 
 
+def test_engines_of_fixed_shapes_can_be_given_the_whole_bank_hidden(tiny_ref):
+    generator, engines = tiny_ref
+    whole = with_settings(folder_of(generator), short_bank=False)
+    ranges = [set(each.components["denoise"].ranges) for each in (generator, whole)]
+    assert ranges == [{"f", "t0", "t1", "t2", "t3"}, {"f"}]
+    difference = np.abs(made(whole, engines, 2).astype(int) - made(generator, engines, 2))
+    assert difference.max() <= 1 and difference.mean() < 0.01
+    with_settings(folder_of(generator))
+
+
 @pytest.mark.parametrize("changed", ["skeletons", "picture", "seed"])
 def test_every_input_shows_in_the_frames(tiny_ref, changed):
     generator, engines = tiny_ref
