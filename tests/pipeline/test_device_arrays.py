@@ -19,13 +19,14 @@ from pipeline.step_plan import StepPlan
 from pipeline.streaming import StreamedClip
 from tests.fake_device import counted_engines
 from tests.tiny_mimicmotion import write_tiny
+from tests.tiny_refnet import write_tiny as write_refnet
 from tests.wan_checkpoints import write_checkpoint
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 WAN = ("wan-fun-control", "wan-unianimate", "wan-animate")
 OWN = {"my_generator": f"{EXAMPLES}/my_generator.py:MyGenerator",
        "reference_net": f"{EXAMPLES}/reference_net/wrapper.py:ReferenceNet"}
-NAMES = ("presenter", "mimicmotion", *WAN, *OWN)
+NAMES = ("presenter", "mimicmotion", "refnet", *WAN, *OWN)
 FRAMES = 20
 
 
@@ -44,6 +45,8 @@ def generators(tmp_path_factory, tiny):
                 (folder / name).mkdir()
                 if name == "mimicmotion":
                     generator = write_tiny(folder / name, shallow=True)
+                elif name == "refnet":
+                    generator = write_refnet(folder / name)
                 else:
                     write_checkpoint(folder / name, name)
                     generator = load_generator(f"{name}={folder / name}")
@@ -80,7 +83,7 @@ def streamed(generator, engines, skeletons, image, seed, plan):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_bytes_are_the_hosts_and_state_stays_on_the_device(both_ways, generators, name):
-    host, device, place = both_ways(name, frames=9 if name == "mimicmotion" else FRAMES)
+    host, device, place = both_ways(name, frames=9 if name in ("mimicmotion", "refnet") else FRAMES)
     assert device.tobytes() == host.tobytes()
     generator, _ = generators(name)
     windows, frames = generator.windows, len(host)
