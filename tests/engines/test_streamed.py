@@ -82,9 +82,9 @@ def test_it_computes_what_the_graph_exported_whole_does(model, exported, tmp_pat
     np.testing.assert_allclose(*flows, atol=1e-5 * float(np.abs(flows[0]).max()))
 
 
-def test_rotary_embeddings_pair_halves_and_attention_is_one_node_in_half_precision(model, tmp_path):
+def test_rotary_embeddings_pair_halves_and_attention_is_one_node_in_half_precision(exported):
     for precision, attentions in (("fp32", 0), ("fp16", 2 * 3)):  # to itself, the prompt and the picture
-        artifact = export(model, tmp_path, precision)
+        artifact = exported[1][precision]
         nodes = onnx.load(artifact.path, load_external_data=False).graph.node
         kinds = Counter(node.op_type for node in nodes)
         assert kinds["Attention"] == attentions and kinds["ScatterND"] == 0
