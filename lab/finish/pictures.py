@@ -22,6 +22,7 @@ PICTURES, TEXTURES = 8, 3  # in a training batch, and how many of them show no p
 DRAWN = 3 * PICTURES  # seeds that these are chosen from
 SHAPES = ((192, 288), (216, 384), (256, 256), (360, 203), (384, 216), (480, 200))
 TEXTURED = 0.25  # of the pictures show no people
+MOST = 12  # frames of a video that stand for it: a long one shows no more than a short one
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ def random_strengths(random: np.random.Generator, face: bool = True) -> dict[str
 
 
 def read_photos(folder: Path) -> list[np.ndarray]:
-    """The pictures of a folder, and a frame of each second of its videos, in order."""
+    """The pictures of a folder, and a frame of each second of its videos, MOST of each at most, in order."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in VIDEO_SUFFIXES:
             with VideoReader(path) as reader:
-                step = max(1, round(float(reader.fps)))
+                step = max(1, round(float(reader.fps)), -(-reader.info.frames // MOST))
                 found += [frame.copy() for n, frame in enumerate(reader) if n % step == 0]
         else:
             found.append(read_image(path))

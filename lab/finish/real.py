@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,10 +23,12 @@ from finish.scorer import BATCH, Scorer, start_scorer
 from finish.signals import Eyes, measure
 from finish.watching import Gaze, Watched, watch
 from lab.finish.degrade import COST, degrade, quality
-from lab.finish.footage import FPS, SIZE, Reel, read_parts
+from lab.finish.footage import FPS, SIZE, Part, Reel, read_parts
 from lab.finish.pictures import HELD_OUT, crop, draw, random_strengths, read_photos
 from lab.finish.sheets import reel_sheet
+from lab.finish.ways import chosen, mean_of
 
+BEDS = {"chosen on": False, "held out": True}  # whether options were chosen without that footage
 RATIOS = {"9:16": (9, 16), "1:1": (1, 1), "3:1": (3, 1)}
 SURE, SMOOTH, PRUNED = (0.7, 0.8, 0.9, 0.97, 0.99), (0.2, 0.4, 0.8, 1.6), (0.0, 0.05, 0.1, 0.2)
 WHO = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
@@ -44,37 +46,50 @@ class Seen:
 
 
 def evaluate_real(footage: Path, out: Path, reels: int, seconds: float, say: Say) -> dict:
-    """All figures on videos made of the footage; real.json and real.png go to out."""
+    """All figures on videos made of the footage, by BEDS; real.json and a sheet of each go to out."""
     out.mkdir(parents=True, exist_ok=True)
-    parts, scorer = read_parts(footage), start_scorer("torch", "fp32", "cpu", say)
-    faces, extractor = find_faces(None, say), load_extractor("stfn")
-    seen = []
+    scorer = start_scorer("torch", "fp32", "cpu", say)
+    gaze, eyes = Gaze(scorer, find_faces(None, say)), Eyes(scorer, load_extractor("stfn"))
+    figures = {}
+    for bed, held_out in BEDS.items():
+        if parts := read_parts(footage, held_out):
+            seen = list(_see(parts, (gaze, eyes), out / "reel.mp4", reels, seconds, say))
+            boxes = {name: follow(seen[0].watched, ratio) for name, ratio in RATIOS.items()}
+            reel_sheet(seen[0].reel, boxes, out / f"{bed.replace(' ', '-')}.png")
+            figures[bed] = _figures(seen, parts)
+            if not held_out:
+                figures[bed]["defaults"] = defaults(seen)
+    (out / "real.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def _see(
+    parts: Sequence[Part], looks: tuple[Gaze, Eyes], path: Path, reels: int, seconds: float, say: Say
+) -> Iterator[Seen]:
+    gaze, eyes = looks
     for number in range(reels):
-        reel, path = Reel(HELD_OUT + number, parts, seconds), out / "reel.mp4"
+        reel = Reel(HELD_OUT + number, parts, seconds)
         reel.write(path)
         started = _worked()
-        watched = watch(path, Gaze(scorer, faces))
+        watched = watch(path, gaze)
         took = float((_worked() - started)[0])
-        signals = measure(path, Eyes(scorer, extractor))
-        sparse = {name: highlights(signals, ratio) for name, ratio in RATIOS.items()}
-        seen.append(Seen(reel, watched, sparse, took))
+        signals = measure(path, eyes)
+        yield Seen(reel, watched, {name: highlights(signals, ratio) for name, ratio in RATIOS.items()}, took)
         say(f"footage: {number + 1}/{reels}: {len(reel.moments) / FPS / took:.1f} x real time")
     path.unlink()
-    reel_sheet(
-        seen[0].reel, {name: follow(seen[0].watched, r) for name, r in RATIOS.items()}, out / "real.png"
-    )
-    figures = {
-        "videos": reels,
+
+
+def _figures(seen: Sequence[Seen], parts: Sequence[Part]) -> dict:
+    return {
+        "videos": len(seen),
+        "frames": sum(len(each.reel.moments) for each in seen),
         "sources": sorted({part.source for part in parts}),
         "times real time": float(np.median([len(s.reel.moments) / FPS / s.seconds for s in seen])),
         "faces": {name: faces_kept(seen, ratio) for name, ratio in RATIOS.items()},
         "cuts": cuts_found(seen),
         "flaws": flaws_found(seen),
         "score": {name: ways(seen, name) for name in RATIOS},
-        "defaults": defaults(seen),
     }
-    (out / "real.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return figures
 
 
 def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = FOLLOW) -> dict:
@@ -158,23 +173,13 @@ def flaws_found(seen: Sequence[Seen]) -> dict[str, dict[str, float]]:
 
 
 def ways(seen: Sequence[Seen], name: str) -> dict[str, float]:
-    """100 F of both modes, of ours without faces, and of two plain rules."""
-    ratio, rows = RATIOS[name], []
-    for each in seen:
-        blind = replace(each.watched, faces=[np.zeros((0, 5))] * len(each.watched.faces))
-        middle = follow(
-            replace(blind, across=np.ones_like(blind.across), down=np.ones_like(blind.down)), ratio
-        )
-        everywhere = [{"frame": n, "bboxes": box} for n, box in enumerate(middle.tolist())]
-        chosen = {
-            "all": everything(each.watched, ratio, float(PRUNE)),
-            "all, without faces": everything(blind, ratio, float(PRUNE)),
-            "sparse": each.sparse[name],
-            "all frames, centre": everywhere,
-            "uniform 20 %, centre": everywhere[::5],
-        }
-        rows.append({way: _f(each.reel, made, ratio) for way, made in chosen.items()})
-    return {way: float(np.mean([row[way] for row in rows])) for way in rows[0]}
+    """100 F of both modes, of ours without faces, and of plain rules."""
+    ratio = RATIOS[name]
+    made = [chosen(each.watched, each.sparse[name], ratio) for each in seen]
+    return mean_of([
+        {way: _f(each.reel, boxes, ratio) / 100 for way, boxes in found.items()}
+        for each, found in zip(seen, made, strict=True)
+    ])  # fmt: skip
 
 
 def defaults(seen: Sequence[Seen]) -> dict[str, dict[str, float]]:
@@ -224,20 +229,6 @@ def order_real(photos: Path, scorer: Scorer, versions: int = 8, crops: int = 40)
         "score above worth, real": float((a[0] - a[1]).mean()),
         "score above worth, rendered": float((b[0] - b[1]).mean()),
         "within": by_kind, "within, mean": float(np.mean(list(by_kind.values()))), "pictures": 2 * len(a[0]),
-    }  # fmt: skip
-
-
-def long_run(video: Path, say: Say) -> dict[str, float]:
-    """Times real time by seconds of processors, and megabytes at the most, here and in ffmpeg, of a video."""
-    gaze, started = Gaze(start_scorer("torch", "fp32", "cpu", say), find_faces(None, say)), _worked()
-    seen = watch(video, gaze)
-    everything(seen, RATIOS["9:16"], float(PRUNE))
-    own, child = _worked() - started
-    length = float(seen.begins[-1] - seen.begins[0])
-    most = [resource.getrusage(who).ru_maxrss / 1024 for who in WHO]
-    return {
-        "minutes": length / 60, "times real time": length / own, "times real time, ffmpeg": length / child,
-        "MB": most[0], "MB, ffmpeg": most[1],
     }  # fmt: skip
 
 
