@@ -104,6 +104,7 @@ def run_compare(args: argparse.Namespace) -> Exit:
 def run_real(args: argparse.Namespace) -> Exit:
     """Figures as JSON on stdout and in --out."""
     from lab.finish.answers import known_answers
+    from lab.finish.evaluate import order
     from lab.finish.long import long_run
     from lab.finish.real import evaluate_real, order_real
 
@@ -112,7 +113,9 @@ def run_real(args: argparse.Namespace) -> Exit:
     elif args.footage:
         print(json.dumps(evaluate_real(args.footage, args.out, args.reels, args.seconds, say), indent=1))
     if args.photos:
-        print(json.dumps(order_real(args.photos, start_scorer("torch", "fp32", "cpu", say)), indent=1))
+        scorer = start_scorer("torch", "fp32", "cpu", say, args.weights)
+        both = {"real": order_real(args.photos, scorer), "rendered": order(scorer, say)}
+        print(json.dumps(both, indent=1))
     if args.answers:
         print(json.dumps(known_answers(args.answers, say), indent=1))
     return Exit.OK

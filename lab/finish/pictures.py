@@ -82,15 +82,19 @@ def random_strengths(random: np.random.Generator, face: bool = True) -> dict[str
 
 
 def read_photos(folder: Path) -> list[np.ndarray]:
-    """The pictures of a folder, and a frame of each second of its videos, MOST of each at most, in order."""
+    """The pictures of a folder, and frames of its videos."""
+    pictures = [path for path in sorted(folder.iterdir()) if path.suffix.lower() not in VIDEO_SUFFIXES]
+    return [read_image(path) for path in pictures] + [frame for each in videos_in(folder) for frame in each]
+
+
+def videos_in(folder: Path) -> list[list[np.ndarray]]:
+    """For each video of a folder a frame of each second, MOST of each at most."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in VIDEO_SUFFIXES:
             with VideoReader(path) as reader:
                 step = max(1, round(float(reader.fps)), -(-reader.info.frames // MOST))
-                found += [frame.copy() for n, frame in enumerate(reader) if n % step == 0]
-        else:
-            found.append(read_image(path))
+                found.append([frame.copy() for n, frame in enumerate(reader) if n % step == 0])
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.similarity import load_extractor
 from finish.faces import find_faces
+from finish.fit import fitted
 from finish.following import FOLLOW, Follow, follow
 from finish.heads import rank_correlation
 from finish.highlights import PRUNE, everything, highlights
@@ -24,7 +25,7 @@ from finish.signals import Eyes, measure
 from finish.watching import Gaze, Watched, watch
 from lab.finish.degrade import COST, degrade, quality
 from lab.finish.footage import FPS, SIZE, Part, Reel, read_parts
-from lab.finish.pictures import HELD_OUT, crop, draw, random_strengths, read_photos
+from lab.finish.pictures import HELD_OUT, crop, draw, random_strengths, read_photos, videos_in
 from lab.finish.sheets import reel_sheet
 from lab.finish.ways import chosen, mean_of
 
@@ -222,12 +223,23 @@ def order_real(photos: Path, scorer: Scorer, versions: int = 8, crops: int = 40)
                 pictures.append(degrade(a, strengths, b, random))
                 truths.append(quality(strengths))
         mixed[source] = score(pictures), np.array(truths)
+    clips = []
+    for frames in videos_in(photos):
+        pictures, truths = [], []
+        for n, frame in enumerate(frames):
+            small = fitted(frame, (256, round(256 * frame.shape[0] / frame.shape[1])))
+            other = cv2.resize(own[n % crops], small.shape[1::-1])
+            for strengths in [{}, *(random_strengths(random, False) for _ in range(3))]:
+                pictures.append(degrade(small, strengths, other, random))
+                truths.append(quality(strengths))
+        clips.append(rank_correlation(score(pictures), np.array(truths)))
     a, b = mixed["real"], mixed["rendered"]
     return {
         "real": rank_correlation(*a), "rendered": rank_correlation(*b),
         "both together": rank_correlation(*(np.concatenate(pair) for pair in zip(a, b, strict=True))),
         "score above worth, real": float((a[0] - a[1]).mean()),
         "score above worth, rendered": float((b[0] - b[1]).mean()),
+        "within a video": float(np.mean(clips)) if clips else None, "videos": len(clips),
         "within": by_kind, "within, mean": float(np.mean(list(by_kind.values()))), "pictures": 2 * len(a[0]),
     }  # fmt: skip
 
