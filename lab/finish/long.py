@@ -15,8 +15,10 @@ import numpy as np
 
 from lab.finish.footage import FPS, Reel, read_parts
 from lab.finish.pictures import HELD_OUT
+from pipeline.video.ffmpeg import ffmpeg_exe
 
 PAUSE = 0.25  # seconds between looks at the memory
+MADE = 5  # minutes that are made at the most: a longer video is these several times
 
 
 def long_run(footage: Path, out: Path, minutes: float, say: Callable[[str], None]) -> dict:
@@ -29,7 +31,7 @@ def long_run(footage: Path, out: Path, minutes: float, say: Callable[[str], None
     video, index = out / f"long-{minutes:g}.mp4", out / "long.jsonl"
     if not video.is_file():
         say(f"long: making {video}")
-        Reel(HELD_OUT, read_parts(footage), minutes * 60).write(video)
+        _make(footage, min(minutes, MADE), max(1, round(minutes / MADE)), video)
     index.write_text(json.dumps({"video_id": "a", "video": video.name, "targetRatioWH": [9, 16]}) + "\n")
     command = [sys.executable, "-m", "finish", "highlights", "--index", str(index), "--videos", str(out)]
     before, started, sizes = _worked(), time.monotonic(), []
@@ -38,14 +40,25 @@ def long_run(footage: Path, out: Path, minutes: float, say: Callable[[str], None
         sizes.append((_resident(child.pid), max(map(_most, _children(child.pid)), default=0.0)))
         time.sleep(PAUSE)
     took, worked = time.monotonic() - started, _worked() - before
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command)
     found = json.loads((out / "long-found.jsonl").read_text(encoding="utf-8"))
     own, ffmpeg = np.array(sizes).T
     parts = [own[max(1, round(len(own) * part / 4)) - 1] for part in (1, 2, 3, 4)]
     return {
-        "minutes": minutes, "frames kept": len(found["predictions"]), "of": round(minutes * 60 * FPS),
+        "minutes": minutes, "frames kept": len(found["predictions"]),
         "times real time": minutes * 60 / took, "seconds of processors": worked,
         "MB along the way": parts, "MB": float(own.max()), "MB, ffmpeg": float(ffmpeg.max()),
     }  # fmt: skip
+
+
+def _make(footage: Path, minutes: float, times: int, video: Path) -> None:
+    """Write a video of so many minutes, that many times one after the other."""
+    once = video.with_stem("once") if times > 1 else video
+    Reel(HELD_OUT, read_parts(footage), minutes * 60).write(once)
+    if times > 1:
+        command = [ffmpeg_exe(), "-v", "error", "-y", "-stream_loop", str(times - 1), "-i", str(once)]
+        subprocess.run([*command, "-c", "copy", str(video)], check=True)
 
 
 def _worked() -> float:
