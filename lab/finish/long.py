@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.finish.footage import FPS, Reel, read_parts
+from lab.finish.footage import Reel, read_parts
 from lab.finish.pictures import HELD_OUT
 from pipeline.video.ffmpeg import ffmpeg_exe
 
