@@ -31,6 +31,7 @@ from lab.finish.ways import chosen, mean_of
 
 BEDS = {"chosen on": False, "held out": True}  # whether options were chosen without that footage
 RATIOS = {"9:16": (9, 16), "1:1": (1, 1), "3:1": (3, 1)}
+ROOM = 0.85  # of the box's sides that a face takes whose edges are some pixels from the box's
 SURE, SMOOTH, PRUNED = (0.7, 0.8, 0.9, 0.97, 0.99), (0.2, 0.4, 0.8, 1.6), (0.0, 0.05, 0.1, 0.2)
 WHO = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 Say = Callable[[str], None]
@@ -96,10 +97,12 @@ def _figures(seen: Sequence[Seen], parts: Sequence[Part]) -> dict:
 def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = FOLLOW) -> dict:
     """Share of frames with a whole face that the box has room for in which it holds it, and how it moves.
 
+    smaller ones: faces of ROOM of the box's sides at the most, which marks by eye can tell to be whole.
     jitter: mean change of the box's speed from frame to frame within shots, in thousandths of the picture.
     lag: frames by which the box's path follows the face's best, over shots in which it turns to and fro.
     """
-    whole, centred, jitter, lags, shape = [], [], [], [], np.array([1, ratio[1] / ratio[0]])
+    whole, roomy, centred, jitter, lags = [], [], [], [], []
+    shape = np.array([1, ratio[1] / ratio[0]])
     axis = 0 if shape[1] > SIZE[1] / SIZE[0] else 1
     for each in seen:
         boxes, reel = follow(each.watched, ratio, plan), each.reel
@@ -113,6 +116,8 @@ def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = 
                 continue
             for corner, held in ((boxes[n, :2], whole), (fixed, centred)):
                 held.append(bool((box[:2] >= corner - 1).all() and (box[2:] <= corner + side + 1).all()))
+            if (box[2:] - box[:2] <= ROOM * side).all():
+                roomy.append(whole[-1])
         edges = [0, *reel.cuts, len(found)]
         for first, last in zip(edges, edges[1:], strict=False):
             path = boxes[first:last, axis] + boxes[0, 2] * shape[axis] / 2
@@ -128,10 +133,15 @@ def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = 
                 if np.ptp(path) > 0.04 * SIZE[axis]:
                     lags.append(_lag(face, path))
     return {
-        "whole": float(np.mean(whole)), "whole in the middle": float(np.mean(centred)), "frames": len(whole),
-        "jitter": float(np.mean(jitter)), "lag, mean": float(np.mean(lags)) if lags else None,
+        "whole": _mean(whole), "whole in the middle": _mean(centred), "frames": len(whole),
+        "whole, of smaller ones": _mean(roomy), "smaller ones": len(roomy),
+        "jitter": float(np.mean(jitter)), "lag, mean": _mean(lags),
         "lag, shots": len(lags),
     }  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _lag(face: np.ndarray, box: np.ndarray, most: int = 12) -> int:
