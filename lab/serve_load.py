@@ -63,17 +63,19 @@ class Load:
     def kill(self, worker: bool) -> None:
         """Kill a worker, or the service, which is started again."""
         if worker:
-            lines = subprocess.run(
-                ["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True
-            ).stdout
-            pairs = [tuple(map(int, line.split())) for line in lines.splitlines()[1:]]
-            for pid in [pid for pid, parent in pairs if parent == self.process.pid][:1]:
+            for pid in self.workers()[:1]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return
         self.process.kill()
         self.process.wait()
         self.start()
+
+    def workers(self) -> list[int]:
+        """Return the process ids of its workers."""
+        listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
+        pairs = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
+        return [pid for pid, parent in pairs if parent == self.process.pid]
 
     def ask(self, method: str, path: str, **options: object) -> httpx.Response:
         """Ask until there is an answer."""
@@ -117,10 +119,7 @@ def load_service(args: argparse.Namespace) -> Exit:
     generator, videos, image = tiny_generator(args.out), *clips(args.out / "data")
     rate = batch_rate(args.out, generator)
     home = args.out / "home"
-    recipe = str(ROOT / "optimize" / "recipes" / "baseline.toml")
-    device = ",".join(["cpu"] * args.workers)
-    command = [sys.executable, "-m", "serve", "--home", str(home), "--port", "0", "--generator", generator]
-    command += ["--recipe", recipe, "--device", device, "--max-queued", "1000", "--max-per-key", "1000"]
+    command = service_command(home, generator, args.workers)
     load, draw = Load(command, args.out / "serve.log"), random.Random(0)
     load.start()
     try:
@@ -143,6 +142,14 @@ def load_service(args: argparse.Namespace) -> Exit:
         load.process.wait()
     show(report)
     return Exit.SOME_FAILED if report["wrong"] else Exit.OK
+
+
+def service_command(home: Path, generator: str, workers: int = 1, *more: str) -> list[str]:
+    """Return the command of a service with the base model's recipe on processors, at any free port."""
+    recipe = str(ROOT / "optimize" / "recipes" / "baseline.toml")
+    command = [sys.executable, "-m", "serve", "--home", str(home), "--port", "0", "--generator", generator]
+    command += ["--recipe", recipe, "--device", ",".join(["cpu"] * workers), *more]
+    return [*command, "--max-queued", "1000", "--max-per-key", "1000"]
 
 
 def kill_now_and_then(load: Load, kills: int) -> None:

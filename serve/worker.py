@@ -26,6 +26,7 @@ from pipeline.parallel.worker import REFUSALS, TICK, Broken, Ended, Refused, Sta
 from pipeline.runner import VideoRunner, start_runner
 from pipeline.video.live_writer import live_chunks
 from pipeline.video.writer import remove_unfinished
+from serve.judged import compare
 from serve.settings import ServeSettings
 from serve.store import Job, Store
 from serve.uploads import without_paths
@@ -109,8 +110,9 @@ def work(descriptor: int) -> None:
         store = Store(settings.database)
         try:
             while True:
-                job = store.claim(number)
-                if job is None:
+                if asked := store.comparisons.claim(number):
+                    compare(asked, store, settings)
+                elif not (job := store.claim(number)):
                     time.sleep(IDLE)
                 else:
                     connection.send(make(job, store, runners.get(job.recipe), settings))
