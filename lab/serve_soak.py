@@ -22,7 +22,8 @@ import numpy as np
 
 from engines.cli import check_numbers, common_arguments, ending, new_parser, run, show
 from engines.errors import Exit
-from lab.serve_load import BAD, Load, clips, service_command, tiny_generator
+from lab.serve_inputs import BAD, clips, tiny_generator
+from lab.serve_load import Load, service_command
 
 KINDS = {"watched": 6, "removed": 2, "cancelled": 1, "left": 2, "bad": 2, "compared": 1}  # how often, of 14
 KEEP_HOURS = 0.05  # so that most of what is made is forgotten within the hour
