@@ -107,9 +107,7 @@ def main() -> Exit:
     parser.add_argument("--clients", type=int, default=16, help="that post at the same time (16)")
     parser.add_argument("--kills", type=int, default=10, help="of a worker and of the service in turn (10)")
     parser.add_argument("--workers", type=int, default=1, help="of the service, on the CPU (1)")
-    parser.add_argument(
-        "--data", type=Path, help="folder with clips (drawn ones of 1 to 120 frames)"
-    )
+    parser.add_argument("--data", type=Path, help="folder with clips (drawn ones of 1 to 120 frames)")
     parser.add_argument("--recipe", type=Path, default=BASE, help="TOML file (the base model's)")
     args = parser.parse_args()
     kills, args.kills = args.kills, 1

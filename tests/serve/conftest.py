@@ -96,7 +96,8 @@ class Running:
         quick.write_text('preset = "ultrafast"\n')
         self.command = [sys.executable, "-m", "serve", "--home", str(home), "--port", "0",
                         "--generator", f"{tiny_file}:Tiny",
-                        "--recipe", str(ROOT / "optimize/recipes/baseline.toml"), "--recipe", str(quick), *more]
+                        "--recipe", str(ROOT / "optimize/recipes/baseline.toml"),
+                        "--recipe", str(quick), *more]
         self.home, self.log = home, home.with_suffix(".log")
         self.start()
 

@@ -115,7 +115,8 @@ def test_a_video_is_compared_with_the_base_model_which_a_later_one_has_without_a
     assert figures["The same video?"] == "✓ passes" and float(figures["Similarity"]) > 0.97
     assert page.locator("#verdict figcaption").all_inner_texts()[:2] == ["base model", "quick"]
     assert page.locator("#verdict .strip").count() >= 2
-    page.wait_for_function("() => [...document.querySelectorAll('#verdict video')].every(v => v.readyState >= 2)")
+    shown = "[...document.querySelectorAll('#verdict video')]"
+    page.wait_for_function(f"() => {shown}.every(v => v.readyState >= 2)")
     page.click("#verdict button[title='one frame on']")
     assert page.inner_text("#verdict output") == "frame 2 of 12"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,4 +1,4 @@
-"""A video beside the base model's: asked for once, made like any job, judged by a worker, shown to its owner."""
+"""A video beside the base model's: asked for once, made like any job, judged by a worker, its owner's."""
 
 import shutil
 import time
@@ -55,7 +55,7 @@ def test_the_base_model_makes_the_same_inputs_and_both_are_judged(service, made,
     judge(service)
     found = service.client.get(made).json()
     result = found["result"]
-    assert found["status"] == "completed" and found["base"]["status"] == "completed" and found["error"] is None
+    assert found["status"] == found["base"]["status"] == "completed" and found["error"] is None
     assert result["passes"] and result["similarity"] == pytest.approx(1) and result["level"] == "exact"
     assert (result["reference"], result["candidate"]) == (base["id"], found["video"])
     assert result["frames"] == 9 and len(result["per_frame"]["cosine"]["stfn"]) == 9
