@@ -49,6 +49,7 @@ class Load:
     answers: Counter = field(default_factory=Counter)
     process: subprocess.Popen | None = None
     url: str = ""
+    over: bool = False  # nothing is asked any more
 
     def start(self) -> None:
         """Start the service; return when it answers. EngineError: it ended."""
@@ -78,11 +79,12 @@ class Load:
         return [pid for pid, parent in pairs if parent == self.process.pid]
 
     def ask(self, method: str, path: str, **options: object) -> httpx.Response:
-        """Ask until there is an answer."""
-        while True:
+        """Ask until there is an answer. EngineError: it is over."""
+        while not self.over:
             with suppress(httpx.HTTPError):
                 return httpx.request(method, f"{self.url}{path}", timeout=60, **options)
             time.sleep(0.2)
+        raise EngineError("the load was interrupted")
 
     def post(self, key: str, video: bytes, image: bytes, bad: bool) -> None:
         """Send one job until it is accepted, or refused for what it is."""
@@ -142,6 +144,7 @@ def load_service(args: argparse.Namespace) -> Exit:
             time.sleep(2)
         report = judged(load, home, started, alone)
     finally:
+        load.over = True
         load.process.terminate()
         load.process.wait()
     show(report)

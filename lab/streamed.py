@@ -55,8 +55,7 @@ def measure(args: argparse.Namespace) -> Exit:
     for frames in sorted(args.frames):
         data = clips(args.out / "clips" / f"warm-{frames}", (frames,), warm=True)
         out = args.out / args.recipe.stem / f"measured-{frames}"
-        line = made(data, args, out, "--stream")[_name(frames)]
-        lines[frames] = line
+        line = lines[frames] = made(data, args, out, "--stream")[_name(frames)]
         shown = ("first_frame_seconds", "total_seconds", "peak_memory_mb", "guard_fired", "seconds")
         show({"frames": frames, **{key: line.get(key) for key in shown}})
     for short, long in pairwise(lines):
