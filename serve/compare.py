@@ -75,9 +75,9 @@ class ComparisonRoutes:
         try:
             link(self._settings.videos / job.id, folder)
             return self._jobs.add(Job(name, job.owner, None, self._inputs(job), *asked, created=time.time()))
-        except BaseException:
-            shutil.rmtree(folder, True)
-            raise
+        finally:
+            if self._store.get(name) is None:
+                shutil.rmtree(folder, True)
 
     def _shown(self, job: Job) -> dict:
         """Return what a caller sees of a job's comparison."""
