@@ -10,6 +10,7 @@ where it was interrupted.
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,17 +52,28 @@ def equal(args: argparse.Namespace) -> Exit:
 
 def measure(args: argparse.Namespace) -> Exit:
     """Stream each clip in a process of its own, after a short one; show seconds and peak memory by length."""
-    lines = {}
+    lines, used = {}, {}
     for frames in sorted(args.frames):
+        before = cpu_seconds()
         data = clips(args.out / "clips" / f"warm-{frames}", (frames,), warm=True)
         out = args.out / args.recipe.stem / f"measured-{frames}"
         line = lines[frames] = made(data, args, out, "--stream")[_name(frames)]
+        used[frames] = cpu_seconds() - before
         shown = ("first_frame_seconds", "total_seconds", "peak_memory_mb", "guard_fired", "seconds")
-        show({"frames": frames, **{key: line.get(key) for key in shown}})
+        cost = {"cpu_seconds": round(used[frames], 2)}  # of the whole run, its start and the short clip too
+        show({"frames": frames, **{key: line.get(key) for key in shown}, **cost})
     for short, long in pairwise(lines):
         rate = (long - short) / (lines[long]["total_seconds"] - lines[short]["total_seconds"])
-        show({"between": [short, long], "frames_per_second": round(rate, 2), "real_time_factor": 24 / rate})
+        cost = (used[long] - used[short]) / (long - short)
+        show({"between": [short, long], "frames_per_second": round(rate, 2), "real_time_factor": 24 / rate,
+              "cpu_seconds_per_frame": round(cost, 4)})  # fmt: skip
     return Exit.OK
+
+
+def cpu_seconds() -> float:
+    """Return the processor seconds of all runs so far, which do not hang on what else the machine does."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def clips(folder: Path, lengths: Sequence[int], warm: bool = False) -> Path:
