@@ -191,19 +191,10 @@ def run_curve(args: argparse.Namespace) -> None:
 
 def run_sample_data(args: argparse.Namespace) -> None:
     """videos/ and images/; outputs/ comes from infer.py."""
-    from fractions import Fraction
-
-    from lab.presenter.render.clip import FPS
-    from lab.presenter.sample_data import SAMPLES, held_out_samples, write_sample_data
-    from pipeline.video.reader import VideoWriter
-
-    def write_video(path: Path, frames: np.ndarray) -> None:
-        with VideoWriter(path, frames.shape[2], frames.shape[1], Fraction(FPS)) as writer:
-            for frame in frames:
-                writer.write(frame)
+    from lab.presenter.sample_data import SAMPLES, held_out_samples, write_clip, write_sample_data
 
     samples = held_out_samples(args.held_out, args.frames, args.first) if args.held_out else SAMPLES
-    write_sample_data(args.out, write_video, samples)
+    write_sample_data(args.out, write_clip, samples)
     print(f"now: python infer.py --data {args.out} --out {args.out / 'outputs'}")
 
 
