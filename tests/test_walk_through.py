@@ -81,7 +81,7 @@ def test_a_difference_between_tables_is_noticed(tmp_path):
 
 @pytest.fixture
 def copied(tmp_path):
-    """A copy of the code whose bundled generator makes pictures of half the sides, its weights as they are."""
+    """A copy of the code whose bundled generator makes pictures of half the sides, by its own weights."""
     root = tmp_path / "copy"
     for room in (path.parent for path in ROOT.glob("*/__init__.py")):
         shutil.copytree(room, root / room.name, ignore=shutil.ignore_patterns("__pycache__", "built"))
@@ -96,7 +96,7 @@ def copied(tmp_path):
 
 @pytest.mark.slow
 def test_every_command_of_the_walk_through_runs_and_the_archive_passes_all_checks(tmp_path, copied):
-    """The model runs a dozen times, each in a quarter of the pixels: at full size that takes eight minutes."""
+    """The model runs a dozen times, in a quarter of the pixels: at full size that takes eight minutes."""
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     environment.pop("VIVACE_BUILT", None)
     asked = walk_through()
