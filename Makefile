@@ -1,5 +1,7 @@
 # Everything runs in .venv, which `setup` makes and brings up to date when requirements.txt changes.
 PYTHON ?= python3
+# Python compiles a module when it is first imported, which most of the packages' modules never are.
+INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo base serve test test-faults check
@@ -21,7 +23,8 @@ serve: setup .venv/serve  ## make videos as a service, with a page to watch them
 	.venv/bin/python -m serve
 
 # One thread in each process: threads of several processes that share cores wait for each other most of the time.
-test: setup .venv/test .venv/browser .venv/cluster .venv/serve  ## run all tests that need no GPU
+test:  ## run all tests that need no GPU
+	@$(MAKE) --no-print-directory -j2 .venv/all .venv/browser
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup .venv/test  ## every fault of docs/faults.md, as often as it says, with figures
@@ -32,7 +35,8 @@ check: setup .venv/test  ## style and architecture only, seconds
 	.venv/bin/python -m pytest -q tests/test_architecture.py
 
 # The tests of the report's page need a Chromium, which no wheel brings. Where it cannot be had they are skipped.
-.venv/browser: .venv/installed
+.venv/browser:
+	@mkdir -p .venv
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing chromium for the tests" && \
 	    export DEBIAN_FRONTEND=noninteractive && \
@@ -40,15 +44,15 @@ check: setup .venv/test  ## style and architecture only, seconds
 	@touch $@
 
 .venv/test: requirements-test.txt requirements-finish.txt .venv/installed
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-test.txt -r requirements-finish.txt
+	$(INSTALL) -r requirements-test.txt -r requirements-finish.txt
 	@touch $@
 
-.venv/cluster: requirements-cluster.txt .venv/installed
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-cluster.txt
-	@touch $@
+.venv/all: requirements-test.txt requirements-finish.txt requirements-cluster.txt requirements-serve.txt .venv/installed
+	$(INSTALL) $(patsubst %,-r %,$(filter %.txt,$^))
+	@touch .venv/test .venv/serve $@
 
 .venv/serve: requirements-serve.txt .venv/installed
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-serve.txt
+	$(INSTALL) -r requirements-serve.txt
 	@touch $@
 
 .venv/installed: requirements.txt
@@ -56,5 +60,5 @@ check: setup .venv/test  ## style and architecture only, seconds
 	    echo "Vivace needs Python 3.10 to 3.13, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
 	         "name another: make setup PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(INSTALL) -r requirements.txt
 	@touch $@

@@ -28,8 +28,8 @@ from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import SEED, SEEDS, Pairing, find_requests
 from pipeline.batch.run_folder import RunFolder
 from pipeline.recipe import BASELINE, Recipe, load_recipe
-from pipeline.request import Limits
 from pipeline.runner import Settings, start_runner
+from pipeline.source import Limits
 from pipeline.submission import build_engines_once, entry_defaults
 from pipeline.video.base_colours import as_base_videos
 

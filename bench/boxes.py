@@ -32,12 +32,9 @@ def find_boxes(skeleton: np.ndarray, size: tuple[int, int], rule: str = "cover")
 
     rule: of FITS in generators/resize.py, by which the skeleton was brought to the size.
     """
-    import cv2
-
     width, height = size
     hands, face = (np.zeros((height, width), bool) for _ in range(2))
-    if skeleton.shape[:2] != (height, width):
-        skeleton = cv2.resize(_shaped(skeleton, size, rule), size, interpolation=cv2.INTER_AREA)
+    skeleton = FITS[rule](skeleton[None], width, height)[0]
     red, green, blue = (skeleton[..., channel].astype(np.int16) for channel in range(3))
     joints = (blue > 160) & (blue - np.maximum(red, green) > 55)
     for box in _blobs(joints, width):
@@ -58,20 +55,6 @@ def rule_of(video: Path) -> str:
         rules = {line["id"]: line.get("fit") for line in manifest_lines(video.parent)}
         return rules[video.stem] if rules.get(video.stem) in FITS else "cover"
     return "cover"
-
-
-def _shaped(skeleton: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
-    """Cut a frame around its centre, or put it on black, until it has the shape of that size."""
-    height, width = skeleton.shape[:2]
-    across, down = height * size[0] / size[1], width * size[1] / size[0]
-    if rule == "stretch" or abs(across - width) < 1:
-        return skeleton
-    if rule == "cover":
-        cut_x, cut_y = max(round(width - across), 0), max(round(height - down), 0)
-        return skeleton[cut_y // 2 : height - (cut_y - cut_y // 2), cut_x // 2 : width - (cut_x - cut_x // 2)]
-    more_x, more_y = max(round(across - width), 0), max(round(down - height), 0)
-    around = (more_y // 2, more_y - more_y // 2), (more_x // 2, more_x - more_x // 2), (0, 0)
-    return np.pad(skeleton, around)
 
 
 def _blobs(mask: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:

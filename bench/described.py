@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,23 +22,37 @@ KNOWN = {
     "layout": ("NHWC", "NCHW"),
     "dtype": ("uint8", "float32"),
 }
-Description = TypeVar("Description")
+Description = TypeVar("Description", bound="Described")
 
 
 class ExtractorError(EngineError):
     """An error: an extractor or a pose model cannot be had or cannot be trusted; the text says why."""
 
 
-class Pixels(Protocol):
-    """The part of a description that says what a graph's pictures look like."""
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What every description says of its graph. size: width and height of the pictures that it takes.
 
-    layout: str
-    dtype: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    fit, resize: how pictures are brought to it. mean, std: for float32 input, of pixels from 0 to 1.
+    """
+
+    name: str
+    onnx: str
+    sha256: str
+    kind: str
+    size: tuple[int, int]
+    input: str
+    licence: str
+    source: str
+    fit: str = "stretch"
+    resize: str = "bicubic"
+    layout: str = "NHWC"
+    dtype: str = "uint8"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-def check_known(spec: object, known: dict[str, tuple[str, ...]]) -> None:
+def check_known(spec: Described, known: dict[str, tuple[str, ...]]) -> None:
     """Raise ValueError if a field of a description is not among those known."""
     for name, values in known.items():
         if getattr(spec, name) not in values:
@@ -105,7 +119,7 @@ def run_graph(
         raise ExtractorError(f"{name}: its graph cannot be run as its description says: {reason}") from error
 
 
-def to_pixels(pictures: Sequence[np.ndarray], spec: Pixels) -> np.ndarray:
+def to_pixels(pictures: Sequence[np.ndarray], spec: Described) -> np.ndarray:
     """Return pictures (H, W, 3) uint8 of one size as the graph takes them."""
     pixels = np.stack(pictures)
     if spec.dtype == "float32":

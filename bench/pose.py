@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.described import (
     KNOWN,
+    Described,
     ExtractorError,
     check_known,
     described_file,
@@ -30,33 +31,20 @@ FROM_COCO = (0, 0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 COCO_SHOULDERS = (5, 6)
 
 
-@dataclass(frozen=True)
-class PoseSpec:
+@dataclass(frozen=True, kw_only=True)
+class PoseSpec(Described):
     """The content of a pose model's JSON file.
 
     kind: "heatmaps" for one output (N, joints, h, w), "simcc" for two, (N, joints, bins) across and down, as
     RTMPose and DWPose have them; split: their bins a pixel. joints: "openpose-18", or "coco-17" for models
-    whose first 17 joints are COCO's. size: width and height of its input, to which whole pictures are fitted.
-    mean, std: for float32 input, of pixels from 0 to 1.
+    whose first 17 joints are COCO's. Whole pictures are fitted to its size.
     """
 
-    name: str
-    onnx: str
-    sha256: str
-    kind: str
     joints: str
-    size: tuple[int, int]
-    input: str
     outputs: tuple[str, ...]
-    licence: str
-    source: str
     split: float = 2.0
     fit: str = "pad"
     resize: str = "bilinear"
-    layout: str = "NHWC"
-    dtype: str = "uint8"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_known(self, {"kind": ("heatmaps", "simcc"), "joints": ("openpose-18", "coco-17"), **KNOWN})

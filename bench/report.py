@@ -8,7 +8,7 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +21,8 @@ from bench.score import level_of, score
 from engines.cli import printable
 
 PAGE = Path(__file__).parent / "page"
+TEXT, STYLES = "report.html", ("report.css", "player.css")
+SCRIPTS = ("elements.js", "player.js", "showcase.js", "report.js")
 LARGEST = 40_000_000  # bytes of videos within the page; above that they stay where they are
 POINTS = 120  # of a score curve
 FROM_FILES = " file: 'self'"  # what a Content-Security-Policy calls its own folder, opened or served
@@ -122,11 +124,7 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
     data["remarks"] = remarks_of_all(report)
     floor = floor_of(report)
     data["floor"] = asdict(floor) if floor else None
-    text, style, *scripts = (
-        (PAGE / name).read_text(encoding="utf-8")
-        for name in ("report.html", "report.css", "player.js", "showcase.js", "report.js")
-    )
-    script = "\n".join(['"use strict";', *scripts])
+    style, script = _texts(STYLES), f'"use strict";\n{_texts(SCRIPTS)}'
     parts = {
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
@@ -136,7 +134,7 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
         "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
         "script": script,
     }
-    first, *others = text.split("{{")
+    first, *others = _texts([TEXT]).split("{{")
     return first + "".join(parts[name] + rest for name, _, rest in (each.partition("}}") for each in others))
 
 
@@ -170,6 +168,10 @@ def _words(text: str) -> str:
     """Escape text for Markdown, on one line, so that it makes no link, no picture and no HTML."""
     plain = re.sub(r"[\\\[\]|]", r"\\\g<0>", html.escape(text, quote=False))
     return " ".join(printable(plain).split())
+
+
+def _texts(names: Iterable[str]) -> str:
+    return "\n".join((PAGE / name).read_text(encoding="utf-8") for name in names)
 
 
 def _hash(text: str) -> str:

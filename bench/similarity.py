@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.described import (
     KNOWN,
+    Described,
     ExtractorError,
     check_known,
     described_file,
@@ -29,32 +30,17 @@ SAME, OTHER = 0.999, 0.97
 ROUNDING = 1e-5
 
 
-@dataclass(frozen=True)
-class Spec:
+@dataclass(frozen=True, kw_only=True)
+class Spec(Described):
     """The content of an extractor's JSON file.
 
     kind: "frames" for a graph that takes single frames and gives a feature each; "clip" for one that takes
     all frames of a clip, two at least, and gives one vector, and with frames_output one for each frame too.
     pool: a second file, so that a clip can be of any length: the first graph then gives a row of numbers for
-    each frame, from it and the one before it (itself for the first), and this one takes all rows. size: width
-    and height of its input. mean, std: for float32 input, of pixels from 0 to 1.
+    each frame, from it and the one before it (itself for the first), and this one takes all rows.
     """
 
-    name: str
-    onnx: str
-    sha256: str
-    kind: str
-    size: tuple[int, int]
-    input: str
     output: str
-    licence: str
-    source: str
-    fit: str = "stretch"
-    resize: str = "bicubic"
-    layout: str = "NHWC"
-    dtype: str = "uint8"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     frames_output: str | None = None
     pool: str | None = None
     pool_sha256: str | None = None

@@ -44,7 +44,7 @@ def above_zero(text: str) -> float:
 # The kinds of generators/contract.py, which this room cannot ask.
 GENERATORS = (
     "presenter, path/to/file.py:Class, or a kind and its folder of weights: mimicmotion=FOLDER, "
-    "wan-animate=FOLDER, wan-fun-control=FOLDER, wan-unianimate=FOLDER"
+    "refnet=FOLDER, wan-animate=FOLDER, wan-fun-control=FOLDER, wan-unianimate=FOLDER"
 )
 COMMON = {
     "backend": {"help": "what runs the networks"},

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engines.files import atomic_write
+from engines.start_times import timed
 
 VERIFY = "VIVACE_VERIFY"  # set to anything: every file is read again
 # The folder of what only saves time; left out, vivace in the user's caches; empty, nothing is remembered.
@@ -31,7 +32,8 @@ def file_sha256(path: Path) -> str:
 def known_sha256(path: Path) -> str:
     """Return the hash of a file, remembered while its size, time of change and inode are the same."""
     at = path.stat()
-    return _known(str(path.resolve()), at.st_size, at.st_mtime_ns, at.st_ino)
+    with timed("hash"):
+        return _known(str(path.resolve()), at.st_size, at.st_mtime_ns, at.st_ino)
 
 
 @functools.cache

@@ -12,7 +12,9 @@ from typing import Protocol
 
 from engines.errors import EngineError
 from engines.precision import NATIVE
+from engines.shared_parts import sharing
 from engines.spec import Engine, Model
+from engines.start_times import starting
 
 # Each backend is a file and the function in it that starts one component's engine; see BackendFile.
 BACKENDS = {
@@ -162,10 +164,13 @@ def _start(model: Model, choice: Choice, backend: str) -> dict[str, Engine]:
         raise EngineError(reason)
     attention = open_attention(choice.attention, choice.device, backend)
     start, engines, precisions = getattr(module, BACKENDS[backend][1]), {}, precisions_on(backend, choice)
+    parts: dict[str, dict] = {precision: {} for precision in precisions.values()}
     with ExitStack() as closing:  # whatever stops one, those before it are closed
         for component in model.components:
             precision = precisions[component]
-            engines[component] = start(model, component, precision, choice.device, choice.folder)
+            with starting() as seconds, sharing(parts[precision]):
+                engines[component] = start(model, component, precision, choice.device, choice.folder)
+            engines[component].start_seconds = seconds
             closing.callback(engines[component].close)
             if attention:
                 engines[component].attention = attention

@@ -140,6 +140,7 @@ class StepGraph:
 
     def __init__(self, place: Place, program: Program) -> None:
         self._place, self._refused = place, False
+        self._moved: set[int] = set()  # what was given at other addresses; at the same ones by chance
         self._begin(program)
 
     @property
@@ -167,6 +168,8 @@ class StepGraph:
             with self._memory.own():
                 made = program.run(self._given, self._numbers)
         elif not self._fits(program):
+            pairs = zip(self._addresses_of(program), self._addresses, strict=True)
+            self._moved |= {number for number, (new, old) in enumerate(pairs) if new != old}
             self._begin(program)
             return None
         else:
@@ -183,7 +186,7 @@ class StepGraph:
         """Take memory for what is given elsewhere at each step, and for numbers."""
         self._memory = self._place.graph()
         places = zip(program.given, self._addresses_of(program), self._addresses, strict=True)
-        self._stays = [new == old for _, new, old in places]
+        self._stays = [new == old and n not in self._moved for n, (_, new, old) in enumerate(places)]
         self._given = [
             array if stays else self._place.empty(array.shape, array.dtype.name)
             for array, stays in zip(program.given, self._stays, strict=True)

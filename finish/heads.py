@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -82,9 +83,17 @@ def read_labels(path: Path, target: str) -> dict[str, object]:
     return found
 
 
-def fit(table: Table, labels: Mapping[str, object], kind: str, target: str, out: Path) -> dict:
+def fit(
+    table: Table,
+    labels: Mapping[str, object],
+    kind: str,
+    target: str,
+    out: Path,
+    groups: Mapping[str, object] = MappingProxyType({}),
+) -> dict:
     """Write a head that is fitted to all videos with a label; returns its figures on videos left out.
 
+    groups: what videos have in common, as a person or a brand; those of one are left out together.
     InputError: too few labels, or not such as the kind needs. EngineError: scikit-learn is missing.
     """
     named = {"kind": np.array(kind), "target": np.array(target), "extractor": np.array(table.extractor)}
@@ -103,13 +112,17 @@ def fit(table: Table, labels: Mapping[str, object], kind: str, target: str, out:
         raise InputError(f"all have the same {target}; a head needs two classes")
     x = table.features[rows]
     y = np.array(values, float) if kind == "number" else np.array([str(v) for v in values])
+    named_groups = [str(groups.get(table.ids[n], f"of no group: {n}")) for n in rows]
+    group = np.unique(named_groups if groups else rows, return_inverse=True)[1]
+    if group.max() < 1:
+        raise InputError("all videos are of one group; figures on groups left out need two")
     mean, scale, head = _fitted(x, y, kind)
     coef, intercept = np.atleast_2d(head.coef_), np.atleast_1d(head.intercept_)
     if kind == "class" and len(coef) == 1:  # of two classes, the second's only
         coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
     classes = np.array([]) if kind == "number" else head.classes_
     _save(out, mean=mean, scale=scale, coef=coef, intercept=intercept, classes=classes, **named)
-    return {"videos": len(rows), **_held_out(x, y, kind)}
+    return {"videos": len(rows), **_held_out(x, y, kind, group)}
 
 
 def predict(head: Path, table: Table, nearest: int = 5) -> list[dict]:
@@ -147,12 +160,14 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def _held_out(x: np.ndarray, y: np.ndarray, kind: str) -> dict:
-    """Figures on folds that a head was not fitted to, with intervals over samples of the videos."""
+def _held_out(x: np.ndarray, y: np.ndarray, kind: str, group: np.ndarray) -> dict:
+    """Figures on folds of groups (N,) that a head was not fitted to, with intervals over samples of them."""
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
     random, guess = np.random.default_rng(0), np.empty(len(y), y.dtype)
-    for fold in np.array_split(random.permutation(len(y)), min(FOLDS, len(y))):
+    members = [np.flatnonzero(group == each) for each in range(group.max() + 1)]
+    for part in np.array_split(random.permutation(len(members)), min(FOLDS, len(members))):
+        fold = np.concatenate([members[each] for each in part])
         rest = np.setdiff1d(np.arange(len(y)), fold)
         if kind == "class" and len(set(y[rest])) < 2:
             guess[fold] = y[rest][0]
@@ -170,7 +185,8 @@ def _held_out(x: np.ndarray, y: np.ndarray, kind: str) -> dict:
             **dict(zip(("precision", "recall", "F1"), map(float, parts), strict=True)),
         }
 
-    drawn = [figures(random.integers(0, len(y), len(y))) for _ in range(DRAWS)]
+    draws = (random.integers(0, len(members), len(members)) for _ in range(DRAWS))
+    drawn = [figures(np.concatenate([members[each] for each in draw])) for draw in draws]
     return {
         name: {"value": value, "95 %": np.nanpercentile([each[name] for each in drawn], [2.5, 97.5]).tolist()}
         for name, value in figures(np.arange(len(y))).items()

@@ -43,7 +43,10 @@ def run_fit(args: argparse.Namespace) -> Exit:
     if args.kind != "like" and not args.labels:
         raise UsageError("fit needs a file of labels, but for --kind like")
     labels = read_labels(args.labels, args.target) if args.labels else {}
-    show(fit(read_table(args.features), labels, args.kind, args.target, args.out))
+    groups = read_labels(args.labels, args.group) if args.labels and args.group else {}
+    if args.group and not groups:
+        raise InputError(f"{args.labels}: no line has a {args.group}; give --group a name that lines have")
+    show(fit(read_table(args.features), labels, args.kind, args.target, args.out, groups))
     return Exit.OK
 
 
@@ -65,6 +68,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     head.add_argument("labels", type=Path, nargs="?", help="JSONL: video_id and the target; not for like")
     head.add_argument("--target", default="click_through_rate", help="what it is called (click_through_rate)")
     head.add_argument("--kind", choices=KINDS, default="number", help="ridge, logistic, nearest (number)")
+    head.add_argument("--group", help="name of what is left out together in the figures, as brand")
     head.set_defaults(run_command=run_fit)
     guess = commands.add_parser("predict", help="what a head says of videos (JSONL)")
     guess.add_argument("head", type=Path)

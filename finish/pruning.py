@@ -81,14 +81,16 @@ def _repeated(watched: Watched) -> np.ndarray:
     times = watched.begins[watched.looks]
     rate = len(times) / max(times[-1] - times[0], 1e-6)
     long = round(REPEATED * rate)
-    step = max(1, long // 4)
+    step, power = max(1, long // 4), (thumbs * thumbs).sum(1)
     for at in range(long, len(thumbs) - long + 1, step):
         part = thumbs[at : at + long]
         lively = part.std(0).mean()
         if lively < LIVELY:
             continue
         # Where the first of these pictures was shown before, the others must follow.
-        near = np.abs(thumbs[: at - long + 1] - part[0]).mean(1)
+        near = (
+            power[: at - long + 1] - 2 * thumbs[: at - long + 1] @ part[0]
+        )  # squared distances, less the same
         for start in np.argsort(near)[:4]:
             if np.abs(thumbs[start : start + long] - part).mean() < ALIKE * lively:
                 found[at : at + long] = True

@@ -63,9 +63,11 @@ class Scorer:
         return self.engine(pixels=pixels)["score"]
 
 
-def start_scorer(backend: str, precision: str, device: str, say: Callable[[str], None]) -> Scorer:
+def start_scorer(
+    backend: str, precision: str, device: str, say: Callable[[str], None], weights: Path = WEIGHTS
+) -> Scorer:
     """The cover network on a backend, or the first that has it ("auto"); EngineError."""
-    model = Cover()
+    model = Cover(weights)
     choice = Choice(backend, {"score": precision}, device, built_folder(model.name))
     try:
         return Scorer(start_engines(model, choice, say)[1]["score"])

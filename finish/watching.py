@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +85,10 @@ class _Eye:
         self._before: np.ndarray | None = None
         self._window = cv2.createHanningWindow(BRIEF, cv2.CV_32F)
         self._due = -np.inf
-        self._brief: list[tuple] = []
+        self._brief = array("d")  # six numbers a frame: tuples of an hour's would be ten times as large
         self._looks: list[int] = []
         self._faces: list[np.ndarray] = []
-        self._seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._seen: list[np.ndarray] = []
         self._unscored: list[np.ndarray] = []
         self._scores: list[np.ndarray] = [np.zeros(0)]
 
@@ -102,7 +103,7 @@ class _Eye:
             if change > 0.5:  # copies: OpenCV 5 writes into its arguments
                 shift, _ = cv2.phaseCorrelate(self._before.copy(), now.copy(), self._window)
         self._before = now
-        self._brief.append((float(now.mean()), float(now.std()), change, alike, *shift))
+        self._brief.extend((float(now.mean()), float(now.std()), change, alike, *shift))
         cut = change > JUMP and alike < UNLIKE
         if cut or time >= self._due:
             self._due = time + 1 / LOOKS - 1e-3
@@ -111,8 +112,8 @@ class _Eye:
     def summary(self, size: tuple[int, int], begins: np.ndarray) -> Watched:
         """All that was seen."""
         self._score()
-        brief = np.array(self._brief)
-        across, down, thumbs = (np.stack(each) for each in zip(*self._seen, strict=True))
+        brief, seen = np.frombuffer(self._brief).reshape(-1, 6), np.stack(self._seen)
+        thumbs, across, down = np.split(seen, np.cumsum([THUMB[0] * THUMB[1], self._cells]), 1)
         graded = np.concatenate(self._scores)
         return Watched(
             size=size, begins=begins, cut=cuts(brief[:, 2], brief[:, 3]), light=brief[:, 0],
@@ -129,7 +130,8 @@ class _Eye:
         motion, _ = self._move(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         seen = weigh(small, motion, self._gaze.saliency)
         thumb = cv2.resize(small, THUMB, interpolation=cv2.INTER_AREA).mean(2, dtype=np.float32)
-        self._seen.append((seen.sum(0), seen.sum(1), thumb.ravel()))
+        self._cells = seen.shape[1]
+        self._seen.append(np.concatenate([thumb.ravel(), seen.sum(0), seen.sum(1)], dtype=np.float32))
         if self._gaze.finder:
             shown = frame if frame.shape[1::-1] == square else fitted(frame, square)
             self._faces.append(self._gaze.finder(shown))

@@ -23,6 +23,7 @@ BUNDLED = {"presenter": "generators.presenter.generator:Presenter"}
 # Made from a folder of weights that is yours; its own documentation says what lies there.
 FROM_FOLDER = {
     "mimicmotion": "generators.mimicmotion.generator:MimicMotion",
+    "refnet": "generators.refnet.generator:RefNet",
     "wan-animate": "generators.wan.animate:Animate",
     "wan-fun-control": "generators.wan.fun_control:FunControl",
     "wan-unianimate": "generators.wan.unianimate:UniAnimate",

@@ -87,9 +87,14 @@ class Diffusion:
     def clean(self, latents: np.ndarray, prediction: np.ndarray, kept: float) -> np.ndarray:
         """Compute the predicted clean latents where that share of the signal is kept."""
         signal, noise = np.float32(kept**0.5), np.float32((1 - kept) ** 0.5)
+        stored = self.stored
         if self.prediction == "v":
-            return signal * latents - noise * prediction
-        return (latents - noise * prediction) / signal
+            return stored(stored(signal * latents) - stored(noise * prediction))
+        return stored(stored(latents - stored(noise * prediction)) / signal)
+
+    def stored(self, array: np.ndarray) -> np.ndarray:
+        """Round the array as the base model stores it, and return float32."""
+        return array
 
 
 class FreshNoise:
@@ -113,11 +118,13 @@ class DdimScheduler(FreshNoise, Diffusion):
     """DDIM: the clean latents and the noise that are predicted, mixed anew.
 
     to_one: the last step leads to clean latents, else to the first trained step (diffusers'
-    set_alpha_to_one). eta: the share of fresh noise, from none to that of DDPM (1).
+    set_alpha_to_one). eta: the share of fresh noise, from none to that of DDPM (1). half: the base model
+    keeps latents, predictions and what it adds up in half precision, if eta is 0.
     """
 
     to_one: bool = True
     eta: float = 0.0
+    half: bool = False
 
     def solver(self, draw: Draw | None = None) -> DdimScheduler | FixedClean:
         """Return the grid itself, for a step needs nothing of those before; or what adds noise to it."""
@@ -145,10 +152,18 @@ class DdimScheduler(FreshNoise, Diffusion):
     def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
         """Compute latents at a later step at once."""
         kept, then = self.kept[step], self._landing(to)
+        stored = self.stored
+        prediction = of_noise = stored(prediction)
         clean = self.clean(latents, prediction, kept)
-        signal, noise = np.float32(kept**0.5), np.float32((1 - kept) ** 0.5)
-        of_noise = prediction if self.prediction == "epsilon" else signal * prediction + noise * latents
-        return np.float32(then**0.5) * clean + np.float32((1 - then) ** 0.5) * of_noise
+        if self.prediction == "v":
+            signal, noise = np.float32(kept**0.5), np.float32((1 - kept) ** 0.5)
+            of_noise = stored(stored(signal * prediction) + stored(noise * latents))
+        signal, noise = np.float32(then**0.5), np.float32((1 - then) ** 0.5)
+        return stored(stored(signal * clean) + stored(noise * of_noise))
+
+    def stored(self, array: np.ndarray) -> np.ndarray:
+        """Round the array as the base model stores it, and return float32."""
+        return array.astype(np.float16).astype(np.float32) if self.half else array
 
     def _landing(self, to: int) -> float:
         """Return the share kept where the step before `to` ends, whole trained steps further on."""

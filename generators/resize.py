@@ -68,6 +68,16 @@ def bicubic(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(frame).resize((width, height))) for frame in pixels])
 
 
+def lanczos(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Stretch frames (F, H, W, 3) uint8 to width x height by Pillow's antialiased Lanczos."""
+    from PIL import Image
+
+    if pixels.shape[1:3] == (height, width):
+        return pixels
+    how = Image.Resampling.LANCZOS
+    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), how)) for frame in pixels])
+
+
 def opencv(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """Stretch frames (F, H, W, 3) uint8 to width x height as OpenCV's resize does, bit for bit.
 

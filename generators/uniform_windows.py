@@ -17,13 +17,15 @@ class UniformWindows:
     Windows of `length` latent frames share `overlap` with the next, and their predictions are averaged. A
     clip no longer than a window is one window of `length`, filled with its last frame. strides: 1, or more
     for windows that also take every second frame, every fourth and so on, if the clip is long enough. closed:
-    the clip is a circle: windows go over its end to its beginning; else only the last one does.
+    the clip is a circle: windows go over its end to its beginning; else only the last one does. filled: False
+    for a denoiser that takes short windows, so that short clips are not filled, as upstream does.
     """
 
     length: int
     overlap: int
     strides: int = 1
     closed: bool = True
+    filled: bool = True
 
     step = 0  # whose windows they are
 
@@ -45,12 +47,13 @@ class UniformWindows:
 
     def condition_indices(self, frames: int) -> np.ndarray:
         """Give each latent frame its own conditions; a clip shorter than a window is filled with the last."""
-        return np.minimum(np.arange(max(frames, self.length)), self.latent_frames(frames) - 1)
+        seen = np.arange(max(frames, self.length) if self.filled else frames)
+        return np.minimum(seen, self.latent_frames(frames) - 1)
 
     def window_indices(self, frames: int) -> list[np.ndarray]:
         """List each window's indices among the sampled latent frames, as `uniform` does."""
         if frames <= self.length:
-            return [np.arange(self.length)]
+            return [np.arange(self.length if self.filled else frames)]
         halving, found = _ordered_halving(self.step), []
         strides = min(self.strides, math.ceil(math.log2(frames / self.length)) + 1)
         for stride in (2**power for power in range(strides)):

@@ -31,10 +31,10 @@ import numpy as np
 
 from engines.cli import ROOT, check_numbers, common_arguments, ending, new_parser, run, say, show
 from engines.errors import EngineError, Exit
-from pipeline.video.writer import UNFINISHED, VideoWriter
+from lab.serve_inputs import BAD, clips, given, tiny_generator
+from pipeline.video.writer import UNFINISHED
 
-FRAMES = (1, 7, 24, 48, 120)  # of the clips
-BAD = {"text": b"not a video", "playlist": b"#EXTM3U\nfile:///etc/passwd\n", "empty": b""}
+BASE = ROOT / "optimize" / "recipes" / "baseline.toml"
 PART_BAD = 0.15
 ENDED = ("completed", "failed", "cancelled")
 
@@ -49,6 +49,7 @@ class Load:
     answers: Counter = field(default_factory=Counter)
     process: subprocess.Popen | None = None
     url: str = ""
+    over: bool = False  # nothing is asked any more
 
     def start(self) -> None:
         """Start the service; return when it answers. EngineError: it ended."""
@@ -63,11 +64,7 @@ class Load:
     def kill(self, worker: bool) -> None:
         """Kill a worker, or the service, which is started again."""
         if worker:
-            lines = subprocess.run(
-                ["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True
-            ).stdout
-            pairs = [tuple(map(int, line.split())) for line in lines.splitlines()[1:]]
-            for pid in [pid for pid, parent in pairs if parent == self.process.pid][:1]:
+            for pid in self.workers()[:1]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return
@@ -75,12 +72,19 @@ class Load:
         self.process.wait()
         self.start()
 
+    def workers(self) -> list[int]:
+        """Return the process ids of its workers."""
+        listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
+        pairs = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
+        return [pid for pid, parent in pairs if parent == self.process.pid]
+
     def ask(self, method: str, path: str, **options: object) -> httpx.Response:
-        """Ask until there is an answer."""
-        while True:
+        """Ask until there is an answer. EngineError: it is over."""
+        while not self.over:
             with suppress(httpx.HTTPError):
                 return httpx.request(method, f"{self.url}{path}", timeout=60, **options)
             time.sleep(0.2)
+        raise EngineError("the load was interrupted")
 
     def post(self, key: str, video: bytes, image: bytes, bad: bool) -> None:
         """Send one job until it is accepted, or refused for what it is."""
@@ -99,11 +103,14 @@ class Load:
 def main() -> Exit:
     """Parse, call, print."""
     parser = new_parser(__doc__, "python -m lab.serve_load")
+    parser.add_argument("--generator", help="name or path (a presenter of 32 x 48 with random weights)")
     common_arguments(parser, out={"default": Path("runs/serve-load"), "help": "folder for all of it, new"})
     parser.add_argument("--jobs", type=int, default=200, help="good and bad ones together (200)")
     parser.add_argument("--clients", type=int, default=16, help="that post at the same time (16)")
     parser.add_argument("--kills", type=int, default=10, help="of a worker and of the service in turn (10)")
     parser.add_argument("--workers", type=int, default=1, help="of the service, on the CPU (1)")
+    parser.add_argument("--data", type=Path, help="folder with clips (drawn ones of 1 to 120 frames)")
+    parser.add_argument("--recipe", type=Path, default=BASE, help="TOML file (the base model's)")
     args = parser.parse_args()
     kills, args.kills = args.kills, 1
     check_numbers(parser, args)
@@ -114,13 +121,11 @@ def main() -> Exit:
 def load_service(args: argparse.Namespace) -> Exit:
     """Run it all, print the report as JSON; SOME_FAILED if a job was lost, made twice, or is not whole."""
     args.out.mkdir(parents=True)
-    generator, videos, image = tiny_generator(args.out), *clips(args.out / "data")
-    rate = batch_rate(args.out, generator)
+    videos, image = given(args.data, args.out / "data") if args.data else clips(args.out / "data")
+    generator = args.generator or tiny_generator(args.out)
+    alone = batch_seconds(args.out, generator, args.recipe)
     home = args.out / "home"
-    recipe = str(ROOT / "optimize" / "recipes" / "baseline.toml")
-    device = ",".join(["cpu"] * args.workers)
-    command = [sys.executable, "-m", "serve", "--home", str(home), "--port", "0", "--generator", generator]
-    command += ["--recipe", recipe, "--device", device, "--max-queued", "1000", "--max-per-key", "1000"]
+    command = service_command(home, generator, args.workers, recipe=args.recipe)
     load, draw = Load(command, args.out / "serve.log"), random.Random(0)
     load.start()
     try:
@@ -136,13 +141,23 @@ def load_service(args: argparse.Namespace) -> Exit:
             killer.start()
         killer.join()
         while any(job["status"] not in ENDED for job in jobs_of(load)):
-            time.sleep(0.5)
-        report = judged(load, home, time.time() - started, rate)
+            time.sleep(2)
+        report = judged(load, home, started, alone)
     finally:
+        load.over = True
         load.process.terminate()
         load.process.wait()
     show(report)
     return Exit.SOME_FAILED if report["wrong"] else Exit.OK
+
+
+def service_command(
+    home: Path, generator: str, workers: int = 1, *more: str, recipe: Path = BASE
+) -> list[str]:
+    """Return the command of a service of one recipe on processors, at any free port."""
+    command = [sys.executable, "-m", "serve", "--home", str(home), "--port", "0", "--generator", generator]
+    command += ["--recipe", str(recipe), "--device", ",".join(["cpu"] * workers), *more]
+    return [*command, "--max-queued", "1000", "--max-per-key", "1000"]
 
 
 def kill_now_and_then(load: Load, kills: int) -> None:
@@ -168,8 +183,11 @@ def jobs_of(load: Load) -> list[dict]:
         after = f"&after={found[-1]['id']}"
 
 
-def judged(load: Load, home: Path, seconds: float, batch: float) -> dict:
-    """Return the report: what went wrong, how long jobs waited, how fast the service was."""
+def judged(load: Load, home: Path, started: float, alone: dict[int, float]) -> dict:
+    """Return the report: what went wrong, how long jobs waited, how fast the service was.
+
+    started: when the first job was posted. alone: seconds of a video by infer.py, by its frames.
+    """
     jobs, wrong = jobs_of(load), []
     if {job["id"] for job in jobs} != set(load.accepted) or len(set(load.accepted.values())) != len(jobs):
         wrong.append(f"{len(jobs)} jobs for {len(set(load.accepted.values()))} accepted keys")
@@ -193,14 +211,16 @@ def judged(load: Load, home: Path, seconds: float, batch: float) -> dict:
         tries = dict(database.execute("SELECT attempt, count(*) FROM jobs GROUP BY attempt"))
     waited = [job["started_at"] - job["created_at"] for job in jobs if job["started_at"]]
     first = [job["first_frame_seconds"] for job in jobs if job["first_frame_seconds"]]
+    seconds = max((job["completed_at"] or 0 for job in jobs), default=0) - started
     rate = sum(job["frames"] for job in jobs) / seconds
+    batch = sum(alone[job["frames"]] for job in jobs)
     return {
         "wrong": wrong, "jobs": len(jobs), "answers": dict(load.answers), "attempts": tries,
         "seconds": round(seconds, 1),
         "waited_p50": percentile(waited, 50), "waited_p99": percentile(waited, 99),
         "first_frame_p50": percentile(first, 50), "first_frame_p99": percentile(first, 99),
-        "frames_per_second": round(rate, 2), "batch_frames_per_second": round(batch, 2),
-        "of_batch": round(rate / batch, 3),
+        "frames_per_second": round(rate, 2), "batch_frames_per_second": round(rate * seconds / batch, 2),
+        "of_batch": round(batch / seconds, 3),
     }  # fmt: skip
 
 
@@ -209,60 +229,16 @@ def percentile(values: list[float], part: float) -> float:
     return round(float(np.percentile(values, part)), 3)
 
 
-def batch_rate(out: Path, generator: str) -> float:
-    """Return the frames/s of infer.py on the clips, by the videos' own seconds."""
+def batch_seconds(out: Path, generator: str, recipe: Path) -> dict[int, float]:
+    """Return the seconds that infer.py takes for a clip, by its frames: ROUNDS times each."""
     command = [sys.executable, "infer.py", "--generator", generator, "--data", str(out / "data"), "--json"]
-    command += ["--out", str(out / "batch"), "--stream"]
+    command += ["--out", str(out / "batch"), "--stream", "--recipe", str(recipe)]
     ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    return sum(line["frames"] for line in lines) / sum(line["total_seconds"] for line in lines)
-
-
-def clips(data: Path) -> tuple[list[bytes], bytes]:
-    """Make a data folder with a clip of each length; return the videos and the picture."""
-    from PIL import Image
-
-    (data / "images").mkdir(parents=True)
-    Image.new("RGB", (64, 96), (180, 140, 120)).save(data / "images" / "person.png")
-    paths = [data / "videos" / f"clip-{count}.mp4" for count in FRAMES]
-    paths[0].parent.mkdir()
-    for path, count in zip(paths, FRAMES, strict=True):
-        frames = np.zeros((count, 96, 64, 3), np.uint8)
-        for number, frame in enumerate(frames):
-            frame[20:80, 10 + number % 40 : 16 + number % 40] = (255, 60, 0)
-        with VideoWriter(path, 64, 96, 24) as writer:
-            for frame in frames:
-                writer.write(frame)
-    return [path.read_bytes() for path in paths], (data / "images" / "person.png").read_bytes()
-
-
-TINY = """
-from pathlib import Path
-
-from generators.presenter.generator import Presenter
-from generators.samplers import FlowMatchEuler
-
-
-class Tiny(Presenter):
-    name, size, scheduler = "tiny", (32, 48), FlowMatchEuler(2, 3.0)
-
-    def __init__(self):
-        super().__init__(Path(__file__).parent)
-"""
-
-
-def tiny_generator(folder: Path) -> str:
-    """Make a presenter with small random weights, for 32x48 pixels and two steps; return its name."""
-    import torch
-
-    from generators.presenter.load import AUTOENCODER_FILE, DENOISER_FILE, save_weights
-    from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize
-
-    torch.manual_seed(0)
-    save_weights(Autoencoder(AutoencoderSize(8, 8, 1, 1)), folder / AUTOENCODER_FILE)
-    save_weights(Denoise(DenoiserSize(1, 24, 1, 32)), folder / DENOISER_FILE)
-    (folder / "tiny.py").write_text(TINY)
-    return f"{folder.resolve() / 'tiny.py'}:Tiny"
+    seconds: dict[int, list[float]] = {}
+    for line in lines[1:]:
+        seconds.setdefault(line["frames"], []).append(line["total_seconds"])
+    return {frames: sum(taken) / len(taken) for frames, taken in seconds.items()}
 
 
 if __name__ == "__main__":

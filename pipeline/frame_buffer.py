@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -39,9 +39,8 @@ class FrameBuffer:
             raise IndexError(
                 f"frame {indices.min()} is asked for, and those before {self._begin} are forgotten"
             )
-        if len(self._parts) > 1:
-            self._parts = [np.concatenate(self._parts, axis)]
-        return take_frames(self._parts[0], indices - self._begin, axis)
+        sizes = [part.shape[self._axis] for part in self._parts]
+        return gather(np.cumsum([self._begin, *sizes[:-1]]), self._parts, indices, axis)
 
     def forget(self, before: int) -> None:
         """Drop frames before that one, whole pieces of them."""
@@ -102,6 +101,17 @@ class Conditions(Mapping):
         for name, array in piece.items():
             self._arrays[name].append(array)
         self._came(piece)
+
+
+def gather(
+    begins: np.ndarray | Sequence[int], parts: Sequence[np.ndarray], indices: np.ndarray, axis: int
+) -> np.ndarray:
+    """Return frames, by their numbers in a clip, from parts of it in order; each part begins with a frame."""
+    numbers, taken = np.searchsorted(begins, indices, "right") - 1, []
+    for places in np.split(np.arange(len(indices)), np.flatnonzero(np.diff(numbers)) + 1):
+        number = numbers[places[0]]
+        taken.append(take_frames(parts[number], indices[places] - begins[number], axis))
+    return taken[0] if len(taken) == 1 else np.concatenate(taken, axis)
 
 
 def noise_of(generator: Generator, frames: int, seed: int, place: Place | None = None) -> FrameBuffer:

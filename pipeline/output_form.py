@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -115,32 +116,58 @@ class SkeletonChunks:
     """A skeleton video at the generator's size, in chunks of generator.chunk frames.
 
     fps: the rate that it is brought to; None: its own. announced: number of frames by the file's packets.
-    frames: of those read since the last start. waited: seconds spent on reading, over all iterations.
-    framing: what fitting does to the frames, by the first one of each chunk.
+    frames: of those given since the last start. waited: seconds spent on reading, over all iterations.
+    ahead: seconds spent before them. framing: what fitting does to the frames, by the first of each chunk.
     """
 
     def __init__(self, reader: VideoReader, generator: Generator, fps: Fraction | None = None) -> None:
         self._reader, self._generator, self._ratio = reader, generator, (fps or reader.fps) / reader.fps
         self.announced = math.ceil(reader.info.frames * self._ratio)
-        self.frames, self.waited = 0, 0.0
+        self.frames, self.waited, self.ahead = 0, 0.0, 0.0
         self.framing = Framing(generator.fit, (reader.width, reader.height))
+        self._begun: Iterator[np.ndarray] | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the chunks (n, H, W, 3) uint8, from the first one again."""
-        source, self.frames = self._frames(), 0
+        source, self._begun, self.frames = self._begun or self._chunks(), None, 0
         while True:
             start = time.perf_counter()
+            chunk = next(source, None)
+            self.waited += time.perf_counter() - start
+            if chunk is None:
+                return
+            self.frames += len(chunk)
+            yield chunk
+
+    def read_ahead(self, most: int, stopped: Callable[[], bool]) -> None:
+        """Read chunks of about `most` bytes, or until stopped; the next iteration goes on from there."""
+        start, source, held = time.perf_counter(), self._chunks(), deque()
+        while sum(chunk.nbytes for chunk in held) < most and not stopped():
+            chunk = next(source, None)
+            if chunk is None:
+                break
+            held.append(chunk)
+        self._begun, self.ahead = _in_turn(held, source), time.perf_counter() - start
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        source = self._frames()
+        while True:
             chunk = []
             for frame in islice(source, self._generator.chunk):
                 if not chunk:
                     self.framing.look(frame)
                 chunk.append(self._generator.fit(frame[None]))
-            self.waited += time.perf_counter() - start
             if not chunk:
                 return
-            self.frames += len(chunk)
             yield np.concatenate(chunk)
 
     def _frames(self) -> Iterator[np.ndarray]:
         with reading(self._reader.path):
             yield from at_rate(self._reader, self._ratio)
+
+
+def _in_turn(held: deque[np.ndarray], rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Give what is held, and let go of it, then the rest."""
+    while held:
+        yield held.popleft()
+    yield from rest

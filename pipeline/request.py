@@ -12,21 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.errors import InputError, reading
+from engines.errors import reading
 from engines.progress import Progress, peak_memory_mb
 from generators.contract import Constants, Engines, Generator
 from pipeline.batch.dataset import Request, hash_output
-from pipeline.columns import read_columns
-from pipeline.oom_retry import OomRetry
-from pipeline.output_form import SkeletonChunks, output_form, taking_size
+from pipeline.output_form import taking_size
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.sampler import Sampler, evaluations
 from pipeline.sampler_state import LESS_EXACT, SamplerState
+from pipeline.source import Inputs, Limits, Source
 from pipeline.stopwatch import Seconds
-from pipeline.video.framing import Framing
 from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter
-from pipeline.video.skeleton_check import SkeletonCheck
 from pipeline.window_denoiser import OpenDenoiser
 from pipeline.write_frames import write_frames
 
@@ -36,24 +33,12 @@ Watch = Callable[[Iterable[np.ndarray], tuple[int, int], Fraction], Iterable[np.
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The largest inputs that are accepted; a file that is larger by its header is refused before decoding.
-
-    frames: of a skeleton video, whose latents are all in memory while it is sampled. pixels: of one of its
-    frames, and of the picture; None: the limits of VideoReader and read_image.
-    """
-
-    frames: float = 7_200  # five minutes at 24 frames/s
-    pixels: int | None = None
-
-
-@dataclass(frozen=True)
 class Options:
     """The settings that videos are made with.
 
     lossless: the file keeps every RGB value, see VideoWriter. open_denoiser: opens what evaluates the windows
     of a clip; None: the recipe's. sampling: what samples a request; None: Sampling. watch: sees the frames as
-    they are made.
+    they are made. overlap: frames are written, and the next request is read, while others are made.
     """
 
     recipe: Recipe = BASELINE
@@ -62,6 +47,7 @@ class Options:
     open_denoiser: OpenDenoiser | None = None
     sampling: Callable[[Source, Generator, Engines, Seconds], Sampling] | None = None
     watch: Watch | None = None
+    overlap: bool = True
 
 
 def make_video(
@@ -71,27 +57,32 @@ def make_video(
     engines: Engines,
     start_progress: StartProgress,
     options: Options = Options(),
+    inputs: Inputs | None = None,
 ) -> dict:
     """Generate one video; return the fields that its manifest line gets.
 
-    generator: the one that recipe.adapt() returned. Of the fields, actions are the letters of the steps that
+    generator: the one that recipe.adapt() returned. inputs: may have read the request ahead, and reads on
+    when it has been conditioned. Of the fields, actions are the letters of the steps that
     ran, for each window where windows continue one another; guard_fired, why the guard switched to the base
     model's plan; chunks, frames at a time after memory ran out, by stage. Skeletons are read, and
     pixels written, in chunks: only latents grow in memory with a clip. InputError: an input cannot be used.
     OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not finite.
     """
     seconds, started, recipe = Seconds(), time.perf_counter(), options.recipe
+    inputs = inputs or Inputs(generator, options.limits)
     with seconds("read"):
-        source = Source(request, generator, options.limits)
+        source = inputs.open(request)
     own_size, generator = generator.size, source.generator
     how = {"preset": recipe.preset, "colours": recipe.coded, "lossless": options.lossless}
     with source, taking_size(generator.size, own_size):
         sampling = (options.sampling or Sampling)(source, generator, engines, seconds)
+        if options.overlap:
+            inputs.read_on()
         pixels = _noting_first(sampling.pixels(request.seed, options, start_progress), first := [])
         if options.watch:
             pixels = options.watch(pixels, generator.size, source.fps)
         writer = VideoWriter(output, *generator.size, source.fps, **how)
-        content = write_frames(pixels, writer, seconds)
+        content = write_frames(pixels, writer, seconds, options.overlap)
     return {
         "fps": str(source.fps),
         **sampling.facts,
@@ -102,70 +93,10 @@ def make_video(
         "notes": [*source.notes, *generator.notes, *sampling.notes],
         "first_frame_seconds": round(first[0] - started, 4),
         "seconds": seconds.rounded(),
+        "read_ahead_seconds": round(source.ahead, 4),
         "total_seconds": round(time.perf_counter() - started, 4),
         "peak_memory_mb": peak_memory_mb(),
     }
-
-
-class Source:
-    """A request's picture and skeleton video at its video's size and rate; a context manager.
-
-    path: of the video. generator: the one given, at that size, and sparing of memory. fps: of the output.
-    image: the picture (1, H, W, 3) uint8. columns: what condition takes of other columns of pairs.csv.
-    Iterating gives the skeleton video in chunks (n, H, W, 3) uint8. InputError: a file cannot be used.
-    """
-
-    def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
-        self.path = request.video
-        self._notes: list[str] = []
-        pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
-        with reading(request.image):
-            picture = read_image(request.image, notes=self._notes, **pixels)
-        with reading(request.video):
-            self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
-        sizes = (self._reader.width, self._reader.height), picture.shape[1::-1]
-        sized, self.fps = output_form(request, generator, *sizes, self._reader.fps)
-        self.generator = generator = OomRetry(sized)
-        framing = Framing(generator.fit, picture.shape[1::-1])
-        self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
-        self.image = generator.fit(picture[None])
-        self.columns = read_columns(request, generator, self._notes, **pixels, image=picture)
-        self._chunks = SkeletonChunks(self._reader, generator, self.fps)
-        if self.announced > limits.frames:
-            raise InputError(f"{request.id}: {self.announced} frames at {self.fps}/s, above {limits.frames}")
-        self._check = SkeletonCheck()
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._reader.close()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Give the chunks of the skeleton video, in order."""
-        return self._check.watch(self._chunks)
-
-    @property
-    def frames(self) -> int:
-        """Number of skeleton frames read so far."""
-        return self._chunks.frames
-
-    @property
-    def announced(self) -> int:
-        """Number of frames by the file's packets, before they are read."""
-        return self._chunks.announced
-
-    @property
-    def waited(self) -> float:
-        """Seconds spent on reading the skeleton video so far."""
-        return self._chunks.waited
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences for the user on the inputs; complete after the iteration."""
-        framed = self._chunks.framing.note
-        cut = [f"{self._reader.path}: {framed}"] if framed else []
-        return [*self._notes, *self._reader.notes, *cut, *filter(None, [self._check.note])]
 
 
 class Sampling:

@@ -18,12 +18,15 @@ from engines.deferred_engines import defer_steps
 from engines.device_arrays import Place, place_for
 from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
+from engines.start_times import start_seconds
 from generators.contract import Engines, Generator, GeneratorError, load_generator
 from generators.resize import Fit
 from generators.wrapper_file import files_beside
 from pipeline.batch.dataset import Request
 from pipeline.recipe import BASELINE, Recipe
-from pipeline.request import Limits, Options, StartProgress, make_video
+from pipeline.request import Options, StartProgress, make_video
+from pipeline.source import Inputs, Limits
+from pipeline.stopwatch import Seconds
 from pipeline.streamed_request import sampling_of
 from pipeline.video.writer import check_place
 
@@ -74,7 +77,8 @@ class VideoRunner:
 
     generator: the one that recipe.adapt() returned. ran_with: further facts that the videos depend on (such
     as backend and device), for their manifest lines. identity: by manifest field, everything except the
-    inputs that decides how a video looks. place: of the engines' outputs; None: the host.
+    inputs that decides how a video looks. place: of the engines' outputs; None: the host. started: what
+    starting took, for the first video's line.
     """
 
     def __init__(
@@ -84,9 +88,12 @@ class VideoRunner:
         options: Options = Options(),
         ran_with: Mapping[str, object] | None = None,
         place: Place | None = None,
+        started: Seconds | None = None,
     ) -> None:
         self.generator, self.engines, self.options = generator, engines, options
         self._running = place.running if place else nullcontext
+        self._inputs = Inputs(generator, options.limits)
+        self.started = started
         recipe = options.recipe
         settings = json.dumps(recipe.settings(), sort_keys=True)
         self.identity = {
@@ -100,13 +107,20 @@ class VideoRunner:
         }
 
     def __call__(
-        self, request: Request, out: Path, start_progress: StartProgress, subfolder: str = ""
+        self,
+        request: Request,
+        out: Path,
+        start_progress: StartProgress,
+        subfolder: str = "",
+        upcoming: Request | None = None,
     ) -> tuple[dict[str, object], Exit]:
         """Make out/<id>.mp4; return its manifest line, and OK or why it failed.
 
         subfolder: of out, where the video is written instead, to be moved later; error texts name out.
-        Only VIDEO_FAILURES are caught; EngineError and bugs are raised.
+        upcoming: the request that will be made next, to read meanwhile; `close` lets go of it. Only
+        VIDEO_FAILURES are caught; EngineError and bugs are raised.
         """
+        self._inputs.upcoming = upcoming
         folder, name = out / subfolder, f"{request.id}.mp4"
         output = folder / name
         line, notes = {**request.described(), **self.identity}, []
@@ -115,16 +129,27 @@ class VideoRunner:
                 check_place(out / name)
                 with self._running():
                     made = make_video(
-                        request, output, self.generator, self.engines, start_progress, self.options
-                    )
+                        request, output, self.generator, self.engines, start_progress, self.options,
+                        self._inputs,
+                    )  # fmt: skip
             except VIDEO_FAILURES as error:
                 text = (str(error) or type(error).__name__).replace(str(folder), str(out))
+                if isinstance(error, MemoryError) and self._inputs.drop():
+                    self._inputs.upcoming = None
+                    continue
                 if isinstance(error, ProgramKilled) and len(notes) + 1 < TRIES:
                     notes.append(f"made at the second try, because {text}")
                     continue
                 return {**line, "status": "failed", "error": text}, exit_of(error)
             made["notes"] += notes
+            if self.started:
+                parts, self.started = self.started.rounded(), None
+                made["start_seconds"] = {**parts, "components": start_seconds(self.engines)}
             return {**line, "status": "done", "output": str(output), **made}, Exit.OK
+
+    def close(self) -> None:
+        """Let go of what was read for a next video; engines go on."""
+        self._inputs.drop()
 
 
 def start_runner(settings: Settings, say: Callable[[str], None], resident: bool = True) -> VideoRunner:
@@ -137,9 +162,12 @@ def start_runner(settings: Settings, say: Callable[[str], None], resident: bool 
             "--stream: a technique keeps what all windows of a step have, and here they are not evaluated "
             "together; leave --stream or the technique out"
         )
-    generator = settings.load()
-    choice = settings.choice(generator)
-    backend, engines = start_engines(generator, choice, say)
+    started = Seconds()
+    with started("generator"):
+        generator = settings.load()
+        choice = settings.choice(generator)
+    with started("engines"):
+        backend, engines = start_engines(generator, choice, say)
     place = None
     resident = resident and getattr(generator, "resident", False)
     if resident and not settings.recipe.technique:
@@ -149,7 +177,8 @@ def start_runner(settings: Settings, say: Callable[[str], None], resident: bool 
     ran_with = {"backend": backend, "precision": precisions_on(backend, choice), "device": settings.device}
     ran_with["fit"] = settings.fit
     ran_with["built"] = built_files(engines)
-    return VideoRunner(generator, engines, settings.options, ran_with, place)
+    with started("identity"):
+        return VideoRunner(generator, engines, settings.options, ran_with, place, started)
 
 
 def _adapters(generator: Generator) -> dict[str, list[str]]:

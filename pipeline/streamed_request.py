@@ -10,8 +10,9 @@ from engines.errors import InputError
 from generators.contract import Engines, Generator, offers_streaming
 from generators.windows import ContinuationWindows
 from pipeline.recipe import BASELINE
-from pipeline.request import Options, Sampling, Source, StartProgress, check_finite
+from pipeline.request import Options, Sampling, StartProgress, check_finite
 from pipeline.sampler import Sampler, first_frames
+from pipeline.source import Source
 from pipeline.stopwatch import Seconds
 from pipeline.streaming import StreamedClip
 

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engines.device_arrays import place_of, take_frames
+from engines.device_arrays import place_of
 from generators.contract import Generator
 from generators.windows import Blend, frame_slice
 from pipeline.blended_denoiser import StepWindows, branches_at, guidance_over, step_windows
-from pipeline.frame_buffer import Conditions, FrameBuffer, noise_of
+from pipeline.frame_buffer import Conditions, FrameBuffer, gather, noise_of
 from pipeline.guard import GuardWatch
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations
 from pipeline.sampler_state import SamplerState
@@ -232,13 +232,8 @@ class _LatentsNow:
 
     def take(self, indices: np.ndarray, axis: int) -> np.ndarray:
         """Return those frames of the clip, as NumPy's take does along the frame axis."""
-        ends = np.array([piece.end for piece in self._pieces])
-        numbers = np.searchsorted(ends, indices, "right")
-        parts = []
-        for places in np.split(np.arange(len(indices)), np.flatnonzero(np.diff(numbers)) + 1):
-            piece = self._pieces[numbers[places[0]]]
-            parts.append(take_frames(piece.latents, indices[places] - piece.begin, axis))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+        begins = [piece.begin for piece in self._pieces]
+        return gather(begins, [piece.latents for piece in self._pieces], indices, axis)
 
 
 class _Cover(NamedTuple):

@@ -13,11 +13,13 @@ from pipeline.stopwatch import Seconds
 from pipeline.video.writer import VideoWriter
 
 
-def write_frames(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds) -> str:
+def write_frames(
+    chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Seconds, overlap: bool = True
+) -> str:
     """Write a video's chunks (n, H, W, 3) uint8; return the SHA-256 of all its frames. OutputError.
 
     A chunk is hashed and written in a thread of its own, and the next one is asked for meanwhile; no more
-    than one waits. The stage "write" gets the time that is waited for it.
+    than one waits. The stage "write" gets the time that is waited for it. overlap=False: one after the other.
     """
     content, pending = hashlib.sha256(), None
 
@@ -36,6 +38,8 @@ def write_frames(chunks: Iterable[np.ndarray], writer: VideoWriter, seconds: Sec
             for pixels in chunks:
                 wait(pending)
                 pending = thread.submit(put, pixels)
+                if not overlap:
+                    wait(pending)
             wait(pending)
         finishing = time.perf_counter()
     seconds.add("write", time.perf_counter() - finishing)

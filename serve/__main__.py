@@ -1,6 +1,6 @@
 """Make videos as a service, with a page on which you watch them being made.
 
-  python -m serve                                   the presenter by recipe fast, on http://127.0.0.1:8000
+  python -m serve                                   the presenter by fast and baseline, on http://127.0.0.1:8000
   python -m serve --recipe fast.toml --recipe exact.toml --device cuda:0,cuda:1
   python -m serve --keys keys.txt --add-key ada     a key for ada, shown once
   python -m serve --keys keys.txt --host 0.0.0.0 --name videos.example.com
@@ -28,7 +28,8 @@ from serve.keys import add_key, load_keys
 from serve.settings import ServeSettings
 from serve.store import Store
 
-DEFAULT_RECIPE = ROOT / "optimize" / "recipes" / "fast.toml"
+RECIPES = ROOT / "optimize" / "recipes"
+DEFAULT_RECIPES = [RECIPES / "fast.toml", RECIPES / "baseline.toml"]
 
 
 def main() -> Exit:
@@ -82,7 +83,7 @@ def go_on(settings: ServeSettings, store: Store) -> None:
 
 def settings_of(args: argparse.Namespace) -> ServeSettings:
     """Return the settings that were asked for. UsageError."""
-    recipes = {recipe.name: recipe for recipe in map(load_recipe, args.recipe or [DEFAULT_RECIPE])}
+    recipes = {recipe.name: recipe for recipe in map(load_recipe, args.recipe or DEFAULT_RECIPES)}
     names = args.name or ("*" if args.keys else ())  # who has a key is no page of another site
     return ServeSettings(
         args.home, args.generator, recipes, tuple(args.device.split(",")), load_keys(args.keys),

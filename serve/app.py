@@ -18,9 +18,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from bench.report import PAGE as REPORT_PAGE
 from engines.cli import SAMPLE
 from engines.errors import InputError
 from pipeline.batch.dataset import find_requests
+from serve.compare import ComparisonRoutes
 from serve.errors import ApiError
 from serve.jobs import JobRoutes
 from serve.keys import owner_of
@@ -31,7 +33,11 @@ from serve.supervisor import Supervisor
 from serve.uploads import BodyLimit
 
 PAGE = Path(__file__).parent / "page"
-PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+PAGE_FILES = {
+    "/": PAGE / "index.html",
+    **{f"/{name}": PAGE / name for name in ("page.css", "page.js", "compare.js", "icon.svg")},
+    **{f"/{name}": REPORT_PAGE / name for name in ("player.css", "elements.js", "player.js")},
+}
 ROUND = 1.0  # seconds between two rounds of looking after the jobs
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 HEADERS = {
@@ -59,6 +65,7 @@ class Service:
 def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
     """Return the service's app. say: is told its address's readiness, and jobs that took too long."""
     settings, jobs = service.settings, JobRoutes(service.settings, service.store)
+    comparisons = ComparisonRoutes(settings, service.store, jobs)
     videos, one = "/v1/videos", "/v1/videos/{id}"
     routes = [
         Route(videos, jobs.create, methods=["POST"]),
@@ -68,6 +75,8 @@ def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
         Route(f"{one}/content", jobs.content),
         Route(f"{one}/stream", jobs.stream),
         Route(f"{one}/events", jobs.events),
+        Route(f"{one}/comparison", comparisons.ask, methods=["POST"]),
+        Route(f"{one}/comparison", comparisons.get),
         *_facts(service),
         *_page(),
     ]
@@ -156,7 +165,7 @@ def _facts(service: Service) -> list[Route]:
         limits = {
             "bytes": settings.most_bytes, "frames": settings.limits.frames, "pixels": settings.limits.pixels
         }  # fmt: skip
-        return JSONResponse({"object": "list", "data": data, "limits": limits})
+        return JSONResponse({"object": "list", "data": data, "base": settings.base, "limits": limits})
 
     return [
         Route("/healthz", health),
@@ -182,7 +191,7 @@ def _page() -> list[Route]:
     async def listing(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": list(samples)})
 
-    files = {path: PAGE / name for path, name in PAGE_FILES.items()}
+    files = {**PAGE_FILES}
     for name, request in samples.items():
         files |= {f"/samples/{name}/video": request.video, f"/samples/{name}/image": request.image}
     return [Route("/samples", listing), *(Route(path, file(where)) for path, where in files.items())]
@@ -199,6 +208,10 @@ async def look_after(
             if await run_in_threadpool(store.end, job, "failed", None, "timeout", why):
                 say(f"{job.id}: failed: {why}")
                 service.supervisor.kill(job.worker)
+        for asked in await run_in_threadpool(store.comparisons.overdue, settings.job_seconds):
+            late = "Judging took too long."
+            if await run_in_threadpool(store.comparisons.end, asked, "failed", None, late):
+                service.supervisor.kill(asked.worker)
         for job in await run_in_threadpool(store.expired, settings.keep_seconds):
             await run_in_threadpool(jobs.remove, job)
         await asyncio.sleep(every)

@@ -63,17 +63,20 @@ class JobRoutes:
         inputs = save(upload, folder)
         info = check(folder, self._settings)
         asked = (upload.recipe, upload.seed, info.frames, str(info.fps))
-        job = Job(name, owner, key, inputs, *asked, created=time.time())
+        known = self.add(Job(name, owner, key, inputs, *asked, created=time.time()))
+        if known.inputs != inputs:
+            raise ApiError(409, "key_reused", "This Idempotency-Key came with other inputs; take a new one.")
+        return known
+
+    def add(self, job: Job) -> Job:
+        """Queue a job, or return the one that came with its key before. ApiError: 429."""
         try:
-            known = self._store.add(job, self._settings.most_queued, self._settings.most_per_key)
+            return self._store.add(job, self._settings.most_queued, self._settings.most_per_key)
         except Full as error:
             wait = max(1, round(self._store.usual_seconds() / len(self._settings.devices)))
             what = "You have as many videos waiting as one key may" if error.own else "The queue is full"
             told = f"{what}. Try again in {wait} s."
             raise ApiError(429, "queue_full", told, {"Retry-After": str(wait)}) from error
-        if known.inputs != inputs:
-            raise ApiError(409, "key_reused", "This Idempotency-Key came with other inputs; take a new one.")
-        return known
 
     async def listing(self, request: Request) -> Response:
         """List the caller's jobs, newest first unless order=asc: `limit` of them, after the job `after`."""
@@ -89,11 +92,11 @@ class JobRoutes:
 
     async def get(self, request: Request) -> Response:
         """Show a job."""
-        return JSONResponse(self.shown(await self._asked(request)))
+        return JSONResponse(self.shown(await self.asked(request)))
 
     async def content(self, request: Request) -> Response:
         """Give the finished video, or a range of it."""
-        job = await self._asked(request)
+        job = await self.asked(request)
         if job.state != "completed":
             raise ApiError(409, "not_ready", f"The video is {job.state}. Its events say when it ends.")
         path = self._settings.videos / job.id / f"{job.id}.mp4"
@@ -101,7 +104,7 @@ class JobRoutes:
 
     async def stream(self, request: Request) -> Response:
         """Give the video while it is made, as fragmented MP4."""
-        job = await self._asked(request)
+        job = await self.asked(request)
         if job.state in ("failed", "cancelled"):
             raise ApiError(409, job.state, f"The video was not made: {job.error or 'it was cancelled'}.")
         chunks = growing_video(self._store, job, self._settings.videos / job.id)
@@ -109,12 +112,12 @@ class JobRoutes:
 
     async def events(self, request: Request) -> Response:
         """Give the job's progress as server-sent events."""
-        job = await self._asked(request)
+        job = await self.asked(request)
         return StreamingResponse(events(self._store, job, self.shown), media_type="text/event-stream")
 
     async def delete(self, request: Request) -> Response:
         """Cancel a job that has not ended, or remove one that has."""
-        job = await self._asked(request)
+        job = await self.asked(request)
         if job.open and await run_in_threadpool(self._store.cancel, job.id):
             job = await run_in_threadpool(self._store.get, job.id) or replace(job, state="cancelled")
             if job.worker is None:  # else its worker removes the files, when it has stopped writing
@@ -155,7 +158,8 @@ class JobRoutes:
     def _owner(self, request: Request) -> str:
         return owner_of(self._settings.keys, request.headers.get("authorization", ""))
 
-    async def _asked(self, request: Request) -> Job:
+    async def asked(self, request: Request) -> Job:
+        """Return the caller's job that a request names. ApiError: 401, 404."""
         return await self._own(request.path_params["id"], self._owner(request))
 
     async def _own(self, name: str, owner: str) -> Job:

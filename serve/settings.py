@@ -46,6 +46,11 @@ class ServeSettings:
         """The SQLite file of the jobs."""
         return self.home / "jobs.sqlite"
 
+    @property
+    def base(self) -> str | None:
+        """The name of the base model's recipe, if it is offered."""
+        return next((name for name, recipe in self.recipes.items() if recipe.is_baseline), None)
+
     def run_settings(self, recipe: str, device: str) -> Settings:
         """Return the settings that a recipe's videos are made with on a device."""
         chosen = self.recipes[recipe]

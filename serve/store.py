@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from serve.comparisons import COMPARISONS, Comparisons
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, idempotency TEXT, inputs TEXT NOT NULL, recipe TEXT NOT NULL,
@@ -26,6 +28,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, owner);
 CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, created);
+CREATE INDEX IF NOT EXISTS jobs_by_inputs ON jobs (inputs);
 """
 # Interrupted jobs first; then the key with the fewest running, then the one served longest ago; then by age.
 NEXT = """
@@ -87,7 +90,7 @@ class Full(Exception):
 class Store:
     """The jobs of a service; safe to use from several threads and processes.
 
-    What was written is on the disk when a method returns, except for progress.
+    What was written is on the disk when a method returns, except for progress. comparisons: of the videos.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +98,8 @@ class Store:
         self._database = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(SCHEMA)
+        self._database.executescript(SCHEMA + COMPARISONS)
+        self.comparisons = Comparisons(self._transaction)
 
     def close(self) -> None:
         """Close the file."""
@@ -103,9 +107,10 @@ class Store:
             self._database.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, write: bool = True) -> Iterator[sqlite3.Connection]:
         with self._lock, self._database:  # which commits, or rolls back
-            self._database.execute("BEGIN IMMEDIATE")
+            if write:
+                self._database.execute("BEGIN IMMEDIATE")
             yield self._database
 
     def _rows(self, where: str, *values: object) -> list[Job]:
@@ -146,6 +151,13 @@ class Store:
         later = f"AND (created, id) {sign} (SELECT created, id FROM jobs WHERE id = ?)" if after else ""
         values = [owner, *filter(None, [after]), limit]
         return self._rows(f"WHERE owner = ? {later} ORDER BY created {order}, id {order} LIMIT ?", *values)
+
+    def alike(self, owner: str, inputs: str) -> Job | None:
+        """Return an owner's job of these inputs that is made, or will be; or None."""
+        return next(iter(self._rows(
+            "WHERE inputs = ? AND owner = ? AND state IN (?, ?, 'completed') ORDER BY state LIMIT 1",
+            inputs, owner, *OPEN,
+        )), None)  # fmt: skip
 
     def claim(self, worker: int) -> Job | None:
         """Give the next job to a worker, or None."""
@@ -205,6 +217,7 @@ class Store:
 
         worker: its number; None: all, when a service starts, and nobody is to blame.
         """
+        self.comparisons.release(worker, TRIES)
         blame, mine = ("", "") if worker is None else (", deaths = deaths + 1", f"AND worker = {int(worker)}")
         with self._transaction() as database:
             database.execute(

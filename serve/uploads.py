@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -102,14 +103,29 @@ def _checked(form: FormData, settings: ServeSettings) -> Upload:
 def save(upload: Upload, folder: Path) -> str:
     """Write the files of an upload to a new folder, synced; return a hash of all that it holds. OSError."""
     folder.mkdir()
-    inputs = hashlib.sha256(f"{upload.seed} {upload.recipe}".encode())
     for name in FILES:
         with (folder / name).open("wb") as file:
             shutil.copyfileobj(getattr(upload, name), file, 1 << 20)
         sync(folder / name)
-        inputs.update(file_sha256(folder / name).encode())
     for each in (folder, folder.parent):
         sync(each)
+    return inputs_of(folder, upload.seed, upload.recipe)
+
+
+def link(source: Path, folder: Path) -> None:
+    """Give a new folder the files of another job, synced. OSError."""
+    folder.mkdir()
+    for name in FILES:
+        os.link(source / name, folder / name)
+    for each in (folder, folder.parent):
+        sync(each)
+
+
+def inputs_of(folder: Path, seed: int, recipe: str) -> str:
+    """Return a hash of all that decides a video. OSError."""
+    inputs = hashlib.sha256(f"{seed} {recipe}".encode())
+    for name in FILES:
+        inputs.update(file_sha256(folder / name).encode())
     return inputs.hexdigest()
 
 

@@ -20,12 +20,13 @@ from shutil import rmtree
 
 import numpy as np
 
-from engines.errors import EngineError, Exit
+from engines.errors import EngineError, Exit, OutputError
 from pipeline.batch.dataset import Request
 from pipeline.parallel.worker import REFUSALS, TICK, Broken, Ended, Refused, Started
 from pipeline.runner import VideoRunner, start_runner
-from pipeline.video.live_writer import live_chunks
+from pipeline.video.live_writer import LiveVideo
 from pipeline.video.writer import remove_unfinished
+from serve.judged import compare
 from serve.settings import ServeSettings
 from serve.store import Job, Store
 from serve.uploads import without_paths
@@ -48,6 +49,7 @@ class JobProgress:
     def __init__(self, store: Store, job: Job) -> None:
         self._store, self._job = store, job
         self._tries, self._done, self._total, self._made, self._first, self._sent = 0, 0, 0, 0, None, 0.0
+        self._live: LiveVideo | None = None
 
     def __call__(self, total: int) -> JobProgress:
         """Begin a try at the video, of so many evaluations."""
@@ -74,12 +76,28 @@ class JobProgress:
     ) -> Iterator[np.ndarray]:
         """Give the frames on, count them, and write the file that grows."""
         self._tries += 1
-        for chunk in live_chunks(chunks, folder / LIVE.format(self._job.attempt, self._tries), size, fps):
-            self._made += len(chunk)
-            if self._first is None:
-                self._first = time.time() - self._job.started
-                self.send(0)
-            yield chunk
+        self.close()
+        self._live = LiveVideo(folder / LIVE.format(self._job.attempt, self._tries), size, fps)
+        with self._live as live:
+            for chunk in chunks:
+                live.write(chunk)
+                self._made += len(chunk)
+                if self._first is None:
+                    self._first = time.time() - self._job.started
+                    self.send(0)
+                yield chunk
+
+    def close(self, whole: bool = False) -> str | None:
+        """End the growing file, if there is one; if it should be whole, return why it is not."""
+        why = None
+        if self._live is not None:
+            try:
+                if whole:
+                    self._live.wait()
+            except OutputError as error:
+                why = f"the video is whole, its stream broke off: {error}"
+            self._live.close()
+        return why
 
     def send(self, every: float) -> None:
         """Write to the table unless that was done within the last seconds. JobLost."""
@@ -109,8 +127,9 @@ def work(descriptor: int) -> None:
         store = Store(settings.database)
         try:
             while True:
-                job = store.claim(number)
-                if job is None:
+                if asked := store.comparisons.claim(number):
+                    compare(asked, store, settings)
+                elif not (job := store.claim(number)):
                     time.sleep(IDLE)
                 else:
                     connection.send(make(job, store, runners.get(job.recipe), settings))
@@ -138,10 +157,12 @@ def make(job: Job, store: Store, runner: VideoRunner | None, settings: ServeSett
         line, reason = runner(request, folder, progress)
         progress.send(0)
         if reason is Exit.OK:
-            notes = [without_paths(note, folder) for note in line["notes"]]
+            broken = progress.close(whole=True)
+            notes = [without_paths(note, folder) for note in filter(None, [*line["notes"], broken])]
             store.end(job, "completed", {**{key: line[key] for key in SHOWN}, "notes": notes})
         else:
             store.end(job, "failed", None, reason.name.lower(), without_paths(line["error"], folder))
+    progress.close()
     left = store.get(job.id)
     if left is None or left.state == "cancelled":
         rmtree(folder, ignore_errors=True)

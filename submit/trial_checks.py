@@ -143,7 +143,7 @@ def _as_fast_unseen(trial: Trial, known: Run) -> Iterator[str]:
         return
     have, more = known.ended.seconds, run.ended.seconds - known.ended.seconds
     fair = have * (SLOWER * unseen.share + SPREAD) + SLACK
-    added = f"two unseen videos add {more:.1f} s"
+    added = f"two unseen videos add {more:.1f} s" if more > 0 else "two unseen videos add nothing measurable"
     yield Note(f"{added}; their share of {have:.1f} s is {have * unseen.share:.1f} s")
     if more > fair:
         yield f"{added}, at most {fair:.1f} s are their share: are answers to the known ones kept?"

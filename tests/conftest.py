@@ -190,6 +190,9 @@ def plain():
     return Plain
 
 
+VIDEOS: dict[tuple, bytes] = {}  # what make_video_file has written
+
+
 def skeleton_frames(count: int, width: int, height: int) -> np.ndarray:
     """Coloured strokes that move on black, (F, H, W, 3) uint8."""
     y, x = np.mgrid[:height, :width]
@@ -203,14 +206,22 @@ def skeleton_frames(count: int, width: int, height: int) -> np.ndarray:
 
 @pytest.fixture
 def make_video_file():
-    """A function that writes a moving skeleton to a video file; lossless where the size is odd."""
+    """A function that writes a moving skeleton to a video file; lossless where the size is odd.
+
+    One like it that was written before is copied: the next start of ffmpeg takes longer than its frames.
+    """
     def make(path: Path, frames: int = 3, size: tuple = (64, 96), fps: Fraction | int = 24) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        odd = size[0] % 2 or size[1] % 2
-        how = {"lossless": True} if odd else {"preset": "ultrafast"}
-        with VideoWriter(path, *size, fps, **how) as writer:
-            for frame in skeleton_frames(frames, *size):
-                writer.write(frame)
+        like = path.suffix, frames, tuple(size), fps
+        if like not in VIDEOS:
+            odd = size[0] % 2 or size[1] % 2
+            how = {"lossless": True} if odd else {"preset": "ultrafast"}
+            with VideoWriter(path, *size, fps, **how) as writer:
+                for frame in skeleton_frames(frames, *size):
+                    writer.write(frame)
+            VIDEOS[like] = path.read_bytes()
+        path.unlink(missing_ok=True)  # not through a link of another name
+        path.write_bytes(VIDEOS[like])
         return path
     return make
 

@@ -39,6 +39,9 @@ class FakeTensorRT:
     class DataType(Enum):
         FLOAT, UINT8 = 0, 1
 
+    SeekPosition = Enum("SeekPosition", "SET CUR END")
+    IStreamReaderV2 = None  # as before TensorRT 10.7, unless a test gives FakeReader
+
     TensorIOMode = Enum("TensorIOMode", "INPUT OUTPUT")
     TensorLocation = Enum("TensorLocation", "DEVICE HOST")
     ExecutionContextAllocationStrategy = Enum("ExecutionContextAllocationStrategy", "STATIC USER_MANAGED")
@@ -83,8 +86,35 @@ class FakeRuntime:
         return self.trt.validity
 
     def deserialize_cuda_engine(self, plan):
-        assert isinstance(plan, bytes)
+        self.trt.reader = plan
+        self.trt.plan = plan if isinstance(plan, bytes) else plan.read_as_tensorrt(self.trt.SeekPosition)
+        if not self.trt.plan:
+            return None
         return FakeEngine(self.trt) if self.trt.works("deserialize", None) else None
+
+
+class FakeReader:
+    """The base of readers, which wants its own __init__ called; it asks in two parts, and again for the rest.
+
+    asked: sizes that were given. The first call goes to the end and back, as the whole size is not told.
+    """
+
+    def __init__(self):
+        self.asked = []
+
+    def read_as_tensorrt(self, seek):
+        parts = [self._read(32)]
+        assert self.seek(-32, seek.CUR) and self.seek(0, seek.END) and self.seek(32, seek.SET)
+        parts.append(self._read(96))
+        return b"".join(parts) if len(parts[0] + parts[1]) == 128 else b""
+
+    def _read(self, size):
+        found = b""
+        while len(found) < size and (part := self.read(size - len(found), 0)):
+            assert len(part) <= size - len(found)
+            self.asked.append(len(part))
+            found += part
+        return found
 
 
 class FakeEngine:

@@ -79,6 +79,11 @@ def test_pairs_csv_names_the_videos_and_seed_counts_where_it_gives_none(infer, m
     assert (seven["seed"], five["seed"]) == (7, 5)
     assert seven["frames_sha256"] != five["frames_sha256"]
     assert names(tmp_path / "out") == ["manifest.jsonl", "one.mp4", "two.mp4"]
+    start = seven.pop("start_seconds")
+    assert seven.keys() == five.keys()
+    assert start["generator"] > 0 < start["engines"] and start["identity"] > 0
+    denoise = start["components"]["denoise"]
+    assert denoise["read"] > 0 < denoise["load"] and len(denoise["first_calls"]) == 3
 
 
 def test_one_corrupt_video_of_three_is_status_7_and_the_manifest_says_why(infer, make_data, tmp_path):
@@ -160,7 +165,7 @@ def test_help_is_status_0_and_names_every_option(infer):
     ids=["SIGTERM", "SIGINT", "Ctrl-C in a terminal, which ffmpeg gets too"])
 def test_a_signal_keeps_finished_videos_and_leaves_no_part_and_no_process(
         make_data, tmp_path, number, to_all, status):
-    data, out = make_data({"a": 1, "b": 20}), tmp_path / "out"
+    data, out = make_data({"a": 1, "b": 20, "c": 30}), tmp_path / "out"  # c is read while b is made
     (tmp_path / "slow.py").write_text(SLOW)
     command = [sys.executable, "infer.py", "--generator", f"{tmp_path}/slow.py:Slow", "--data", str(data),
                "--out", str(out)]
@@ -177,5 +182,5 @@ def test_a_signal_keeps_finished_videos_and_leaves_no_part_and_no_process(
             process.kill()
     assert process.returncode == status, stderr
     assert names(out) == ["a.mp4", "manifest.jsonl"]
-    assert processes_about(out) == []
+    assert processes_about(tmp_path) == []
     assert stdout == "" and "Traceback" not in stderr

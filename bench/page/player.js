@@ -174,6 +174,16 @@ function screen(path) {
   return video;
 }
 
+/* A judged video's figures frame by frame. gate: the least cosine. */
+function strips(video, gate, player) {
+  const each = video.per_frame || {}, cosines = Object.entries(each.cosine || {});
+  return [
+    ...cosines.map(([name, values]) => ({ title: `cosine (${name})`, values, digits: 4, span: 0.002, low: true, limit: gate })),
+    { title: "PSNR, dB", values: each.psnr || [], digits: 1, span: 2, low: true },
+    { title: "temporal error, levels from the frame before", values: each.temporal_error || [], digits: 2, span: 0.5, low: false },
+  ].map((shown) => strip(shown, player));
+}
+
 /* Figures frame by frame. limit: dashed, if in sight; span: the least height of the scale, so that noise stays small. */
 function strip({ title, values, digits, span, low, limit }, player) {
   const found = values.filter(known);

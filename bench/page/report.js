@@ -4,32 +4,6 @@ const DASHES = ["none", "8 4", "2 3", "10 3 2 3", "14 5", "5 2"];
 const colour = (i) => `var(--s${i % 6})`;
 const lineColour = (i) => colour([0, 2, 3, 5, 1, 4][i % 6]);  // for thin lines: those with most contrast first
 
-/* el("p.soft", child, "text"): text is never read as HTML. */
-function el(kind, ...children) {
-  const [name, ...classes] = kind.split(".");
-  const element = document.createElement(name);
-  if (classes.length) element.className = classes.join(" ");
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
-function shape(name, attributes, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
-  element.append(...children);
-  return element;
-}
-
-const known = (value) => value !== null && value !== undefined;
-const number = (value, digits, unit = "") => (known(value) ? value.toFixed(digits) + unit : "\u2013");
-const words = (name) => name.replaceAll("_", " ");
-const mark = (passes) => el(`span.mark.${passes ? "pass" : "fail"}`, passes ? "\u2713 passes" : "\u2717 fails");
-const within = (value, least, most) => Math.min(most, Math.max(least, value));
-
-function styled(style, element) {
-  Object.assign(element.style, style);
-  return element;
-}
 const swatch = (i) => styled({ background: colour(i) }, el("i.key"));
 
 /* heads: "#name" is a column of numbers, "name" of text. */
@@ -174,18 +148,14 @@ function chart(width) {
 
 function content(video, details) {
   if (video.status !== "judged") return el("div.body", el("p.fail.name", video.error));
-  const player = new Player(video), each = video.per_frame || {}, gate = report.settings.gate[0];
-  const strips = Object.entries(each.cosine || {}).map(([name, values]) =>
-    ({ title: `cosine (${name})`, values, digits: 4, span: 0.002, low: true, limit: gate }));
-  strips.push({ title: "PSNR, dB", values: each.psnr || [], digits: 1, span: 2, low: true },
-    { title: "temporal error, levels from the frame before", values: each.temporal_error || [], digits: 2, span: 0.5, low: false });
+  const player = new Player(video);
   const rows = video.checks.map((check) => [words(check.name), mark(check.passes), check.value, check.limit]);
   const metrics = Object.entries(video.metrics || {}).map(([name, value]) =>
     el("div", el("dt", words(name)), el("dd", number(value, Number.isInteger(value) ? 0 : 3))));
   const beside = Object.entries(video.beside || {}).flatMap(([name, found]) => Object.entries(found).map(([metric, value]) =>
     el("div", el("dt", `${words(metric)}, ${name}`), el("dd", number(value, 3)))));
   metrics.push(...beside);
-  const body = el("div.body", player.element, ...strips.map((each) => strip(each, player)),
+  const body = el("div.body", player.element, ...strips(video, report.settings.gate[0], player),
     el("h3", "Checks"), table(heads("check", "verdict", "value", "limit"), rows, "table.checks"),
     metrics.length ? el("h3", "Metrics") : null, metrics.length ? el("dl.figures", ...metrics) : null);
   player.tell();

@@ -15,6 +15,7 @@ from engines.errors import EngineError
 from engines.load import allowed_threads
 from engines.precision import require, supported
 from engines.spec import ComponentSpec, Model, failure
+from engines.start_times import timing_first_calls
 
 # Kernels for bfloat16 are missing on the processor (ORT 1.31), those for 8-bit floats everywhere.
 SUPPORTED = {
@@ -98,6 +99,7 @@ class OnnxRuntimeEngine:
             raise EngineError(f"onnxruntime could not start {wanted}: no driver, or no libraries?")
         check_agreement(spec, path, _dtypes(self._session.get_inputs()), _dtypes(self._session.get_outputs()))
 
+    @timing_first_calls
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         if self._session is None:

@@ -21,6 +21,7 @@ from engines.files import atomic_write
 from engines.load import allowed_threads
 from engines.precision import require
 from engines.spec import ComponentSpec, Model, TensorSpec, failure
+from engines.start_times import timed, timing_first_calls
 
 if TYPE_CHECKING:
     import openvino
@@ -94,6 +95,7 @@ class OpenVinoEngine:
         check_agreement(spec, path, inputs, outputs)
         self._request = compiled.create_infer_request()
 
+    @timing_first_calls
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         if self._request is None:
@@ -129,7 +131,8 @@ def load_or_compile(
     if blob is not None:
         with suppress(RuntimeError):  # OpenVINO refuses it: compiling says why, if it is not the file's fault
             return core.import_model(io.BytesIO(blob), "CPU", dict(settings))
-    compiled = core.compile_model(core.read_model(graph.path), "CPU", dict(settings))
+    with timed("compile"):
+        compiled = core.compile_model(core.read_model(graph.path), "CPU", dict(settings))
     with suppress(OSError, RuntimeError):  # a folder that is read-only or full; a graph that has no such form
         _write(place, compiled.export_model().getvalue())
     return compiled
@@ -160,11 +163,13 @@ def _instructions() -> str:
 def _read(place: Path) -> bytes | None:
     """Read a file of _write; None if it is missing or damaged."""
     try:
-        content = place.read_bytes()
+        with timed("read"):
+            content = place.read_bytes()
     except OSError:
         return None
     digest, blob = content[:_DIGEST], content[_DIGEST:]
-    return blob if hashlib.sha256(blob).digest() == digest else None
+    with timed("hash"):
+        return blob if hashlib.sha256(blob).digest() == digest else None
 
 
 def _write(place: Path, blob: bytes) -> None:

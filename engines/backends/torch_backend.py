@@ -13,6 +13,7 @@ from engines.attention import Opened, open_kernels
 from engines.device_arrays import Array, Place, on_device
 from engines.precision import PRECISIONS, require, supported
 from engines.spec import ComponentSpec, Model
+from engines.start_times import timed, timing_first_calls
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +41,13 @@ def why_not(device: str) -> str | None:
 def start(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
     """Start the component as its torch module; folder, where others look for built files, is not used."""
     with _memory_errors(component):
-        return TorchEngine(model.components[component], model.build(component), device, precision)
+        return TorchEngine(model.components[component], _built(model, component), device, precision)
 
 
 def start_compiled(model: Model, component: str, precision: str, device: str, folder: Path) -> TorchEngine:
     """Start it through torch.compile, which compiles at the first call of each shape."""
     with _memory_errors(component):
-        engine = TorchEngine(model.components[component], model.build(component), device, precision)
+        engine = TorchEngine(model.components[component], _built(model, component), device, precision)
         engine.compile()
         return engine
 
@@ -54,6 +55,11 @@ def start_compiled(model: Model, component: str, precision: str, device: str, fo
 def open_attention(name: str) -> Opened:
     """Return what makes torch compute attention in that way while its block runs. EngineError."""
     return open_kernels(name)
+
+
+def _built(model: Model, component: str) -> torch.nn.Module:
+    with timed("read"):
+        return model.build(component)
 
 
 @contextmanager
@@ -100,6 +106,7 @@ class TorchEngine:
             if device.startswith("cuda") and self._half:
                 _as_cudnn_likes(self._module)
 
+    @timing_first_calls
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
         import torch

@@ -13,7 +13,9 @@ from engines.cuda.context import GpuContext, Layout
 from engines.device_arrays import Array, Place
 from engines.errors import EngineError
 from engines.spec import ComponentSpec, TensorSpec
+from engines.start_times import timing_first_calls
 from engines.tensorrt.api import TensorRT
+from engines.tensorrt.plan_reader import plan_of
 from engines.tensorrt.rtx_runtime import RtxContext, check_header
 from engines.tensorrt.shape_run import ShapeRun
 
@@ -47,6 +49,7 @@ class TensorRTEngine:
                 self._load(artifact.path)
             undo.pop_all()
 
+    @timing_first_calls
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError.
 
@@ -165,12 +168,14 @@ class TensorRTEngine:
             last_in_first_out.callback(self._driver.synchronize, self._gpu.stream)
 
     def _load(self, path: Path) -> None:
-        plan = path.read_bytes()
         self._runtime = runtime = self._api.create(self._api.trt.Runtime)
-        if self._api.is_rtx:
-            check_header(self._api, runtime, plan[: runtime.engine_header_size], path.name)
         what = f"{path.name} cannot be loaded; build it again with build_trt.py"
-        self._engine = engine = self._api.checked(runtime.deserialize_cuda_engine(plan), what)
+        with path.open("rb") as file:
+            if self._api.is_rtx:
+                check_header(self._api, runtime, file.read(runtime.engine_header_size), path.name)
+                file.seek(0)
+            found = runtime.deserialize_cuda_engine(plan_of(self._api, file))
+        self._engine = engine = self._api.checked(found, what)
         self._verify(path)
         if engine.streamable_weights_size:
             self._capturable = False  # opened at the first call, when it is known what other engines leave

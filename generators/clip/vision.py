@@ -15,9 +15,12 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 class ClipVision(nn.Module):
-    """The encoder: pictures (N, 3, S, S) as normalise() gives them, S being image_size, to features."""
+    """The encoder: pictures (N, 3, S, S) as normalise() gives them, S being image_size, to features.
 
-    def __init__(self, size: ClipSize) -> None:
+    quick: its activation is OpenAI's quick_gelu.
+    """
+
+    def __init__(self, size: ClipSize, quick: bool = False) -> None:
         super().__init__()
         self.size = size
         self.vision_model = nn.ModuleDict(
@@ -25,7 +28,7 @@ class ClipVision(nn.Module):
                 "embeddings": Embeddings(size),
                 "pre_layrnorm": nn.LayerNorm(size.hidden_size),  # misspelt upstream
                 "encoder": nn.ModuleDict(
-                    {"layers": nn.ModuleList(Layer(size) for _ in range(size.num_hidden_layers))}
+                    {"layers": nn.ModuleList(Layer(size, quick) for _ in range(size.num_hidden_layers))}
                 ),
                 "post_layernorm": nn.LayerNorm(size.hidden_size),
             }
@@ -68,9 +71,9 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """A layer: attention, then a network for each token, each after a norm."""
 
-    def __init__(self, size: ClipSize) -> None:
+    def __init__(self, size: ClipSize, quick: bool) -> None:
         super().__init__()
-        width, self.heads = size.hidden_size, size.num_attention_heads
+        width, self.heads, self.quick = size.hidden_size, size.num_attention_heads, quick
         self.layer_norm1, self.layer_norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         projections = ("q_proj", "k_proj", "v_proj", "out_proj")
         self.self_attn = nn.ModuleDict({name: nn.Linear(width, width) for name in projections})
@@ -86,7 +89,8 @@ class Layer(nn.Module):
         )
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         tokens = tokens + self.self_attn["out_proj"](mixed)
-        return tokens + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.layer_norm2(tokens))))
+        wide = self.mlp["fc1"](self.layer_norm2(tokens))
+        return tokens + self.mlp["fc2"](wide * torch.sigmoid(1.702 * wide) if self.quick else F.gelu(wide))
 
 
 def normalise(pictures: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from torch import nn
 
+from engines.shared_parts import shared
 from generators.adapters import Lora
 from generators.checkpoint import fill, open_checkpoint, weightless
 from generators.clip.vision import ClipVision
@@ -40,7 +41,9 @@ def build_component(
     elif component == "pose":
         made = Pose(load_pose_net(folder))
     else:
-        made = {"encode": Encode, "decode": Decode}[component](load_vae(folder))
+        made = {"encode": Encode, "decode": Decode}[component](
+            shared(("vae", folder.part(VAE)), lambda: load_vae(folder))
+        )
     return made.float()
 
 

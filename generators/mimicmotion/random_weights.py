@@ -34,7 +34,7 @@ CONFIGS = {
                "down_block_types": [CROSS_DOWN, PLAIN_DOWN], "up_block_types": [PLAIN_UP, CROSS_UP],
                "layers_per_block": 1, "cross_attention_dim": 16, "addition_time_embed_dim": 8,
                "projection_class_embeddings_input_dim": 24},
-        VAE: {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 2, "scaling_factor": 0.18215,
+        VAE: {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "scaling_factor": 0.18215,
               "down_block_types": ["DownEncoderBlock2D"] * 4},
         IMAGE_ENCODER: {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "patch_size": 14,
                         "num_attention_heads": 2, "image_size": 28, "projection_dim": 16},

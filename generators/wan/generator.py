@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.shared_parts import shared
 from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
 from generators.adapters import Lora, take_on
 from generators.contract import Constants, Engines, GeneratorError
@@ -124,10 +125,10 @@ class Wan(ABC):
         (height, width), files = self.latent_size, self.files
         if component.startswith("encode"):
             caches = self.vae.encoder_caches(height * VAE_STRIDE_HW, width * VAE_STRIDE_HW)
-            return vae.Encode(load.load_vae(self.vae, files), caches).eval()
+            return vae.Encode(self._autoencoder(), caches).eval()
         if component.startswith("decode"):
             caches = self.vae.decoder_caches(height, width)
-            return vae.Decode(load.load_vae(self.vae, files), caches, self.truncate).eval()
+            return vae.Decode(self._autoencoder(), caches, self.truncate).eval()
         if component == "image_kv":
             return conditioning.ImageKv(load.load_clip(self.clip, files), self._loaded()).eval()
         prompts = load.load_prompts(files, self.guided)
@@ -137,6 +138,12 @@ class Wan(ABC):
                 f"the network takes {self.network.text_dim}"
             )
         return self._denoiser(self._loaded(), prompts).eval()
+
+    def _autoencoder(self) -> torch.nn.Module:
+        """Load the autoencoder, once for all of its components that start together."""
+        from generators.wan import load
+
+        return shared(("vae", self.files.vae), lambda: load.load_vae(self.vae, self.files))
 
     def _loaded(self) -> torch.nn.Module:
         """Load the transformer with what the conditioner adds to it."""

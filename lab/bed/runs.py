@@ -17,8 +17,8 @@ from generators.contract import Constants, Generator
 from lab.bed.inputs import Sample
 from lab.presenter.render.clip import FPS
 from pipeline.batch.dataset import SEED, Request
+from pipeline.output_form import SkeletonChunks
 from pipeline.recipe import Recipe
-from pipeline.request import SkeletonChunks
 from pipeline.sampler import (
     BlendedDenoiser,
     Sampler,

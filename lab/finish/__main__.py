@@ -5,6 +5,7 @@ python -m lab.finish faces --weights FILE.whl         the detector of faces, as 
 python -m lab.finish train --run runs/cover           its weights from nothing; again: resume
 python -m lab.finish real --footage FOLDER --out runs/real   the figures on real footage
 python -m lab.finish evaluate --out runs/finish       all figures, on held-out rendered videos
+python -m lab.finish compare --footage FOLDER --out runs/ways   both modes and plain rules, on both kinds
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from engines.cli import above_zero, check_numbers, common_arguments, ending, fol
 from engines.errors import Exit
 from engines.onnx.export import Target, export_onnx
 from engines.precision import PRECISIONS, choose_precisions
+from finish.faces import find_faces
 from finish.mtcnn import Mtcnn
 from finish.scorer import WEIGHTS, Cover, start_scorer
+from finish.watching import Gaze
 from lab.finish.export import export_cover
 
 
@@ -79,19 +82,42 @@ def run_evaluate(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def run_compare(args: argparse.Namespace) -> Exit:
+    """A Markdown table on stdout; compare.json, all figures on real footage and pictures in --out."""
+    from lab.finish.evaluate import stand_out
+    from lab.finish.real import evaluate_real
+    from lab.finish.ways import table
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    beds = {
+        f"real, {bed}": figures["score"]
+        for bed, figures in evaluate_real(args.footage, args.out, args.reels, args.seconds, say).items()
+    }
+    gaze = Gaze(start_scorer("torch", "fp32", "cpu", say), find_faces(None, say))
+    rendered = stand_out(gaze, args.clips, args.out, say)
+    beds["rendered, held out"] = {name: found for name, found in rendered.items() if ":" in name}
+    (args.out / "compare.json").write_text(json.dumps(beds, indent=1) + "\n", encoding="utf-8")
+    print(table(beds))
+    return Exit.OK
+
+
 def run_real(args: argparse.Namespace) -> Exit:
     """Figures as JSON on stdout and in --out."""
     from lab.finish.answers import known_answers
-    from lab.finish.real import evaluate_real, long_run, order_real
+    from lab.finish.evaluate import order
+    from lab.finish.long import long_run
+    from lab.finish.real import evaluate_real, order_real
 
-    if args.footage:
+    if args.footage and args.long:
+        print(json.dumps(long_run(args.footage, args.out, args.long, say), indent=1))
+    elif args.footage:
         print(json.dumps(evaluate_real(args.footage, args.out, args.reels, args.seconds, say), indent=1))
     if args.photos:
-        print(json.dumps(order_real(args.photos, start_scorer("torch", "fp32", "cpu", say)), indent=1))
+        scorer = start_scorer("torch", "fp32", "cpu", say, args.weights)
+        both = {"real": order_real(args.photos, scorer), "rendered": order(scorer, say)}
+        print(json.dumps(both, indent=1))
     if args.answers:
         print(json.dumps(known_answers(args.answers, say), indent=1))
-    if args.long:
-        print(json.dumps(long_run(args.long, say), indent=1))
     return Exit.OK
 
 
@@ -125,14 +151,21 @@ def parse() -> argparse.Namespace:
     judge.add_argument("--clips", type=int, default=30, help="for highlights, a minute each (30)")
     judge.set_defaults(run_command=run_evaluate)
     real = commands.add_parser("real", help="figures on real footage, as lab/finish/footage.json names it")
-    real.add_argument("--footage", type=Path, help="folder of the files that footage.json names")
     real.add_argument("--photos", type=Path, help="folder of pictures to degrade, for the cover network")
-    real.add_argument("--long", type=Path, help="a long video, for speed and memory")
-    real.add_argument("--answers", type=int, help="rendered videos whose answers heads are to find, as 60")
-    real.add_argument("--out", type=folder, required=True, help="folder")
-    real.add_argument("--reels", type=int, default=12, help="videos made of the footage (12)")
-    real.add_argument("--seconds", type=above_zero, default=75, help="of each of them, and a few more (75)")
+    real.add_argument(
+        "--long", type=above_zero, help="minutes of a video of the footage, for speed and memory"
+    )
+    real.add_argument("--answers", type=int, help="rendered people to gesture and dress, for heads, as 30")
     real.set_defaults(run_command=run_real)
+    ways = commands.add_parser("compare", help="both modes and plain rules, on real and rendered videos")
+    ways.add_argument("--clips", type=int, default=30, help="rendered ones, a minute each (30)")
+    ways.set_defaults(run_command=run_compare)
+    for each in (real, ways):
+        each.add_argument("--footage", type=Path, required=each is ways,
+                          help="folder of the files that footage.json names")  # fmt: skip
+        each.add_argument("--out", type=folder, required=True, help="folder")
+        each.add_argument("--reels", type=int, default=3, help="videos made of the footage, of each bed (3)")
+        each.add_argument("--seconds", type=above_zero, default=75, help="of each, and a few more (75)")
     args = parser.parse_args()
     check_numbers(parser, args)
     return args

@@ -1,10 +1,11 @@
-"""Heads on features of rendered videos with known answers: how fast people gesture, and their clothes."""
+"""Heads on features of rendered videos with known answers: how fast people gesture, and what they wear."""
 
 from __future__ import annotations
 
 import colorsys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +14,48 @@ from bench.similarity import load_extractor
 from finish.heads import Table, describe, fit
 from lab.finish.pictures import HELD_OUT
 from lab.finish.stage import Stage
+from lab.presenter.render.identity import TOPS, random_identity
 from pipeline.video.reader import VideoWriter
 
-SIZE, FPS, SECONDS = (128, 192), 12, 3
+SIZE, FPS, SECONDS = (128, 192), 12, 4
+EACH = 4  # videos of a person, in which nothing but the speed, the moment and the clothes is another
 SPEEDS = 0.2, 2.0  # of gestures, beside the renderer's own
+LIGHT = 0.6  # of a colour's value: clothes are called dark below it, and drawn from 0.25 to 0.95
 Say = Callable[[str], None]
 
 
-def known_answers(videos: int, say: Say) -> dict[str, dict]:
-    """Figures of two heads on videos that they were not fitted to."""
-    extractor, random, rows, speeds, clothes = load_extractor("stfn"), np.random.default_rng(0), [], {}, {}
+def known_answers(people: int, say: Say) -> dict[str, dict]:
+    """Figures of heads on videos, and on people, that they were not fitted to."""
+    extractor, random, rows = load_extractor("stfn"), np.random.default_rng(0), []
+    who, speed, shade, kind = {}, {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for n in range(videos):
-            stage, speed, path = (
-                Stage(HELD_OUT + 5000 + n, SIZE, 1),
-                random.uniform(*SPEEDS),
-                Path(folder, "v.mp4"),
-            )
+        path, out = Path(folder, "v.mp4"), Path(folder, "head.npz")
+        for number in range(people * EACH):
+            name, stage = str(number), Stage(HELD_OUT + 5000 + number // EACH, SIZE, 1)
+            dress(stage, HELD_OUT + 7000 + number)
+            worn = stage.people[0].who
+            who[name], kind[name] = number // EACH, worn.top
+            value = colorsys.rgb_to_hsv(*np.array(worn.top_colour) / 255)[2]
+            shade[name] = "light" if value > LIGHT else "dark"
+            low, high = np.log(SPEEDS)
+            speed[name] = float(np.exp(random.uniform(low, high)))
+            begin = random.uniform(0, 40)
             with VideoWriter(path, *SIZE, FPS) as writer:
                 for k in range(FPS * SECONDS):
-                    writer.write(stage.picture(np.array([5 + speed * k / FPS])))
+                    writer.write(stage.picture(np.array([begin + speed[name] * k / FPS]), lights=k / FPS))
             rows.append(describe(path, extractor))
-            speeds[str(n)], clothes[str(n)] = speed, _shade(stage.people[0].who.top_colour)
-            say(f"answers: {n + 1}/{videos}")
-        table, out = Table(list(speeds), np.stack(rows), extractor.name), Path(folder, "head.npz")
+            say(f"answers: {number + 1}/{people * EACH}")
+        table = Table(list(speed), np.stack(rows), extractor.name)
+        asked = (("speed of gestures", speed, "number"), ("clothes, light or dark", shade, "class"),
+                 (f"clothes, one of {len(TOPS)} kinds", kind, "class"))  # fmt: skip
         return {
-            "speed of gestures": fit(table, speeds, "number", "speed", out),
-            "clothes, light or dark": fit(table, clothes, "class", "clothes", out),
+            f"{target}, {left_out} left out": fit(table, labels, how, target, out, groups)
+            for target, labels, how in asked
+            for left_out, groups in (("videos", {}), ("people", who))
         }
 
 
-def _shade(colour: tuple) -> str:
-    return "light" if colorsys.rgb_to_hsv(*(part / 255 for part in colour))[2] > 0.6 else "dark"
+def dress(stage: Stage, seed: int) -> None:
+    """Give a stage's only person the clothes of another seed's."""
+    other, (person,) = random_identity(seed), stage.people
+    person.who = replace(person.who, top=other.top, top_colour=other.top_colour, accent=other.accent)

@@ -15,18 +15,21 @@ from bench.similarity import load_extractor
 from engines.artifact import built_folder
 from engines.onnx.export import Target
 from finish.cover import Chosen, choose_cover
+from finish.faces import find_faces
 from finish.fit import fitted
 from finish.heads import rank_correlation
 from finish.highlights import highlights
 from finish.predictions import Frames
 from finish.score import score_video
 from finish.scorer import BATCH, Cover, Scorer, start_scorer
-from finish.signals import Eyes, Signals, measure
+from finish.signals import Eyes, measure
+from finish.watching import Gaze, watch
 from lab.finish.degrade import COST, degrade
 from lab.finish.export import export_cover
 from lab.finish.flawed import FlawedVideo
 from lab.finish.pictures import HELD_OUT, VERSIONS, draw, graded, people_in
 from lab.finish.sheets import boxes_sheet, covers_sheet
+from lab.finish.ways import chosen, mean_of
 from lab.finish.wide import SIZE, WideClip
 
 RATIOS = {"9:16": (9, 16), "16:9": (16, 9)}
@@ -66,7 +69,7 @@ def evaluate(out: Path, videos: int, clips: int, say: Say) -> dict:
         "order": order(reference, say),
         "speed": {way: speed(scorer) for way, scorer in scorers.items()},
         "covers": covers(scorers, videos, out, say),
-        "highlights": stand_out(reference, clips, out, say),
+        "highlights": stand_out(Gaze(reference, find_faces(None, say)), clips, out, say),
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return figures
@@ -142,40 +145,24 @@ def agreement(found: list[Covered], way: str) -> dict[str, float]:
     }
 
 
-def stand_out(scorer: Scorer, clips: int, out: Path, say: Say) -> dict:
-    """100 F of ours and of two plain rules, by ratio."""
-    eyes, rows, drawn = Eyes(scorer, load_extractor("stfn")), [], False
+def stand_out(gaze: Gaze, clips: int, out: Path, say: Say) -> dict:
+    """100 F of both modes and of plain rules, by ratio; boxes.png goes to out."""
+    eyes, rows, empty, drawn = Eyes(gaze.scorer, load_extractor("stfn")), {}, 0, False
     for number in range(clips):
         clip, path = WideClip(HELD_OUT + 3000 + number), out / "clip.mp4"
         clip.write(path)
-        signals = measure(path, eyes)
-        rows += [_scores(clip, signals, name) for name in RATIOS]
-        say(f"highlights: {number + 1}/{clips}: {rows[-2]}, {rows[-1]}")
-        if not drawn and (clip.truth(RATIOS["9:16"]) or number == clips - 1):  # one that has something
+        signals, watched = measure(path, eyes), watch(path, gaze)
+        sparse = {name: highlights(signals, ratio) for name, ratio in RATIOS.items()}
+        for name, ratio in RATIOS.items():
+            frames, truth = Frames(clip.count, *SIZE, ratio), clip.truth(ratio)
+            made = chosen(watched, sparse[name], ratio)
+            scores = {way: score_video(boxes, truth, frames).f for way, boxes in made.items()}
+            rows.setdefault(name, []).append(scores)
+        empty += not truth
+        say(f"highlights: {number + 1}/{clips}: {[each[-1] for each in rows.values()]}")
+        if not drawn and (truth or number == clips - 1):  # one that has something
             drawn = True
-            boxes_sheet(clip, {name: highlights(signals, r) for name, r in RATIOS.items()}, out / "boxes.png")
+            boxes_sheet(clip, sparse, out / "boxes.png")
     path.unlink()
-    ways = ("ours", "all frames", "uniform 20 %")
-    return {
-        "clips": clips,
-        "without a lively stretch": sum(row["empty"] for row in rows) // len(RATIOS),
-        **{
-            name: {w: 100 * float(np.mean([row[w] for row in rows if row["ratio"] == name])) for w in ways}
-            for name in RATIOS
-        },
-    }
-
-
-def _scores(clip: WideClip, signals: Signals, name: str) -> dict:
-    ratio, truth = RATIOS[name], clip.truth(RATIOS[name])
-    frames = Frames(clip.count, *SIZE, ratio)
-    wide = min(SIZE[0], SIZE[1] * ratio[0] / ratio[1])
-    centre = [(SIZE[0] - wide) / 2, (SIZE[1] - wide * ratio[1] / ratio[0]) / 2, wide]
-    everywhere = [{"frame": n, "bboxes": centre} for n in range(clip.count)]
-    return {
-        "ratio": name,
-        "empty": not truth,
-        "ours": score_video(highlights(signals, ratio), truth, frames).f,
-        "all frames": score_video(everywhere, truth, frames).f,
-        "uniform 20 %": score_video(everywhere[::5], truth, frames).f,
-    }
+    ways = {name: mean_of(each) for name, each in rows.items()}
+    return {"clips": clips, "without a lively stretch": empty, **ways}

@@ -50,11 +50,11 @@ class Moment:
     flaw: str = ""
 
 
-def read_parts(folder: Path) -> list[Part]:
-    """The parts of footage.json whose files are in a folder."""
+def read_parts(folder: Path, held_out: bool = False) -> list[Part]:
+    """The parts of footage.json whose files are in a folder: those options were chosen on, or the others."""
     found = []
     for name, known in KNOWN.items():
-        if (folder / name).is_file():
+        if known.get("held_out", False) == held_out and (folder / name).is_file():
             frames = _frames(folder / name)
             found += [_part(name, each, frames) for each in known["parts"]]
     return found
@@ -197,7 +197,7 @@ def _frames(path: Path) -> np.ndarray:
         scale = min(1.0, WIDEST / max(picture.shape[:2]))
         return fitted(picture, tuple(round(side * scale) for side in picture.shape[1::-1]))
 
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
+    if path.suffix.lower() not in {*VIDEO_SUFFIXES, ".gif"}:
         return small(read_image(path))[None]
     with VideoReader(path) as reader:
         return np.stack([small(frame) for frame in reader])

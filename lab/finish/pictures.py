@@ -22,6 +22,7 @@ PICTURES, TEXTURES = 8, 3  # in a training batch, and how many of them show no p
 DRAWN = 3 * PICTURES  # seeds that these are chosen from
 SHAPES = ((192, 288), (216, 384), (256, 256), (360, 203), (384, 216), (480, 200))
 TEXTURED = 0.25  # of the pictures show no people
+MOST = 12  # frames of a video that stand for it: a long one shows no more than a short one
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,19 @@ def random_strengths(random: np.random.Generator, face: bool = True) -> dict[str
 
 
 def read_photos(folder: Path) -> list[np.ndarray]:
-    """The pictures of a folder, and a frame of each second of its videos, in order."""
+    """The pictures of a folder, and frames of its videos."""
+    pictures = [path for path in sorted(folder.iterdir()) if path.suffix.lower() not in VIDEO_SUFFIXES]
+    return [read_image(path) for path in pictures] + [frame for each in videos_in(folder) for frame in each]
+
+
+def videos_in(folder: Path) -> list[list[np.ndarray]]:
+    """For each video of a folder a frame of each second, MOST of each at most."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in VIDEO_SUFFIXES:
             with VideoReader(path) as reader:
-                step = max(1, round(float(reader.fps)))
-                found += [frame.copy() for n, frame in enumerate(reader) if n % step == 0]
-        else:
-            found.append(read_image(path))
+                step = max(1, round(float(reader.fps)), -(-reader.info.frames // MOST))
+                found.append([frame.copy() for n, frame in enumerate(reader) if n % step == 0])
     return found
 
 

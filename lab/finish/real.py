@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.similarity import load_extractor
 from finish.faces import find_faces
+from finish.fit import fitted
 from finish.following import FOLLOW, Follow, follow
 from finish.heads import rank_correlation
 from finish.highlights import PRUNE, everything, highlights
@@ -23,11 +24,14 @@ from finish.scorer import BATCH, Scorer, start_scorer
 from finish.signals import Eyes, measure
 from finish.watching import Gaze, Watched, watch
 from lab.finish.degrade import COST, degrade, quality
-from lab.finish.footage import FPS, SIZE, Reel, read_parts
-from lab.finish.pictures import HELD_OUT, crop, draw, random_strengths, read_photos
+from lab.finish.footage import FPS, SIZE, Part, Reel, read_parts
+from lab.finish.pictures import HELD_OUT, crop, draw, random_strengths, read_photos, videos_in
 from lab.finish.sheets import reel_sheet
+from lab.finish.ways import chosen, mean_of
 
+BEDS = {"chosen on": False, "held out": True}  # whether options were chosen without that footage
 RATIOS = {"9:16": (9, 16), "1:1": (1, 1), "3:1": (3, 1)}
+ROOM = 0.85  # of the box's sides that a face takes whose edges are some pixels from the box's
 SURE, SMOOTH, PRUNED = (0.7, 0.8, 0.9, 0.97, 0.99), (0.2, 0.4, 0.8, 1.6), (0.0, 0.05, 0.1, 0.2)
 WHO = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 Say = Callable[[str], None]
@@ -44,46 +48,61 @@ class Seen:
 
 
 def evaluate_real(footage: Path, out: Path, reels: int, seconds: float, say: Say) -> dict:
-    """All figures on videos made of the footage; real.json and real.png go to out."""
+    """All figures on videos made of the footage, by BEDS; real.json and a sheet of each go to out."""
     out.mkdir(parents=True, exist_ok=True)
-    parts, scorer = read_parts(footage), start_scorer("torch", "fp32", "cpu", say)
-    faces, extractor = find_faces(None, say), load_extractor("stfn")
-    seen = []
+    scorer = start_scorer("torch", "fp32", "cpu", say)
+    gaze, eyes = Gaze(scorer, find_faces(None, say)), Eyes(scorer, load_extractor("stfn"))
+    figures = {}
+    for bed, held_out in BEDS.items():
+        if parts := read_parts(footage, held_out):
+            seen = list(_see(parts, (gaze, eyes), out / "reel.mp4", reels, seconds, say))
+            boxes = {name: follow(seen[0].watched, ratio) for name, ratio in RATIOS.items()}
+            reel_sheet(seen[0].reel, boxes, out / f"{bed.replace(' ', '-')}.png")
+            figures[bed] = _figures(seen, parts)
+            if not held_out:
+                figures[bed]["defaults"] = defaults(seen)
+    (out / "real.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def _see(
+    parts: Sequence[Part], looks: tuple[Gaze, Eyes], path: Path, reels: int, seconds: float, say: Say
+) -> Iterator[Seen]:
+    gaze, eyes = looks
     for number in range(reels):
-        reel, path = Reel(HELD_OUT + number, parts, seconds), out / "reel.mp4"
+        reel = Reel(HELD_OUT + number, parts, seconds)
         reel.write(path)
         started = _worked()
-        watched = watch(path, Gaze(scorer, faces))
+        watched = watch(path, gaze)
         took = float((_worked() - started)[0])
-        signals = measure(path, Eyes(scorer, extractor))
-        sparse = {name: highlights(signals, ratio) for name, ratio in RATIOS.items()}
-        seen.append(Seen(reel, watched, sparse, took))
+        signals = measure(path, eyes)
+        yield Seen(reel, watched, {name: highlights(signals, ratio) for name, ratio in RATIOS.items()}, took)
         say(f"footage: {number + 1}/{reels}: {len(reel.moments) / FPS / took:.1f} x real time")
     path.unlink()
-    reel_sheet(
-        seen[0].reel, {name: follow(seen[0].watched, r) for name, r in RATIOS.items()}, out / "real.png"
-    )
-    figures = {
-        "videos": reels,
+
+
+def _figures(seen: Sequence[Seen], parts: Sequence[Part]) -> dict:
+    return {
+        "videos": len(seen),
+        "frames": sum(len(each.reel.moments) for each in seen),
         "sources": sorted({part.source for part in parts}),
         "times real time": float(np.median([len(s.reel.moments) / FPS / s.seconds for s in seen])),
         "faces": {name: faces_kept(seen, ratio) for name, ratio in RATIOS.items()},
         "cuts": cuts_found(seen),
         "flaws": flaws_found(seen),
         "score": {name: ways(seen, name) for name in RATIOS},
-        "defaults": defaults(seen),
     }
-    (out / "real.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return figures
 
 
 def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = FOLLOW) -> dict:
     """Share of frames with a whole face that the box has room for in which it holds it, and how it moves.
 
+    smaller ones: faces of ROOM of the box's sides at the most, which marks by eye can tell to be whole.
     jitter: mean change of the box's speed from frame to frame within shots, in thousandths of the picture.
     lag: frames by which the box's path follows the face's best, over shots in which it turns to and fro.
     """
-    whole, centred, jitter, lags, shape = [], [], [], [], np.array([1, ratio[1] / ratio[0]])
+    whole, roomy, centred, jitter, lags = [], [], [], [], []
+    shape = np.array([1, ratio[1] / ratio[0]])
     axis = 0 if shape[1] > SIZE[1] / SIZE[0] else 1
     for each in seen:
         boxes, reel = follow(each.watched, ratio, plan), each.reel
@@ -97,6 +116,8 @@ def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = 
                 continue
             for corner, held in ((boxes[n, :2], whole), (fixed, centred)):
                 held.append(bool((box[:2] >= corner - 1).all() and (box[2:] <= corner + side + 1).all()))
+            if (box[2:] - box[:2] <= ROOM * side).all():
+                roomy.append(whole[-1])
         edges = [0, *reel.cuts, len(found)]
         for first, last in zip(edges, edges[1:], strict=False):
             path = boxes[first:last, axis] + boxes[0, 2] * shape[axis] / 2
@@ -112,10 +133,15 @@ def faces_kept(seen: Sequence[Seen], ratio: tuple[float, float], plan: Follow = 
                 if np.ptp(path) > 0.04 * SIZE[axis]:
                     lags.append(_lag(face, path))
     return {
-        "whole": float(np.mean(whole)), "whole in the middle": float(np.mean(centred)), "frames": len(whole),
-        "jitter": float(np.mean(jitter)), "lag, mean": float(np.mean(lags)) if lags else None,
+        "whole": _mean(whole), "whole in the middle": _mean(centred), "frames": len(whole),
+        "whole, of smaller ones": _mean(roomy), "smaller ones": len(roomy),
+        "jitter": float(np.mean(jitter)), "lag, mean": _mean(lags),
         "lag, shots": len(lags),
     }  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _lag(face: np.ndarray, box: np.ndarray, most: int = 12) -> int:
@@ -158,23 +184,13 @@ def flaws_found(seen: Sequence[Seen]) -> dict[str, dict[str, float]]:
 
 
 def ways(seen: Sequence[Seen], name: str) -> dict[str, float]:
-    """100 F of both modes, of ours without faces, and of two plain rules."""
-    ratio, rows = RATIOS[name], []
-    for each in seen:
-        blind = replace(each.watched, faces=[np.zeros((0, 5))] * len(each.watched.faces))
-        middle = follow(
-            replace(blind, across=np.ones_like(blind.across), down=np.ones_like(blind.down)), ratio
-        )
-        everywhere = [{"frame": n, "bboxes": box} for n, box in enumerate(middle.tolist())]
-        chosen = {
-            "all": everything(each.watched, ratio, float(PRUNE)),
-            "all, without faces": everything(blind, ratio, float(PRUNE)),
-            "sparse": each.sparse[name],
-            "all frames, centre": everywhere,
-            "uniform 20 %, centre": everywhere[::5],
-        }
-        rows.append({way: _f(each.reel, made, ratio) for way, made in chosen.items()})
-    return {way: float(np.mean([row[way] for row in rows])) for way in rows[0]}
+    """100 F of both modes, of ours without faces, and of plain rules."""
+    ratio = RATIOS[name]
+    made = [chosen(each.watched, each.sparse[name], ratio) for each in seen]
+    return mean_of([
+        {way: _f(each.reel, boxes, ratio) / 100 for way, boxes in found.items()}
+        for each, found in zip(seen, made, strict=True)
+    ])  # fmt: skip
 
 
 def defaults(seen: Sequence[Seen]) -> dict[str, dict[str, float]]:
@@ -217,27 +233,24 @@ def order_real(photos: Path, scorer: Scorer, versions: int = 8, crops: int = 40)
                 pictures.append(degrade(a, strengths, b, random))
                 truths.append(quality(strengths))
         mixed[source] = score(pictures), np.array(truths)
+    clips = []
+    for frames in videos_in(photos):
+        pictures, truths = [], []
+        for n, frame in enumerate(frames):
+            small = fitted(frame, (256, round(256 * frame.shape[0] / frame.shape[1])))
+            other = cv2.resize(own[n % crops], small.shape[1::-1])
+            for strengths in [{}, *(random_strengths(random, False) for _ in range(3))]:
+                pictures.append(degrade(small, strengths, other, random))
+                truths.append(quality(strengths))
+        clips.append(rank_correlation(score(pictures), np.array(truths)))
     a, b = mixed["real"], mixed["rendered"]
     return {
         "real": rank_correlation(*a), "rendered": rank_correlation(*b),
         "both together": rank_correlation(*(np.concatenate(pair) for pair in zip(a, b, strict=True))),
         "score above worth, real": float((a[0] - a[1]).mean()),
         "score above worth, rendered": float((b[0] - b[1]).mean()),
+        "within a video": float(np.mean(clips)) if clips else None, "videos": len(clips),
         "within": by_kind, "within, mean": float(np.mean(list(by_kind.values()))), "pictures": 2 * len(a[0]),
-    }  # fmt: skip
-
-
-def long_run(video: Path, say: Say) -> dict[str, float]:
-    """Times real time by seconds of processors, and megabytes at the most, here and in ffmpeg, of a video."""
-    gaze, started = Gaze(start_scorer("torch", "fp32", "cpu", say), find_faces(None, say)), _worked()
-    seen = watch(video, gaze)
-    everything(seen, RATIOS["9:16"], float(PRUNE))
-    own, child = _worked() - started
-    length = float(seen.begins[-1] - seen.begins[0])
-    most = [resource.getrusage(who).ru_maxrss / 1024 for who in WHO]
-    return {
-        "minutes": length / 60, "times real time": length / own, "times real time, ffmpeg": length / child,
-        "MB": most[0], "MB, ffmpeg": most[1],
     }  # fmt: skip
 
 

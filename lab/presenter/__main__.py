@@ -65,6 +65,9 @@ def main() -> Exit:
     sample = commands.add_parser("sample-data", help="write the sample data folder")
     sample.add_argument("--out", type=folder, default=Path("data/sample"))
     sample.add_argument("--held-out", type=int, default=0, help="so many held-out people instead (0)")
+    sample.add_argument(
+        "--first", type=int, default=0, help="number of the first of these; the test bed has 0 on (0)"
+    )
     sample.add_argument("--frames", type=int, default=48, help="of each of these (48)")
     sample.set_defaults(run_command=run_sample_data)
     show = commands.add_parser("show", help="a picture of what the renderer draws")
@@ -188,19 +191,10 @@ def run_curve(args: argparse.Namespace) -> None:
 
 def run_sample_data(args: argparse.Namespace) -> None:
     """videos/ and images/; outputs/ comes from infer.py."""
-    from fractions import Fraction
+    from lab.presenter.sample_data import SAMPLES, held_out_samples, write_clip, write_sample_data
 
-    from lab.presenter.render.clip import FPS
-    from lab.presenter.sample_data import SAMPLES, held_out_samples, write_sample_data
-    from pipeline.video.reader import VideoWriter
-
-    def write_video(path: Path, frames: np.ndarray) -> None:
-        with VideoWriter(path, frames.shape[2], frames.shape[1], Fraction(FPS)) as writer:
-            for frame in frames:
-                writer.write(frame)
-
-    samples = held_out_samples(args.held_out, args.frames) if args.held_out else SAMPLES
-    write_sample_data(args.out, write_video, samples)
+    samples = held_out_samples(args.held_out, args.frames, args.first) if args.held_out else SAMPLES
+    write_sample_data(args.out, write_clip, samples)
     print(f"now: python infer.py --data {args.out} --out {args.out / 'outputs'}")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from lab.presenter.evaluate import HELD_OUT_SEED
-from lab.presenter.render.clip import Clip
+from lab.presenter.render.clip import FPS, Clip
+from pipeline.video.writer import VideoWriter
 
 WriteVideo = Callable[[Path, np.ndarray], None]
 
@@ -17,9 +19,17 @@ WriteVideo = Callable[[Path, np.ndarray], None]
 SAMPLES = {"ada": (12, 24), "ben": (14, 28), "chloe": (21, 40), "dev": (27, 40), "emma": (33, 64)}
 
 
-def held_out_samples(count: int, frames: int) -> dict[str, tuple[int, int]]:
-    """The evaluation's first held-out people, for write_sample_data: nothing was trained on them."""
-    return {f"held-out-{number:02}": (HELD_OUT_SEED + number, frames) for number in range(count)}
+def held_out_samples(count: int, frames: int, first: int = 0) -> dict[str, tuple[int, int]]:
+    """The evaluation's held-out people from one on, for write_sample_data: nothing was trained on them."""
+    numbers = range(first, first + count)
+    return {f"held-out-{number:02}": (HELD_OUT_SEED + number, frames) for number in numbers}
+
+
+def write_clip(path: Path, frames: np.ndarray) -> None:
+    """Write frames as a video, for write_sample_data."""
+    with VideoWriter(path, frames.shape[2], frames.shape[1], Fraction(FPS)) as writer:
+        for frame in frames:
+            writer.write(frame)
 
 
 def write_sample_data(

@@ -236,9 +236,10 @@ def _by_engine(recipes: Sequence[Recipe]) -> dict[Recipe, list[StepPlan]]:
 def _line(trial: Trial, number: int) -> str:
     """Return a line for the user on a trial."""
     least = min((v.similarity for v in trial.videos if v.similarity is not None), default=float("nan"))
-    psnr, actions = min(video.psnr for video in trial.videos), trial.recipe.steps.actions
+    psnr, steps = min(video.psnr for video in trial.videos), trial.recipe.steps
+    overlaps = f", overlaps {', '.join(map(str, steps.overlaps))}" if steps.overlaps else ""
     result = "accepted" if trial.accepted else [*trial.reasons, "passes, but too narrowly"][0]
-    return (f"trial {number}: {trial.recipe.name} {actions}: {trial.seconds:.2f} s, "
+    return (f"trial {number}: {trial.recipe.name} {steps.actions}{overlaps}: {trial.seconds:.2f} s, "
             f"similarity {least:.4f}, PSNR {psnr:.1f} dB: {result}")  # fmt: skip
 
 

@@ -23,8 +23,8 @@ from optimize.steps.planner import Costs
 from optimize.steps.trajectory import Gram
 from pipeline.batch.dataset import Request
 from pipeline.columns import read_columns
+from pipeline.output_form import SkeletonChunks
 from pipeline.recipe import BASELINE, Recipe
-from pipeline.request import SkeletonChunks
 from pipeline.runner import files_of
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
 from pipeline.sampler_state import SamplerState, guided_difference

@@ -7,6 +7,7 @@ settings in the same folder is refused, so that all videos of a folder are made 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -153,8 +154,10 @@ def table(lines: Iterable[Mapping[str, object]]) -> Iterator[str]:
 
 def run_here(jobs: Jobs, runner: VideoRunner) -> None:
     """Make the videos that are not finished in this process, one after the other. DiskError."""
-    for request in jobs.todo:
-        jobs.ended(*runner(request, jobs.out, partial(Progress, jobs.label(request.id))))
+    with closing(runner):
+        for request, upcoming in zip(jobs.todo, [*jobs.todo, None][1:], strict=True):
+            progress = partial(Progress, jobs.label(request.id))
+            jobs.ended(*runner(request, jobs.out, progress, upcoming=upcoming))
 
 
 def _check_same(

@@ -24,8 +24,9 @@ from generators.weight_files import licences
 from pipeline.batch.dataset import Request, hash_output
 from pipeline.oom_retry import OomRetry
 from pipeline.output_form import at_size, taking_size
-from pipeline.request import Sampling, Source
+from pipeline.request import Sampling
 from pipeline.runner import Settings, VideoRunner, start_runner
+from pipeline.source import Source
 from pipeline.stopwatch import Seconds
 from pipeline.video.reader import VideoWriter
 from pipeline.write_frames import write_frames

@@ -87,7 +87,8 @@ class PipeProgress:
 def serve(descriptor: int, parent: int) -> None:
     """Run a worker on a pipe: receive Settings and the output folder, then requests until None.
 
-    descriptor: of the pipe. parent: its process id; when the parent dies, this process is killed.
+    With each comes the one to read meanwhile, or None. descriptor: of the pipe. parent: its process id; when
+    the parent dies, this process is killed.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(Exit.TERMINATED))
@@ -101,13 +102,17 @@ def serve(descriptor: int, parent: int) -> None:
             connection.send(Refused(error))
             return
         connection.send(Started(runner.identity, [*messages, *licences(runner.generator.fingerprint_files)]))
+        progress = partial(PipeProgress, connection)
         try:
-            while (request := connection.recv()) is not None:
+            while (given := connection.recv()) is not None:
+                request, upcoming = given
                 with suppress(OSError):  # the video's writer raises an error that says what is wrong
                     (out / MADE).mkdir(exist_ok=True)
-                connection.send(Ended(*runner(request, out, partial(PipeProgress, connection), MADE)))
+                connection.send(Ended(*runner(request, out, progress, MADE, upcoming)))
         except EngineError as error:
             connection.send(Broken(str(error)))
+        finally:
+            runner.close()
 
 
 def _end_with(parent: int) -> None:

@@ -16,6 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -87,12 +88,15 @@ def _at_file(measure: Callable[[Path], int | None], path: Path) -> int | None:
 
 
 class Worker:
-    """A process that makes videos for this one. name: for messages. request: the one it is working on."""
+    """A process that makes videos for this one.
+
+    name: for messages. request: the one it is working on. upcoming: the one that it reads ahead.
+    """
 
     def __init__(self, number: int, settings: Settings, out: Path, cores: list[int]) -> None:
         self.number, self.settings, self.cores = number, settings, cores
         self.name = f"worker {number + 1} on {settings.device}"
-        self.request: Request | None = None
+        self.request = self.upcoming = None
         self.ready, self.why = False, ""
         self._bar: Progress | None = None
         self._stopped_at: float | None = None
@@ -106,10 +110,10 @@ class Worker:
             )  # fmt: skip
         self._send((settings, out))
 
-    def give(self, request: Request | None) -> None:
-        """Send a request to make; None: there are no more, and the process ends."""
-        self.request = request
-        self._send(request)
+    def give(self, request: Request | None, upcoming: Request | None = None) -> None:
+        """Send a request to make; None: there are no more, and the process ends. upcoming: to read ahead."""
+        self.request, self.upcoming = request, upcoming
+        self._send(request and (request, upcoming))
 
     def show(self, label: str, counted: Counted) -> None:
         """Show the progress of its video."""
@@ -210,7 +214,7 @@ class _Pool:
             case Started():
                 self._opened(worker, message)
                 worker.ready = True
-                worker.give(self._queue.popleft() if self._queue else None)
+                self._give(worker)
             case Refused():
                 if self.jobs is None:
                     raise message.error
@@ -225,7 +229,17 @@ class _Pool:
                 if message.reason is Exit.OK:
                     line["notes"] = [*line["notes"], *self._deaths[line["id"]]]
                 self.jobs.ended(line, message.reason)
-                worker.give(self._queue.popleft() if self._queue else None)
+                self._give(worker)
+
+    def _give(self, worker: Worker) -> None:
+        """Give a worker the next request: the one it has read, if it still waits, or one that none reads."""
+        others = [each.upcoming for each in self._workers if each is not worker]
+        first = list(islice(self._queue, 2 * len(self._workers) + 2))  # what is read is among them
+        free = [request for request in first if request not in others]
+        request = worker.upcoming if worker.upcoming in free else next(iter(free or first), None)
+        if request:
+            self._queue.remove(request)
+        worker.give(request, next((each for each in free if each is not request), None))
 
     def _opened(self, worker: Worker, message: Started) -> None:
         """Open the jobs for the first worker that has started; check the identity of others. EngineError."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,43 +22,65 @@ CODEC = ["-c:v", "libx264", "-preset", "superfast", "-tune", "zerolatency", "-cr
 GROUP = 12  # frames from key frame to key frame
 
 
-def live_chunks(
-    chunks: Iterable[np.ndarray], path: Path, size: tuple[int, int], fps: Fraction
-) -> Iterator[np.ndarray]:
-    """Give chunks of frames (n, H, W, 3) uint8 on after writing them to a growing MP4 file for viewers.
+class LiveVideo:
+    """A growing MP4 file for viewers; a context manager. What was written stays when the block raises.
 
-    size: width and height, even. Equal frames give equal bytes. When the chunks end or fail, what was written
-    stays. OutputError: the encoder or the disk failed.
+    A thread feeds the encoder, so that who makes the frames need not wait for it: after the with block `wait`
+    says whether the file is whole. size: width and height, even. Equal frames give equal bytes.
     """
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size), "-r", str(fps), "-i", "pipe:0"]
-    shown = colour_arguments(TAGGED)
-    output = ["-movflags", MOVFLAGS, "-flush_packets", "1", *REPEATABLE, "-y", f"file:{path}"]
-    child = Ffmpeg([*raw, *shown, *CODEC, "-g", str(GROUP), *output], STALL_SECONDS, stdin=subprocess.PIPE)
-    try:
-        for chunk in chunks:
-            _send(child, path, chunk.tobytes())
-            yield chunk
-        _send(child, path, None)
-        if child.wait():
-            raise _failure(child, path)
-    finally:
-        child.close()
 
+    def __init__(self, path: Path, size: tuple[int, int], fps: Fraction) -> None:
+        """Start the encoder."""
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size), "-r", str(fps)]
+        shown = ["-i", "pipe:0", *colour_arguments(TAGGED), *CODEC, "-g", str(GROUP)]
+        output = ["-movflags", MOVFLAGS, "-flush_packets", "1", *REPEATABLE, "-y", f"file:{path}"]
+        self._path, self._sent = path, Future()
+        self._sent.set_result(None)
+        self._child = Ffmpeg([*raw, *shown, *output], STALL_SECONDS, stdin=subprocess.PIPE)
+        self._feeder = ThreadPoolExecutor(1)
 
-def _send(child: Ffmpeg, path: Path, data: bytes | None) -> None:
-    """Write bytes to the encoder, or end its input. OutputError."""
-    try:
-        with child.watched():
-            if data is None:
-                child.process.stdin.close()
-            else:
-                child.process.stdin.write(data)
-                child.process.stdin.flush()
-    except OSError as error:
-        child.wait()
-        raise _failure(child, path) from error
+    def __enter__(self) -> LiveVideo:
+        return self
 
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """End the encoder's input, or the encoder if the block raised."""
+        if error is None:
+            self._sent = self._feeder.submit(self._end, self._sent)
+        else:
+            self.close()
 
-def _failure(child: Ffmpeg, path: Path) -> OutputError:
-    kind = ProgramKilled if child.killed else OutputError
-    return kind(f"{path}: writing failed ({child.reason()}). Check free space and memory, then run it again.")
+    def write(self, chunk: np.ndarray) -> None:
+        """Take frames (n, H, W, 3) uint8 once those before are with the encoder. OutputError: it failed."""
+        self._sent.result()
+        self._sent = self._feeder.submit(self._send, chunk.tobytes())
+
+    def wait(self) -> None:
+        """Wait until the file is whole. OutputError: the encoder or the disk failed."""
+        self._sent.result()
+
+    def close(self) -> None:
+        """End the encoder; nothing more is written."""
+        self._child.process.kill()
+        self._feeder.shutdown()
+        self._child.close()
+
+    def _send(self, data: bytes) -> None:
+        try:
+            with self._child.watched():
+                self._child.process.stdin.write(data)
+                self._child.process.stdin.flush()
+        except OSError as error:
+            raise self._failure() from error
+
+    def _end(self, sent: Future) -> None:
+        sent.result()
+        with suppress(OSError), self._child.watched():
+            self._child.process.stdin.close()
+        if self._child.wait():
+            raise self._failure()
+
+    def _failure(self) -> OutputError:
+        self._child.wait()
+        kind = ProgramKilled if self._child.killed else OutputError
+        why = f"{self._path}: writing failed ({self._child.reason()})"
+        return kind(f"{why}. Check free space and memory, then run it again.")

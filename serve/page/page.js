@@ -5,7 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const files = { video: null, image: null };
 const views = {};
-let recipes = {}, run = null; // run: the AbortController of the job that is shown
+let recipes = {}, base = null, listed, run = null; // base: its recipe; run: the AbortController of what is shown
 
 async function ask(path, options = {}) {
   const key = sessionStorage.getItem("key");
@@ -57,7 +57,8 @@ async function listSamples() {
 }
 
 async function listRecipes() {
-  const { data } = await (await ask("v1/recipes")).json();
+  const { data, base: named } = await (await ask("v1/recipes")).json();
+  base = named;
   recipes = Object.fromEntries(data.map(({ id, note }) => [id, note]));
   $("recipe").replaceChildren(...data.map(({ id }) => new Option(id, id)));
   $("note").textContent = recipes[$("recipe").value] ?? "";
@@ -88,8 +89,7 @@ async function make() {
 function watch(id) {
   run?.abort();
   run = new AbortController();
-  $("save").hidden = true;
-  $("error").hidden = true;
+  for (const id of ["save", "compare", "beside", "error"]) $(id).hidden = true;
   $("waiting").hidden = false;
   $("result").scrollIntoView({ block: "nearest", behavior: "smooth" });
   play(id, run.signal).catch(fail);
@@ -100,7 +100,6 @@ function show(job) {
   const told = {
     queued: "Waiting for its turn.", in_progress: "Being made.", completed: "Made.", cancelled: "Cancelled.", failed: "Not made.",
   };
-  const number = (value, digits, unit = "") => (value ? `${value.toFixed(digits)}${unit}` : "–");
   $("status").textContent = told[job.status] ?? job.status;
   $("bar").value = job.progress;
   $("first").textContent = number(job.first_frame_seconds, 2, " s");
@@ -122,7 +121,10 @@ async function follow(id, signal) {
     text = blocks.pop();
     for (const block of blocks) {
       const data = block.match(/^data: (.*)$/m);
-      if (data && !block.startsWith("event: deleted")) show(JSON.parse(data[1]));
+      if (!data || block.startsWith("event: deleted")) continue;
+      const job = JSON.parse(data[1]);
+      show(job);
+      if (job.status === "completed") offer(job, signal).catch(fail);
     }
   }
 }
@@ -204,9 +206,9 @@ $("recipe").addEventListener("change", () => { $("note").textContent = recipes[$
 $("key").addEventListener("change", () => {
   sessionStorage.setItem("key", $("key").value);
   $("error").hidden = true;
-  listRecipes().catch(fail);
+  listed = listRecipes().catch(fail);
 });
 $("key").value = sessionStorage.getItem("key") ?? "";
 listSamples().catch(fail);
-listRecipes().catch(fail);
+listed = listRecipes().catch(fail);
 if (/^#video_[0-9a-f]{24}$/.test(location.hash)) watch(location.hash.slice(1));

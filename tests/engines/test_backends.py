@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import infer as script
 from bench.frame_metrics import psnr
 from engines.artifact import built_folder
 from engines.load import Choice, start_engines
@@ -60,7 +61,17 @@ def test_the_bundled_presenter_makes_the_same_frames_on_every_backend(graph):
     assert min(psnr(frames[i] - frames[j]) for i, j in ((0, 1), (0, 2), (1, 2))) >= 45
 
 
-def infer(built, tiny_file, data, out, *arguments):
+@pytest.fixture
+def infer(tiny_file, tiny_built, tmp_path, run_main, monkeypatch):
+    """A function that runs infer.py here on the tiny presenter, into tmp_path/out."""
+    def run(data, *arguments, built=tiny_built, file=tiny_file):
+        monkeypatch.setenv("VIVACE_BUILT", str(built))
+        return run_main(script, "--generator", f"{file}:Tiny", "--data", data, "--out", tmp_path / "out",
+                        *arguments)
+    return run
+
+
+def infer_without_torch(built, tiny_file, data, out, *arguments):
     command = ["infer.py", "--generator", f"{tiny_file}:Tiny", "--data", data, "--out", out, *arguments]
     code = f"import sys; sys.argv = {list(map(str, command))!r}\n" + WITHOUT_TORCH
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
@@ -69,7 +80,8 @@ def infer(built, tiny_file, data, out, *arguments):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_folder_becomes_videos_without_torch(backend, tiny_built, tiny_file, make_data, tmp_path):
-    result = infer(tiny_built, tiny_file, make_data({"a": 3}), tmp_path / "out", "--backend", backend)
+    result = infer_without_torch(
+        tiny_built, tiny_file, make_data({"a": 3}), tmp_path / "out", "--backend", backend)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "a.mp4").is_file()
     line = json.loads((tmp_path / "out" / "manifest.jsonl").read_text())
@@ -77,47 +89,46 @@ def test_a_folder_becomes_videos_without_torch(backend, tiny_built, tiny_file, m
     assert (tiny_built / "tiny" / line["built"]["denoise"]["file"]).is_file()
 
 
-def test_auto_says_what_it_took_and_why_not_the_others(tiny_built, tiny_file, make_data, tmp_path):
-    result = infer(tiny_built, tiny_file, make_data({"a": 2}), tmp_path / "out", "--backend", "auto")
-    assert result.returncode == 0, result.stderr
-    assert "backend: openvino" in result.stderr and "not tensorrt: " in result.stderr
+def test_auto_says_what_it_took_and_why_not_the_others(infer, make_data):
+    result = infer(make_data({"a": 2}), "--backend", "auto")
+    assert result.status == 0, result.err
+    assert "backend: openvino" in result.err and "not tensorrt: " in result.err
 
 
-def test_without_built_files_the_error_says_how_to_make_them(tiny_file, make_data, tmp_path):
-    result = infer(tmp_path, tiny_file, make_data({"a": 2}), tmp_path / "out", "--backend", "onnxruntime")
-    assert result.returncode == 4
-    assert "no encode-fp32.onnx in" in result.stderr
-    assert "run: python export_onnx.py --component encode --precision fp32" in result.stderr
+def test_without_built_files_the_error_says_how_to_make_them(infer, make_data, tmp_path):
+    result = infer(make_data({"a": 2}), "--backend", "onnxruntime", built=tmp_path)
+    assert result.status == 4
+    assert "no encode-fp32.onnx in" in result.err
+    assert "run: python export_onnx.py --component encode --precision fp32" in result.err
 
 
 def test_without_torch_the_torch_backend_stops_with_what_to_install(
         tiny_built, tiny_file, make_data, tmp_path):
-    result = infer(tiny_built, tiny_file, make_data({"a": 2}), tmp_path / "out")
+    result = infer_without_torch(tiny_built, tiny_file, make_data({"a": 2}), tmp_path / "out")
     assert result.returncode == 4 and "run: pip install -r requirements.txt" in result.stderr
 
 
-def test_changed_weights_make_every_graph_stale(tiny_built, tiny_file, make_data, tmp_path):
+def test_changed_weights_make_every_graph_stale(infer, tiny_file, make_data, tmp_path):
     folder = tmp_path / "changed"
     shutil.copytree(tiny_file.parent, folder)
     with (folder / "denoiser.safetensors").open("ab") as weights:
         weights.write(b"\0")
-    data = make_data({"a": 2})
-    result = infer(tiny_built, folder / "tiny.py", data, tmp_path / "out", "--backend", "onnxruntime")
-    assert result.returncode == 4
-    assert "does not fit: weights was" in result.stderr and "run: python export_onnx.py" in result.stderr
+    result = infer(make_data({"a": 2}), "--backend", "onnxruntime", file=folder / "tiny.py")
+    assert result.status == 4
+    assert "does not fit: weights was" in result.err and "run: python export_onnx.py" in result.err
 
 
 @pytest.mark.parametrize(("precision", "text"), [
     ("fp17", "unknown precision 'fp17'; did you mean 'fp16'?"), ("denoise=int8", "begin with one for all")])
-def test_an_unknown_precision_is_a_usage_error(precision, text, tiny_built, tiny_file, make_data, tmp_path):
-    result = infer(tiny_built, tiny_file, make_data({"a": 2}), tmp_path / "out", "--precision", precision)
-    assert result.returncode == 2 and text in result.stderr
+def test_an_unknown_precision_is_a_usage_error(precision, text, infer, make_data):
+    result = infer(make_data({"a": 2}), "--precision", precision)
+    assert result.status == 2 and text in result.err
 
 
-def test_a_precision_that_was_not_built_is_asked_for_by_name(tiny_built, tiny_file, make_data, tmp_path):
+def test_a_precision_that_was_not_built_is_asked_for_by_name(infer, make_data):
     arguments = ["--backend", "onnxruntime", "--precision", "fp32,denoise=int8-fp32"]
-    result = infer(tiny_built, tiny_file, make_data({"a": 2}), tmp_path / "out", *arguments)
-    assert result.returncode == 4 and "no denoise-int8-fp32.onnx" in result.stderr
+    result = infer(make_data({"a": 2}), *arguments)
+    assert result.status == 4 and "no denoise-int8-fp32.onnx" in result.err
 
 
 def test_built_files_are_kept_apart_by_generator():

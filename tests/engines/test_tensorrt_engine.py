@@ -1,24 +1,14 @@
 """The TensorRT engine on a fake GPU: outputs, graphs, buffers, refusals, and what is RTX's own."""
 
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from engines.artifact import Label, fingerprint, writing
-from engines.backends import tensorrt_backend as tensorrt_engine
-from engines.backends.tensorrt_backend import why_not
-from engines.cuda.context import GpuContext
-from engines.cuda.driver import Gpu
 from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, TensorSpec
-from engines.tensorrt.api import TensorRT
-from engines.tensorrt.artifact import system, target_of, toolchain
 from engines.tensorrt.engine import streaming_budget
-from engines.tensorrt.network import shapes_of
 from tests.fake_device import DriverPlace
-from tests.fake_driver import FakeDriver
-from tests.fake_tensorrt import SPEC, FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
+from tests.fake_tensorrt import FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
 
 FLOATS = ComponentSpec("halve", Cadence.STEP, (TensorSpec("a", (3,)),), (TensorSpec("half", (3,)),))
 
@@ -198,63 +188,3 @@ def test_an_engine_file_of_another_network_is_refused(make, monkeypatch):
     with pytest.raises(EngineError, match="is not a mix: its inputs are"):
         make()
     assert not make.driver.alive
-
-
-MODEL = SimpleNamespace(components={"mix": SPEC}, fingerprint_files=())
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """A fake GPU with classic TensorRT and TensorRT-RTX: the driver, and both by flavour."""
-    driver = FakeDriver()
-    apis = {rtx: TensorRT(FakeTensorRT(driver, SPEC, mix, rtx)) for rtx in (False, True)}
-    context = GpuContext(driver)
-    monkeypatch.setattr(tensorrt_engine, "context_of", lambda device: context)
-    monkeypatch.setattr(tensorrt_engine, "installed", lambda: list(apis.values()))
-    return SimpleNamespace(driver=driver, classic=apis[False], rtx=apis[True])
-
-
-def write_engine(folder, api, gpu, **changed):
-    built_from = {"component": "mix", "precision": "fp16", "spec": SPEC.described(), "os": system(),
-                  "weights": fingerprint(()), "shapes": shapes_of(SPEC, False), "toolchain": toolchain(api),
-                  "targets": target_of(api, gpu), **changed}
-    with writing(folder, Label("mix", "fp16", ".engine"), built_from) as draft:
-        draft.path.write_bytes(b"plan")
-
-
-def test_the_first_flavour_with_a_file_that_fits_runs(here, tmp_path):
-    write_engine(tmp_path, here.rtx, here.driver.gpu)
-    engine = tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
-    assert engine._api is here.rtx and engine.path.suffix == ".engine"
-    engine.close()
-    write_engine(tmp_path, here.classic, here.driver.gpu)
-    engine = tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
-    assert engine._api is here.classic
-    np.testing.assert_array_equal(engine(**inputs(2))["sum"], mix(**inputs(2))["sum"])
-    engine.close()
-    assert not here.driver.alive
-
-
-def test_without_a_file_that_fits_the_error_is_of_the_flavour_asked_first(here, tmp_path):
-    with pytest.raises(EngineError, match="no mix-fp16.engine in .*; run: python build_trt.py"):
-        tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
-    write_engine(tmp_path, here.classic, here.driver.gpu, os="Windows-AMD64")
-    with pytest.raises(EngineError, match='does not fit: os was "Windows-AMD64" when it was built'):
-        tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
-    assert not here.driver.alive
-
-
-def test_why_tensorrt_cannot_run_here_is_one_line_that_says_what_to_do(here, monkeypatch):
-    assert why_not("cuda") is None
-    assert why_not("cpu") == "tensorrt runs on cuda, not on cpu; run with --device cuda"
-    here.driver.gpu = Gpu("NVIDIA H200", (9, 0), 13000)
-    assert why_not("cuda") is None  # with classic TensorRT
-    monkeypatch.setattr(tensorrt_engine, "installed", lambda: [here.rtx])
-    assert "1.7.0 does not run on NVIDIA H200 (sm_90); run: pip install tensorrt" in why_not("cuda")
-
-    def no_driver(device):
-        raise EngineError("cuda cannot be used\npycuda: not there")
-    monkeypatch.setattr(tensorrt_engine, "context_of", no_driver)
-    assert why_not("cuda") == "cuda cannot be used; pycuda: not there"
-    monkeypatch.setattr(tensorrt_engine, "installed", list)
-    assert why_not("cuda").startswith("TensorRT is not installed; run: pip install -r requirements-gpu.txt")

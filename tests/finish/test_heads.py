@@ -32,6 +32,21 @@ def test_a_number_that_is_in_the_features_is_found_and_noise_is_not(tmp_path):
     assert low < 0.25 and high - low > 0.2
 
 
+def test_what_only_the_person_tells_is_not_found_where_people_are_left_out(tmp_path):
+    random = np.random.default_rng(1)
+    people, rates = random.normal(size=(12, 20)), random.normal(size=12)
+    rows = np.repeat(people, 5, 0) + 0.05 * random.normal(size=(60, 20))
+    made = Table([f"v{n}" for n in range(60)], rows.astype(np.float32), "stfn")
+    who = {name: n // 5 for n, name in enumerate(made.ids)}
+    labels = {name: float(rates[n]) for name, n in who.items()}
+    seen = fit(made, labels, "number", "rate", tmp_path / "head.npz")["rank correlation"]
+    unseen = fit(made, labels, "number", "rate", tmp_path / "head.npz", who)["rank correlation"]
+    assert seen["value"] > 0.95 and unseen["value"] < 0.2
+    assert np.ptp(unseen["95 %"]) > 2 * np.ptp(seen["95 %"])  # twelve people are fewer than sixty videos
+    with pytest.raises(InputError, match="of one group"):
+        fit(made, labels, "number", "rate", tmp_path / "head.npz", dict.fromkeys(made.ids, "a"))
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_classes_are_told_apart_and_the_file_gives_what_scikit_learn_gave(tmp_path, classes):
     made = table(90)
@@ -101,6 +116,8 @@ def test_from_videos_to_predictions_on_the_command_line(tmp_path, run_main):
     said = {line["video_id"]: line["light"] for line in map(json.loads, out.read_text().splitlines())}
     assert said == {str(n): "dl"[n % 2] for n in range(10)}
     assert run_main(script, "fit", features, "--out", head).status == 2
+    lacking = run_main(script, "fit", features, labels, "--group", "brand", "--out", head)
+    assert lacking.status == 3 and "no line has a brand" in lacking.err
 
 
 def test_a_feature_has_the_mean_of_its_parts_and_how_they_differ(tmp_path):

@@ -1,9 +1,12 @@
 """The Wan conditioners at tiny size the whole way: export, engines, videos, judge; clips of any length."""
 
+import copy
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +16,13 @@ import build_trt
 import export_onnx
 import infer
 from engines.backends.torch_backend import TorchEngine
+from engines.load import Choice, start_engines
+from engines.onnx.parity import draw
 from generators.contract import FROM_FOLDER, REQUIRED, load_generator
+from pipeline.batch.dataset import Request
+from pipeline.request import Options, make_video
 from pipeline.sampler import Sampler, first_frames, generate
+from pipeline.streamed_request import sampling_of
 from pipeline.streaming import StreamedClip
 from pipeline.video.reader import read
 from tests.wan_checkpoints import write_checkpoint
@@ -77,6 +85,56 @@ def test_clips_that_are_streamed_have_the_same_bytes(running, name, frames):
         at.append(read[-1])
     assert np.concatenate(found).tobytes() == whole.tobytes()
     assert frames < 62 or at[0] < read[-1]  # the first frames come before the last are read
+
+
+def test_components_that_start_together_share_an_autoencoder_unless_their_precisions_differ(
+        running, checkpoints):
+    generator, alone = running("wan-fun-control")
+    started = copy.copy(generator)
+    started.components = {name: spec for name, spec in generator.components.items() if "code_" in name}
+    precisions = dict.fromkeys(started.components, "fp32") | {"decode_next": "bf16"}
+    _, engines = start_engines(started, Choice("torch", precisions, "cpu", checkpoints), print)
+    weights = {name: {each.data_ptr() for each in engine._module.parameters()}
+               for name, engine in engines.items()}
+    assert weights["encode_first"] == weights["encode_next"]
+    assert weights["decode_first"].isdisjoint(weights["decode_next"])
+    spec = generator.components["decode_next"]
+    alone = {**alone, "decode_next": TorchEngine(spec, generator.build("decode_next"), precision="bf16")}
+    for name in ("encode_next", "decode_first", "decode_next"):
+        given = draw(generator.components[name], {}, seed=1)
+        for output, expected in alone[name](**given).items():
+            np.testing.assert_array_equal(engines[name](**given)[output], expected)
+
+
+def test_windows_that_continue_one_another_are_streamed_one_by_one(
+    running, make_video_file, make_image_file, tmp_path
+):
+    generator, engines = running("wan-animate")
+    asked = Request("a", make_video_file(tmp_path / "v.mp4", 24, (32, 48)),
+                    make_image_file(tmp_path / "a.png", (32, 48)), 5)
+    calls, at, shas = [], [], []
+
+    def denoise(**inputs):
+        calls.append(1)
+        return engines["denoise"](**inputs)
+
+    def watch(chunks, size, fps):
+        for chunk in chunks:
+            at.append(len(calls))
+            yield chunk
+
+    def silent(total):
+        return nullcontext(SimpleNamespace(tick=lambda: None, grow=lambda count: None))
+
+    for sampling in (None, sampling_of):
+        del calls[:], at[:]
+        options = Options(sampling=sampling, watch=watch)
+        counted = {**engines, "denoise": denoise}
+        made = make_video(asked, tmp_path / "o.mp4", generator, counted, silent, options)
+        shas.append(made["frames_sha256"])
+    assert shas[0] == shas[1] and made["frames"] == 24
+    assert not any("they come at the end" in note for note in made["notes"])
+    assert at[0] < at[-1]  # the first window's frames come before the second is sampled
 
 
 @pytest.mark.slow

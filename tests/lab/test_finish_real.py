@@ -1,5 +1,10 @@
 """Videos made of real clips know what is in them, and the figures give known answers for known watching."""
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +13,9 @@ from finish.following import follow
 from finish.predictions import Frames, faults
 from finish.watching import Watched
 from lab.finish.footage import FPS, KNOWN, SIZE, Part, Reel
+from lab.finish.long import _children, _status
 from lab.finish.real import RATIOS, Seen, cuts_found, defaults, faces_kept, flaws_found, ways
+from lab.finish.ways import smoothed_faces, table
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +77,35 @@ def test_perfect_eyes_get_perfect_figures(reel):
     kinds = set(reel.flaws) & {"black", "frozen"}
     assert kinds and all(found[kind]["found"] > 0.9 for kind in kinds)
     score = ways(seen, "9:16")
-    assert score["all"] > score["all, without faces"] > score["sparse"] == 0
+    assert score["all"] > score["blind"] > score["sparse"] == 0
+    assert score["face"] > score["centre"] > score["few"] > 0
+    header, _, row = table({"real": {"9:16": score}}).splitlines()
+    assert header.count("|") == row.count("|") and f"**{score['all']:.1f}**" in row
     assert defaults(seen)["jitter"]["1.6"] <= defaults(seen)["jitter"]["0.2"] + 0.2
     assert follow(seen[0].watched, (9, 16)).shape == (len(reel.moments), 3)
+
+
+def test_the_plain_rule_is_at_the_largest_face_and_goes_from_one_to_the_next_without_a_jump(reel):
+    seen, (wide, high) = watched(reel), SIZE
+    count, faces = len(reel.moments), [np.zeros((0, 5)) for _ in seen.looks]
+    faces[0] = np.array([[0.3, 0.3, 0.4, 0.6, 0.99], [0.8, 0.3, 0.85, 0.4, 0.99], [0.4, 0, 0.9, 1, 0.5]])
+    faces[-1] = np.array([[0.6, 0.3, 0.7, 0.6, 0.95]])
+    boxes = smoothed_faces(replace(seen, faces=faces), (9, 16))
+    middles = (boxes[:, 0] + boxes[0, 2] / 2) / wide
+    assert boxes.shape == (count, 3) and boxes[0, 2] == round(high * 9 / 16)
+    assert middles[0] == pytest.approx(0.35, abs=0.01) and middles[-1] == pytest.approx(0.65, abs=0.01)
+    assert (np.diff(middles) >= 0).all() and np.diff(middles).max() < 0.01
+    middle = smoothed_faces(replace(seen, faces=faces[1:2] * len(faces)), (1, 1))
+    assert set(middle[:, 0]) == {(wide - high) // 2}
+
+
+def test_memory_is_read_of_a_process_and_of_those_it_started():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(9)"]) as child:
+        assert child.pid in _children(os.getpid())
+        assert _status(os.getpid(), "VmRSS") <= _status(os.getpid(), "VmHWM")
+        assert 0 < _status(child.pid, "VmHWM") < _status(os.getpid(), "VmHWM")
+        child.kill()
+    assert _status(child.pid, "VmRSS") == 0
 
 
 def test_known_boxes_lie_in_their_frames_and_pictures():

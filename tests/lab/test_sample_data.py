@@ -30,6 +30,7 @@ def test_held_out_samples_are_the_people_and_motions_of_the_evaluation(tmp_path)
     item = held_out(1, 3)
     assert np.array_equal(written["held-out-01"], item.skeletons)
     assert np.array_equal(read_image(tmp_path / "images" / "held-out-01.png"), item.reference)
+    assert held_out_samples(1, 3, first=7) == {"held-out-07": held_out_samples(8, 3)["held-out-07"]}
 
 
 def test_the_sample_data_is_small():

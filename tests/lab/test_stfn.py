@@ -51,15 +51,22 @@ def test_a_visible_defect_falls_below_the_gate(stfn, scenes, defect):
         assert stfn.cosine(scene.frames, np.ascontiguousarray(defect.change(scene))).value < 0.97
 
 
-@pytest.mark.parametrize("frames", [16, 17, 40])
-def test_a_clip_taken_in_parts_has_the_features_of_the_whole(frames, tmp_path):
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A small random network, and an extractor of its graphs."""
     torch.manual_seed(0)
-    network = Stfn(TINY).eval()
+    network, folder = Stfn(TINY).eval(), tmp_path_factory.mktemp("tiny")
+    spec = read_description(export(network, folder), similarity.Spec, "an extractor")
+    return network, Extractor(spec, folder / spec.onnx)
+
+
+@pytest.mark.parametrize("frames", [16, 17, 40])
+def test_a_clip_taken_in_parts_has_the_features_of_the_whole(frames, tiny):
+    network, extractor = tiny
     clip = np.random.default_rng(0).integers(0, 256, (frames, HEIGHT, WIDTH, 3), np.uint8)
     with torch.inference_mode():
         wanted = network(torch.from_numpy(clip))
-    spec = read_description(export(network, tmp_path), similarity.Spec, "an extractor")
-    found = Extractor(spec, tmp_path / spec.onnx).features(clip)
+    found = extractor.features(clip)
     assert np.abs(found[0] - wanted[0][0].numpy()).max() < 1e-5
     assert np.abs(found[1] - wanted[1].numpy()).max() < 1e-5
 
@@ -87,8 +94,10 @@ def test_a_batch_is_a_function_of_its_number():
 
 
 @pytest.mark.slow
-def test_training_goes_on_where_it_stopped_and_ends_in_a_described_graph(tmp_path):
-    train(tmp_path / "run", 1, tmp_path / "b", TINY)
+def test_training_goes_on_where_it_stopped_and_ends_in_a_described_graph(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("lab.extractor.stfn_training.export", lambda network, folder: None)  # it takes longest
+        train(tmp_path / "run", 1, tmp_path / "b", TINY)
     described = train(tmp_path / "run", 2, tmp_path / "b", TINY)
     log = (tmp_path / "run" / "stfn.log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == [1, 2]

@@ -14,7 +14,7 @@ from pipeline.runner import VideoRunner
 MADE = {"id", "video", "image", "seed", "generator", "recipe", "status", "output", "frames", "fps", "size",
         "frames_sha256", "output_sha256", "video_sha256", "image_sha256", "notes", "seconds", "total_seconds",
         "peak_memory_mb", "first_frame_seconds", "time", "actions", "guard_fired", "generator_sha256",
-        "recipe_sha256", "lossless", "chunks"}
+        "recipe_sha256", "lossless", "chunks", "read_ahead_seconds"}
 
 
 @pytest.fixture

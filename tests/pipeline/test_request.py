@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pipeline.batch.dataset import Request
-from pipeline.request import Options, SkeletonChunks, make_video
+from pipeline.output_form import SkeletonChunks
+from pipeline.request import Options, make_video
 from pipeline.sampler import Sampler, evaluations
 from pipeline.stopwatch import Seconds
 from pipeline.video.reader import InputError, OutputError, VideoReader, read, read_image

@@ -9,6 +9,7 @@ import pytest
 
 from generators.samplers import FlowMatchEuler, UniPcMultistep
 from generators.windows import OverlapWindows, ReferenceWindows
+from pipeline.frame_buffer import FrameBuffer
 from pipeline.guard import Guard
 from pipeline.sampler import Sampler, evaluations
 from pipeline.step_plan import StepPlan
@@ -191,3 +192,21 @@ def test_what_is_held_does_not_grow_with_the_clip(plain):
         tracemalloc.stop()
         peaks.append(max(kept[5:]) - kept[5])
     assert peaks[1] < peaks[0] + 200_000  # the whole clip's poses and noise are 3.8 MB
+
+
+def test_a_buffer_holds_what_is_kept_and_takes_frames_from_any_of_its_pieces():
+    def frames(start, count):
+        return np.full((1, count, 1000), np.arange(start, start + count)[:, None], np.float32)
+
+    count = iter(range(6, 10_000, 6))
+    buffer = FrameBuffer(frames(0, 6), 600, 1, lambda: buffer.append(frames(next(count), 6)))
+    tracemalloc.start()
+    for begin in range(0, 590, 5):
+        wanted = np.array([begin + 9, begin, begin + 1])
+        assert buffer.take(wanted, 1)[0, :, 7].tolist() == wanted.tolist()
+        buffer.forget(begin - 90)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 125 * 4_000  # 90 frames are kept, and pieces have 6
+    with pytest.raises(IndexError, match="forgotten"):
+        buffer.take(np.array([400]), 1)

@@ -92,9 +92,12 @@ class Running:
     """A service as users run it: `python -m serve`, restarted on the same folder after a kill."""
 
     def __init__(self, home, tiny_file, *more):
+        quick = home.with_name("quick.toml")
+        quick.write_text('preset = "ultrafast"\n')
         self.command = [sys.executable, "-m", "serve", "--home", str(home), "--port", "0",
                         "--generator", f"{tiny_file}:Tiny",
-                        "--recipe", str(ROOT / "optimize/recipes/baseline.toml"), *more]
+                        "--recipe", str(ROOT / "optimize/recipes/baseline.toml"),
+                        "--recipe", str(quick), *more]
         self.home, self.log = home, home.with_suffix(".log")
         self.start()
 

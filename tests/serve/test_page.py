@@ -97,3 +97,48 @@ def test_a_sample_is_one_press_and_nothing_is_wider_than_a_phone(page):
     page.wait_for_selector("#image-view:not([hidden])")
     assert page.inner_text("#video-name").startswith("sample ")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_video_is_compared_with_the_base_model_which_a_later_one_has_without_asking(page, running, inputs):
+    choose(page, inputs(30))
+    page.click("#make")
+    status(page, "Made.")
+    assert page.is_hidden("#compare") and page.is_hidden("#beside")  # it is the base model's
+    choose(page, inputs(12))
+    page.select_option("#recipe", "quick")
+    page.click("#make")
+    page.click("#compare")
+    page.wait_for_selector("#verdict .screens")
+    assert page.is_hidden("#compare") and page.is_hidden("#error") and page.inner_text("#beside-status") == ""
+    figures = dict(zip(page.locator("#verdict dt").all_inner_texts(),
+                       page.locator("#verdict dd").all_inner_texts(), strict=True))
+    assert figures["The same video?"] == "✓ passes" and float(figures["Similarity"]) > 0.97
+    assert page.locator("#verdict figcaption").all_inner_texts()[:2] == ["base model", "quick"]
+    assert page.locator("#verdict .strip").count() >= 2
+    shown = "[...document.querySelectorAll('#verdict video')]"
+    page.wait_for_function(f"() => {shown}.every(v => v.readyState >= 2)")
+    page.click("#verdict button[title='one frame on']")
+    assert page.inner_text("#verdict output") == "frame 2 of 12"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.reload()
+    page.wait_for_selector("#verdict .screens")
+    name = re.search("#(video_.*)", page.url)[1]
+    base = running.client.get(f"/v1/videos/{name}/comparison").json()["base"]["id"]
+    choose(page, inputs(30))
+    page.select_option("#recipe", "quick")
+    page.click("#make")
+    page.wait_for_url(lambda url: name not in url)
+    page.wait_for_selector("#verdict .screens")  # its base run is that of the first
+    assert page.is_hidden("#compare")
+    running.client.delete(f"/v1/videos/{base}")
+
+
+def test_a_base_run_is_stopped_and_can_be_asked_for_again(page, inputs):
+    choose(page, inputs(390))
+    page.select_option("#recipe", "quick")
+    page.click("#make")
+    page.click("#compare")
+    page.click("#stop")
+    page.wait_for_selector("#compare:not([hidden])")
+    assert page.inner_text("#beside-status") == "The base model's video was not made: it was cancelled."
+    assert page.is_hidden("#stop") and page.is_hidden("#beside-bar")

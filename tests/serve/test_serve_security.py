@@ -1,5 +1,6 @@
 """What a hostile client sends is refused, and nothing is read or kept beyond its job."""
 
+import re
 import stat
 import struct
 import zlib
@@ -137,6 +138,9 @@ def test_answers_carry_what_keeps_browsers_strict_and_the_page_needs_nothing_els
     assert "default-src 'none'" in policy and "unsafe" not in policy and "data:" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "style=" not in answer.text and "onclick" not in answer.text and "http" not in answer.text
+    named = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert {"elements.js", "player.js", "player.css"} < set(named)  # the report's own
+    assert [service.client.get(f"/{name}").status_code for name in named] == [200] * len(named)
     assert service.client.get("/v1/videos").headers["cache-control"] == "no-store"
 
 

@@ -44,9 +44,8 @@ def fixed_pins(monkeypatch):
     monkeypatch.setattr("submit.pack.choose", lambda *arguments: [Pin("numpy", "2.0", "BSD")])
 
 
-def test_the_archive_has_what_the_recipe_needs_and_nothing_else(tiny_file, tmp_path):
-    packed = pack_tiny(tiny_file, tmp_path / "submit.zip")
-    files = contents(packed.path)
+def test_the_archive_has_what_the_recipe_needs_and_nothing_else(packed):
+    files = contents(packed / "submit.zip")
     top = {name for name in files if "/" not in name}
     assert top == {"infer.py", "export_onnx.py", "build_trt.py", "recipe.toml", "requirements.txt",
                    "requirements-convert.txt", "submission.json", "LICENSE"}
@@ -89,11 +88,10 @@ def test_rooms_above_the_run_time_stay_at_home_and_nothing_packed_imports_them(
     assert "pipeline.runner" in ours and {name.partition(".")[0] for name in ours} == RUN_TIME
 
 
-def test_the_manifest_lists_every_other_file_with_its_hash_and_the_tools(tiny_file, tmp_path):
-    packed = pack_tiny(tiny_file, tmp_path / "submit.zip")
-    files = contents(packed.path)
+def test_the_manifest_lists_every_other_file_with_its_hash_and_the_tools(packed, tmp_path):
+    files = contents(packed / "submit.zip")
     manifest = json.loads(files.pop("submission.json"))
-    assert manifest["files"].keys() == files.keys() and packed.sha256 == file_sha256(packed.path)
+    assert manifest["files"].keys() == files.keys()
     (tmp_path / "one").write_bytes(files["infer.py"])
     assert manifest["files"]["infer.py"] == file_sha256(tmp_path / "one")
     assert {"torch", "onnx", "python", "pip"} <= manifest["tools"].keys()
@@ -103,27 +101,27 @@ def test_the_manifest_lists_every_other_file_with_its_hash_and_the_tools(tiny_fi
     assert "GPL" in manifest["licences"]["imageio-ffmpeg"]
 
 
-def test_requirements_are_exact_complete_and_without_torch(tiny_file, tmp_path):
-    files = contents(pack_tiny(tiny_file, tmp_path / "submit.zip").path)
+def test_requirements_are_exact_complete_and_without_torch(packed):
+    files = contents(packed / "submit.zip")
     lines = files["requirements.txt"].decode().splitlines()
     names = [line.partition("==")[0] for line in lines[1:]]
     assert names == ["imageio-ffmpeg", "numpy", "openvino", "openvino-telemetry", "pillow", "tqdm"]
     assert all("==" in line for line in lines[1:])
 
 
-def test_the_same_inputs_give_the_same_bytes_with_wheels_too(tiny_file, tmp_path):
-    for wheels in (False, True):
-        one, other = (pack_tiny(tiny_file, tmp_path / f"{name}.zip", wheels=wheels) for name in "ab")
-        assert one.sha256 == other.sha256
-    files = contents(one.path)
+def test_the_same_inputs_give_the_same_bytes_with_wheels_too(packed, tiny_file, tmp_path):
+    for before, wheels in (("submit.zip", False), ("wheels.zip", True)):
+        again = pack_tiny(tiny_file, tmp_path / "again.zip", wheels=wheels)
+        assert again.sha256 == file_sha256(again.path) == file_sha256(packed / before)
+    files = contents(again.path)
     assert sum(name.endswith(".whl") for name in files) == 6
     assert files["requirements.txt"].count(b"--hash=sha256:") == 6
     assert b"--no-index\n--find-links wheels\n" in files["requirements.txt"]
 
 
-def test_the_unpacked_script_runs_by_its_defaults_from_another_folder(tiny_file, tmp_path, make_data):
+def test_the_unpacked_script_runs_by_its_defaults_from_another_folder(packed, tmp_path, make_data):
     folder = tmp_path / "解压 1"
-    shutil.unpack_archive(pack_tiny(tiny_file, tmp_path / "submit.zip").path, folder)
+    shutil.unpack_archive(packed / "submit.zip", folder)
     shutil.move(make_data({"a": 3}), folder / "data")
     command = [sys.executable, "../解压 1/infer.py"]
     (tmp_path / "elsewhere").mkdir()
@@ -137,7 +135,7 @@ def test_the_unpacked_script_runs_by_its_defaults_from_another_folder(tiny_file,
 
 
 def test_a_techniques_file_and_calibration_come_along_and_it_runs_without_weights(
-        tiny, tiny_file, tiny_built, tmp_path, make_data, monkeypatch):
+        tiny, tiny_file, tiny_built, tmp_path, make_data, fixed_pins, monkeypatch):
     monkeypatch.setenv("VIVACE_BUILT", str(copy_built(tiny_built, tmp_path / "built")))
     recipe = replace(OPENVINO, technique=TechniqueChoice("teacache", {"threshold": 0.2}))
     with pytest.raises(EngineError, match="no calibration of tiny's weights"):
@@ -186,7 +184,7 @@ def test_where_weights_are_missing_a_graph_is_not_held_against_them(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["native", "bf16"])
-def test_what_may_compute_in_bfloat16_starts_from_the_fp32_graphs(tiny_file, tmp_path, precision):
+def test_what_may_compute_in_bfloat16_starts_from_the_fp32_graphs(tiny_file, tmp_path, fixed_pins, precision):
     packed = pack_tiny(tiny_file, tmp_path / "a.zip", Recipe("x", backend="openvino", precision=precision))
     graphs = [Path(name).name for name in contents(packed.path) if name.endswith(".onnx")]
     assert len(graphs) == 3 and all("-fp32-" in name for name in graphs)

@@ -1,0 +1,165 @@
+"""Open one request's inputs at its video's size and rate, and read them ahead of the video before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event
+
+import numpy as np
+
+from engines.errors import InputError, reading
+from generators.contract import Generator
+from pipeline.batch.dataset import Request
+from pipeline.columns import read_columns
+from pipeline.oom_retry import OomRetry
+from pipeline.output_form import SkeletonChunks, output_form
+from pipeline.video.framing import Framing
+from pipeline.video.image import read_image
+from pipeline.video.reader import VideoReader
+from pipeline.video.skeleton_check import SkeletonCheck
+
+MOST_AHEAD = 256 << 20  # bytes of the next request's frames, at the generator's size, that may wait in memory
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest inputs that are accepted; a file that is larger by its header is refused before decoding.
+
+    frames: of a skeleton video, whose latents are all in memory while it is sampled. pixels: of one of its
+    frames, and of the picture; None: the limits of VideoReader and read_image.
+    """
+
+    frames: float = 7_200  # five minutes at 24 frames/s
+    pixels: int | None = None
+
+
+class Source:
+    """A request's picture and skeleton video at its video's size and rate; a context manager.
+
+    path: of the video. generator: the one given, at that size, and sparing of memory. fps: of the output.
+    image: the picture (1, H, W, 3) uint8. columns: what condition takes of other columns of pairs.csv.
+    Iterating gives the skeleton video in chunks (n, H, W, 3) uint8. InputError: a file cannot be used.
+    """
+
+    def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
+        self.path = request.video
+        self._notes: list[str] = []
+        pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
+        with reading(request.image):
+            picture = read_image(request.image, notes=self._notes, **pixels)
+        with reading(request.video):
+            self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
+        sizes = (self._reader.width, self._reader.height), picture.shape[1::-1]
+        sized, self.fps = output_form(request, generator, *sizes, self._reader.fps)
+        self.generator = generator = OomRetry(sized)
+        framing = Framing(generator.fit, picture.shape[1::-1])
+        self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
+        self.image = generator.fit(picture[None])
+        self.columns = read_columns(request, generator, self._notes, **pixels, image=picture)
+        self._chunks = SkeletonChunks(self._reader, generator, self.fps)
+        if self.announced > limits.frames:
+            raise InputError(f"{request.id}: {self.announced} frames at {self.fps}/s, above {limits.frames}")
+        self._check = SkeletonCheck()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._reader.close()
+
+    def read_ahead(self, most: int, stopped: Callable[[], bool]) -> None:
+        """Read about `most` bytes of frames, or until stopped; the next iteration gives them first."""
+        self._chunks.read_ahead(most, stopped)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Give the chunks of the skeleton video, in order."""
+        return self._check.watch(self._chunks)
+
+    @property
+    def frames(self) -> int:
+        """Number of skeleton frames read so far."""
+        return self._chunks.frames
+
+    @property
+    def announced(self) -> int:
+        """Number of frames by the file's packets, before they are read."""
+        return self._chunks.announced
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent on reading the skeleton video so far, not counting what was read ahead."""
+        return self._chunks.waited
+
+    @property
+    def ahead(self) -> float:
+        """Seconds that the skeleton video was read ahead."""
+        return self._chunks.ahead
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user on the inputs; complete after the iteration."""
+        framed = self._chunks.framing.note
+        cut = [f"{self._reader.path}: {framed}"] if framed else []
+        return [*self._notes, *self._reader.notes, *cut, *filter(None, [self._check.note])]
+
+
+class Inputs:
+    """A run's inputs: a request's source is opened, and the next one's is read while a video is made.
+
+    upcoming: the request to read when the last one opened has been read. No more than one is ahead, with
+    MOST_AHEAD bytes of its frames; the others are read when its video is made. What fails ahead is opened
+    again in its turn, so that an error is that video's, as if nothing had been read.
+    """
+
+    def __init__(self, generator: Generator, limits: Limits) -> None:
+        self._generator, self._limits = generator, limits
+        self.upcoming: Request | None = None
+        self._ahead: tuple[Request, Future[Source]] | None = None
+        self._stop = Event()
+
+    def open(self, request: Request) -> Source:
+        """Return the request's source, which may have been read ahead. InputError: a file cannot be used."""
+        if self._ahead and self._ahead[0] == request:
+            source = self._take()
+            if source:
+                return source
+        self.drop()
+        return Source(request, self._generator, self._limits)
+
+    def read_on(self) -> None:
+        """Begin to read the upcoming request."""
+        if self.upcoming and not self._ahead:
+            self._stop.clear()
+            thread = ThreadPoolExecutor(1, "reading")
+            self._ahead = self.upcoming, thread.submit(self._read, self.upcoming)
+            thread.shutdown(wait=False)
+
+    def drop(self) -> bool:
+        """Let go of what was read ahead; tell whether there was something."""
+        there, source = self._ahead is not None, self._take()
+        if source:
+            source.close()
+        return there
+
+    def _take(self) -> Source | None:
+        """Return what is read ahead so far; None: there is nothing, or it failed."""
+        (_, reading), self._ahead = self._ahead or (None, None), None
+        self._stop.set()
+        if reading is None:
+            return None
+        wait([reading])
+        return None if reading.exception() else reading.result()
+
+    def _read(self, request: Request) -> Source:
+        with ExitStack() as failed:
+            source = failed.enter_context(Source(request, self._generator, self._limits))
+            source.read_ahead(MOST_AHEAD, self._stop.is_set)
+            failed.pop_all()
+        return source
