@@ -14,8 +14,11 @@ class DeferredEngine:
     """An engine whose calls are noted if they are a step's; others are made at once."""
 
     def __init__(self, engine: Engine, place: DeferringPlace) -> None:
-        self.spec, self.path, self.place, self._call = engine.spec, engine.path, place, EngineCall(engine)
-        self.close = engine.close
+        self.place, self._call = place, EngineCall(engine)
+
+    def __getattr__(self, name: str) -> object:
+        """Return the engine's attribute."""
+        return getattr(self._call.engine, name)
 
     def __call__(self, **arrays: Array) -> dict[str, Array]:
         """Compute outputs by name. The engine's errors may come where the step ends."""

@@ -23,6 +23,7 @@ from engines.artifact import built_folder
 from engines.cli import SAMPLE, say
 from engines.deferred_engines import defer_steps
 from engines.device_arrays import place_for, place_of
+from engines.errors import EngineError
 from engines.load import Choice, start_engines
 from engines.precision import choose_precisions
 from generators.contract import Engines, Generator
@@ -125,7 +126,7 @@ def start(generator: Generator, variant: str, device: str, closing: ExitStack) -
     if variant in (RESIDENT, STEPS) and device != "cpu":
         place = place_for(engines, device, say)
         if not place:
-            raise RuntimeError("arrays cannot stay on the device: see what was said")
+            raise EngineError("arrays cannot stay on the device: see what was said")
         if variant == STEPS:
             engines, _ = defer_steps(engines, place, say)
     return engines

@@ -1,11 +1,12 @@
 """Tests that need a GPU: they are skipped without one, and say why. None needs ffmpeg."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import numpy as np
 import pytest
 
 from engines.backends.torch_backend import why_not
+from engines.device_arrays import place_of
 from engines.errors import EngineError
 from generators.contract import load_generator
 from lab.gpu.frames import SAMPLE, opening, start
@@ -42,7 +43,10 @@ class Stage:
     def frames(self, variant, request=0, device="cuda"):
         """(F, H, W, 3) as float32."""
         clip, engines = self.clips[request], self.engines(variant, device)
-        return generate(self.generator, engines, clip.skeletons, clip.image, clip.seed).astype(np.float32)
+        place = place_of(engines)
+        with place.running() if place else nullcontext():
+            made = generate(self.generator, engines, clip.skeletons, clip.image, clip.seed)
+        return made.astype(np.float32)
 
     def base(self, request=0):
         """What torch makes on the processor in fp32."""

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.gpu
 # PSNR in dB and temporal error in levels. About 8 dB below what processors give in the same precision.
 LEAST = {
     "torch:fp32": (75, 0.05), "torch:fp16": (48, 0.8), "torch:bf16": (44, 1.0),
-    "torch-compile:fp16": (48, 0.8),
+    "torch-compile:fp16": (48, 0.8), "resident:fp16": (48, 0.8), "steps:fp16": (48, 0.8),
     "onnxruntime:fp32": (75, 0.05), "onnxruntime:fp16": (55, 0.3), "onnxruntime-tensorrt:fp16": (50, 0.5),
     "tensorrt:fp16": (50, 0.5),
 }

@@ -172,6 +172,21 @@ def test_steps_that_are_graphs_give_the_same_bytes(generators, name, actions):
     assert place.launches >= 2
 
 
+@pytest.mark.parametrize("make", [generate, streamed])
+def test_guards_and_streams_go_with_steps_that_are_graphs(generators, make):
+    generator, engines = generators("presenter")
+    steps, width, height = generator.scheduler.steps, *generator.size
+    plan = StepPlan("F" * steps, guard=Guard(5, (0.0, *[1e9] * (steps - 1))))
+    frames = np.random.default_rng(3).integers(0, 256, (FRAMES, height, width, 3), np.uint8)
+    found, place = [], FakePlace()
+    for each in (None, place):
+        for engine in engines.values():
+            engine.place = each
+        chosen = defer_steps(engines, each, pytest.fail)[0] if each else engines
+        found.append(make(generator, chosen, frames, frames[0], 5, plan))
+    assert found[1].tobytes() == found[0].tobytes()
+
+
 def test_numbers_that_are_not_finite_are_an_error_that_names_their_step(generators, both_ways, monkeypatch):
     generator, engines = generators("my_generator")
     run, calls = type(engines["denoise"]).__call__, []

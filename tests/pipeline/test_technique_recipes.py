@@ -159,7 +159,7 @@ def test_the_generator_itself_is_left_as_it_was(small):
 
 @pytest.mark.parametrize("name", ["teacache", "first-block-cache"])
 def test_what_keeps_something_cannot_be_split_over_processes(name):
-    with pytest.raises(EngineError, match="a recipe with a technique or the action H cannot be split"):
+    with pytest.raises(EngineError, match="the action H or branches together cannot be split"):
         start_parallel_runner(Settings("presenter", recipe_of(name)), ["cpu"], 2, lambda text: None)
     assert recipe_of("fewer-steps").open_denoiser is SerialDenoiser  # keeps nothing
 
