@@ -75,7 +75,10 @@ class Generator(Protocol):
         ...
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
-        """Bring pictures (F, any, any, 3) to this generator's size (F, H, W, 3), by its own rule."""
+        """Bring pictures (F, any, any, 3) to this generator's size (F, H, W, 3), by its own rule.
+
+        A thread calls it for the next request, and output_size and output_fps, while a video is made.
+        """
         ...
 
     def condition(

@@ -41,6 +41,7 @@ from pipeline.parallel.worker import serve
 serve({descriptor}, {parent})
 """
 TRIES = 2  # of a video whose worker dies
+NEARLY = 0.75  # of the longest waiting video's length: such count as the longest too
 STOPPED = 30.0  # seconds that a stopped worker (SIGSTOP) may take to go on; then it is ended
 LOOK = 5.0  # seconds between two looks at whether workers are stopped
 GRACE = 4.0  # seconds for a worker that is terminated to remove its half-written video
@@ -68,15 +69,15 @@ def run_workers(
         pool.stop()
 
 
-def longest_first(requests: Sequence[Request]) -> list[Request]:
+def longest_first(requests: Sequence[Request]) -> dict[Request, int]:
     """Sort requests by the frame counts in the videos' headers; by file size if one header has none.
 
-    Videos that cannot be opened come last: their worker says why.
+    Return these numbers by request. Videos that cannot be opened come last: their worker says why.
     """
-    frames = {request.id: _at_file(frames_in_header, request.video) for request in requests}
-    if None in frames.values():
-        frames = {request.id: _at_file(os.path.getsize, request.video) for request in requests}
-    return sorted(requests, key=lambda request: frames[request.id], reverse=True)
+    measured = {request: _at_file(frames_in_header, request.video) for request in requests}
+    if None in measured.values():
+        measured = {request: _at_file(os.path.getsize, request.video) for request in requests}
+    return dict(sorted(measured.items(), key=lambda item: item[1], reverse=True))
 
 
 def _at_file(measure: Callable[[Path], int | None], path: Path) -> int | None:
@@ -179,6 +180,7 @@ class _Pool:
         self._settings, self._out, self._open_jobs, self._say = settings, out, open_jobs, say
         self._workers: list[Worker] = []
         self._queue: deque[Request] = deque()
+        self._lengths: dict[Request, int] = {}
         self._deaths: defaultdict[str, list[str]] = defaultdict(list)
         self.jobs: Jobs | None = None
 
@@ -232,14 +234,19 @@ class _Pool:
                 self._give(worker)
 
     def _give(self, worker: Worker) -> None:
-        """Give a worker the next request: the one it has read, if it still waits, or one that none reads."""
+        """Give a worker one of the longest videos that wait: the one it has read, or one that no other reads.
+
+        With it goes the next one that no other reads, to be read meanwhile.
+        """
+        first = list(islice(self._queue, 2 * len(self._workers) + 2))  # what workers read is among them
+        least = NEARLY * self._lengths[first[0]] if first else 0
+        longest = [request for request in first if self._lengths[request] >= least]
         others = [each.upcoming for each in self._workers if each is not worker]
-        first = list(islice(self._queue, 2 * len(self._workers) + 2))  # what is read is among them
-        free = [request for request in first if request not in others]
-        request = worker.upcoming if worker.upcoming in free else next(iter(free or first), None)
+        ranked = sorted(longest, key=lambda each: (each != worker.upcoming, each in others))  # stable
+        request = next(iter(ranked), None)
         if request:
             self._queue.remove(request)
-        worker.give(request, next((each for each in free if each is not request), None))
+        worker.give(request, next((each for each in first if each not in (request, *others)), None))
 
     def _opened(self, worker: Worker, message: Started) -> None:
         """Open the jobs for the first worker that has started; check the identity of others. EngineError."""
@@ -247,7 +254,8 @@ class _Pool:
             for text in message.messages:
                 self._say(text)
             self.jobs = self._open_jobs(message.identity)
-            self._queue.extend(longest_first(self.jobs.todo))
+            self._lengths = longest_first(self.jobs.todo)
+            self._queue.extend(self._lengths)
         else:
             self.jobs.check(message.identity, worker.name)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import Request, find_requests
 from pipeline.batch.run_folder import MADE, RunFolder
 from pipeline.parallel.cpu_affinity import shares_of_cores
-from pipeline.parallel.worker_pool import PROGRAM, longest_first, run_workers
+from pipeline.parallel.worker_pool import PROGRAM, _Pool, longest_first, run_workers
 from pipeline.recipe import Recipe
 from pipeline.runner import Settings, start_runner
 from pipeline.video.mp4_boxes import frames_in_header
@@ -212,4 +213,31 @@ def test_longest_first_by_frames_or_by_size_where_one_names_none(tmp_path):
     other = make(tmp_path / "other.mkv", seconds=1)
     requests = {path.stem: Request(path.stem, path, path, 1) for path in (small, large, other)}
     assert [each.id for each in longest_first([requests["large"], requests["small"]])] == ["small", "large"]
-    assert longest_first(list(requests.values()))[0].id == "large"
+    assert next(iter(longest_first(list(requests.values())))).id == "large"
+
+
+@pytest.mark.parametrize(("lengths", "ends", "made"), [
+    ((10, 9, 9, 9), "ABAB", "A10 B9 A9 B9"), ((10, 9, 1, 1, 1), "BBB", "A10 B9 B1 B1 B1"),
+    ((10, 9, 7, 2, 1), "BBA", "A10 B7 B9 B2 A1")])
+def test_a_worker_makes_what_it_has_read_unless_a_much_longer_video_waits(lengths, ends, made, tmp_path):
+    """ends: which of two workers is free next, after both have been given their first."""
+    requests = [Request(f"{length}", tmp_path, tmp_path, number) for number, length in enumerate(lengths)]
+    pool, log = _Pool(SETTINGS, tmp_path, None, print), []
+    pool._lengths = dict(zip(requests, lengths, strict=True))
+    pool._queue.extend(requests)
+
+    class Listed(SimpleNamespace):
+        def give(self, request, upcoming):
+            assert request is None or request is not upcoming
+            log.append((self.name, request, self.upcoming))
+            self.upcoming = upcoming
+
+    pool._workers = [Listed(name="A", upcoming=None), Listed(name="B", upcoming=None)]
+    by_name = {worker.name: worker for worker in pool._workers}
+    for name in f"AB{ends}":
+        pool._give(by_name[name])
+    assert " ".join(f"{name}{request.id}" for name, request, _ in log if request) == made
+    if lengths == (10, 9, 9, 9):  # all but the first two were read ahead by who made them
+        assert [request is read for _, request, read in log] == [False, False, True, True, True, True]
+    pool._give(by_name["A"])
+    assert log[-1][1] is None or not pool._queue
