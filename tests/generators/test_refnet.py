@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import EngineError
-from generators.contract import FULL, SHALLOW
+from generators.contract import FULL, SHALLOW, load_generator
 from generators.resize import bicubic
 from generators.uniform_windows import UniformWindows
 from pipeline.recipe import Recipe
@@ -145,6 +146,24 @@ def test_a_shallow_step_with_its_own_features_is_a_full_one(tiny_ref):
         again = cached.denoise_shallow(engines[SHALLOW], latents, 1, constants, conditional, features)
         assert apart(again, v) <= 1e-5
     with_settings(folder_of(tiny_ref[0]))
+
+
+def test_a_lora_of_the_denoiser_changes_the_keys_that_it_makes_of_the_reference(tiny_ref, tmp_path):
+    generator, engines = tiny_ref
+    layer, file = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k", tmp_path / "style.safetensors"
+    save_file({f"unet.{layer}.lora_{half}.weight": torch.ones(shape) for half, shape in (
+        ("A", (1, 32)), ("B", (32, 1)))}, file)
+    merged = load_generator(f"refnet={folder_of(generator)},lora={file}:0.1")
+    assert set(merged.loras) == {"denoise", "reference", "image_embed", "embed"}
+    random = np.random.default_rng(0)
+    given = {"latents": random.standard_normal((1, 4, 9, 8), np.float32),
+             "image_embedding": random.standard_normal((1, 16), np.float32)}
+    plain = engines["reference"](**given)
+    found = TorchEngine(merged.components["reference"], merged.build("reference"))(**given)
+    changed = found["bank_0"] - plain.pop("bank_0")
+    assert (changed[..., :32] != 0).any() and not changed[..., 32:].any()  # keys stand before values
+    np.testing.assert_allclose(changed[..., :1].repeat(32, 2), changed[..., :32], atol=1e-5)
+    assert all(np.array_equal(found[name], array) for name, array in plain.items())
 
 
 def test_a_decoder_that_overflows_is_an_error_with_what_to_do(tiny_ref):
