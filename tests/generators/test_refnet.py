@@ -18,7 +18,7 @@ from engines.backends.torch_backend import TorchEngine
 from engines.errors import EngineError
 from generators.contract import FULL, SHALLOW, load_generator
 from generators.resize import bicubic
-from generators.uniform_windows import UniformWindows
+from generators.uniform_windows import HeldWindows, UniformWindows
 from pipeline.recipe import Recipe
 from pipeline.sampler import generate
 from pipeline.step_plan import StepPlan
@@ -59,6 +59,21 @@ def test_windows_are_upstreams_and_go_on_at_the_beginning():
     assert ends == {48: [(0, 23), (20, 43), (40, 15)], 64: [(0, 23), (20, 43), (40, 63), (60, 19)]}
     assert [len(place) for place in rule.window_indices(24)] == [24]
     assert [len(place) for place in rule.window_indices(7)] == [7] and len(rule.condition_indices(7)) == 7
+
+
+def test_musepose_s_windows_end_with_the_clip_whose_last_frame_is_held(tiny_ref):
+    """Its test_stage_2.py adds skeletons until (L - S) % (S - O) is 0, and its windows are not closed."""
+    rule = HeldWindows(48, 4)
+    assert [(place[0], place[-1]) for place in rule.window_indices(150)] == [
+        (0, 47), (44, 91), (88, 135), (132, 179)]
+    assert rule.condition_indices(150)[148:].tolist() == [148] + [149] * 31 and rule.latent_frames(150) == 150
+    assert [len(HeldWindows(48, 4).window_indices(frames)[0]) for frames in (48, 10, 2)] == [48, 48, 4]
+    generator, engines = tiny_ref
+    held = with_settings(folder_of(generator), around=False)
+    assert [place[-1] for place in held.windows.window_indices(10)] == [7, 13]
+    base, found = made(generator, engines, 10), made(held, engines, 10)
+    assert found.shape == base.shape and (found != base).any()
+    with_settings(folder_of(generator))
 
 
 def test_engines_of_fixed_shapes_can_be_given_the_whole_bank_hidden(tiny_ref):
