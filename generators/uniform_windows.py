@@ -83,6 +83,24 @@ class MovingWindows(UniformWindows):
         return replace(self, step=step)
 
 
+@dataclass(frozen=True)
+class HeldWindows(UniformWindows):
+    """UniformWindows as MusePose calls them: the last frame is held until full windows end with the clip."""
+
+    def condition_indices(self, frames: int) -> np.ndarray:
+        """Give each latent frame its own conditions, those that are added the last one's."""
+        added = (self.length - frames) % (self.length - self.overlap)
+        return np.minimum(np.arange(frames + added), self.latent_frames(frames) - 1)
+
+    def window_indices(self, frames: int) -> list[np.ndarray]:
+        """List each window's indices among the sampled latent frames."""
+        sampled = len(self.condition_indices(frames))
+        if sampled <= self.length:
+            return [np.arange(sampled)]
+        begins = range(0, sampled - self.overlap, self.length - self.overlap)
+        return [np.arange(begin, begin + self.length) for begin in begins]
+
+
 def _ordered_halving(number: int) -> float:
     """Read the number's 64 bits backwards, as a binary fraction: 0, 1/2, 1/4, 3/4, 1/8 and so on."""
     return int(f"{number:064b}"[::-1], 2) / 2**64

@@ -28,11 +28,12 @@ SD15 = {
 class Settings:
     """The settings in FOLDER/vivace.toml; the defaults are those of upstream's pose2vid.
 
-    window, overlap: of windows, in frames (context_frames, context_overlap). half: noise and latents are kept
-    in half precision between steps, and pictures behind the decoder, as upstream does. swap_red_blue: of
-    skeletons whose limb from neck to right shoulder is not red, as in the model's own. short_bank: the
-    unconditional branch is given one token of each bank in place of all, hidden, which engines of fixed
-    shapes cannot take. shallow: there are components for the action H of step plans too.
+    window, overlap: of windows, in frames (context_frames, context_overlap). around: they go on from the
+    clip's end to its beginning, else the last frame is held until they fit, as MusePose does. half: noise and
+    latents are kept in half precision between steps, and pictures behind the decoder, as upstream does.
+    swap_red_blue: of skeletons whose limb from neck to right shoulder is not red, as in the model's own.
+    short_bank: the unconditional branch is given one token of each bank in place of all, hidden, which
+    engines of fixed shapes cannot take. shallow: there are components for the action H of step plans too.
     """
 
     width: int = 512
@@ -41,6 +42,7 @@ class Settings:
     guidance: float = 3.5
     window: int = 24
     overlap: int = 4
+    around: bool = True
     chunk: int = 8
     half: bool = True
     swap_red_blue: bool = False

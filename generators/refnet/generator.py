@@ -20,7 +20,7 @@ from generators.noise import torch_normal
 from generators.pieces import gathered, in_chunks
 from generators.refnet.files import STRIDE, Folder
 from generators.resize import bicubic, lanczos
-from generators.uniform_windows import UniformWindows
+from generators.uniform_windows import HeldWindows, UniformWindows
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,8 @@ class RefNet:
             settings.steps, "v", "trailing", 1, "linear", zero_snr=True, half=settings.half
         )
         self.guidance, self.chunk = settings.guidance, settings.chunk
-        self.windows = UniformWindows(settings.window, settings.overlap, filled=False)
+        kind = UniformWindows if settings.around else HeldWindows
+        self.windows = kind(settings.window, settings.overlap, filled=False)
         self.size = settings.width, settings.height
         self.components = {spec.name: spec for spec in self._specs()}
         take_on(self, loras, {*self.components} - {"encode", "pose", "decode"})
