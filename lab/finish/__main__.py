@@ -89,10 +89,10 @@ def run_compare(args: argparse.Namespace) -> Exit:
     from lab.finish.ways import table
 
     args.out.mkdir(parents=True, exist_ok=True)
-    beds = {
-        f"real, {bed}": figures["score"]
-        for bed, figures in evaluate_real(args.footage, args.out, args.reels, args.seconds, say).items()
-    }
+    beds = {}
+    if args.footage:
+        found = evaluate_real(args.footage, args.out, args.reels, args.seconds, say)
+        beds = {f"real, {bed}": figures["score"] for bed, figures in found.items()}
     gaze = Gaze(start_scorer("torch", "fp32", "cpu", say), find_faces(None, say))
     rendered = stand_out(gaze, args.clips, args.out, say)
     beds["rendered, held out"] = {name: found for name, found in rendered.items() if ":" in name}
