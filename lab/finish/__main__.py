@@ -89,10 +89,10 @@ def run_compare(args: argparse.Namespace) -> Exit:
     from lab.finish.ways import table
 
     args.out.mkdir(parents=True, exist_ok=True)
-    beds = {
-        f"real, {bed}": figures["score"]
-        for bed, figures in evaluate_real(args.footage, args.out, args.reels, args.seconds, say).items()
-    }
+    beds = {}
+    if args.footage:
+        found = evaluate_real(args.footage, args.out, args.reels, args.seconds, say)
+        beds = {f"real, {bed}": figures["score"] for bed, figures in found.items()}
     gaze = Gaze(start_scorer("torch", "fp32", "cpu", say), find_faces(None, say))
     rendered = stand_out(gaze, args.clips, args.out, say)
     beds["rendered, held out"] = {name: found for name, found in rendered.items() if ":" in name}
@@ -161,8 +161,7 @@ def parse() -> argparse.Namespace:
     ways.add_argument("--clips", type=int, default=30, help="rendered ones, a minute each (30)")
     ways.set_defaults(run_command=run_compare)
     for each in (real, ways):
-        each.add_argument("--footage", type=Path, required=each is ways,
-                          help="folder of the files that footage.json names")  # fmt: skip
+        each.add_argument("--footage", type=Path, help="folder of the files that footage.json names")
         each.add_argument("--out", type=folder, required=True, help="folder")
         each.add_argument("--reels", type=int, default=3, help="videos made of the footage, of each bed (3)")
         each.add_argument("--seconds", type=above_zero, default=75, help="of each, and a few more (75)")
