@@ -232,8 +232,9 @@ class Store:
         return self._rows("WHERE state = 'in_progress' AND started < ?", time.time() - seconds)
 
     def expired(self, seconds: float) -> list[Job]:
-        """Return the jobs that ended so long ago."""
-        return self._rows("WHERE ended < ?", time.time() - seconds)
+        """Return the jobs that ended so long ago, without base runs that a video is compared with."""
+        kept = "SELECT base FROM comparisons"
+        return self._rows(f"WHERE ended < ? AND id NOT IN ({kept})", time.time() - seconds)
 
     def kept(self) -> set[str]:
         """Return the ids of the jobs whose files are needed."""

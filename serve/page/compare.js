@@ -61,7 +61,7 @@ async function draw(job, { base: made, result }, signal) {
   $("verdict").replaceChildren(
     el("dl", figure("The same video?", mark(result.passes)), figure("Level", result.level ?? "\u2013"),
       figure("Similarity", number(result.similarity, 4)), figure("PSNR", known(psnr) ? `${psnr.toFixed(1)} dB` : "equal"),
-      figure("As fast", `${(made.result.total_seconds / job.result.total_seconds).toFixed(1)}\u00d7`)),
+      figure("Times as fast", `${(made.result.total_seconds / job.result.total_seconds).toFixed(1)}\u00d7`)),
     failed.length ? el("ul", ...failed.map(({ name, value, limit }) => el("li", `${words(name)}: ${value}, needs ${limit}`))) : "",
     player.element, ...strips(result, result.gate, player).filter(Boolean));
   $("beside").onkeydown = (event) => player.keys(event);
