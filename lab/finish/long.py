@@ -43,7 +43,7 @@ def long_run(footage: Path, out: Path, minutes: float, say: Callable[[str], None
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, command)
     found = json.loads((out / "long-found.jsonl").read_text(encoding="utf-8"))
-    own, ffmpeg = np.array(sizes).T
+    own, ffmpeg = np.array([each for each in sizes if each[0]]).T  # an ended process has none
     parts = [own[max(1, round(len(own) * part / 4)) - 1] for part in (1, 2, 3, 4)]
     return {
         "minutes": minutes, "frames kept": len(found["predictions"]),
