@@ -104,6 +104,7 @@ def test_what_was_read_ahead_and_is_not_asked_for_is_let_go(plain, requests, mon
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
 
 
+@pytest.mark.faults
 def test_an_error_ahead_is_raised_in_its_turn_and_a_file_mended_meanwhile_is_read(
         plain, requests, make_video_file):
     (request,), inputs = requests(a=30), Inputs(plain(), Limits())
@@ -116,6 +117,7 @@ def test_an_error_ahead_is_raised_in_its_turn_and_a_file_mended_meanwhile_is_rea
     assert len(read(inputs, request)[0]) == 30
 
 
+@pytest.mark.faults
 def test_if_memory_runs_out_what_was_read_ahead_is_let_go_before_the_video_is_given_up(
         plain, requests, tmp_path):
     a, b = requests(a=2, b=30)
