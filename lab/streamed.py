@@ -81,7 +81,7 @@ def clips(folder: Path, lengths: Sequence[int], warm: bool = False) -> Path:
     named = {_name(frames): (HELD_OUT_SEED, frames) for frames in lengths}
     if warm:
         named = {"a-warm": (HELD_OUT_SEED + 1, WARM), **named}
-    if not (folder / "images" / f"{[*named][-1]}.png").is_file():
+    if not (folder / "videos" / f"{[*named][-1]}.mp4").is_file():
         write_sample_data(folder, write_clip, named)
     return folder
 
