@@ -44,12 +44,12 @@ def test_a_folder_that_is_removed_ends_the_run_as_a_disk_error(run, make_data, t
     generator = plain()
     maker = VideoRunner(generator, generator.engines())
 
-    def removing(request, out, progress):
-        result = maker(request, out, progress)
+    def removing(request, out, progress, **more):
+        result = maker(request, out, progress, **more)
         shutil.rmtree(out)
         return result
 
-    removing.identity = maker.identity
+    removing.identity, removing.close = maker.identity, maker.close
     with pytest.raises(DiskError, match=r"manifest\.jsonl: was removed or replaced while this run wrote"):
         run(make_data({"a": 2, "b": 2}), removing)
     assert not (tmp_path / "out").exists()
