@@ -152,6 +152,7 @@ def parse() -> argparse.Namespace:
     judge.set_defaults(run_command=run_evaluate)
     real = commands.add_parser("real", help="figures on real footage, as lab/finish/footage.json names it")
     real.add_argument("--photos", type=Path, help="folder of pictures to degrade, for the cover network")
+    real.add_argument("--weights", type=Path, default=WEIGHTS, help="of the cover network (the bundled ones)")
     real.add_argument(
         "--long", type=above_zero, help="minutes of a video of the footage, for speed and memory"
     )

@@ -4,14 +4,18 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from engines.errors import Exit
 from finish.following import follow
 from finish.predictions import Frames, faults
+from finish.scorer import WEIGHTS
 from finish.watching import Watched
+from lab.finish import __main__ as command
 from lab.finish.footage import FPS, KNOWN, SIZE, Part, Reel
 from lab.finish.long import _children, _status
 from lab.finish.real import RATIOS, Seen, cuts_found, defaults, faces_kept, flaws_found, ways
@@ -116,3 +120,15 @@ def test_known_boxes_lie_in_their_frames_and_pictures():
             for number, (left, top, right, bottom) in part["boxes"].items():
                 assert first <= int(number) <= last
                 assert 0 <= left < right <= part["size"][0] and 0 <= top < bottom <= part["size"][1]
+
+
+def test_pictures_are_put_in_order_by_the_bundled_weights_or_by_others(monkeypatch, tmp_path):
+    used, begun = [], [sys.argv[0], "real", "--out", str(tmp_path), "--photos", str(tmp_path)]
+    monkeypatch.setattr(command, "start_scorer", lambda *args: used.append(args[-1]))
+    monkeypatch.setattr("lab.finish.real.order_real", lambda photos, scorer: {})
+    monkeypatch.setattr("lab.finish.evaluate.order", lambda scorer, say: {})
+    for more in ([], ["--weights", "other.safetensors"]):
+        monkeypatch.setattr(sys, "argv", begun + more)
+        args = command.parse()
+        assert args.run_command(args) is Exit.OK
+    assert used == [WEIGHTS, Path("other.safetensors")]
