@@ -120,7 +120,7 @@ class StepGraphs:
             try:
                 found = graph.run(program)
             except (RuntimeError, MemoryError) as error:  # CuPy's and engines' errors are RuntimeErrors
-                graph.refused = True
+                graph.refuse()
                 self._say(f"step_graph: a step is done call by call, for it cannot be recorded ({error})")
         self._graphs[key] = graph or StepGraph(self._place, program)
         if len(self._graphs) > GRAPHS:
@@ -139,18 +139,13 @@ class StepGraph:
     """
 
     def __init__(self, place: Place, program: Program) -> None:
-        self._place, self._refused = place, False
+        self._place, self.refused = place, False
         self._moved: set[int] = set()  # what was given at other addresses; at the same ones by chance
         self._begin(program)
 
-    @property
-    def refused(self) -> bool:
-        """Whether it cannot be recorded."""
-        return self._refused
-
-    @refused.setter
-    def refused(self, value: bool) -> None:
-        self._refused = value
+    def refuse(self) -> None:
+        """Let go of its memory, and do nothing from now on."""
+        self.refused = True
         self._memory = self._made = self._given = None
 
     def _begin(self, program: Program) -> None:
@@ -160,7 +155,7 @@ class StepGraph:
 
     def run(self, program: Program) -> dict[int, Array] | None:
         """Do a program; None: it was not done. RuntimeError, MemoryError: it cannot be; nothing changed."""
-        if self._refused:
+        if self.refused:
             return None
         if self._memory is None:
             self._fix(program)

@@ -53,7 +53,7 @@ COLUMNS = ", ".join(field.name for field in fields(Comparison))
 class Comparisons:
     """The comparisons of a service. transaction: of the store that the jobs are in."""
 
-    def __init__(self, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]]) -> None:
+    def __init__(self, transaction: Callable[..., AbstractContextManager[sqlite3.Connection]]) -> None:
         self._transaction = transaction
 
     def _rows(self, where: str, *values: object) -> list[Comparison]:
