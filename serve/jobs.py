@@ -21,11 +21,11 @@ from serve.errors import ApiError, not_found
 from serve.keys import owner_of
 from serve.settings import ServeSettings
 from serve.store import Full, Job, Store
-from serve.streams import events, growing_video
+from serve.streams import events, growing_video, want
 from serve.uploads import Upload, check, received, save
 
 IDEMPOTENCY = re.compile(r"[\x21-\x7e]{1,200}")
-CHECKS = 2  # uploads that are looked at at once: each runs an ffmpeg
+CHECKS = 2  # uploads looked at, or streams written late, at once: each runs an ffmpeg
 LIST = re.compile(r"\d{1,3}")
 
 
@@ -107,7 +107,9 @@ class JobRoutes:
         job = await self.asked(request)
         if job.state in ("failed", "cancelled"):
             raise ApiError(409, job.state, f"The video was not made: {job.error or 'it was cancelled'}.")
-        chunks = growing_video(self._store, job, self._settings.videos / job.id)
+        folder = self._settings.videos / job.id
+        await anyio.to_thread.run_sync(want, job, folder, limiter=self._checks)
+        chunks = growing_video(self._store, job, folder, self._checks)
         return StreamingResponse(chunks, media_type="video/mp4")
 
     async def events(self, request: Request) -> Response:

@@ -10,6 +10,9 @@ from pipeline.recipe import Recipe
 from pipeline.request import Limits
 from pipeline.runner import Settings
 
+LIVE = "live-{:04}-{:04}.mp4"  # a job's growing file: of an attempt, of a try within it
+WATCHED = "watched"  # a file in a job's folder, which says that somebody asked for the growing one
+
 
 @dataclass(frozen=True)
 class ServeSettings:

@@ -34,7 +34,7 @@ CREATE INDEX IF NOT EXISTS jobs_by_inputs ON jobs (inputs);
 NEXT = """
 SELECT id FROM jobs AS job WHERE state = 'queued' ORDER BY attempt = 0,
     (SELECT count(*) FROM jobs WHERE owner = job.owner AND state = 'in_progress'),
-    (SELECT coalesce(max(started), 0) FROM jobs WHERE owner = job.owner), created, id LIMIT 1
+    (SELECT coalesce(max(started), 0) FROM jobs WHERE owner = job.owner), created, id LIMIT 1 OFFSET ?
 """
 OPEN = ("queued", "in_progress")
 TRIES = 3  # of a job whose worker dies
@@ -164,7 +164,7 @@ class Store:
         if not self._rows("WHERE state = 'queued' LIMIT 1"):
             return None
         with self._transaction() as database:
-            found = database.execute(NEXT).fetchone()
+            found = database.execute(NEXT, (0,)).fetchone()
             if not found:
                 return None
             database.execute(
@@ -172,6 +172,12 @@ class Store:
                 "done = 0, total = 0, made = 0, first = NULL WHERE id = ?", (worker, time.time(), *found),
             )  # fmt: skip
         return self.get(*found)
+
+    def upcoming(self, workers: int) -> Job | None:
+        """Return the job that a worker will probably be given after its present one, or None."""
+        with self._lock:
+            found = self._database.execute(NEXT, (workers - 1,)).fetchone()
+        return found and self.get(*found)
 
     def progress(self, job: Job, done: int, total: int, made: int, first: float | None) -> bool:
         """Record how far a job has come; return False if it is not this attempt's any more."""

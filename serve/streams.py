@@ -7,10 +7,14 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 
+from pipeline.video.live_writer import write_late
+from serve.settings import LIVE, WATCHED
 from serve.store import Job, Store
 
 LOOK = 0.05  # seconds between two looks at what has grown
@@ -48,11 +52,27 @@ class Growing:
         return data
 
 
-async def growing_video(store: Store, job: Job, folder: Path) -> AsyncIterator[bytes]:
-    """Give the bytes of a job's growing file until the job has ended and all was given."""
+def want(job: Job, folder: Path) -> None:
+    """Have the job's worker begin the growing file; write it here if the job ended without one."""
+    with suppress(FileNotFoundError):  # the job was removed
+        if job.open:
+            (folder / WATCHED).touch()
+        elif job.state == "completed" and not any(folder.glob("live-*.mp4")):
+            write_late(folder / f"{job.id}.mp4", folder / LIVE.format(job.attempt, 1))
+
+
+async def growing_video(
+    store: Store, job: Job, folder: Path, limiter: CapacityLimiter
+) -> AsyncIterator[bytes]:
+    """Give the bytes of a job's growing file until the job has ended and all was given.
+
+    limiter: of the threads in which files may be written late.
+    """
     growing = Growing(folder)
     while True:
         now = await run_in_threadpool(store.get, job.id)
+        if now and not now.open:
+            await to_thread.run_sync(want, now, folder, limiter=limiter)
         while data := await run_in_threadpool(growing.more):
             yield data
         if data is None or now is None or not now.open:

@@ -27,12 +27,11 @@ from pipeline.runner import VideoRunner, start_runner
 from pipeline.video.live_writer import LiveVideo
 from pipeline.video.writer import remove_unfinished
 from serve.judged import compare
-from serve.settings import ServeSettings
+from serve.settings import LIVE, WATCHED, ServeSettings
 from serve.store import Job, Store
 from serve.uploads import without_paths
 
 IDLE = 0.05  # seconds between two looks into an empty queue
-LIVE = "live-{:04}-{:04}.mp4"  # the growing file: of an attempt, of a try within it
 SHOWN = (
     "generator", "backend", "precision", "frames", "size", "actions", "frames_sha256", "output_sha256",
     "video_sha256", "image_sha256", "first_frame_seconds", "total_seconds", "seconds",
@@ -74,10 +73,11 @@ class JobProgress:
     def watch(
         self, folder: Path, chunks: Iterable[np.ndarray], size: tuple[int, int], fps: Fraction
     ) -> Iterator[np.ndarray]:
-        """Give the frames on, count them, and write the file that grows."""
+        """Give the frames on, count them, and write the file that grows, from when somebody watches."""
         self._tries += 1
         self.close()
-        self._live = LiveVideo(folder / LIVE.format(self._job.attempt, self._tries), size, fps)
+        growing = folder / LIVE.format(self._job.attempt, self._tries)
+        self._live = LiveVideo(growing, size, fps, (folder / WATCHED).exists)
         with self._live as live:
             for chunk in chunks:
                 live.write(chunk)
@@ -129,10 +129,12 @@ def work(descriptor: int) -> None:
             while True:
                 if asked := store.comparisons.claim(number):
                     compare(asked, store, settings)
-                elif not (job := store.claim(number)):
-                    time.sleep(IDLE)
-                else:
+                elif job := store.claim(number):
                     connection.send(make(job, store, runners.get(job.recipe), settings))
+                else:
+                    for runner in runners.values():
+                        runner.close()
+                    time.sleep(IDLE)
         except EngineError as error:
             connection.send(Broken(str(error)))
 
@@ -147,14 +149,15 @@ def make(job: Job, store: Store, runner: VideoRunner | None, settings: ServeSett
         return Ended({}, Exit.USAGE)
     folder, progress = settings.videos / job.id, JobProgress(store, job)
     runner.options = replace(runner.options, watch=partial(progress.watch, folder))
-    request = Request(job.id, folder / "video", folder / "image", job.seed)
+    later = store.upcoming(len(settings.devices))
+    upcoming = request_of(later, settings) if later and later.recipe == job.recipe else None
     line, reason = {}, Exit.INTERRUPTED
     with suppress(JobLost):
         folder.mkdir(exist_ok=True)  # it is there, unless someone else removed it: then the video is missing
         remove_unfinished(folder)
         for growing in folder.glob("live-*"):  # of earlier attempts
             growing.unlink()
-        line, reason = runner(request, folder, progress)
+        line, reason = runner(request_of(job, settings), folder, progress, upcoming=upcoming)
         progress.send(0)
         if reason is Exit.OK:
             broken = progress.close(whole=True)
@@ -167,6 +170,12 @@ def make(job: Job, store: Store, runner: VideoRunner | None, settings: ServeSett
     if left is None or left.state == "cancelled":
         rmtree(folder, ignore_errors=True)
     return Ended(line, reason)
+
+
+def request_of(job: Job, settings: ServeSettings) -> Request:
+    """Return what a job's video is made of."""
+    folder = settings.videos / job.id
+    return Request(job.id, folder / "video", folder / "image", job.seed)
 
 
 def _end_with(connection: Connection) -> None:
