@@ -165,7 +165,8 @@ def _facts(service: Service) -> list[Route]:
         limits = {
             "bytes": settings.most_bytes, "frames": settings.limits.frames, "pixels": settings.limits.pixels
         }  # fmt: skip
-        return JSONResponse({"object": "list", "data": data, "base": settings.base, "limits": limits})
+        more = {"generator": settings.generator_name, "base": settings.base, "limits": limits}
+        return JSONResponse({"object": "list", "data": data, **more})
 
     return [
         Route("/healthz", health),

@@ -56,7 +56,8 @@ class ComparisonRoutes:
                 base = self._base_of(job) or self._new_base(job)
             except FileNotFoundError as error:  # it was removed meanwhile
                 raise not_found(job.id) from error
-            self._store.comparisons.ask(job.id, base.id)
+            if not self._store.comparisons.ask(job.id, base.id):
+                raise not_found(job.id)
             return self._shown(job), True
 
     def _base_of(self, job: Job) -> Job | None:
@@ -66,7 +67,7 @@ class ComparisonRoutes:
         return self._store.alike(job.owner, self._inputs(job))
 
     def _inputs(self, job: Job) -> str:
-        return inputs_of(self._settings.videos / job.id, job.seed, self._settings.base)
+        return inputs_of(job.inputs.partition(" ")[0], job.seed, self._settings.base)
 
     def _new_base(self, job: Job) -> Job:
         name = f"video_{secrets.token_hex(12)}"

@@ -24,7 +24,10 @@ CREATE TRIGGER IF NOT EXISTS comparisons_go AFTER DELETE ON jobs
 """
 NEXT = """
 SELECT video FROM comparisons WHERE state = 'queued' AND (
-    SELECT count(*) FROM jobs WHERE id IN (video, base) AND state = 'completed') = 2 LIMIT 1
+    SELECT count(*) FROM jobs WHERE id IN (video, base) AND state = 'completed') = 2
+"""
+CLAIM = """
+UPDATE comparisons SET state = 'in_progress', worker = ?, started = ?, attempt = attempt + 1 WHERE video = ?
 """
 RELEASE = """
 UPDATE comparisons SET deaths = deaths + :blame, worker = NULL, error = :why,
@@ -50,10 +53,25 @@ class Comparison:
 COLUMNS = ", ".join(field.name for field in fields(Comparison))
 
 
+Transaction = Callable[..., AbstractContextManager[sqlite3.Connection]]
+
+
+def claimed(transaction: Transaction, which: str, claim: str, worker: int) -> str | None:
+    """Give the first row that `which` finds to a worker by the statement `claim`; return its id, or None."""
+    for write in (False, True):  # a look first: most find nothing, and who writes keeps others waiting
+        with transaction(write=write) as database:
+            found = database.execute(which).fetchone()
+            if found and write:
+                database.execute(claim, (worker, time.time(), *found))
+        if not found:
+            return None
+    return found[0]
+
+
 class Comparisons:
     """The comparisons of a service. transaction: of the store that the jobs are in."""
 
-    def __init__(self, transaction: Callable[..., AbstractContextManager[sqlite3.Connection]]) -> None:
+    def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
 
     def _rows(self, where: str, *values: object) -> list[Comparison]:
@@ -61,10 +79,14 @@ class Comparisons:
             found = database.execute(f"SELECT {COLUMNS} FROM comparisons {where}", values)
             return [Comparison(*row) for row in found]
 
-    def ask(self, video: str, base: str) -> None:
-        """Queue a comparison; an earlier one of the video is forgotten."""
+    def ask(self, video: str, base: str) -> bool:
+        """Queue a comparison, in place of an earlier one of the video; return False if a job is gone."""
         with self._transaction() as database:
-            database.execute("REPLACE INTO comparisons (video, base) VALUES (?, ?)", (video, base))
+            return database.execute(
+                "REPLACE INTO comparisons (video, base) SELECT :video, :base "
+                "WHERE (SELECT count(*) FROM jobs WHERE id IN (:video, :base)) = 2",
+                {"video": video, "base": base},
+            ).rowcount > 0  # fmt: skip
 
     def get(self, video: str) -> Comparison | None:
         """Return a video's comparison, or None."""
@@ -72,18 +94,8 @@ class Comparisons:
 
     def claim(self, worker: int) -> Comparison | None:
         """Give one whose videos are made to a worker, or None."""
-        with self._transaction(write=False) as database:
-            if not database.execute(NEXT).fetchone():
-                return None
-        with self._transaction() as database:
-            found = database.execute(NEXT).fetchone()
-            if not found:
-                return None
-            database.execute(
-                "UPDATE comparisons SET state = 'in_progress', worker = ?, started = ?, "
-                "attempt = attempt + 1 WHERE video = ?", (worker, time.time(), *found),
-            )  # fmt: skip
-        return self.get(*found)
+        found = claimed(self._transaction, NEXT, CLAIM, worker)
+        return found and self.get(found)
 
     def end(self, asked: Comparison, state: str, result: Mapping | None = None, error: str = "") -> bool:
         """End a comparison; return False if it has ended already, or another attempt at it runs."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from generators.contract import load_generator
 from pipeline.recipe import Recipe
 from pipeline.request import Limits
 from pipeline.runner import Settings
@@ -38,6 +40,11 @@ class ServeSettings:
     upload_seconds: float = 120.0
     keep_seconds: float = 86_400.0
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+
+    @cached_property
+    def generator_name(self) -> str:
+        """The generator's own name, which callers may give."""
+        return load_generator(self.generator).name
 
     @property
     def videos(self) -> Path:

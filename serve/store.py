@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from serve.comparisons import COMPARISONS, Comparisons
+from serve.comparisons import COMPARISONS, Comparisons, claimed
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -34,7 +34,11 @@ CREATE INDEX IF NOT EXISTS jobs_by_inputs ON jobs (inputs);
 NEXT = """
 SELECT id FROM jobs AS job WHERE state = 'queued' ORDER BY attempt = 0,
     (SELECT count(*) FROM jobs WHERE owner = job.owner AND state = 'in_progress'),
-    (SELECT coalesce(max(started), 0) FROM jobs WHERE owner = job.owner), created, id LIMIT 1 OFFSET ?
+    (SELECT coalesce(max(started), 0) FROM jobs WHERE owner = job.owner), created, id
+"""
+CLAIM = """
+UPDATE jobs SET state = 'in_progress', worker = ?, started = ?, attempt = attempt + 1, done = 0, total = 0,
+    made = 0, first = NULL WHERE id = ?
 """
 OPEN = ("queued", "in_progress")
 TRIES = 3  # of a job whose worker dies
@@ -44,7 +48,7 @@ TRIES = 3  # of a job whose worker dies
 class Job:
     """A row of the table. Times are seconds since 1970; first: from the start to the first frame.
 
-    inputs: a hash of all that decides the video. done of total evaluations are made, and made of frames.
+    inputs: all that decides the video, see inputs_of. done of total evaluations are made, and made of frames.
     """
 
     id: str
@@ -161,23 +165,14 @@ class Store:
 
     def claim(self, worker: int) -> Job | None:
         """Give the next job to a worker, or None."""
-        if not self._rows("WHERE state = 'queued' LIMIT 1"):
-            return None
-        with self._transaction() as database:
-            found = database.execute(NEXT, (0,)).fetchone()
-            if not found:
-                return None
-            database.execute(
-                "UPDATE jobs SET state = 'in_progress', worker = ?, started = ?, attempt = attempt + 1, "
-                "done = 0, total = 0, made = 0, first = NULL WHERE id = ?", (worker, time.time(), *found),
-            )  # fmt: skip
-        return self.get(*found)
+        found = claimed(self._transaction, NEXT, CLAIM, worker)
+        return found and self.get(found)
 
     def upcoming(self, workers: int) -> Job | None:
         """Return the job that a worker will probably be given after its present one, or None."""
         with self._lock:
-            found = self._database.execute(NEXT, (workers - 1,)).fetchone()
-        return found and self.get(*found)
+            found = self._database.execute(NEXT).fetchmany(workers)
+        return self.get(*found[-1]) if len(found) == workers else None
 
     def progress(self, job: Job, done: int, total: int, made: int, first: float | None) -> bool:
         """Record how far a job has come; return False if it is not this attempt's any more."""

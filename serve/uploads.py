@@ -25,7 +25,7 @@ from serve.errors import ApiError
 from serve.settings import ServeSettings
 
 FILES = ("video", "image")  # the parts that are files, which get these names on the disk
-FIELDS = ("seed", "recipe")
+FIELDS = ("seed", "recipe", "generator")
 MOST_SEED = 2**63 - 1
 
 
@@ -97,19 +97,24 @@ def _checked(form: FormData, settings: ServeSettings) -> Upload:
     if recipe not in settings.recipes:
         known = ", ".join(settings.recipes)
         raise ApiError(400, "unknown_recipe", f"There is no such recipe; take one of {known}.")
+    if form.get("generator", settings.generator_name) != settings.generator_name:
+        told = f"This service has the generator {settings.generator_name} alone; leave the field out."
+        raise ApiError(400, "unknown_generator", told)
     return Upload(form["video"].file, form["image"].file, int(seed), recipe)
 
 
 def save(upload: Upload, folder: Path) -> str:
-    """Write the files of an upload to a new folder, synced; return a hash of all that it holds. OSError."""
+    """Write the files of an upload to a new folder, synced; return what inputs_of says. OSError."""
     folder.mkdir()
+    files = hashlib.sha256()
     for name in FILES:
         with (folder / name).open("wb") as file:
             shutil.copyfileobj(getattr(upload, name), file, 1 << 20)
         sync(folder / name)
+        files.update(file_sha256(folder / name).encode())
     for each in (folder, folder.parent):
         sync(each)
-    return inputs_of(folder, upload.seed, upload.recipe)
+    return inputs_of(files.hexdigest(), upload.seed, upload.recipe)
 
 
 def link(source: Path, folder: Path) -> None:
@@ -121,12 +126,9 @@ def link(source: Path, folder: Path) -> None:
         sync(each)
 
 
-def inputs_of(folder: Path, seed: int, recipe: str) -> str:
-    """Return a hash of all that decides a video. OSError."""
-    inputs = hashlib.sha256(f"{seed} {recipe}".encode())
-    for name in FILES:
-        inputs.update(file_sha256(folder / name).encode())
-    return inputs.hexdigest()
+def inputs_of(files: str, seed: int, recipe: str) -> str:
+    """Return all that decides a video, in a line that begins with the hash of its files."""
+    return f"{files} {seed} {recipe}"
 
 
 def check(folder: Path, settings: ServeSettings) -> VideoInfo:

@@ -64,6 +64,8 @@ class JobProgress:
     def tick(self) -> None:
         """Count one more evaluation as done."""
         self._done += 1
+        if self._live:
+            self._live.feed()
         self.send(TICK)
 
     def grow(self, count: int) -> None:
@@ -97,6 +99,7 @@ class JobProgress:
             except OutputError as error:
                 why = f"the video is whole, its stream broke off: {error}"
             self._live.close()
+            self._live = None
         return why
 
     def send(self, every: float) -> None:

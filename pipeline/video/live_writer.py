@@ -45,7 +45,7 @@ class LiveVideo:
         self._child: Ffmpeg | None = None
         self._held: list[bytes] = []
         self._feeder = ThreadPoolExecutor(1)
-        self._feed()
+        self.feed()
 
     def __enter__(self) -> LiveVideo:
         return self
@@ -54,14 +54,14 @@ class LiveVideo:
         """End the encoder's input, or the encoder if the block raised."""
         if error is not None:
             self.close()
-        elif self._feed():
+        elif self.feed():
             self._sent = self._feeder.submit(self._end, self._sent)
 
     def write(self, chunk: np.ndarray) -> None:
         """Take frames (n, H, W, 3) uint8 once those before are with the encoder. OutputError: it failed."""
         self._sent.result()
         self._held.append(chunk.tobytes())
-        self._feed()
+        self.feed()
 
     def wait(self) -> None:
         """Wait until the file is whole, if it was begun. OutputError: the encoder or the disk failed."""
@@ -75,8 +75,8 @@ class LiveVideo:
         if self._child:
             self._child.close()
 
-    def _feed(self) -> bool:
-        """Hand what is held to the encoder, which is started if it is time; return whether it runs."""
+    def feed(self) -> bool:
+        """Hand what is held to the encoder, which is started if it is wanted by now; return whether it is."""
         if not self._child and (self._wanted() or sum(map(len, self._held)) > MOST_HELD):
             self._child = Ffmpeg(self._command, STALL_SECONDS, stdin=subprocess.PIPE)
         if self._child and self._held:
@@ -109,7 +109,8 @@ class LiveVideo:
 
 def growing_output(path: Path) -> list[str]:
     """Return ffmpeg's arguments to write a growing file."""
-    return [*CODEC, "-g", str(GROUP), "-movflags", MOVFLAGS, "-flush_packets", "1", *REPEATABLE, "-y", f"file:{path}"]
+    growing = ["-g", str(GROUP), "-movflags", MOVFLAGS, "-flush_packets", "1"]
+    return [*CODEC, *growing, *REPEATABLE, "-y", f"file:{path}"]
 
 
 def write_late(source: Path, path: Path) -> None:

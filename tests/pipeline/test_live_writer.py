@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from engines.errors import OutputError
+from pipeline.video import live_writer
 from pipeline.video.live_writer import LiveVideo
 from pipeline.video.reader import read
 from tests.conftest import skeleton_frames
@@ -34,6 +35,27 @@ def test_frames_are_in_the_file_before_the_next_chunk_and_chunks_do_not_change_i
     again.wait()
     again.close()
     assert (tmp_path / "b.mp4").read_bytes() == whole
+
+
+def test_a_file_nobody_wants_is_not_begun_until_frames_are_too_many_to_hold(tmp_path, monkeypatch):
+    frames, wanted = skeleton_frames(20, 64, 96), []
+
+    def written(name):
+        path = tmp_path / name
+        with LiveVideo(path, (64, 96), Fraction(24), lambda: bool(wanted)) as live:
+            for chunk in np.split(frames, [8, 16]):
+                live.write(chunk)
+                wanted.extend(["now"] * (name == "late.mp4"))
+        live.wait()
+        live.close()
+        return path.exists() and path.read_bytes()
+
+    assert written("none.mp4") is False
+    whole = written("late.mp4")
+    assert whole == written("from-the-start.mp4") and whole.count(b"moof") == 20
+    wanted.clear()
+    monkeypatch.setattr(live_writer, "MOST_HELD", frames[:8].nbytes - 1)
+    assert written("many.mp4") == whole
 
 
 def test_a_file_that_cannot_be_written_is_an_error_with_its_reason(tmp_path):

@@ -20,6 +20,7 @@ from serve.app import Service, look_after
 from serve.jobs import JobRoutes
 from serve.keys import add_key, load_keys
 from serve.store import TRIES
+from serve.streams import want
 from serve.uploads import Upload, save
 
 
@@ -35,7 +36,7 @@ def error(answer, status, code):
 
 
 def test_a_job_is_the_video_of_infer_and_its_stream_shows_its_frames(service, work, inputs, runner, tmp_path):
-    answer = post(service, inputs(20), data={"seed": "7"})
+    answer = post(service, inputs(20), data={"seed": "7", "generator": "tiny"})
     name = answer.json()["id"]
     assert answer.status_code == 202 and answer.headers["location"] == f"/v1/videos/{name}"
     assert answer.json()["status"] == "queued" and answer.json()["frames"] == 20
@@ -56,11 +57,34 @@ def test_a_job_is_the_video_of_infer_and_its_stream_shows_its_frames(service, wo
     assert content.headers["content-type"] == "video/mp4"
     part = service.client.get(f"/v1/videos/{name}/content", headers={"Range": "bytes=4-7"})
     assert part.status_code == 206 and part.content == b"ftyp"
+    assert not [*folder.glob("live-*")]  # nobody watched, so the stream is written now
     streamed = tmp_path / "streamed.mp4"
     streamed.write_bytes(service.client.get(f"/v1/videos/{name}/stream").content)
     live, final = read(streamed), read(tmp_path / "a.mp4")
     assert live.fps == final.fps == Fraction(24) and live.frames.shape == final.frames.shape
     assert abs(live.frames.astype(int) - final.frames).mean() < 6  # both are lossy
+
+
+def test_who_asks_while_a_job_is_made_has_its_growing_file_begun(service, work, inputs):
+    name = post(service, inputs(20)).json()["id"]
+    folder = service.settings.videos / name
+    want(service.store.get(name), folder)
+    work(service)
+    written = (folder / "live-0001-0001.mp4").read_bytes()
+    assert written.count(b"moof") == 20
+    assert service.client.get(f"/v1/videos/{name}/stream").content == written
+
+
+def test_the_next_jobs_inputs_are_read_while_one_is_made(service, work, inputs, runner):
+    first, second, third = (post(service, inputs(frames)).json()["id"] for frames in (9, 8, 7))
+    assert service.store.upcoming(3).id == third and service.store.upcoming(4) is None
+    assert work(service).id == first
+    request, reading = runner._inputs._ahead
+    assert request.id == second
+    source = reading.result()
+    assert work(service).state == "completed"
+    assert source.frames == 8  # that job took it
+    assert work(service).id == third and runner._inputs._ahead is None
 
 
 def test_events_end_with_how_the_job_ended(service, work, inputs):

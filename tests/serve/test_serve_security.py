@@ -92,7 +92,7 @@ def test_an_upload_above_the_limit_is_refused_announced_or_not(open_service, inp
     ({"seed": "-1"}, "invalid_field"), ({"seed": "٣"}, "invalid_field"),
     ({"seed": "9" * 400}, "invalid_field"),
     ({"seed": str(2**63)}, "invalid_field"), ({"seed": ["1", "2"]}, "invalid_field"),
-    ({"generator": "/tmp/evil.py:Evil"}, "unknown_field"), ({"recipe": "x" * 2_000}, "bad_request"),
+    ({"generator": "/tmp/evil.py:Evil"}, "unknown_generator"), ({"recipe": "x" * 2_000}, "bad_request"),
 ])
 def test_fields_that_are_not_offered_are_refused(service, inputs, data, code):
     error(post(service, inputs(), data=data), 400, code)
