@@ -60,22 +60,28 @@ from generators.samplers import FlowMatchEuler
 
 
 class Tiny(Presenter):
-    name, size, scheduler = "tiny", (32, 48), FlowMatchEuler(2, 3.0)
+    name, size, scheduler = "tiny", (32, 48), FlowMatchEuler({steps}, 3.0)
 
     def __init__(self):
         super().__init__(Path(__file__).parent)
 """
 
 
-def tiny_generator(folder: Path) -> str:
-    """Make a presenter with small random weights, for 32x48 pixels and two steps; return its name."""
+def tiny_generator(folder: Path, steps: int = 2) -> str:
+    """Make a presenter with small random weights, for 32x48 pixels and so many steps; return its name.
+
+    One that is there is taken.
+    """
     import torch
 
     from generators.presenter.load import AUTOENCODER_FILE, DENOISER_FILE, save_weights
     from generators.presenter.model import Autoencoder, AutoencoderSize, Denoise, DenoiserSize
 
+    name = f"{folder.resolve() / 'tiny.py'}:Tiny"
+    if (folder / "tiny.py").is_file():
+        return name
     torch.manual_seed(0)
     save_weights(Autoencoder(AutoencoderSize(8, 8, 1, 1)), folder / AUTOENCODER_FILE)
     save_weights(Denoise(DenoiserSize(1, 24, 1, 32)), folder / DENOISER_FILE)
-    (folder / "tiny.py").write_text(TINY)
-    return f"{folder.resolve() / 'tiny.py'}:Tiny"
+    (folder / "tiny.py").write_text(TINY.format(steps=steps))
+    return name
