@@ -4,7 +4,7 @@
 
 A client repeats a request that got no answer, with the same Idempotency-Key. At the end every job that was
 accepted must be made, once, whole, and alike for alike inputs; the report says how long jobs waited, and how
-the frames/s compare with infer.py, which makes the same videos before.
+the seconds of a video compare with infer.py's, which makes the same ones before and after.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -123,8 +124,8 @@ def load_service(args: argparse.Namespace) -> Exit:
     args.out.mkdir(parents=True)
     videos, image = given(args.data, args.out / "data") if args.data else clips(args.out / "data")
     generator = args.generator or tiny_generator(args.out)
-    alone = batch_seconds(args.out, generator, args.recipe)
-    home = args.out / "home"
+    batch = partial(batch_seconds, args.out, generator, args.recipe)
+    alone, home = batch("before"), args.out / "home"
     command = service_command(home, generator, args.workers, recipe=args.recipe)
     load, draw = Load(command, args.out / "serve.log"), random.Random(0)
     load.start()
@@ -142,11 +143,15 @@ def load_service(args: argparse.Namespace) -> Exit:
         killer.join()
         while any(job["status"] not in ENDED for job in jobs_of(load)):
             time.sleep(2)
-        report = judged(load, home, started, alone)
+        found = jobs_of(load)
+        wrong = wrong_of(load, found, home)
     finally:
         load.over = True
         load.process.terminate()
         load.process.wait()
+    for frames, seconds in batch("after").items():
+        alone[frames] += seconds
+    report = {"wrong": wrong, "answers": dict(load.answers), **judged(found, home, started, alone)}
     show(report)
     return Exit.SOME_FAILED if report["wrong"] else Exit.OK
 
@@ -183,12 +188,9 @@ def jobs_of(load: Load) -> list[dict]:
         after = f"&after={found[-1]['id']}"
 
 
-def judged(load: Load, home: Path, started: float, alone: dict[int, float]) -> dict:
-    """Return the report: what went wrong, how long jobs waited, how fast the service was.
-
-    started: when the first job was posted. alone: seconds of a video by infer.py, by its frames.
-    """
-    jobs, wrong = jobs_of(load), []
+def wrong_of(load: Load, jobs: list[dict], home: Path) -> list[str]:
+    """Return what went wrong: jobs lost, made twice, not whole, or unlike another of the same inputs."""
+    wrong = []
     if {job["id"] for job in jobs} != set(load.accepted) or len(set(load.accepted.values())) != len(jobs):
         wrong.append(f"{len(jobs)} jobs for {len(set(load.accepted.values()))} accepted keys")
     alike: dict[tuple, set] = {}
@@ -207,20 +209,35 @@ def judged(load: Load, home: Path, started: float, alone: dict[int, float]) -> d
     wrong += [str(path) for path in home.rglob("*") if UNFINISHED.fullmatch(path.name)]
     if len(list((home / "videos").iterdir())) != len(jobs):
         wrong.append("folders without a job")
+    return wrong
+
+
+def judged(jobs: list[dict], home: Path, started: float, alone: dict[int, list[float]]) -> dict:
+    """Return how long jobs waited, and how fast the service was.
+
+    started: when the first job was posted. alone: seconds of videos by infer.py, by their frames.
+    """
     with closing(sqlite3.connect(home / "jobs.sqlite")) as database:
         tries = dict(database.execute("SELECT attempt, count(*) FROM jobs GROUP BY attempt"))
     waited = [job["started_at"] - job["created_at"] for job in jobs if job["started_at"]]
     first = [job["first_frame_seconds"] for job in jobs if job["first_frame_seconds"]]
     seconds = max((job["completed_at"] or 0 for job in jobs), default=0) - started
+    usual = {frames: sum(taken) / len(taken) for frames, taken in alone.items()}
+    by_frames: dict[int, list[float]] = {}
+    for job in jobs:
+        by_frames.setdefault(job["frames"], []).append(job["completed_at"] - job["started_at"])
+    batch = sum(usual[job["frames"]] for job in jobs)
     rate = sum(job["frames"] for job in jobs) / seconds
-    batch = sum(alone[job["frames"]] for job in jobs)
     return {
-        "wrong": wrong, "jobs": len(jobs), "answers": dict(load.answers), "attempts": tries,
-        "seconds": round(seconds, 1),
+        "jobs": len(jobs), "attempts": tries, "seconds": round(seconds, 1),
         "waited_p50": percentile(waited, 50), "waited_p99": percentile(waited, 99),
         "first_frame_p50": percentile(first, 50), "first_frame_p99": percentile(first, 99),
         "frames_per_second": round(rate, 2), "batch_frames_per_second": round(rate * seconds / batch, 2),
         "of_batch": round(batch / seconds, 3),
+        "of_batch_by_frames": {
+            frames: round(usual[frames] * len(taken) / sum(taken), 3)
+            for frames, taken in sorted(by_frames.items())
+        },
     }  # fmt: skip
 
 
@@ -229,16 +246,16 @@ def percentile(values: list[float], part: float) -> float:
     return round(float(np.percentile(values, part)), 3)
 
 
-def batch_seconds(out: Path, generator: str, recipe: Path) -> dict[int, float]:
-    """Return the seconds that infer.py takes for a clip, by its frames: ROUNDS times each."""
+def batch_seconds(out: Path, generator: str, recipe: Path, name: str) -> dict[int, list[float]]:
+    """Return the seconds that infer.py takes for clips, by their frames: ROUNDS times each."""
     command = [sys.executable, "infer.py", "--generator", generator, "--data", str(out / "data"), "--json"]
-    command += ["--out", str(out / "batch"), "--stream", "--recipe", str(recipe)]
+    command += ["--out", str(out / f"batch-{name}"), "--stream", "--recipe", str(recipe)]
     ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     seconds: dict[int, list[float]] = {}
     for line in lines[1:]:
         seconds.setdefault(line["frames"], []).append(line["total_seconds"])
-    return {frames: sum(taken) / len(taken) for frames, taken in seconds.items()}
+    return seconds
 
 
 if __name__ == "__main__":
