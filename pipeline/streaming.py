@@ -34,7 +34,7 @@ class StreamedClip:
     conditions: pieces of them, see Streaming.condition_pieces; they are asked for as windows need them. Where
     all windows share a frame, the first latents come when all are there.
 
-    taken, unlike: as in SamplerState; complete after all latents were taken.
+    taken, unlike: as in SamplerState; complete with the last latents, after which nobody need ask again.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class StreamedClip:
         """Give the latents from a frame on by the base model's plan, from the noise of all they depend on."""
         planned = evaluations(self._sampler.generator, self._frames, self._plan)
         self._sampler.more(self._base.reach(begin)[1] - (planned - self._done))
+        self.taken, self.unlike = self._base.plan.actions, self._watch.unlike.described()
         for piece in self._base.pieces:
             if piece.end > begin:
                 yield from self._given(piece.begin, piece.finish(), begin, self._own)
-        self.taken, self.unlike = self._base.plan.actions, self._watch.unlike.described()
 
     def _given(self, at: int, latents: np.ndarray, begin: int, end: int) -> Iterator[np.ndarray]:
         """Give what of a piece that begins at `at` lies between two frames; forget what is not needed now."""

@@ -29,9 +29,10 @@ def request(path, make_video_file, make_image_file, frames):
     return Request("a", make_video_file(path / f"{frames}.mp4", frames, (32, 48)), image, 1)
 
 
-@pytest.mark.parametrize("frames", [1, 7, 16, 17, 61])
+@pytest.mark.parametrize("frames", [1, 7, 16, 17, 48, 200])
 @pytest.mark.parametrize("plan", [
-    None, StepPlan("FC", overlaps=(0,)), StepPlan("FS", guard=Guard(5, (0.0,)))])
+    None, StepPlan("FC", overlaps=(0,)), StepPlan("FS", guard=Guard(5, (0.0,))),
+    StepPlan("FS", guard=Guard(5, (0.0,), ("pose",), ((9.0,),), ((1.0,),), (1.0,)))])  # which fires
 def test_frames_are_those_of_the_batch_run(
     tiny, tiny_engines, make_video_file, make_image_file, tmp_path, frames, plan
 ):
@@ -42,7 +43,8 @@ def test_frames_are_those_of_the_batch_run(
         for sampling in (None, sampling_of)
     ]
     assert made[0]["frames_sha256"] == made[1]["frames_sha256"] and made[1]["frames"] == frames
-    assert made[0]["actions"] == made[1]["actions"]
+    assert made[0]["actions"] == made[1]["actions"] and made[0]["guard_fired"] == made[1]["guard_fired"]
+    assert bool(made[0]["guard_fired"]) == bool(plan and plan.guard and plan.guard.constants)
     assert set(made[0]["seconds"]) == set(made[1]["seconds"]) and min(made[1]["seconds"].values()) >= 0
     assert sum(made[1]["seconds"].values()) <= made[1]["total_seconds"] + 0.01
 
