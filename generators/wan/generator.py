@@ -16,6 +16,7 @@ FOLDER holds checkpoint and prompt embedding, as generators/wan/files.py says; v
   sampler = "flow"     # or flow-diffusers, unipc, unipc-diffusers (generators/wan/settings.py)
   half = true          # latents in bfloat16 between steps, as upstream
   gpu = 0              # whose noise is drawn, by its multiprocessors (A100: 108, H100: 132); 0: a processor's
+  tile_height = 30     # of the tiles that wan-unianimate decodes, in latents; tile_width = 52; 0: the whole
 
 What is left out has the published value of its conditioner. A checkpoint can also be named in a file of your
 own: a class that inherits from one of the three and gives its __init__ the folder.
