@@ -19,7 +19,7 @@ import os
 import sys
 from pathlib import Path
 
-from bench.base_again import manifest_ratio
+from bench.base_again import base_judged, manifest_ratio
 from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
 from bench.demo import make_demo
@@ -76,6 +76,8 @@ def run_judge(args: argparse.Namespace) -> Exit:
         say(f"judging {name}")
         comparisons = judge_folder(judge, Folders(reference, folder, skeletons, beside), say)
         found = run_entry(name, folder, comparisons, question, measured)
+        if base := base_judged(folder, reference):
+            found["base"] = base
         bases = [args.base_again, reference] if args.base_again else [reference]
         return found if measured else {**found, "manifests": manifest_ratio(folder, bases)}
 

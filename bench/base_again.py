@@ -1,4 +1,4 @@
-"""Look at a second run of the base model: how far it lies from the first, and how long it took."""
+"""Look at runs of the base model: how far a second lies from the first, how long it took, which it is."""
 
 from __future__ import annotations
 
@@ -72,3 +72,23 @@ def manifest_ratio(candidate: Path, bases: list[Path]) -> dict | None:
             ratio = sum(both.values()) / sum(fast[name] for name in both)
             return {"ratio": ratio, "videos": sorted(both), "base": str(base)}
     return None
+
+
+def adapters_of(folder: Path) -> list[str] | None:
+    """List the adapters that a run folder's videos were made with; None without a manifest that tells."""
+    try:
+        lines = [line for line in manifest_lines(folder) if line["status"] == "done"]
+        return sorted({name for line in lines for name in line.get("loras", ())}) if lines else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def base_judged(candidate: Path, reference: Path) -> str | None:
+    """Say against which base model videos are judged, if an adapter made another of it; else None."""
+    made, base = adapters_of(candidate), adapters_of(reference)
+    if not made and not base:
+        return None
+    if made == base:
+        return f"judged against the base model with the same adapters: {', '.join(base)}"
+    told = ["unknown" if each is None else ", ".join(each) or "none" for each in (made, base)]
+    return f"judged against another base model: adapters here: {told[0]}; of the reference: {told[1]}"

@@ -139,9 +139,11 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
 
 
 def _remarks(run: dict) -> Iterator[str]:
-    """Return a recipe's note, what infer.py notes on videos, and which were not made, with the reasons."""
+    """Return a recipe's note, its base, what infer.py notes on videos, and why some were not made."""
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
+    if run.get("base"):
+        yield run["base"]
     yield from _blind(run)
     fired = run.get("guard_fired") or {}
     for name, why in fired.items():

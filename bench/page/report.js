@@ -40,7 +40,7 @@ function verdict(run) {
   if (run.timing) said.push(`${number(run.timing.contest_seconds, 2)} s a video`);
   const missing = Object.entries(run.failed || {}).map(([id, why]) => `${id} was not made: ${why}`);
   const notes = Object.entries(run.notes || {}).flatMap(([id, said]) => said.map((text) => `${id}: ${text}`));
-  const items = [...reasons, ...missing, ...notes].map((text) => el("li", text)), note = run.recipe && run.recipe.note;
+  const items = [...(run.base ? [run.base] : []), ...reasons, ...missing, ...notes].map((text) => el("li", text)), note = run.recipe && run.recipe.note;
   const rest = items.splice(6);
   return el(`div.verdict.${passes ? "pass" : "fail"}`, el("h3", run.name, " ", mark(passes)),
     known(score) ? el("div.points", score.toFixed(1), el("small", "of 100")) : null, el("p", said.join(", ")), note ? el("p.soft", note) : null,

@@ -44,7 +44,7 @@ class MotionModule(nn.Module):
         tokens = inner.norm(x).flatten(2).permute(2, 0, 1)  # (h * w, F, C)
         tokens = inner.proj_in(tokens)
         for attention, norm in zip(block.attention_blocks, block.norms, strict=True):
-            tokens = tokens + attend(attention, norm(tokens) + self.places[:frames])
+            tokens = tokens + attend(attention, norm(tokens) + self.places[:frames].to(tokens.dtype))
         tokens = tokens + block.ff(block.ff_norm(tokens))
         return x + inner.proj_out(tokens).permute(1, 2, 0).unflatten(2, x.shape[2:])
 

@@ -16,6 +16,7 @@ FOLDER holds checkpoint and prompt embedding, as generators/wan/files.py says; v
   sampler = "flow"     # or flow-diffusers, unipc, unipc-diffusers (generators/wan/settings.py)
   half = true          # latents in bfloat16 between steps, as upstream
   gpu = 0              # whose noise is drawn, by its multiprocessors (A100: 108, H100: 132); 0: a processor's
+  tile_height = 30     # of the tiles that wan-unianimate decodes, in latents; tile_width = 52; 0: the whole
 
 What is left out has the published value of its conditioner. A checkpoint can also be named in a file of your
 own: a class that inherits from one of the three and gives its __init__ the folder.
@@ -49,6 +50,8 @@ from generators.wan.config import (
 )
 from generators.wan.files import Files
 from generators.wan.settings import Settings
+from generators.wan.tiles import Tiles
+from generators.wan.vae_specs import IN, OUT, vae_specs
 from generators.windows import ContinuationWindows, WindowRule
 
 if TYPE_CHECKING:
@@ -56,7 +59,6 @@ if TYPE_CHECKING:
 
 CODE = ("vae.py", "transformer.py", "conditioning.py", "load.py", "../clip/vision.py")
 Picture = np.ndarray | None
-IN, OUT = "cache", "next"  # of a causal network's state, before a group and after it
 
 
 class Wan(ABC):
@@ -99,9 +101,11 @@ class Wan(ABC):
         self.guidance, self.guided = settings.guidance, settings.guidance != 1.0
         self.windows = self._windows()
         self.latent_size = settings.height // VAE_STRIDE_HW, settings.width // VAE_STRIDE_HW
+        self._tiles = Tiles(self.latent_size, settings.tile)
+        vae = vae_specs(self.vae, self.latent_size, self._tiles)
         # vivace.toml decides what is in the graphs only by shapes, which manifests have too, and by guidance.
         self.fingerprint_files = (*self.files.weights(self.adapted), *(here / name for name in CODE))
-        self.components = {spec.name: spec for spec in (*self._vae(), self._image_kv(), *self._own())}
+        self.components = {spec.name: spec for spec in (*vae, self._image_kv(), *self._own())}
         take_on(self, loras, ["image_kv", "denoise"])
 
     @abstractmethod
@@ -127,8 +131,8 @@ class Wan(ABC):
             caches = self.vae.encoder_caches(height * VAE_STRIDE_HW, width * VAE_STRIDE_HW)
             return vae.Encode(self._autoencoder(), caches).eval()
         if component.startswith("decode"):
-            caches = self.vae.decoder_caches(height, width)
-            return vae.Decode(self._autoencoder(), caches, self.truncate).eval()
+            kind, size = (vae.DecodeTile, (1, 1)) if self._tiles.several else (vae.Decode, (height, width))
+            return kind(self._autoencoder(), self.vae.decoder_caches(*size), self.truncate).eval()
         if component == "image_kv":
             return conditioning.ImageKv(load.load_clip(self.clip, files), self._loaded()).eval()
         prompts = load.load_prompts(files, self.guided)
@@ -193,13 +197,16 @@ class Wan(ABC):
         return self.decode_pieces(engines, [latents])
 
     def decode_pieces(self, engines: Engines, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Decode latents that come in pieces; each frame sees what the ones before it left."""
-        caches: dict[str, np.ndarray] = {}
+        """Decode latents that come in pieces; each frame, or tile, sees what the ones before it left."""
+        caches: list[dict[str, np.ndarray]] = [{} for _ in self._tiles.places]
         for frame in (part for piece in pieces for part in np.split(piece, piece.shape[2], 2)):
-            engine = engines["decode_next" if caches else "decode_first"]
-            found = engine(latents=frame, **caches)
-            caches = passed_on(found)
-            yield found["pixels"]
+            found = []
+            for number, tile in enumerate(self._tiles.of(frame)):
+                engine = engines["decode_next" if caches[number] else "decode_first"]
+                made = engine(latents=tile, **caches[number])
+                caches[number] = passed_on(made)
+                found.append(made["values" if self._tiles.several else "pixels"])
+            yield self._tiles.blended(found) if self._tiles.several else found[0]
 
     def encode(self, engines: Engines, groups: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
         """Encode groups of frames to latents (1, 16, groups, h, w); a factor of 0 makes a group grey."""
@@ -236,29 +243,6 @@ class Wan(ABC):
         """Make groups of four grey frames, which stand for nothing, for encode()."""
         blank = np.zeros((VAE_STRIDE_T, self.size[1], self.size[0], 3), np.uint8)
         return ((blank, 0.0) for _ in range(groups))
-
-    def _vae(self) -> Iterator[ComponentSpec]:
-        (height, width), (w, h) = self.latent_size, self.size
-        latents = TensorSpec("latents", (1, self.vae.z_dim, 1, height, width))
-        halves = {
-            "encode": self.vae.encoder_caches(h, w),
-            "decode": self.vae.decoder_caches(height, width),
-        }
-        for half, caches in halves.items():
-            before, after = (
-                tuple(TensorSpec(f"{word}_{i}", (1, *shape)) for i, shape in enumerate(caches))
-                for word in (IN, OUT)
-            )
-            for place, frames, cadence, given in (
-                ("first", 1, Cadence.REQUEST, ()),
-                ("next", VAE_STRIDE_T, Cadence.CHUNK, before),
-            ):
-                pixels = TensorSpec("pixels", (frames, h, w, 3), "uint8")
-                ends = (pixels, TensorSpec("keep", (frames,))), (latents,)
-                if half == "decode":
-                    ends = (latents,), (pixels,)
-                name = f"{half}_{place}"
-                yield ComponentSpec(name, cadence, (*ends[0], *given), (*ends[1], *after))
 
     def _image_kv(self) -> ComponentSpec:
         levels = TensorSpec("levels", (1, self.clip.image_size, self.clip.image_size, 3))

@@ -34,6 +34,7 @@ class Settings:
     gpu: int = 0
 
     half_times = False  # upstream rounds the times that its network sees
+    tile = (0, 0)  # height and width in latents of what is decoded at a time; 0: the whole
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):

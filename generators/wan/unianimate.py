@@ -27,10 +27,15 @@ PRIVATE = 2  # latent frames at a later window's start that are its own, as upst
 
 @dataclass(frozen=True)
 class UniAnimateSettings(BlendSettings):
-    """The settings, by default upstream's. ValueError: windows share less than private frames replace."""
+    """The settings, by default upstream's. ValueError: windows share less than private frames replace.
+
+    tile_height, tile_width: of the tiles that are decoded, in latents, an even number; 0: the whole.
+    """
 
     guidance: float = 1.5
     half: bool = True
+    tile_height: int = 30
+    tile_width: int = 52
 
     half_times = True
 
@@ -38,6 +43,14 @@ class UniAnimateSettings(BlendSettings):
         super().__post_init__()
         if self.overlap <= PRIVATE:
             raise ValueError(f"overlap: must be {PRIVATE + 1} latent frames or more, is {self.overlap}")
+        for name in ("tile_height", "tile_width"):
+            if (value := getattr(self, name)) < 0 or value % 2:
+                raise ValueError(f"{name}: must be an even number of latents, or 0, is {value}")
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """The height and width of a tile."""
+        return self.tile_height, self.tile_width
 
 
 @dataclass(frozen=True)

@@ -71,13 +71,38 @@ class Decode(nn.Module):
 
     def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
         """Compute pixels and the caches."""
+        values, kept = self.values(latents, caches)
+        levels = ((values + 1.0) * 127.5).clamp(0.0, 255.0)
+        pixels = (levels.floor() if self.truncate else levels.round()).to(torch.uint8)
+        return pixels, *_full(kept, self.caches)
+
+    def values(
+        self, latents: Tensor, caches: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Sequence[Tensor | str | None]]:
+        """Compute (n, 8h, 8w, 3), black is -1 and white 1, and diffusers' list of caches."""
         kept = _slots(self._count, caches)
         quantised = self.quant(latents * self.std + self.mean)
         found = self.decoder(quantised, feat_cache=kept, feat_idx=[0], first_chunk=not caches)
-        levels = (found[0].permute(1, 2, 3, 0) + 1.0) * 127.5
-        levels = levels.clamp(0.0, 255.0)
-        pixels = (levels.floor() if self.truncate else levels.round()).to(torch.uint8)
-        return pixels, *_full(kept, self.caches)
+        return found[0].permute(1, 2, 3, 0), kept
+
+
+class DecodeTile(Decode):
+    """Components `decode_first` and `decode_next` of tiles: h and w are free, and values are not clipped.
+
+    A cache (1, C, n, s h, s w) comes and goes as (1, C, n, h, s, w, s), so that no other sizes are free;
+    `caches` are those of a single latent.
+    """
+
+    def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        """Compute values (n, 8h, 8w, 3) and the caches."""
+        h, w = latents.shape[3:]
+        values, kept = self.values(latents, tuple(each.flatten(5, 6).flatten(3, 4) for each in caches))
+        shapes = [(channels, frames, h * s, w * s) for channels, frames, s, _ in self.caches]
+        after = [
+            cache.reshape(*cache.shape[:3], h, s, w, s)
+            for cache, (*_, s) in zip(_full(kept, shapes), self.caches, strict=True)
+        ]
+        return values, *after
 
 
 def _register_scale(module: nn.Module, vae: AutoencoderKLWan) -> None:

@@ -1,9 +1,12 @@
 """The scale: how far another seed lies from the base, and who lies nearer."""
 
+import json
+
 import numpy as np
 import pytest
 
 from bench import similarity
+from bench.base_again import base_judged
 from bench.beside import AGAIN, ANOTHER_SEED, distance, nearer
 from bench.judge import Folders, Judge, judge_folder, reasons
 from bench.report import markdown
@@ -80,6 +83,22 @@ def test_another_seed_and_the_base_again_stand_beside_a_run(folders):
     assert "scale is unknown" not in text and "decides nothing" in text
 
 
+@pytest.mark.parametrize(("made", "base", "said"), [
+    ([], [], None), (None, None, None),
+    (["fast:1"], ["fast:1"], "judged against the base model with the same adapters: fast:1"),
+    (["a:1", "b:0.5"], [], "another base model: adapters here: a:1, b:0.5; of the reference: none"),
+    ([], ["a:1"], "another base model: adapters here: none; of the reference: a:1"),
+    (["a:1"], None, "another base model: adapters here: a:1; of the reference: unknown")])
+def test_it_is_said_against_which_base_model_an_adapter_is_judged(tmp_path, made, base, said):
+    for folder, loras in (("candidate", made), ("reference", base)):
+        (tmp_path / folder).mkdir()
+        line = {"id": "a", "status": "done", **({"loras": loras} if loras else {})}
+        if loras is not None:
+            (tmp_path / folder / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+    found = base_judged(tmp_path / "candidate", tmp_path / "reference")
+    assert found == said if said is None else said in found
+
+
 def test_another_seed_as_candidate_is_not_the_same_video(folders):
     comparisons, _ = judged(folders, candidate="seed", seed="seed")
     assert not comparisons[0]["passes"]
@@ -90,8 +109,10 @@ def test_without_another_seed_the_report_says_that_the_scale_is_unknown(folders)
     comparisons, _ = judged(folders)
     question = Question(folders, folders / "reference", ["grid"])
     assert "beside another seed" not in str(comparisons) and comparisons[0]["passes"]
-    text = markdown(make_report([run_entry("one", folders, comparisons, question)], question))
+    run = {**run_entry("one", folders, comparisons, question), "base": "judged against another base model"}
+    text = markdown(make_report([run], question))
     assert "How far another sample lies is unknown" in text
+    assert "- one: judged against another base model" in text
 
 
 def test_a_scale_that_lacks_a_video_or_has_another_size_is_an_input_error(folders, base):

@@ -14,16 +14,19 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from generators.contract import GeneratorError, load_generator
+from engines.onnx.export_streamed import bare_twin
+from engines.onnx.parity import draw
+from generators.contract import FULL, SHALLOW, GeneratorError, load_generator
 from generators.diffusion_grids import DdimScheduler
 from generators.refnet.load import load_denoiser, load_reference, load_vae, make_unet
 from generators.refnet.pictures import PoseGuider
 from generators.refnet.random_weights import CONFIGS, UNET
 from generators.refnet.unet import Attend, Denoise, Embed, add_motion, transformers
 from generators.resize import bicubic
-from tests.tiny_refnet import apart, clip, engines_of, write_tiny
+from tests.tiny_refnet import apart, clip, engines_of, folder_of, with_settings, write_tiny
 
 THEIRS = np.load(Path(__file__).parent / "recorded" / "refnet.npz")
 MID = "mid_block.motion_modules.0.temporal_transformer"
@@ -48,6 +51,20 @@ def test_networks_compute_what_upstreams_classes_do(tiny_ref):
     for found, place in zip(predicted(generator), (0, 1, 0), strict=True):
         assert apart(found[0].transpose(0, 1), THEIRS["v"][place]) <= 1e-5  # measured 6e-8
     assert apart(THEIRS["v"][0], THEIRS["v"][1]) > 0.1
+
+
+@pytest.mark.parametrize(
+    "component", ["reference", "pose", "image_embed", "denoise", FULL, SHALLOW, "decode"])
+def test_what_is_exported_in_halves_at_full_size_computes_in_halves(component, tiny_ref):
+    """Large files are traced as such a twin; the tiny ones go another way. No number is computed."""
+    generator = with_settings(folder_of(tiny_ref[0]), shallow=True)
+    spec, (twin, _) = generator.components[component], bare_twin(generator.build(component), torch.float16)
+    given = draw(spec, {name: each.max for name, each in spec.ranges.items()}, 0)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        made = twin(*(fake.from_tensor(torch.from_numpy(array)) for array in given.values()))
+    made = made if isinstance(made, tuple) else (made,)
+    assert [str(each.dtype) for each in made] == [f"torch.{tensor.dtype}" for tensor in spec.outputs]
+    with_settings(folder_of(tiny_ref[0]))
 
 
 def predicted(generator):

@@ -5,16 +5,20 @@ blocks of pixels, mixed, for the autoencoder and the pose networks, and sines fo
 loops ran in float32 (bfloat16 replaced by it), with the same networks in place of theirs.
 """
 
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bench.frame_metrics import psnr
-from generators.contract import load_generator
+from engines.backends.torch_backend import TorchEngine
+from generators.contract import GeneratorError, load_generator
 from generators.samplers import bfloat16
+from generators.wan.fun_control import FunControl, FunControlSettings
 from pipeline.sampler import generate
-from tests.wan_checkpoints import write_checkpoint
+from tests.wan_checkpoints import write_checkpoint, write_settings
 
 HERE = Path(__file__).parent / "recorded"
 MIX = np.cos(np.arange(48, dtype=np.float32).reshape(16, 3) * 1.7) / 3  # of pixels to latents, and back
@@ -48,6 +52,16 @@ def decode(frames):
         shown = np.concatenate([plain - 0.03 * number for number in range(frames)], 1)
         levels = (np.tanh(shown).astype(np.float32) + 1) * np.float32(127.5)
         return {"pixels": levels.astype(np.uint8).transpose(1, 2, 3, 0), "next_0": latents}
+    return run
+
+
+def tile(frames):
+    """As decode, but not squashed, and after what the frame before it in this tile was in the mean."""
+    def run(latents, cache_0=None):
+        before = 0 if cache_0 is None else cache_0.mean((3, 4), keepdims=True)
+        plain = np.einsum("oc,othw->cthw", MIX, (latents + before)[0]).repeat(8, 2).repeat(8, 3)
+        values = np.concatenate([plain - 0.03 * number for number in range(frames)], 1)
+        return {"values": values.transpose(1, 2, 3, 0).astype(np.float32), "next_0": latents}
     return run
 
 
@@ -137,6 +151,66 @@ def test_unianimates_loop_shows_what_its_own_pipelines_show(tmp_path, monkeypatc
     assert np.abs(error).max() <= 1 and np.count_nonzero(error) <= 1  # where a level is cut by a hair
 
 
+@pytest.mark.parametrize("cut", [1, 2])
+def test_unianimates_frames_are_decoded_in_its_own_tiles(tmp_path, cut):
+    """Recorded from UniAnimate-DiT, 884ac92: WanVideoVAE.decode(tiled=True), tensor2video; each third pixel.
+
+    tile_size=(6, 8), tile_stride=(3, 4), `tile` in place of its network. cut: pieces that latents come in.
+    """
+    folder = write_checkpoint(tmp_path, "wan-unianimate", width=80, height=112, tile_height=6, tile_width=8)
+    generator = load_generator(f"wan-unianimate={folder}")
+    latents = np.random.default_rng(7).standard_normal((1, 16, 2, 14, 10)).astype(np.float32) * 0.4
+    shapes = set()
+
+    def seen(engine):
+        def run(latents, **caches):
+            shapes.add(latents.shape[3:])
+            return engine(latents, **caches)
+        return run
+
+    engines = {"decode_first": seen(tile(1)), "decode_next": seen(tile(4))}
+    frames = np.concatenate([*generator.decode_pieces(engines, np.split(latents, cut, 2))])
+    error = frames[:, ::3, ::3] - np.load(HERE / "unianimate_tiles.npz")["frames"].astype(int)
+    assert frames.shape == (5, 112, 80, 3) and frames.dtype == np.uint8
+    assert np.abs(error).max() <= 1 and np.count_nonzero(error) <= 5  # of 15,390, cut by a hair
+    assert shapes == {(6, 8), (6, 6), (5, 8), (5, 6)}  # the last row and column are cut at the border
+
+
+def test_where_no_other_tile_reaches_the_pixels_are_those_of_a_picture_of_its_size(tmp_path):
+    """On engines, which check that caches of each shape fit their tile."""
+    folder, latents = tmp_path, np.random.default_rng(7).standard_normal((1, 16, 3, 14, 10), np.float32)
+    write_checkpoint(folder, "wan-unianimate", width=80, height=112, tile_height=6, tile_width=8)
+    tiled = decoded_by(folder, latents)
+    write_settings(folder, width=64, height=48)
+    corner = decoded_by(folder, latents[..., :6, :8])
+    assert tiled.shape == (9, 112, 80, 3) and corner.std() > 5
+    assert np.abs(tiled[:, :24, :32].astype(int) - corner[:, :24, :32]).max() <= 1
+
+
+def decoded_by(folder, latents):
+    generator = load_generator(f"wan-unianimate={folder}")
+    engines = {name: TorchEngine(generator.components[name], generator.build(name))
+               for name in ("decode_first", "decode_next")}
+    return np.concatenate([*generator.decode(engines, latents)])
+
+
+@pytest.mark.parametrize("side", [-2, 3])
+def test_a_tile_of_odd_or_negative_size_is_refused(tmp_path, side):
+    folder = write_checkpoint(tmp_path, "wan-unianimate", tile_width=side)
+    with pytest.raises(GeneratorError, match="tile_width: must be an even number of latents, or 0, is"):
+        load_generator(f"wan-unianimate={folder}")
+
+
+def test_published_tiles_are_unianimates_default_and_may_be_switched_off(tmp_path):
+    size = {"width": 480, "height": 832}
+    written = write_checkpoint(tmp_path, "wan-unianimate", **size)
+    tiles = load_generator(f"wan-unianimate={written}").components["decode_next"].ranges
+    assert {name: (each.min, each.max) for name, each in tiles.items()} == {"h": (29, 30), "w": (34, 52)}
+    write_settings(tmp_path, **size, tile_height=0, tile_width=0)
+    whole = load_generator(f"wan-unianimate={written}").components["decode_next"]
+    assert whole.ranges == {} and whole.inputs[0].dims == (1, 16, 1, 104, 60)
+
+
 def test_unianimates_times_and_latents_are_rounded_as_its_pipeline_rounds_them(tmp_path):
     """Recorded from UniAnimate-DiT, 884ac92: FlowMatchScheduler, 50 steps and shift 5, on bfloat16 tensors.
 
@@ -176,3 +250,14 @@ def test_funs_latents_are_rounded_as_diffusers_rounds_them(tmp_path):
         np.testing.assert_allclose(found, y.float(), rtol=2**-7, atol=2**-9)
         assert np.median(np.abs(found - y.float().numpy())) == 0
         x = y.float().numpy()
+
+
+@pytest.mark.parametrize(("fps", "kept"), [(12, 12), (24, 24), (30, 30), (48, 16), (60, 20)])
+def test_where_asked_for_fun_leaves_frames_out_as_its_script_does(fps, kept):
+    """VideoX-Fun, 804a425, get_video_to_video_latent(fps=16): frame_skip = int(original_fps // fps).
+
+    Its script ends with an error where that is 0.
+    """
+    of = SimpleNamespace(settings=FunControlSettings(fps=16))
+    assert FunControl.output_fps(of, Fraction(fps)) == kept
+    assert FunControl.output_fps(SimpleNamespace(settings=FunControlSettings()), Fraction(fps)) == fps

@@ -6,7 +6,7 @@ import torch
 
 from generators.wan.config import VaeSize
 from generators.wan.frame_groups import bounced, groups, mirrored
-from generators.wan.vae import Decode, Encode, autoencoder
+from generators.wan.vae import Decode, DecodeTile, Encode, autoencoder
 from tests.wan_checkpoints import VAE, spread
 
 HEIGHT, WIDTH = 48, 32
@@ -72,6 +72,21 @@ def test_decoded_latent_by_latent_a_clip_has_the_pixels_that_it_has_uncut(networ
     assert found.shape == (1 + 4 * (frames - 1), HEIGHT, WIDTH, 3)
     assert (found - wanted).abs().max() <= 1 and (found != wanted).float().mean() < 1e-3
     assert levels.std() > 10  # it is no uniform picture that is compared
+
+
+@torch.inference_mode()
+def test_a_tile_of_free_size_has_the_pixels_and_caches_of_a_picture_of_that_size(network):
+    size, vae = network
+    whole = Decode(vae, size.decoder_caches(6, 4), truncate=False)
+    tile = DecodeTile(vae, size.decoder_caches(1, 1), truncate=False)
+    kept, held = (), ()
+    for latents in torch.randn(3, 1, 16, 1, 6, 4):
+        pixels, *kept = whole(latents, *kept)
+        values, *held = tile(latents, *held)
+        assert torch.equal(pixels, ((values + 1) * 127.5).clamp(0, 255).round().to(torch.uint8))
+        for wanted, found in zip(kept, held, strict=True):
+            assert found.shape[3] == 6 and found.shape[5] == 4  # the only sizes that are free
+            assert torch.equal(found.flatten(5).flatten(3, 4), wanted)
 
 
 def numbered(*sizes):
