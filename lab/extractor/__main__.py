@@ -1,6 +1,7 @@
 """Make the bundled feature extractor, and measure what the judge's checks catch.
 
 python -m lab.extractor train --run runs/stfn                from nothing; again: go on
+python -m lab.extractor pool --run runs/rows                 its pooling over time, on rows that are kept
 python -m lab.extractor sensitivity --out docs/sensitivity.md    what the gate and the checks catch
 """
 
@@ -52,7 +53,16 @@ def run_train(args: argparse.Namespace) -> Exit:
     """Train our own extractor, from nothing or from where a run stopped."""
     from lab.extractor.stfn_training import train
 
-    print(train(args.run, args.steps, args.out))
+    more = {"start": args.start, "footage": args.footage, "rate": args.rate}
+    print(train(args.run, args.steps, args.out, **more))
+    return Exit.OK
+
+
+def run_pool(args: argparse.Namespace) -> Exit:
+    """Fit the extractor's pooling over time again."""
+    from lab.extractor.pool_training import fit_pool
+
+    print(fit_pool(args.run, args.batches, args.steps, args.out, args.start, args.footage, args.rate))
     return Exit.OK
 
 
@@ -77,8 +87,24 @@ def parse() -> argparse.Namespace:
     train = commands.add_parser("train", help="stfn, on rendered clips; again: go on")
     train.add_argument("--run", type=folder, required=True, help="folder for checkpoints and the log")
     train.add_argument("--steps", type=int, default=1000, help="of nine clips each (1000)")
+    train.add_argument("--start", type=Path, help="folder of graphs to begin from instead of nothing")
+    train.add_argument("--footage", type=Path, help="folder of videos and pictures, parts of which join")
+    train.add_argument("--rate", type=float, default=1e-3, help="of learning (1e-3)")
     train.add_argument("--out", type=folder, default=EXTRACTORS, help="folder (bench/extractors)")
     train.set_defaults(run_command=run_train)
+    pool = commands.add_parser(
+        "pool", help="stfn's pooling over time, on rows of clips that are kept; again: go on"
+    )
+    pool.add_argument("--run", type=folder, required=True, help="folder for the rows")
+    pool.add_argument("--batches", type=int, default=500, help="of eleven clips each (500)")
+    pool.add_argument("--steps", type=int, default=500, help="of eight batches each (500)")
+    pool.add_argument(
+        "--start", type=Path, default=EXTRACTORS, help="graphs to begin from (bench/extractors)"
+    )
+    pool.add_argument("--footage", type=Path, help="folder of videos and pictures, parts of which join")
+    pool.add_argument("--rate", type=float, default=5e-4, help="of learning (5e-4)")
+    pool.add_argument("--out", type=folder, default=EXTRACTORS, help="folder (bench/extractors)")
+    pool.set_defaults(run_command=run_pool)
     return parser.parse_args()
 
 

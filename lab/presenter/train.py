@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.files import atomic_write
+from engines.load import native_precision
 from generators.presenter.load import (
     AUTOENCODER_FILE,
     DENOISER_FILE,
@@ -137,11 +138,13 @@ def train_network(
     source, recent, started, spoke = batches(step), [], time.monotonic(), 0.0
     first = step
     device_type = plan.device.split(":")[0]
+    # Processors that do not compute in bfloat16 emulate it, which is slower than fp32.
+    half = device_type != "cpu" or native_precision("openvino", "cpu") == "bf16"
     while step < plan.steps:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = plan.rate * min(1.0, (step + 1) / plan.warm_up) * (1 - step / plan.steps) ** 0.8
         torch.manual_seed(step)
-        with torch.autocast(device_type, dtype=torch.bfloat16):
+        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=half):
             loss = loss_of(network, next(source))
         network.zero_grad(set_to_none=True)
         loss.backward()

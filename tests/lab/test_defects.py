@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lab.extractor.defects import DEFECTS, Scene
-from lab.extractor.stfn_training import make_scene
+from lab.extractor.stfn_batches import make_scene
 
 BY_NAME = {defect.name: defect for defect in DEFECTS}
 

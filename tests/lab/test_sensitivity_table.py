@@ -14,7 +14,7 @@ from engines.errors import InputError
 from lab.extractor.defects import DEFECTS, Defect, Kind, Scene, encoded_again
 from lab.extractor.footage import scenes_of_footage
 from lab.extractor.sensitivity import Row, changes_of, measure, scenes_of, table
-from lab.extractor.stfn_training import make_scene
+from lab.extractor.stfn_batches import make_scene
 from tests.clips import picture_frames, write
 from tests.extractors import write_extractor
 

@@ -10,14 +10,16 @@ import torch
 from bench import similarity
 from bench.described import read_description
 from bench.similarity import EXTRACTORS, Extractor, load_extractor
-from lab.extractor.defects import Scene, encoded_again, levels
+from lab.extractor import pool_training
+from lab.extractor.defects import DEFECTS, Scene, encoded_again, levels
 from lab.extractor.stfn import HEIGHT, WIDTH, Stfn, StfnSize
-from lab.extractor.stfn_training import HARMFUL, export, make_batch, make_scene, train
+from lab.extractor.stfn_batches import HARMFUL, make_batch, make_scene
+from lab.extractor.stfn_training import export, loss, train
 
 SEEDS = (520_000, 520_001, 520_002)
 # A shift by a pixel stays above the gate in some clips (0.974), and three levels more were not trained for;
 # the checks of shift and colour see both, as tests/lab/test_sensitivity_table.py shows.
-CAUGHT = [defect for defect in HARMFUL if defect.name != "moved by 1 pixel"]
+CAUGHT = [defect for defect in DEFECTS if defect in HARMFUL and defect.name != "moved by 1 pixel"]
 TINY = StfnSize((4, 4, 4), 2, 8, 8)
 
 
@@ -86,8 +88,13 @@ def test_the_bundled_graphs_are_small_and_tell_nothing_of_the_machine_that_made_
         assert b"/home" not in path.read_bytes() and not any(node.metadata_props for node in graph.node)
 
 
-def test_a_batch_is_a_function_of_its_number():
-    one, again, other = make_batch(3), make_batch(3), make_batch(4)
+@pytest.fixture(scope="module")
+def batch():
+    return make_batch(3)
+
+
+def test_a_batch_is_a_function_of_its_number(batch):
+    one, again, other = batch, make_batch(3), make_batch(4)
     assert (one.clip == again.clip).all() and one.clip.shape[1:] == other.clip.shape[1:]
     assert all((a == b).all() for a, b in zip(one.defects, again.defects, strict=True))
     assert one.clip.shape != other.clip.shape or (one.clip != other.clip).any()
@@ -104,3 +111,18 @@ def test_training_goes_on_where_it_stopped_and_ends_in_a_described_graph(tmp_pat
     spec = json.loads(described.read_text())
     session_input = onnx.load(described.with_name(spec["onnx"])).graph.input[0]
     assert session_input.name == spec["input"]
+
+
+def test_the_pooling_alone_is_fitted_to_rows_that_are_made_once(tiny, batch, tmp_path, monkeypatch):
+    network, numbers = tiny[0], []
+    weights = {name: weight.clone() for name, weight in network.state_dict().items()}
+    monkeypatch.setattr(pool_training, "make_batch", lambda number, footage: numbers.append(number) or batch)
+    monkeypatch.setattr(pool_training, "read_weights", lambda folder: weights)
+    monkeypatch.setattr(pool_training, "export", lambda network, folder: network)
+    settings = {"start": tmp_path, "size": TINY, "rate": 1e-2}
+    fitted = [pool_training.fit_pool(tmp_path / "rows", 1, steps, tmp_path, **settings) for steps in (1, 30)]
+    assert numbers == [pool_training.FIRST]
+    assert loss(fitted[1], batch) < loss(fitted[0], batch)
+    now = fitted[1].state_dict()
+    changed = {name.split(".")[0] for name, was in weights.items() if (now[name] != was).any()}
+    assert changed == {"over_time", "out", "head"}
