@@ -40,7 +40,11 @@ class Table:
 
 
 def describe(path: Path, extractor: Extractor) -> np.ndarray:
-    """Feature (2C,) of a video: means and deviations over parts of its time, each fused over its places."""
+    """Feature of a video: of its clips' vectors, then of its frames', which say what is where.
+
+    Clips' are fused over places by their mean, and over parts of its time by mean and deviation; frames'
+    are fused over time only, and stand place by place.
+    """
     with VideoReader(path, square=True) as reader:
         begins = reader.info.begins - reader.info.begins[0]
         length = begins[-1] / PARTS
@@ -52,12 +56,14 @@ def describe(path: Path, extractor: Extractor) -> np.ndarray:
         for number, frame in enumerate(ahead(reader)):
             if number in wanted:
                 seen[number] = [_cut(frame, place, extractor.spec.size) for place in PLACES]
-    rows = []
+    rows, looks = [], []
     for part in wanted.reshape(PARTS, LOOKED):
-        clips = [[seen[n][k] for n in part] for k in range(len(PLACES))]
-        vectors = np.stack([extractor.features(clip)[0] for clip in clips])
-        rows.append(_unit(vectors).mean(0))
-    return np.concatenate([np.mean(rows, 0), np.std(rows, 0)]).astype(np.float32)
+        found = [extractor.features([seen[n][k] for n in part]) for k in range(len(PLACES))]
+        # An extractor of frames has no vector of a clip; one of clips may have none of frames.
+        whole = [frames.mean(0) if clip is None else clip for clip, frames in found]
+        rows.append(_unit(np.stack(whole)).mean(0))
+        looks.append(np.concatenate([frames.mean(0) for _, frames in found if len(frames)] or [np.zeros(0)]))
+    return np.concatenate([np.mean(rows, 0), np.std(rows, 0), np.mean(looks, 0)]).astype(np.float32)
 
 
 def write_table(table: Table, out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,14 +19,14 @@ from pipeline.video.reader import VideoWriter
 SIZE, FPS, SECONDS = (128, 192), 12, 4
 EACH = 4  # videos of a person, in which nothing but the speed, the moment and the clothes is another
 SPEEDS = 0.2, 2.0  # of gestures, beside the renderer's own
-LIGHT = 0.6  # of a colour's value: clothes are called dark below it, and drawn from 0.25 to 0.95
+LUMA, LIGHT = (0.299, 0.587, 0.114), 0.5  # of a colour's parts; clothes are called dark below it
 Say = Callable[[str], None]
 
 
 def known_answers(people: int, say: Say) -> dict[str, dict]:
     """Figures of heads on videos, and on people, that they were not fitted to."""
     extractor, random, rows = load_extractor("stfn"), np.random.default_rng(0), []
-    who, speed, shade, kind = {}, {}, {}, {}
+    who, speed, luma, shade, kind = {}, {}, {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder, "v.mp4"), Path(folder, "head.npz")
         for number in range(people * EACH):
@@ -35,8 +34,8 @@ def known_answers(people: int, say: Say) -> dict[str, dict]:
             dress(stage, HELD_OUT + 7000 + number)
             worn = stage.people[0].who
             who[name], kind[name] = number // EACH, worn.top
-            value = colorsys.rgb_to_hsv(*np.array(worn.top_colour) / 255)[2]
-            shade[name] = "light" if value > LIGHT else "dark"
+            luma[name] = float(np.dot(LUMA, worn.top_colour)) / 255
+            shade[name] = "light" if luma[name] > LIGHT else "dark"
             low, high = np.log(SPEEDS)
             speed[name] = float(np.exp(random.uniform(low, high)))
             begin = random.uniform(0, 40)
@@ -46,7 +45,8 @@ def known_answers(people: int, say: Say) -> dict[str, dict]:
             rows.append(describe(path, extractor))
             say(f"answers: {number + 1}/{people * EACH}")
         table = Table(list(speed), np.stack(rows), extractor.name)
-        asked = (("speed of gestures", speed, "number"), ("clothes, light or dark", shade, "class"),
+        asked = (("speed of gestures", speed, "number"), ("how light clothes are", luma, "number"),
+                 ("clothes, light or dark", shade, "class"),
                  (f"clothes, one of {len(TOPS)} kinds", kind, "class"))  # fmt: skip
         return {
             f"{target}, {left_out} left out": fit(table, labels, how, target, out, groups)

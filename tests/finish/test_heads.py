@@ -8,8 +8,9 @@ import pytest
 import finish.__main__ as script
 from bench.similarity import load_extractor
 from engines.errors import InputError
-from finish.heads import PARTS, Table, describe, fit, predict, read_table, write_table
+from finish.heads import PARTS, PLACES, Table, describe, fit, predict, read_table, write_table
 from tests.clips import write
+from tests.extractors import write_extractor
 
 pytest.importorskip("sklearn")
 
@@ -120,8 +121,20 @@ def test_from_videos_to_predictions_on_the_command_line(tmp_path, run_main):
     assert lacking.status == 3 and "no line has a brand" in lacking.err
 
 
-def test_a_feature_has_the_mean_of_its_parts_and_how_they_differ(tmp_path):
+def test_a_feature_has_the_mean_of_its_parts_how_they_differ_and_what_each_place_looks_like(tmp_path):
+    frame = np.zeros((32, 48, 3), np.uint8)
+    frame[20:] = 200  # the lower half looks unlike the upper one
+    extractor = load_extractor("stfn")
+    found = describe(write(tmp_path / "still.mp4", [frame] * 3), extractor)
+    clip, frames = extractor.features([frame] * 3)
+    mean, spread, looks = np.split(found, [len(clip), 2 * len(clip)])
+    assert PARTS > 1 and np.abs(spread).max() < 1e-5 and np.linalg.norm(mean) > 0.5
+    whole, _, upper, lower = looks.reshape(len(PLACES), frames.shape[1])
+    assert whole @ frames[0] > 0.99 and upper @ lower < 0.9
+
+
+def test_an_extractor_of_frames_alone_describes_videos_too(tmp_path):
+    described = write_extractor(tmp_path / "grid", kind="frames")
     path = write(tmp_path / "still.mp4", [np.full((32, 48, 3), 90, np.uint8)] * 3)
-    found = describe(path, load_extractor("stfn"))
-    half = len(found) // 2
-    assert PARTS > 1 and np.abs(found[half:]).max() < 1e-5 and np.linalg.norm(found[:half]) > 0.5
+    found = describe(path, load_extractor(str(described)))
+    assert np.isfinite(found).all() and np.linalg.norm(found) > 0.5
