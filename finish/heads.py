@@ -137,6 +137,12 @@ def predict(head: Path, table: Table, nearest: int = 5) -> list[dict]:
     kind, target, x = str(found["kind"]), str(found["target"]), table.features
     if str(found["extractor"]) != table.extractor:
         raise InputError(f"{head} is for features of {found['extractor']}; these are of {table.extractor}")
+    wide = len(found["mean"]) if "mean" in found else found["features"].shape[1]
+    if wide != x.shape[1]:
+        raise InputError(
+            f"{head} is for {wide} numbers a video, these features have {x.shape[1]}; write both anew: "
+            "python -m finish features, then fit"
+        )
     if kind == "like":
         cosine, ids, lines = _unit(x) @ _unit(found["features"]).T, found["ids"].tolist(), []
         for name, row in zip(table.ids, cosine, strict=True):

@@ -80,6 +80,8 @@ def test_labels_and_heads_that_do_not_fit_are_input_errors(tmp_path):
     fit(made, {}, "like", "x", tmp_path / "head.npz")
     with pytest.raises(InputError, match="is for features of stfn; these are of other"):
         predict(tmp_path / "head.npz", Table(made.ids, made.features, "other"))
+    with pytest.raises(InputError, match="for 20 numbers a video, these features have 19; write both anew"):
+        predict(tmp_path / "head.npz", Table(made.ids, made.features[:, 1:], "stfn"))
     (tmp_path / "bad.npz").write_bytes(b"PK")
     for bad in (tmp_path / "bad.npz", tmp_path / "head.npz"):
         with pytest.raises(InputError, match="make it with: python -m finish features"):
