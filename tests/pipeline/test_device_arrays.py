@@ -48,7 +48,8 @@ def generators(tmp_path_factory, tiny):
                 elif name == "refnet":
                     generator = write_refnet(folder / name)
                 else:
-                    write_checkpoint(folder / name, name)
+                    tiles = {"tile_height": 4, "tile_width": 2} if name == "wan-unianimate" else {}
+                    write_checkpoint(folder / name, name, **tiles)
                     generator = load_generator(f"{name}={folder / name}")
             made[name] = generator, counted_engines(generator, None)
         return made[name]
