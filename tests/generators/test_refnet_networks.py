@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engines.onnx.export_streamed import bare_twin
 from engines.onnx.parity import draw
-from generators.contract import FULL, SHALLOW, GeneratorError, load_generator
+from generators.contract import SHALLOW, GeneratorError, load_generator
 from generators.diffusion_grids import DdimScheduler
 from generators.refnet.load import load_denoiser, load_reference, load_vae, make_unet
 from generators.refnet.pictures import PoseGuider
@@ -54,7 +54,7 @@ def test_networks_compute_what_upstreams_classes_do(tiny_ref):
 
 
 @pytest.mark.parametrize(
-    "component", ["reference", "pose", "image_embed", "denoise", FULL, SHALLOW, "decode"])
+    "component", ["reference", "pose", "image_embed", "denoise", SHALLOW, "decode"])
 def test_what_is_exported_in_halves_at_full_size_computes_in_halves(component, tiny_ref):
     """Large files are traced as such a twin; the tiny ones go another way. No number is computed."""
     generator = with_settings(folder_of(tiny_ref[0]), shallow=True)
