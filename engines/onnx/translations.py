@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ def translations() -> dict[Callable, Callable]:
     """List by operation what torch.onnx.export takes as custom_translation_table."""
     import torch
 
+    _parse_once()
     return {torch.ops.aten.repeat_interleave.self_int: _repeat_interleave}
 
 
@@ -25,6 +28,18 @@ def reason(error: Exception) -> str:
         return f"it does not translate {operation[1]} as it is used here; write it with other operations"
     line = text.partition("The following call raised this error:\n")[2].partition("\n\n")[0]
     return "\n".join(filter(None, (text.partition("\n\n")[0], line)))
+
+
+@cache
+def _parse_once() -> None:
+    """Have onnxscript keep what it parses of its operations' sources, all of which each export asks for.
+
+    That is a second of an export, and a generator has up to ten components.
+    """
+    with suppress(ImportError, AttributeError):  # it is no public interface
+        from onnxscript._internal.values import TracedOnnxFunction
+
+        TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))
 
 
 def _repeat_interleave(

@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
+import serve.__main__
 from pipeline.video.reader import read
 from tests.conftest import ROOT
 
@@ -105,7 +105,6 @@ def test_sigterm_stops_it_with_its_workers_and_a_second_service_cannot_have_its_
     (["--add-key", "ada"], 2, "--add-key needs --keys"),
     (["--generator", "nobody"], 2, "nobody"),
 ])
-def test_what_cannot_be_served_ends_with_its_exit_code(tmp_path, arguments, status, words):
-    command = [sys.executable, "-m", "serve", "--home", str(tmp_path / "home"), "--port", "0", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == status and words in ended.stderr
+def test_what_cannot_be_served_ends_with_its_exit_code(run_main, tmp_path, arguments, status, words):
+    ended = run_main(serve.__main__, "--home", tmp_path / "home", "--port", "0", *arguments)
+    assert ended.status == status and words in ended.err
