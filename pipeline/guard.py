@@ -88,9 +88,13 @@ class Guard:
 
 
 class Unlike(NamedTuple):
-    """The first latent frame of the first stretch that is unlike the tuning clips, and why it is."""
+    """The first latent frame of the first stretch that is unlike the tuning clips, and why it is.
+
+    rank: of the reason; of those for one stretch, the lowest is given, whichever was found first.
+    """
 
     begin: int
+    rank: int
     why: str
 
     def described(self) -> str:
@@ -119,19 +123,18 @@ class GuardWatch:
         self._own = own
         if own < min(guard.shortest, sampled):
             theirs = f"the shortest of theirs has {guard.shortest}"
-            self._found(0, f"it has {own} latent frames, less than a window; {theirs}")
+            self._found(0, -1, f"it has {own} latent frames, less than a window; {theirs}")
 
     def constants(self, constants: Mapping[str, np.ndarray]) -> None:
         """Take a clip's constants; of those that change over time, the frames after those taken before."""
         guard, taken = self._guard, self._taken
-        for name, means, spreads, limit in zip(
-            guard.constants, guard.means, guard.spreads, guard.limits, strict=True
-        ):
+        rows_of = zip(guard.constants, guard.means, guard.spreads, guard.limits, strict=True)
+        for rank, (name, means, spreads, limit) in enumerate(rows_of):
             if name not in constants:
                 continue
             found = profile(constants[name], self._frame_axis if name in self._per_frame else None)
             if found.shape[1] != len(means):
-                self._found(0, f"{name} has {found.shape[1]} parts instead of {len(means)}")
+                self._found(0, rank, f"{name} has {found.shape[1]} parts instead of {len(means)}")
                 continue
             frames = self._own if name in self._per_frame else 1
             stretches_of = self._constants.setdefault(name, _Stretches(frames))
@@ -140,7 +143,8 @@ class GuardWatch:
             taken[name] = at + len(rows)
             for begin, values in stretches_of.add(rows, at):
                 if not (far := float(values.mean())) <= limit:
-                    self._found(begin, f"{name} is {far:.1f} spreads from theirs (limit {limit:.1f})")
+                    why = f"{name} is {far:.1f} spreads from theirs (limit {limit:.1f})"
+                    self._found(begin, rank, why)
 
     def prediction(self, number: int, new: np.ndarray, old: np.ndarray | None, at: int = 0) -> None:
         """Take the conditional prediction of the evaluated step `number` for latent frames from `at` on.
@@ -149,19 +153,20 @@ class GuardWatch:
         """
         if old is None or number not in self._changes or at >= self._own:
             return
-        limit = self._guard.changes[number]
+        limit, rank = self._guard.changes[number], len(self._guard.constants) + number
         rows = powers(new, old, self._frame_axis)[: self._own - at]
         for begin, values in self._changes[number].add(rows, at):
             if not (found := _ratio(values)) <= limit:
-                self._found(begin, f"the prediction changed by {found:.3f} (limit {limit:.3f})")
+                why = f"the prediction changed by {found:.3f} (limit {limit:.3f})"
+                self._found(begin, rank, why)
 
     def settled(self, frame: int) -> bool:
         """Return whether it is known of all frames before this one if they are unlike."""
         return all(each.settled(frame) for each in (*self._constants.values(), *self._changes.values()))
 
-    def _found(self, begin: int, why: str) -> None:
-        if self.unlike is None or begin < self.unlike.begin:
-            self.unlike = Unlike(begin, why)
+    def _found(self, *found: int | str) -> None:
+        if self.unlike is None or found[:2] < self.unlike[:2]:
+            self.unlike = Unlike(*found)
 
 
 class _Stretches:

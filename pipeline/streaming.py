@@ -42,7 +42,7 @@ class StreamedClip:
     ) -> None:
         generator = sampler.generator
         plan, axis = sampler.plan or base_plan(generator), generator.frame_axis
-        self.taken, self.unlike = plan.actions, None
+        self.taken = plan.actions
         self._sampler, self._plan, self._frames = sampler, plan, frames
         self._own = generator.windows.latent_frames(frames)
         seen = generator.windows.condition_indices(frames)
@@ -70,6 +70,11 @@ class StreamedClip:
             yield from self._by_base_plan(self._trusted)
 
     @property
+    def unlike(self) -> str | None:
+        """Why the guard fired, if it did; frames that come later may bring a reason of a lower rank."""
+        return self._watch.unlike.described() if self._watch and self._watch.unlike else None
+
+    @property
     def _trusted(self) -> int:
         """The latent frames that are left to the plan: those before where its guard fires."""
         return self._watch.unlike.begin if self._watch and self._watch.unlike else self._own
@@ -78,7 +83,7 @@ class StreamedClip:
         """Give the latents from a frame on by the base model's plan, from the noise of all they depend on."""
         planned = evaluations(self._sampler.generator, self._frames, self._plan)
         self._sampler.more(self._base.reach(begin)[1] - (planned - self._done))
-        self.taken, self.unlike = self._base.plan.actions, self._watch.unlike.described()
+        self.taken = self._base.plan.actions
         for piece in self._base.pieces:
             if piece.end > begin:
                 yield from self._given(piece.begin, piece.finish(), begin, self._own)

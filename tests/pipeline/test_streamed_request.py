@@ -19,6 +19,9 @@ from pipeline.runner import Settings, start_runner
 from pipeline.step_plan import StepPlan
 from pipeline.streamed_request import sampling_of
 
+FAR = (9.0,) * 25, (9.0,) * 25  # the parts of two constants: 16 groups of channels and 9 regions
+FIRES = StepPlan("FS", guard=Guard(5, (0.0,), ("pose", "reference"), FAR, ((1.0,) * 25,) * 2, (1.0, 1.0)))
+
 
 def silent(total):
     return nullcontext(SimpleNamespace(tick=lambda: None, grow=lambda count: None))
@@ -32,7 +35,7 @@ def request(path, make_video_file, make_image_file, frames):
 @pytest.mark.parametrize("frames", [1, 7, 16, 17, 48, 200])
 @pytest.mark.parametrize("plan", [
     None, StepPlan("FC", overlaps=(0,)), StepPlan("FS", guard=Guard(5, (0.0,))),
-    StepPlan("FS", guard=Guard(5, (0.0,), ("pose",), ((9.0,),), ((1.0,),), (1.0,)))])  # which fires
+    FIRES])
 def test_frames_are_those_of_the_batch_run(
     tiny, tiny_engines, make_video_file, make_image_file, tmp_path, frames, plan
 ):
@@ -44,7 +47,7 @@ def test_frames_are_those_of_the_batch_run(
     ]
     assert made[0]["frames_sha256"] == made[1]["frames_sha256"] and made[1]["frames"] == frames
     assert made[0]["actions"] == made[1]["actions"] and made[0]["guard_fired"] == made[1]["guard_fired"]
-    assert bool(made[0]["guard_fired"]) == bool(plan and plan.guard and plan.guard.constants)
+    assert [why[:8] for why in made[0]["guard_fired"]] == ["pose is "] * (plan is FIRES)
     assert set(made[0]["seconds"]) == set(made[1]["seconds"]) and min(made[1]["seconds"].values()) >= 0
     assert sum(made[1]["seconds"].values()) <= made[1]["total_seconds"] + 0.01
 
