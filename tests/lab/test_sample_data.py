@@ -1,5 +1,6 @@
 """The bundled sample data and base demos: made by the repository's own commands, and free of window seams."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_images_and_skeletons_are_what_the_renderer_draws(name):
     assert psnr(stored.astype(np.float32) - drawn) > 28  # thin coloured lines in 4:2:0 chroma
 
 
+@cache
+def drawn(name):
+    """A sample's true frames, float32, and where they are determined; drawn once for all tests."""
+    seed, frames = SAMPLES[name]
+    clip = Clip(seed)
+    t = clip.times(frames)
+    return clip.frames(t).astype(np.float32), clip.determined(t)
+
+
 def share_closer_to(right, wrong, made, where):
     """Of the pixels there in which two truths clearly differ, how many were made more like the right one."""
     different = (np.abs(right - wrong).max(-1) > 40) & where
@@ -57,10 +67,9 @@ def share_closer_to(right, wrong, made, where):
 @pytest.mark.parametrize("name", SAMPLES)
 def test_base_demos_show_the_right_person_in_the_right_pose(name):
     seed, frames = SAMPLES[name]
-    clip = Clip(seed)
-    t = clip.times(frames)
-    truth, determined = clip.frames(t).astype(np.float32), clip.determined(t)
-    another = Clip(seed, identity_seed=seed + 1).frames(t).astype(np.float32)
+    truth, determined = drawn(name)
+    other = Clip(seed, identity_seed=seed + 1)
+    another = other.frames(other.times(frames)).astype(np.float32)
     made = read(DATA / "outputs" / f"{name}.mp4").frames.astype(np.float32)
     assert share_closer_to(truth, another, made, determined) > 0.93
     late = 8  # a third of a second
@@ -71,12 +80,10 @@ def test_base_demos_show_the_right_person_in_the_right_pose(name):
 def test_window_seams_are_as_true_to_the_motion_as_the_rest():
     """Error of the change from frame to frame, where a window begins or ends and elsewhere: within 1 dB."""
     seams, rest = [], []
-    for name, (seed, frames) in SAMPLES.items():
-        clip = Clip(seed)
-        t = clip.times(frames)
+    for name, (_, frames) in SAMPLES.items():
+        truth, determined = drawn(name)
         made = read(DATA / "outputs" / f"{name}.mp4").frames.astype(np.float32)
-        error = np.diff(made - clip.frames(t), axis=0)
-        determined = clip.determined(t)
+        error = np.diff(made - truth, axis=0)
         both = determined[1:] & determined[:-1]
         starts = Presenter.windows.starts(frames)
         borders = {s - 1 for s in starts[1:]} | {s + Presenter.windows.length - 1 for s in starts[:-1]}
