@@ -219,7 +219,7 @@ def _shapes_for(module: torch.nn.Module, shapes: list[dict]) -> tuple:
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         return tuple(shapes)
     named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-    return (*shapes[:named], tuple(shapes[named:]))
+    return (*shapes[:named], *([tuple(shapes[named:])] if shapes[named:] else []))
 
 
 def _dynamic(tensor: TensorSpec, dims: dict[str, torch.export.Dim]) -> dict[int, torch.export.Dim]:

@@ -93,7 +93,7 @@ def test_the_bytes_are_the_hosts_and_state_stays_on_the_device(both_ways, genera
     noise = generator.noise(sampled, 5).nbytes
     ramps = 4 * 8 * (2 * 4 + 3 * 2) if name == "wan-unianimate" else 0  # of 2 rows and 3 columns of tiles
     assert noise <= place.up["float32"] <= noise + 4 * 4 * sampled * max(1, windows.count(frames)) + ramps
-    blended = (4 * windows.latent_frames(frames) - 3) * host[0].nbytes if ramps else 0  # as pixels, at the end
+    blended = (4 * windows.latent_frames(frames) - 3) * host[0].nbytes if ramps else 0  # as pixels
     assert place.down["floats"] == 0 and place.down["others"] == blended
     calls = generator.scheduler.steps * windows.count(frames) * 2
     assert 0 < place.up["to denoise"] <= 20 * calls  # time and branch, two times where both are one call
