@@ -9,7 +9,6 @@ import pytest
 
 from engines.cli import GENERATORS
 from generators.contract import BUNDLED, FROM_FOLDER, REQUIRED, Generator, GeneratorError, load_generator
-from pipeline.video.reader import read
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "my_generator.py"
@@ -133,17 +132,6 @@ def test_the_examples_networks_fit_their_specs():
             assert list(first[tensor.name].shape) == shape[tensor.name]
             assert first[tensor.name].dtype == tensor.dtype
             np.testing.assert_array_equal(first[tensor.name], again[tensor.name])  # seeded weights
-
-
-def test_the_example_makes_a_video_from_a_data_folder(make_data, tmp_path):
-    data, out = make_data({"a": 18}), tmp_path / "out"
-    command = [sys.executable, "infer.py", "--generator", "examples/my_generator.py:MyGenerator",
-               "--data", str(data), "--out", str(out)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    clip = read(out / "a.mp4")
-    assert clip.frames.shape == (18, 96, 64, 3) and clip.fps == 24
-    assert result.stdout == "" and "1 of 1 videos are in" in result.stderr
 
 
 def test_help_names_every_kind_of_generator():
