@@ -91,6 +91,11 @@ def copied(tmp_path):
     before = own.read_text(encoding="utf-8")
     assert before.count(FULL) == 1
     own.write_text(before.replace(FULL, HALF), encoding="utf-8")
+    # In a quarter of the pixels, which this model was not trained for, every third step lies at the gate: of
+    # the videos that `check` draws by chance some fell to 0.967.
+    recipe = root / "optimize" / "recipes" / "cpu-steps.toml"
+    assert "every = 3" in recipe.read_text(encoding="utf-8")
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace("every = 3", "every = 2"), encoding="utf-8")
     return root
 
 
