@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from bench.beside import AGAIN
 from pipeline.batch.run_folder import manifest_lines
 
+Told = TypeVar("Told")
 UNKNOWN = (
     "The base model's own noise floor is unknown: no second run of it was given (--base-again FOLDER: "
     "another backend or thread count on a processor, the same seed again on a GPU; one video will do). So it "
@@ -56,11 +58,18 @@ def _floor(values: list[float | None], source: str) -> Floor | None:
 
 def seconds_of(folder: Path) -> dict[str, float]:
     """Return the seconds that each finished video of a run folder took, by name; none without manifest."""
+    return _of_done(folder, lambda lines: {line["id"]: line["total_seconds"] for line in lines}, {})
+
+
+def _of_done(folder: Path, read: Callable[[list[dict]], Told], unknown: Told) -> Told:
+    """Read something of a run folder's finished videos; unknown: what is said where that cannot be read.
+
+    That is no run of infer.py, or one of another version.
+    """
     try:
-        lines = manifest_lines(folder)
-        return {line["id"]: line["total_seconds"] for line in lines if line["status"] == "done"}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # no run of infer.py, or one of another version: nothing is said of its speed
+        return read([line for line in manifest_lines(folder) if line["status"] == "done"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return unknown
 
 
 def manifest_ratio(candidate: Path, bases: list[Path]) -> dict | None:
@@ -76,11 +85,11 @@ def manifest_ratio(candidate: Path, bases: list[Path]) -> dict | None:
 
 def adapters_of(folder: Path) -> list[str] | None:
     """List the adapters that a run folder's videos were made with; None without a manifest that tells."""
-    try:
-        lines = [line for line in manifest_lines(folder) if line["status"] == "done"]
+
+    def named(lines: list[dict]) -> list[str] | None:
         return sorted({name for line in lines for name in line.get("loras", ())}) if lines else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+
+    return _of_done(folder, named, None)
 
 
 def base_judged(candidate: Path, reference: Path) -> str | None:
