@@ -97,7 +97,7 @@ def _checked(form: FormData, settings: ServeSettings) -> Upload:
     if recipe not in settings.recipes:
         known = ", ".join(settings.recipes)
         raise ApiError(400, "unknown_recipe", f"There is no such recipe; take one of {known}.")
-    if form.get("generator", settings.generator_name) != settings.generator_name:
+    if "generator" in form and form["generator"] != settings.generator_name:
         told = f"This service has the generator {settings.generator_name} alone; leave the field out."
         raise ApiError(400, "unknown_generator", told)
     return Upload(form["video"].file, form["image"].file, int(seed), recipe)
