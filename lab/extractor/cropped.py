@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from lab.extractor.defects import Scene
-from lab.finish.pictures import VIDEO_SUFFIXES
-from pipeline.video.reader import VideoReader, read_image
+from lab.extractor.footage import beginning, shrunk
+from pipeline.batch.dataset import VIDEO_SUFFIXES
+from pipeline.video.reader import read_image
 
 LONGEST = 240  # frames that are kept of a video
 SHORT_SIDE = 360  # pixels; larger footage is made smaller
@@ -23,11 +24,9 @@ def read_footage(folder: Path) -> list[np.ndarray]:
     found = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            with VideoReader(path) as reader:
-                frames = [_smaller(frame) for frame, _ in zip(reader, range(LONGEST), strict=False)]
-            found.append(np.stack(frames))
+            found.append(beginning(path, LONGEST, SHORT_SIDE))
         else:
-            found.append(_smaller(read_image(path))[None])
+            found.append(shrunk(read_image(path), SHORT_SIDE)[None])
     return found
 
 
@@ -58,9 +57,3 @@ def _part(video: np.ndarray, random: np.random.Generator, frames: int, size: tup
         frame = video[min(count - 1, first + pace * number), y : y + high, x : x + wide]
         taken.append(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
     return np.stack(taken)
-
-
-def _smaller(frame: np.ndarray) -> np.ndarray:
-    scale = min(1.0, SHORT_SIDE / min(frame.shape[:2]))
-    size = tuple(round(scale * side) for side in frame.shape[1::-1])
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ MARK = (255, 0, 170)  # what skeletons draw eyes and ears in
 def scenes_of_footage(folder: Path, most: int) -> list[Scene]:
     """Return a scene of at most so many frames for each video of a folder. InputError."""
     faces = _read_faces(folder / FACES)
-    clips = {name: _beginning(path, most) for name, path in videos_in(folder).items()}
+    clips = {name: beginning(path, most, SHORT_SIDE) for name, path in videos_in(folder).items()}
     names = list(clips)
     scenes = []
     for number, (name, frames) in enumerate(clips.items()):
@@ -73,17 +74,16 @@ def _read_faces(path: Path) -> dict[str, tuple[float, ...]]:
         raise InputError(f"{path}: expected lines name,x,y,width,height with parts of the frame") from error
 
 
-def _beginning(path: Path, most: int) -> np.ndarray:
-    """Read the first frames at the largest size allowed, of even width and height."""
-    frames = []
+def beginning(path: Path, most: int, short_side: int) -> np.ndarray:
+    """Read the first frames of a video, see shrunk."""
     with VideoReader(path) as reader:
-        scale = min(1.0, SHORT_SIDE / min(reader.width, reader.height))
-        size = tuple(round(scale * length) // 2 * 2 for length in (reader.width, reader.height))
-        for frame in reader:
-            frames.append(_resized(frame, size))
-            if len(frames) == most:
-                break
-    return np.stack(frames)
+        return np.stack([shrunk(frame, short_side) for frame in islice(reader, most)])
+
+
+def shrunk(frame: np.ndarray, short_side: int) -> np.ndarray:
+    """Make a frame smaller if its shorter side has more pixels than that, and its width and height even."""
+    scale = min(1.0, short_side / min(frame.shape[:2]))
+    return _resized(frame, [round(scale * length) // 2 * 2 for length in frame.shape[1::-1]])
 
 
 def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -54,7 +54,7 @@ def fit_pool(
         schedule.step()
         if (step + 1) % 100 == 0:
             print(f"pool: step {step + 1}/{steps}, loss {value.item():.3f}", file=sys.stderr, flush=True)
-    return export(network, out)
+    return export(network, out, footage)
 
 
 def keep_rows(network: Stfn, count: int, footage: Sequence[np.ndarray], folder: Path) -> Iterator[Batch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -106,7 +106,9 @@ def make_batch(number: int, footage: Sequence[np.ndarray] = ()) -> Batch:
         if random.random() < GENERATED:
             scene, rough = _generated(scene, random)
     if still:
-        scene = _each(scene, lambda part: part.repeat(frames // 3, 0))
+        faces = None if scene.faces is None else scene.faces.repeat(frames // 3, 0)
+        parts = (scene.frames, scene.other_person, scene.other_pose)
+        scene = Scene(*(part.repeat(frames // 3, 0) for part in parts), faces=faces)
     plain = replace(scene, frames=encoded_again(scene))
     drawn = _draw([d for d in HARMFUL if not still or d.kind is not Kind.TIME], random)
     made = [(_defective(defect, scene, plain, random), defect.kind) for defect in drawn]
@@ -166,22 +168,15 @@ def _shows(clip: np.ndarray, before: np.ndarray) -> bool:
 def _generated(scene: Scene, random: np.random.Generator) -> tuple[Scene, np.ndarray]:
     """Bring a scene to what the presenter makes of its latents; and its frames from latents a little off."""
     encode, decode = Encode(_autoencoder()), Decode(_autoencoder())
-
-    def made(frames: np.ndarray, off: float = 0.0) -> np.ndarray:
-        with torch.inference_mode():
-            latents = encode(torch.from_numpy(frames))
-            noise = torch.from_numpy(random.standard_normal((2, *latents.shape), np.float32))
-            return decode(latents + off * (noise[0] + noise[1, :1])).numpy()
-
-    rough = made(scene.frames, random.uniform(*OFF))
-    return _each(scene, made, faces=False), rough
+    with torch.inference_mode():
+        parts = (scene.frames, scene.other_person, scene.other_pose)
+        latents = [encode(torch.from_numpy(part)) for part in parts]
+        noise = torch.from_numpy(random.standard_normal((2, *latents[0].shape), np.float32))
+        rough = latents[0] + random.uniform(*OFF) * (noise[0] + noise[1, :1])
+        *made, off = (decode(each).numpy() for each in (*latents, rough))
+    return Scene(*made, faces=scene.faces), off
 
 
 @cache
 def _autoencoder() -> Autoencoder:
     return load_autoencoder(WEIGHTS / AUTOENCODER_FILE)
-
-
-def _each(scene: Scene, change: Callable[[np.ndarray], np.ndarray], faces: bool = True) -> Scene:
-    faces = scene.faces if scene.faces is None or not faces else change(scene.faces)
-    return Scene(*map(change, (scene.frames, scene.other_person, scene.other_pose)), faces=faces)

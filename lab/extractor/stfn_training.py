@@ -74,7 +74,7 @@ def train(
     if start:
         network.load_state_dict(read_weights(start))
     network = train_network(run, "stfn", network, plan, lambda first: stream(Scenes(first, seen), 1), loss)
-    return export(network.eval(), out)
+    return export(network.eval(), out, footage)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -89,14 +89,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     }
 
 
-def export(network: Stfn, folder: Path) -> Path:
-    """Export the network as an extractor of two graphs, so that clips can be long; return its JSON's path."""
+def export(network: Stfn, folder: Path, footage: Path | None = None) -> Path:
+    """Export the network as an extractor of two graphs, so that clips can be long; return its JSON's path.
+
+    footage: the folder whose files it was trained on too, which are named as its source.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     graph, pool = (folder / f"stfn{part}.onnx" for part in ("", "-pool"))
     frames = torch.zeros(12, HEIGHT, WIDTH, 3, dtype=torch.uint8)
     rows = torch.zeros(12, 2 * network.size.frame)
     _export(_Part(network, "rows"), graph, {"frames": frames}, ["rows"])
     _export(_Part(network, "pool"), pool, {"rows": rows}, ["clip", "each"])
+    seen = ", ".join(sorted(path.name for path in footage.iterdir())) if footage else ""
     spec = {
         "name": "stfn",
         "onnx": graph.name,
@@ -110,8 +114,8 @@ def export(network: Stfn, folder: Path) -> Path:
         "pool": pool.name,
         "pool_sha256": file_sha256(pool),
         "licence": "Apache-2.0",
-        "source": "lab/extractor/stfn_training.py, trained on clips of the bundled renderer, and on parts of "
-        "bigbuckbunny (CC-BY-3.0, (c) Blender Foundation) and photographs in scikit-learn (CC-BY)",
+        "source": "lab/extractor/stfn_training.py, trained on clips of the bundled renderer"
+        + (f" and on parts of {seen}" if seen else ""),
     }
     path = folder / "stfn.json"
     path.write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")

@@ -112,7 +112,8 @@ def test_training_goes_on_where_it_stopped_and_ends_in_a_described_graph(tmp_pat
     # In this process: another would render batches ahead, of which two are needed.
     monkeypatch.setattr("lab.extractor.stfn_training.stream", lambda dataset, workers: iter(dataset))
     with monkeypatch.context() as patch:
-        patch.setattr("lab.extractor.stfn_training.export", lambda network, folder: None)  # it takes longest
+        # It takes longest.
+        patch.setattr("lab.extractor.stfn_training.export", lambda network, folder, footage: None)
         train(tmp_path / "run", 1, tmp_path / "b", TINY)
     described = train(tmp_path / "run", 2, tmp_path / "b", TINY)
     log = (tmp_path / "run" / "stfn.log.jsonl").read_text().splitlines()
@@ -127,7 +128,7 @@ def test_the_pooling_alone_is_fitted_to_rows_that_are_made_once(tiny, batch, tmp
     weights = {name: weight.clone() for name, weight in network.state_dict().items()}
     monkeypatch.setattr(pool_training, "make_batch", lambda number, footage: numbers.append(number) or batch)
     monkeypatch.setattr(pool_training, "read_weights", lambda folder: weights)
-    monkeypatch.setattr(pool_training, "export", lambda network, folder: network)
+    monkeypatch.setattr(pool_training, "export", lambda network, folder, footage: network)
     settings = {"start": tmp_path, "size": TINY, "rate": 1e-2}
     fitted = [pool_training.fit_pool(tmp_path / "rows", 1, steps, tmp_path, **settings) for steps in (1, 30)]
     assert numbers == [pool_training.FIRST]
