@@ -60,9 +60,10 @@ def run_train(args: argparse.Namespace) -> Exit:
 
 def run_pool(args: argparse.Namespace) -> Exit:
     """Fit the extractor's pooling over time again."""
-    from lab.extractor.pool_training import fit_pool
+    from lab.extractor.pool_training import PoolFit, fit_pool
 
-    print(fit_pool(args.run, args.batches, args.steps, args.out, args.start, args.footage, args.rate))
+    fit = PoolFit(args.batches, args.near, args.steps, args.rate, args.fits)
+    print(fit_pool(args.run, fit, args.out, args.start, args.footage))
     return Exit.OK
 
 
@@ -96,8 +97,10 @@ def parse() -> argparse.Namespace:
         "pool", help="stfn's pooling over time, on rows of clips that are kept; again: go on"
     )
     pool.add_argument("--run", type=folder, required=True, help="folder for the rows")
-    pool.add_argument("--batches", type=int, default=500, help="of eleven clips each (500)")
-    pool.add_argument("--steps", type=int, default=500, help="of eight batches each (500)")
+    pool.add_argument("--batches", type=int, default=640, help="of eleven clips each (640)")
+    pool.add_argument("--near", type=int, default=200, help="clips with six nearly like each (200)")
+    pool.add_argument("--steps", type=int, default=400, help="of eight batches and six near clips each (400)")
+    pool.add_argument("--fits", type=int, default=2, help="whose weights' mean is kept (2)")
     pool.add_argument(
         "--start", type=Path, default=EXTRACTORS, help="graphs to begin from (bench/extractors)"
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,67 +16,105 @@ from engines.files import atomic_write
 from lab.extractor.cropped import read_footage
 from lab.extractor.defects import Kind
 from lab.extractor.stfn import Stfn, StfnSize
-from lab.extractor.stfn_batches import Batch, make_batch
-from lab.extractor.stfn_training import export, loss, read_weights
+from lab.extractor.stfn_batches import Batch, Near, make_batch, make_near
+from lab.extractor.stfn_training import export, loss, loss_near, read_weights
 
 FIRST = 1000  # number of a batch; train() begins with 0
-TOGETHER = 8  # batches in a step
+TOGETHER, NEAR_TOGETHER = 8, 6  # batches, and near clips, in a step
+NEAR = 1.5  # how much the near clips count
+Rows = TypeVar("Rows", Batch, Near)
+
+
+@dataclass(frozen=True)
+class PoolFit:
+    """How the pooling is fitted: to so many batches and near clips, in steps at a rate of learning.
+
+    fits: that begin alike and draw differently; the mean of their weights is kept.
+    """
+
+    batches: int = 640
+    near: int = 200
+    steps: int = 400
+    rate: float = 5e-4
+    fits: int = 2
 
 
 def fit_pool(
     run: Path,
-    batches: int,
-    steps: int,
+    fit: PoolFit,
     out: Path,
     start: Path,
     footage: Path | None = None,
-    rate: float = 5e-4,
     size: StfnSize = StfnSize(),
 ) -> Path:
-    """Fit an exported network's pooling to rows of so many batches, and export it to out.
+    """Fit an exported network's pooling to rows of clips, and export it to out.
 
     run: a folder for the rows, which are kept there; again: goes on. start: a folder that export() wrote.
     footage: a folder of videos and pictures that half of the batches are parts of.
     """
-    torch.manual_seed(0)
-    network = Stfn(size)
-    network.load_state_dict(read_weights(start))
-    kept = list(keep_rows(network.eval(), batches, read_footage(footage) if footage else (), run))
+    network = Stfn(size).eval()
+    network.load_state_dict(weights := read_weights(start))
+    seen = read_footage(footage) if footage else ()
+    batches = list(keep_rows(network, "batch", fit.batches, lambda n: make_batch(FIRST + n, seen), run))
+    near = list(keep_rows(network, "near", fit.near, make_near, run))
+    found = []
+    for seed in range(fit.fits):
+        network.load_state_dict(weights)
+        found.append(_fit(network, batches, near, fit, seed))
+    network.load_state_dict({name: torch.stack([each[name] for each in found]).mean(0) for name in weights})
+    return export(network, out, footage)
+
+
+def keep_rows(
+    network: Stfn, kind: str, count: int, make: Callable[[int], Rows], folder: Path
+) -> Iterator[Rows]:
+    """Yield what make() makes, with rows (F, 2 frame) for frames, from files where it was made before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        path = folder / f"{kind}-{number}.pt"
+        if not path.exists():
+            with torch.inference_mode(), atomic_write(path) as draft:
+                torch.save(_rows(network, make(number)), draft)
+            print(f"pool: rows of {kind} {number + 1}/{count}", file=sys.stderr, flush=True)
+        found = torch.load(path, weights_only=True)
+        yield (
+            Batch(**{**found, "kinds": [Kind(k) for k in found["kinds"]]})
+            if "kinds" in found
+            else Near(**found)
+        )
+
+
+def _fit(
+    network: Stfn, batches: Sequence[Batch], near: Sequence[Near], fit: PoolFit, seed: int
+) -> dict[str, Tensor]:
+    """Fit once; return all weights."""
+    draw = random.Random(seed)
     weights = [*network.over_time.parameters(), *network.out.parameters(), *network.head.parameters()]
-    optimizer = torch.optim.AdamW(weights, rate, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
-    for step in range(steps):
-        drawn = torch.randint(len(kept), (TOGETHER,)).tolist()
-        value = torch.stack([loss(network.pool, kept[number]) for number in drawn]).mean()
+    optimizer = torch.optim.AdamW(weights, fit.rate, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fit.rate, fit.steps)
+    for step in range(fit.steps):
+        whole = [loss(network.pool, draw.choice(batches)) for _ in range(TOGETHER)]
+        close = [loss_near(network.pool, draw.choice(near)) for _ in range(NEAR_TOGETHER)]
+        value = torch.stack(whole).mean() + NEAR * torch.stack(close).mean()
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
         if (step + 1) % 100 == 0:
-            print(f"pool: step {step + 1}/{steps}, loss {value.item():.3f}", file=sys.stderr, flush=True)
-    return export(network, out, footage)
+            done = f"pool: fit {seed + 1}/{fit.fits}, step {step + 1}/{fit.steps}"
+            print(f"{done}, loss {value.item():.3f}", file=sys.stderr, flush=True)
+    return {name: weight.clone() for name, weight in network.state_dict().items()}
 
 
-def keep_rows(network: Stfn, count: int, footage: Sequence[np.ndarray], folder: Path) -> Iterator[Batch]:
-    """Yield batches of rows (F, 2 frame) in place of frames, from files where they have been made before."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(FIRST, FIRST + count):
-        path = folder / f"{number}.pt"
-        if not path.exists():
-            with torch.inference_mode(), atomic_write(path) as draft:
-                torch.save(asdict(_rows(network, make_batch(number, footage))), draft)
-            print(f"pool: rows of batch {number - FIRST + 1}/{count}", file=sys.stderr, flush=True)
-        found = torch.load(path, weights_only=True)
-        yield Batch(**{**found, "kinds": [Kind(kind) for kind in found["kinds"]]})
+def _rows(network: Stfn, made: Batch | Near) -> dict[str, object]:
+    """Return the parts of what was made, with rows for clips and values for kinds."""
 
+    def part(value: object) -> object:
+        if isinstance(value, Tensor):
+            return network.rows(value)
+        if isinstance(value, list):
+            return [part(each) for each in value]
+        return value.value if isinstance(value, Kind) else value
 
-def _rows(network: Stfn, batch: Batch) -> Batch:
-    def each(clips: list[Tensor]) -> list[Tensor]:
-        return [network.rows(clip) for clip in clips]
-
-    named = {name: each(getattr(batch, name)) for name in ("harmless", "compressed", "defects")}
-    kinds = [kind.value for kind in batch.kinds]
-    return replace(
-        batch, clip=network.rows(batch.clip), other=network.rows(batch.other), kinds=kinds, **named
-    )
+    return {each.name: part(getattr(made, each.name)) for each in fields(made)}

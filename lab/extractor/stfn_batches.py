@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
 from bench.boxes import find_boxes
@@ -48,7 +49,8 @@ GRADED = (blurred, noisy, brighter, moved, tinted, half_size)  # a tenth of thes
 DRAWN = 4  # defects of each clip in a step
 COARSE, CRF = 2, (17, 29)  # versions that are encoded more coarsely, and how
 GENERATED = 0.5  # of rendered clips look as the presenter makes them
-OFF = (0.05, 0.18)  # of their deviation, what latents may be off by: 46 to 35 dB of pixels
+OFF = (0.03, 0.16)  # of their deviation, what latents may be off by: 51 to 31 dB of pixels
+NEAR_SEEDS, NEAR_CRF = TRAINING_SEEDS + 700_000, ((17, 24), (24, 29))
 FOOTAGE = 0.5  # of the batches are footage, where there is some
 SIZES = ((WIDTH, HEIGHT), (192, 288), (256, 256), (320, 192))  # of its parts
 STILL = 0.25  # of the clips are one picture all the time, as in the self-test of bench.similarity
@@ -58,7 +60,7 @@ STILL = 0.25  # of the clips are one picture all the time, as in the self-test o
 class Batch:
     """Clips (F, H, W, 3) uint8: the one to hold against, harmless versions, defective ones, another clip.
 
-    compressed: encoded more coarsely, or of latents a little off. kinds: of the defects.
+    compressed: encoded more coarsely. kinds: of the defects.
     """
 
     clip: Tensor
@@ -67,6 +69,19 @@ class Batch:
     defects: list[Tensor]
     kinds: list[Kind]
     other: Tensor
+
+
+@dataclass(frozen=True)
+class Near:
+    """A clip as the presenter makes it, the same encoded more coarsely, and made of latents a little off.
+
+    decibels: PSNR of each of the latter against the clip.
+    """
+
+    clip: Tensor
+    compressed: list[Tensor]
+    off: list[Tensor]
+    decibels: list[float]
 
 
 class Scenes(IterableDataset):
@@ -98,13 +113,13 @@ def make_batch(number: int, footage: Sequence[np.ndarray] = ()) -> Batch:
     """Make the batch of that number: half of the clips are encoded, half of the defects come before that."""
     random = np.random.default_rng((number, 17))
     still, frames = random.random() < STILL, int(random.integers(8, 25))
-    count, rough = 1 if still else frames, None
+    count = 1 if still else frames
     if len(footage) > 1 and random.random() < FOOTAGE:
         scene = cropped_scene(footage, random, count, SIZES[random.integers(len(SIZES))])
     else:
         scene = make_scene(TRAINING_SEEDS + 2 * number, random.uniform(0, 8), count)
         if random.random() < GENERATED:
-            scene, rough = _generated(scene, random)
+            scene = _generated(scene)
     if still:
         faces = None if scene.faces is None else scene.faces.repeat(frames // 3, 0)
         parts = (scene.frames, scene.other_person, scene.other_pose)
@@ -115,7 +130,6 @@ def make_batch(number: int, footage: Sequence[np.ndarray] = ()) -> Batch:
     made = [(clip, kind) for clip, kind in made if clip is not None and _shows(clip, plain.frames)]
     sources = [scene if random.random() < 0.5 else plain for _ in range(COARSE)]
     coarse = [encoded_again(source, int(random.integers(*CRF))) for source in sources]
-    coarse += [rough] if rough is not None and not still else []
     return Batch(
         _seen(scene.frames if random.random() < 0.5 else plain.frames),
         [_seen(each) for each in _harmless(scene, plain, random)],
@@ -124,6 +138,39 @@ def make_batch(number: int, footage: Sequence[np.ndarray] = ()) -> Batch:
         [kind for _, kind in made],
         _seen(scene.other_pose[:, ::-1, ::-1]),
     )
+
+
+def make_near(number: int) -> Near:
+    """Make the near clip of that number: latents off in patches that stay, or that change by frame."""
+    random = np.random.default_rng((number, 23))
+    t = random.uniform(0, 8) + np.arange(random.integers(8, 17)) / FPS
+    encode, decode = Encode(_autoencoder()), Decode(_autoencoder())
+    with torch.inference_mode():
+        latents = encode(torch.from_numpy(Clip(NEAR_SEEDS + number).frames(t)))
+        frames = decode(latents).numpy()
+        off = [decode(latents + _patches(latents, random)).numpy() for _ in range(3)]
+    scene = Scene(frames, frames, frames)
+    return Near(
+        _seen(frames if random.random() < 0.5 else encoded_again(scene)),
+        [_seen(encoded_again(scene, int(random.integers(*crf)))) for crf in NEAR_CRF],
+        [_seen(each) for each in off],
+        [float(psnr(each.astype(np.float32) - frames)) for each in off],
+    )
+
+
+def _patches(latents: Tensor, random: np.random.Generator) -> Tensor:
+    """Return what to add to latents (F, C, H, W): patches of 1 to 4 places, of each frame and of all."""
+    frames, channels, *places = latents.shape
+    patch = int(random.integers(1, 5))
+
+    def noise(count: int) -> Tensor:
+        small = (count, channels, *(-(-side // patch) for side in places))
+        drawn = torch.from_numpy(random.standard_normal(small, np.float32))
+        return F.interpolate(drawn, places)
+
+    changing, lasting = noise(frames), noise(1)
+    amount, share = random.uniform(*OFF), random.uniform(0, 1)
+    return 1.4 * amount * ((1 - share) * changing + share * lasting)
 
 
 def _draw(defects: list[Defect], random: np.random.Generator) -> list[Defect]:
@@ -165,16 +212,13 @@ def _shows(clip: np.ndarray, before: np.ndarray) -> bool:
     return psnr(clip.astype(np.float32) - before) < UNSEEN
 
 
-def _generated(scene: Scene, random: np.random.Generator) -> tuple[Scene, np.ndarray]:
-    """Bring a scene to what the presenter makes of its latents; and its frames from latents a little off."""
+def _generated(scene: Scene) -> Scene:
+    """Bring a scene to what the presenter makes of its latents."""
     encode, decode = Encode(_autoencoder()), Decode(_autoencoder())
     with torch.inference_mode():
         parts = (scene.frames, scene.other_person, scene.other_pose)
-        latents = [encode(torch.from_numpy(part)) for part in parts]
-        noise = torch.from_numpy(random.standard_normal((2, *latents[0].shape), np.float32))
-        rough = latents[0] + random.uniform(*OFF) * (noise[0] + noise[1, :1])
-        *made, off = (decode(each).numpy() for each in (*latents, rough))
-    return Scene(*made, faces=scene.faces), off
+        made = [decode(encode(torch.from_numpy(part))).numpy() for part in parts]
+    return Scene(*made, faces=scene.faces)
 
 
 @cache
