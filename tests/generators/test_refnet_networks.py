@@ -21,6 +21,7 @@ from engines.onnx.export_streamed import bare_twin
 from engines.onnx.parity import draw
 from generators.contract import SHALLOW, GeneratorError, load_generator
 from generators.diffusion_grids import DdimScheduler
+from generators.refnet.layers import attend
 from generators.refnet.load import load_denoiser, load_reference, load_vae, make_unet
 from generators.refnet.pictures import PoseGuider
 from generators.refnet.random_weights import CONFIGS, UNET
@@ -205,3 +206,32 @@ def test_names_that_published_files_may_have_beside_are_taken(tiny_ref):
     load_denoiser(folder)
     load_reference(folder)
     assert load_vae(folder).state_dict().keys() == new.keys() != named.keys()
+
+
+def test_work_that_is_left_out_changes_no_bit(tiny_ref):
+    """With weights and inputs of few binary places in double precision, where sums are exact in any order: on
+    random numbers the order of a larger product's sums moves the last bit."""
+    unet, random = load_denoiser(tiny_ref[0]._folder).double(), torch.Generator().manual_seed(0)
+    for weight in unet.parameters():
+        weight.data = (weight.data * 64).round() / 64
+
+    def few(*shape):
+        return torch.randint(-32, 33, shape, generator=random).double() / 16
+
+    token, context = few(1, 16), Attend(unet)
+    with torch.inference_mode():
+        rows = context(token).split(context.sizes, 1)
+        for block, row in zip(transformers(unet), rows, strict=True):
+            own, picture = (getattr(block.transformer_blocks[0], name) for name in ("attn1", "attn2"))
+            seen = picture(few(3, 20, picture.to_q.in_features), token[None].repeat(3, 1, 1))
+            assert torch.equal(seen, row[:, None].expand_as(seen))
+            tokens, reference = few(3, 20, own.to_k.in_features), few(1, 12, own.to_k.in_features)
+            bank = torch.cat([own.to_k(reference), own.to_v(reference)], 2)
+            again = reference.repeat(3, 1, 1)
+            for_each_frame = torch.cat([own.to_k(again), own.to_v(again)], 2)
+            assert torch.equal(for_each_frame, bank.expand(3, -1, -1))
+            # The unconditional branch: a bank of one token that is hidden, as upstream attends without one.
+            hidden = attend(own, tokens, bank[:, :1], torch.zeros(1).double())
+            assert torch.equal(hidden, attend(own, tokens))
+            concatenated = own(tokens, torch.cat([tokens, again], 1))
+            assert (attend(own, tokens, bank, torch.ones(1).double()) - concatenated).abs().max() < 1e-12
