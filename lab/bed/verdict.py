@@ -82,8 +82,9 @@ def said(guard: Guard | None, run: np.lib.npyio.NpzFile, generator: Generator) -
 
 
 def _judged(judge: Judge, request: Request, part: Path, runs: Path) -> Judged:
-    """Read a verdict from a file beside the run, or make it and write it there."""
-    saved = runs / f"{request.id}.json"
+    """Read a verdict by the same extractors from a file beside the run, or make it and write it there."""
+    extractors = key([asdict(extractor.spec) for extractor in judge.extractors])
+    saved = runs / f"{request.id}-{extractors}.json"
     if saved.exists():
         return Judged(**json.loads(saved.read_text()))
     reference = part / "outputs" / f"{request.id}.mp4"

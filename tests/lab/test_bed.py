@@ -65,10 +65,13 @@ def test_a_sample_is_judged_once_against_its_base_run(plain, make_data, tmp_path
     (row,) = rows(bench, part, RECIPE, Goal(0.97))  # b has not been run
     assert row.id == "a" and row.similarity == pytest.approx(1) and row.fired
     assert not [why for why in row.below if "similarity" in why]
-    saved = json.loads((runs / "a.json").read_text())
-    (runs / "a.json").write_text(json.dumps({**saved, "similarity": 0.5}))
+    (saved,) = runs.glob("a-*.json")
+    saved.write_text(json.dumps({**json.loads(saved.read_text()), "similarity": 0.5}))
     (again,) = rows(bench, part, RECIPE, Goal(0.97))
     assert again.similarity == 0.5, "judged once"
+    bench.judge.extractors[0].spec = replace(bench.judge.extractors[0].spec, sha256="of other weights")
+    (other,) = rows(bench, part, RECIPE, Goal(0.97))
+    assert other.similarity == pytest.approx(1), "by other weights judged anew"
 
 
 def test_the_table_counts_samples_below_their_level_that_the_guard_lets_pass():
