@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,6 @@ from lab.extractor.stfn_training import export, loss, loss_near, read_weights
 FIRST = 1000  # number of a batch; train() begins with 0
 TOGETHER, NEAR_TOGETHER = 8, 6  # batches, and near clips, in a step
 NEAR = 1.5  # how much the near clips count
-Rows = TypeVar("Rows", Batch, Near)
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,11 @@ def fit_pool(
     network = Stfn(size).eval()
     network.load_state_dict(weights := read_weights(start))
     seen = read_footage(footage) if footage else ()
-    batches = list(keep_rows(network, "batch", fit.batches, lambda n: make_batch(FIRST + n, seen), run))
-    near = list(keep_rows(network, "near", fit.near, make_near, run))
+    batches = [
+        Batch(**{**rows, "kinds": [Kind(kind) for kind in rows["kinds"]]})
+        for rows in keep_rows(network, "batch", fit.batches, lambda n: make_batch(FIRST + n, seen), run)
+    ]
+    near = [Near(**rows) for rows in keep_rows(network, "near", fit.near, make_near, run)]
     found = []
     for seed in range(fit.fits):
         network.load_state_dict(weights)
@@ -66,22 +67,20 @@ def fit_pool(
 
 
 def keep_rows(
-    network: Stfn, kind: str, count: int, make: Callable[[int], Rows], folder: Path
-) -> Iterator[Rows]:
-    """Yield what make() makes, with rows (F, 2 frame) for frames, from files where it was made before."""
+    network: Stfn, name: str, count: int, make: Callable[[int], Batch | Near], folder: Path
+) -> Iterator[dict]:
+    """Yield the parts of what make() makes, with rows (F, 2 frame) for frames and values for kinds.
+
+    They are read from <name>-<number>.pt where that was made before.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        path = folder / f"{kind}-{number}.pt"
+        path = folder / f"{name}-{number}.pt"
         if not path.exists():
             with torch.inference_mode(), atomic_write(path) as draft:
                 torch.save(_rows(network, make(number)), draft)
-            print(f"pool: rows of {kind} {number + 1}/{count}", file=sys.stderr, flush=True)
-        found = torch.load(path, weights_only=True)
-        yield (
-            Batch(**{**found, "kinds": [Kind(k) for k in found["kinds"]]})
-            if "kinds" in found
-            else Near(**found)
-        )
+            print(f"pool: rows of {name} {number + 1}/{count}", file=sys.stderr, flush=True)
+        yield torch.load(path, weights_only=True)
 
 
 def _fit(

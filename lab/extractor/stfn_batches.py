@@ -18,7 +18,7 @@ from bench.frame_metrics import psnr
 from generators.presenter import AUTOENCODER_FILE
 from generators.presenter.generator import WEIGHTS
 from generators.presenter.load import load_autoencoder
-from generators.presenter.model import Autoencoder, Decode, Encode
+from generators.presenter.model import Decode, Encode
 from lab.extractor.cropped import cropped_scene
 from lab.extractor.defects import (
     DEFECTS,
@@ -144,7 +144,7 @@ def make_near(number: int) -> Near:
     """Make the near clip of that number: latents off in patches that stay, or that change by frame."""
     random = np.random.default_rng((number, 23))
     t = random.uniform(0, 8) + np.arange(random.integers(8, 17)) / FPS
-    encode, decode = Encode(_autoencoder()), Decode(_autoencoder())
+    encode, decode = _autoencoder()
     with torch.inference_mode():
         latents = encode(torch.from_numpy(Clip(NEAR_SEEDS + number).frames(t)))
         frames = decode(latents).numpy()
@@ -214,7 +214,7 @@ def _shows(clip: np.ndarray, before: np.ndarray) -> bool:
 
 def _generated(scene: Scene) -> Scene:
     """Bring a scene to what the presenter makes of its latents."""
-    encode, decode = Encode(_autoencoder()), Decode(_autoencoder())
+    encode, decode = _autoencoder()
     with torch.inference_mode():
         parts = (scene.frames, scene.other_person, scene.other_pose)
         made = [decode(encode(torch.from_numpy(part))).numpy() for part in parts]
@@ -222,5 +222,6 @@ def _generated(scene: Scene) -> Scene:
 
 
 @cache
-def _autoencoder() -> Autoencoder:
-    return load_autoencoder(WEIGHTS / AUTOENCODER_FILE)
+def _autoencoder() -> tuple[Encode, Decode]:
+    network = load_autoencoder(WEIGHTS / AUTOENCODER_FILE)
+    return Encode(network), Decode(network)

@@ -22,8 +22,6 @@ from lab.presenter.train import Plan, train_network
 # the third. The gate lies at 0.03; harmless changes shall stay below 0.005.
 HARMLESS, DEFECT, OTHER = 0.001, 0.07, 0.5
 COMPRESSED = 0.006  # encoded more coarsely, which the gate shall let pass
-
-
 # PSNR in dB from which a clip made of latents a little off may be no further away, and how far.
 NEARNESS = ((38.0, 0.003), (35.0, 0.006), (33.0, 0.012))
 
