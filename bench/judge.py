@@ -21,11 +21,15 @@ from bench.pose import PRESENTER, load_pose_model
 from bench.score import GATE
 from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
+from engines.artifact import fingerprint, key
 from engines.errors import InputError
 from pipeline.batch.dataset import VIDEO_SUFFIXES
 from pipeline.output_form import at_rate
 from pipeline.video.reader import Clip, Form, VideoReader, colours_of
 
+FOLDER = Path(__file__).parent
+DECIDE = ("boxes", "checks", "control", "frame_metrics", "judge", "judging", "pose", "similarity", "watch")
+CODE = [FOLDER / f"{name}.py" for name in DECIDE]
 RATE_ROUNDED = Fraction(1, 500)  # of a rate: what files' time bases and averages are off by
 
 
@@ -36,6 +40,12 @@ class Judge:
     extractors: list[Extractor]
     gate: tuple[float, float] = GATE
     pose_model: str = PRESENTER
+
+    @property
+    def identity(self) -> str:
+        """A key that changes with whatever decides a verdict: extractors, gate, pose model, code, limits."""
+        specs = [asdict(each.spec) for each in [*self.extractors, load_pose_model(self.pose_model)]]
+        return key({"specs": specs, "gate": self.gate, "code": fingerprint(CODE)})
 
     def compare(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.checks import largest_share
 from bench.judge import Judge, videos_in
 from bench.quality_goal import Judged
+from engines.artifact import file_sha256, key
 from engines.errors import InputError
 from pipeline.batch.dataset import Request
 
@@ -26,11 +28,22 @@ def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:
     return references
 
 
-def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, Path], Judged]:
-    """Return a function that compares a request's video with its reference, and names failed checks."""
+@dataclass(frozen=True)
+class RequestJudge:
+    """A judge of requests' videos by their references, the base model's videos by id."""
 
-    def judged(request: Request, made: Path) -> Judged:
-        found = judge.compare_files(references[request.id], made, request.video)
+    judge: Judge
+    references: Mapping[str, Path]
+
+    @property
+    def identity(self) -> str:
+        """A key that changes with whatever decides a verdict, but for the video: kept verdicts have it."""
+        videos = {name: file_sha256(path) for name, path in self.references.items()}
+        return key({"judge": self.judge.identity, "references": videos})
+
+    def __call__(self, request: Request, made: Path) -> Judged:
+        """Compare a request's video with its reference, and name failed checks. InputError: see Judge."""
+        found = self.judge.compare_files(self.references[request.id], made, request.video)
         cosines = [each["value"] for each in found["cosine"].values()]
         failed = tuple(
             f"{check['name']} {check['value']}, needs {check['limit']}"
@@ -46,5 +59,3 @@ def judging(judge: Judge, references: Mapping[str, Path]) -> Callable[[Request, 
             failed,
             largest_share(found["metrics"]),
         )
-
-    return judged

@@ -71,7 +71,8 @@ def tune_technique(
     check_writable(folder)
     coded = recipe if job.lossless else as_base_videos(recipe, job.data, lambda text: None)
     with closing(TechniqueRuns(coded, generator, job, folder / "videos")) as runs:
-        record = folder / f"technique-{runs.identity(requests)}.jsonl"
+        tried = {"runs": runs.identity(requests), "judge": judge.identity}
+        record = folder / f"technique-{key(tried)}.jsonl"
         search = Search(requests, runs, judge, record, say, most)
         found = search.fastest(load_technique(recipe.technique.name).search_space(generator), goal)
     if found.best is None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.judge import Judge
+from bench.judging import RequestJudge
 from bench.quality_goal import Goal, Judged
 from engines.artifact import key
 from generators.contract import Generator
-from optimize.steps.tune import judging
 from pipeline.batch.dataset import Request, find_requests
 from pipeline.guard import Guard
 from pipeline.recipe import Recipe
@@ -82,13 +82,12 @@ def said(guard: Guard | None, run: np.lib.npyio.NpzFile, generator: Generator) -
 
 
 def _judged(judge: Judge, request: Request, part: Path, runs: Path) -> Judged:
-    """Read a verdict by the same extractors from a file beside the run, or make it and write it there."""
-    extractors = key([asdict(extractor.spec) for extractor in judge.extractors])
-    saved = runs / f"{request.id}-{extractors}.json"
+    """Read a verdict by the same judge from a file beside the run, or make it and write it there."""
+    judge_request = RequestJudge(judge, {request.id: part / "outputs" / f"{request.id}.mp4"})
+    saved = runs / f"{request.id}-{judge_request.identity}.json"
     if saved.exists():
         return Judged(**json.loads(saved.read_text()))
-    reference = part / "outputs" / f"{request.id}.mp4"
-    found = judging(judge, {request.id: reference})(request, runs / f"{request.id}.mp4")
+    found = judge_request(request, runs / f"{request.id}.mp4")
     saved.write_text(json.dumps(asdict(found)))
     return found
 

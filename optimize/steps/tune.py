@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.judge import Judge
-from bench.judging import find_references, judging
-from bench.quality_goal import Goal, Judged
+from bench.judging import RequestJudge, find_references
+from bench.quality_goal import Goal
 from bench.similarity import load_extractor
 from engines.artifact import key
 from engines.files import atomic_write
@@ -74,12 +74,13 @@ def tuning_runner_of(job: TuningJob, folder: Path) -> TuningRunner:
     )
 
 
-def judge_of(job: TuningJob, requests: Sequence[Request]) -> Callable[[Request, Path], Judged]:
+def judge_of(job: TuningJob, requests: Sequence[Request]) -> RequestJudge:
     """Open the job's judge on the base model's videos. InputError: one is missing. ExtractorError."""
     references = find_references(job.data, requests)
-    return judging(Judge([load_extractor(name) for name in job.extractors]), references)
+    return RequestJudge(Judge([load_extractor(name) for name in job.extractors]), references)
 
 
 def record_of(runner: TuningRunner, goal: Goal, folder: Path) -> Path:
     """Return the path of a runner's record of trials for one goal, whose first failing video ends a trial."""
-    return folder / f"trials-{key({'runs': runner.identity, 'goal': asdict(goal)})}.jsonl"
+    trials = {"runs": runner.identity, "judge": runner.judge.identity, "goal": asdict(goal)}
+    return folder / f"trials-{key(trials)}.jsonl"

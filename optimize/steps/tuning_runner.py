@@ -145,7 +145,7 @@ class TuningRunner:
     ) -> None:
         if isinstance(generator.windows, ContinuationWindows):
             raise GeneratorError(f"{generator.name}: windows that follow on one another cannot be tuned yet")
-        self.generator, self._device, self._folder, self._judge = generator, device, folder, judge
+        self.generator, self._device, self._folder, self.judge = generator, device, folder, judge
         self._lossless, self._colours = lossless, colours
         weights = fingerprint(files_of(generator))
         self.clips = [
@@ -238,7 +238,7 @@ class TuningRunner:
         videos = []
         for number in list(self._order):
             clip, end = self.clips[number], ends[number]
-            videos.append(self._judge(clip.request, self._make(clip, recipe, engines, end)))
+            videos.append(self.judge(clip.request, self._make(clip, recipe, engines, end)))
             if enough(videos):
                 self._order.remove(number)
                 self._order.insert(0, number)

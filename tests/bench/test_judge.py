@@ -15,6 +15,8 @@ from bench import similarity
 from bench.checks import form_checks, metric_checks
 from bench.judge import Folders, Judge, judge_folder, reasons
 from bench.judge import similarity as least_similarity
+from bench.judging import RequestJudge
+from bench.pose import POSE_MODELS
 from bench.score import score
 from bench.similarity import Cosine, load_extractor
 from bench.verdict import Question, run_entry
@@ -48,6 +50,29 @@ def clip(frames, fps=24):
 
 def judged(judge, folders):
     return judge_folder(judge, folders, lambda text: None)
+
+
+def test_kept_verdicts_are_told_apart_by_whatever_decides_them(judge, folders, tmp_path, monkeypatch):
+    reference, code = folders.reference / "a.mp4", tmp_path / "checks.py"
+    code.write_text("LIMIT = 1")
+    monkeypatch.setattr(module, "CODE", [code])
+
+    def identity(judge):
+        return RequestJudge(judge, {"a": reference}).identity
+
+    first = identity(judge)
+    assert identity(Judge([load_extractor("grid")])) == first, "the same judge, opened again"
+    write_extractor(tmp_path / "extractors", "clips", kind="clip")
+    pose = tmp_path / "pose.json"
+    pose.write_bytes((POSE_MODELS / "presenter.json").read_bytes().replace(b'"presenter"', b'"mine"'))
+    (tmp_path / "presenter.onnx").symlink_to(POSE_MODELS / "presenter.onnx")
+    others = [identity(replace(judge, extractors=[load_extractor("clips")])),
+              identity(replace(judge, gate=(0.5, 1.0))), identity(replace(judge, pose_model=str(pose)))]
+    code.write_text("LIMIT = 2")
+    others.append(identity(judge))
+    reference.write_bytes((folders.candidate / "b.mp4").read_bytes() + b"another base run")
+    others.append(identity(judge))
+    assert len({first, *others}) == 1 + len(others)
 
 
 def test_equal_videos_pass_and_are_plain_json(judge, folders):

@@ -134,6 +134,10 @@ def test_the_recipe_that_is_written_has_the_settings_found_and_is_loaded_again(d
     again = []
     same = tune_technique(job, Goal(0.0), skipping(), out, again.append)
     assert same.best.settings == found.best.settings and len(again) == len(said)
+    kept = list(out.with_suffix(".tuning").glob("*.jsonl"))
+    write_extractor(tmp_path / "extractors", "stfn", licence="of other weights")
+    tune_technique(job, Goal(0.0), skipping(), out, again.append)
+    assert len(list(out.with_suffix(".tuning").glob("*.jsonl"))) == len(kept) + 1, "another judge"
 
 
 def test_hooks_are_attached_anew_for_other_settings(data, tiny_file, tmp_path):

@@ -135,6 +135,8 @@ def test_a_folder_is_tuned_and_the_second_time_nothing_is_run_again(data, tiny_f
         assert picture.size == (960, 840)
     again = tune_folder(job, Goal(0.5), [PLAIN], out, lambda text: None)
     assert again.runs == 0 and again.best.recipe.steps == tuned.best.recipe.steps
+    write_extractor(tmp_path / "extractors", licence="of other weights")
+    assert tune_folder(job, Goal(0.5), [PLAIN], out, lambda text: None).runs > 0, "another judge"
 
 
 def test_missing_base_videos_are_named_with_the_command_that_makes_them(data, tmp_path):
