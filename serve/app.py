@@ -165,7 +165,8 @@ def _facts(service: Service) -> list[Route]:
         limits = {
             "bytes": settings.most_bytes, "frames": settings.limits.frames, "pixels": settings.limits.pixels
         }  # fmt: skip
-        more = {"generator": settings.generator_name, "base": settings.base, "limits": limits}
+        generator = await run_in_threadpool(lambda: settings.generator_name)  # loaded by the first who asks
+        more = {"generator": generator, "base": settings.base, "limits": limits}
         return JSONResponse({"object": "list", "data": data, **more})
 
     return [

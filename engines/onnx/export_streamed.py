@@ -106,6 +106,8 @@ def export_streamed(
     if present:
         return present
     module = model.build(component).eval()
+    if layers:  # known without the minutes of a trace
+        _check_calibrated(component, _too_much(module))
     inputs = draw(spec, {name: limits.min for name, limits in spec.ranges.items()}, seed=1)
     graph, work, changes = trace_bare(spec, module, compute, opset, rewriting)
     for change in changes:
@@ -113,8 +115,7 @@ def export_streamed(
     too_much = _too_much(module, work)
     target.say(f"{label}: traced in {time.perf_counter() - started:.0f} s, {work:.3g} TFLOP a call")
     if layers:
-        if too_much:
-            raise EngineError(f"{component} cannot be calibrated on a processor: {too_much}")
+        _check_calibrated(component, too_much)
         target.say(f"{label}: {quantising.apply(graph, module, inputs)}")
     if compute == "bfloat16":
         too_much = "ONNX Runtime has no kernels for bfloat16 on a processor; export it in fp32 once"
@@ -274,8 +275,14 @@ def _work(spec: ComponentSpec, twin: torch.nn.Module) -> float:
     return counter.get_total_flops() / 1e12
 
 
-def _too_much(module: torch.nn.Module, work: float) -> str:
-    """Say why a processor shall not run a module; empty if it may."""
+def _check_calibrated(component: str, too_much: str) -> None:
+    """Raise EngineError if a processor shall not run a component, which calibrating it takes."""
+    if too_much:
+        raise EngineError(f"{component} cannot be calibrated on a processor: {too_much}")
+
+
+def _too_much(module: torch.nn.Module, work: float = 0.0) -> str:
+    """Say why a processor shall not run a module, whose calls take so many TFLOP; empty if it may."""
     size = 4 * sum(tensor.numel() for _, tensor, _ in _tensors(module))
     if size > MOST_BYTES:
         return f"its weights are {size / 1e9:.0f} GB in fp32; try a shallower one"
