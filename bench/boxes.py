@@ -27,14 +27,10 @@ class Boxes:
     face: np.ndarray
 
 
-def find_boxes(skeleton: np.ndarray, size: tuple[int, int], rule: str = "cover") -> Boxes:
-    """Find boxes for a frame of that size (width, height) in its skeleton frame (h, w, 3) uint8 RGB.
-
-    rule: of FITS in generators/resize.py, by which the skeleton was brought to the size.
-    """
-    width, height = size
+def find_boxes(skeleton: np.ndarray) -> Boxes:
+    """Find boxes for a frame in its skeleton frame (H, W, 3) uint8 RGB, which was brought to its size."""
+    height, width = skeleton.shape[:2]
     hands, face = (np.zeros((height, width), bool) for _ in range(2))
-    skeleton = FITS[rule](skeleton[None], width, height)[0]
     red, green, blue = (skeleton[..., channel].astype(np.int16) for channel in range(3))
     joints = (blue > 160) & (blue - np.maximum(red, green) > 55)
     for box in _blobs(joints, width):

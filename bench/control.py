@@ -34,7 +34,7 @@ class Control:
         self._found: list[tuple[np.ndarray, ...]] = []
 
     def update(self, skeleton: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Add the next frame of each, (H, W, 3) uint8; that of the skeleton may have another size."""
+        """Add the next frame of each, (H, W, 3) uint8, the skeleton's fitted as it was for the generator."""
         self._waiting.append((skeleton, reference, candidate))
         if len(self._waiting) == BATCH:
             self._take()
@@ -51,11 +51,9 @@ class Control:
         return _shares(*(np.concatenate(part) for part in zip(*self._found, strict=True)))
 
     def _take(self) -> None:
-        skeletons, *videos = zip(*self._waiting, strict=True)
-        drawn = self._drawn.joints(skeletons)
-        sides = [np.array(frames[0].shape[1::-1]) for frames in (skeletons, videos[0])]
-        drawn[..., :2] = (drawn[..., :2] + 0.5) * sides[1] / sides[0] - 0.5
-        self._found.append((drawn, *[self._model.joints(frames) for frames in videos]))
+        models = self._drawn, self._model, self._model
+        columns = zip(*self._waiting, strict=True)
+        self._found.append(tuple(m.joints(frames) for m, frames in zip(models, columns, strict=True)))
         self._waiting = []
 
 

@@ -23,6 +23,7 @@ from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
 from engines.artifact import fingerprint, key
 from engines.errors import InputError
+from generators.resize import FITS
 from pipeline.batch.dataset import VIDEO_SUFFIXES
 from pipeline.output_form import at_rate
 from pipeline.video.reader import Clip, Form, VideoReader, colours_of
@@ -58,7 +59,7 @@ class Judge:
 
         All are read once, a frame at a time. skeletons: the frames of the skeleton video: hands and face
         get figures of their own, and control fidelity is measured (bench/control.py); one that is too short
-        gives none. rule: by which they were fitted. InputError: a video is damaged.
+        gives none. rule: of FITS, by which they were fitted to the generator's size. InputError: a video is damaged.
         """
         size = (reference.width, reference.height)
         same_size = size == (candidate.width, candidate.height)
@@ -71,12 +72,12 @@ class Judge:
                 continue
             for pair in pairs.values():
                 pair.update(wanted, found)
-            if same_size:
-                boxes = None if skeleton is None else find_boxes(skeleton, size, rule)
-                differences.update(wanted, found, boxes)
             if same_size and skeleton is not None:
+                drawn = FITS[rule](skeleton[None], *size)[0]
                 control = control or Control(load_pose_model(self.pose_model))
-                control.update(skeleton, wanted, found)
+                control.update(drawn, wanted, found)
+            if same_size:
+                differences.update(wanted, found, None if skeleton is None else find_boxes(drawn))
         forms = [
             Form(count, each.fps, (each.width, each.height))
             for count, each in zip(counts, (reference, candidate), strict=True)

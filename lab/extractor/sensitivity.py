@@ -15,6 +15,7 @@ from bench.beside import ANOTHER_SEED
 from bench.boxes import find_boxes
 from bench.judge import Judge, videos_in
 from engines.errors import InputError
+from generators.resize import FITS
 from lab.extractor.defects import DEFECTS, Defect, Kind, Scene
 from lab.extractor.drawn import PLACES, face_places
 from lab.extractor.footage import scenes_of_footage
@@ -124,9 +125,10 @@ def scenes_of(
         count, other = len(clip), clips[(number + 1) % len(clips)]
         person = np.resize(other, clip.shape)  # repeated where it is shorter
         rerun = read(again[name]).frames[:count] if name in again else None
-        drawn = read(skeletons[name]).frames[:count] if name in skeletons else None
-        size = clip.shape[2:0:-1]
-        faces = None if drawn is None else face_places(find_boxes(each, size) for each in drawn)
+        drawn = faces = None
+        if name in skeletons:
+            drawn = FITS["cover"](read(skeletons[name]).frames[:count], *clip.shape[2:0:-1])
+            faces = face_places(find_boxes(each) for each in drawn)
         ways = {kind: read(paths[name]).frames[:count] for kind, paths in others.items() if name in paths}
         pose = np.roll(clip, count // 2, 0)
         scenes.append(Scene(clip, person, pose, rerun, drawn, faces, ways))

@@ -105,7 +105,7 @@ def make_scene(seed: int, start: float, frames: int) -> Scene:
         own.frames(t),
         Clip(seed, identity_seed=other).frames(t, detail_seed=seed),
         Clip(other, identity_seed=seed).frames(t),
-        faces=face_places(find_boxes(drawn, (WIDTH, HEIGHT)) for drawn in own.skeletons(t)),
+        faces=face_places(find_boxes(drawn) for drawn in own.skeletons(t)),
     )
 
 

@@ -20,7 +20,7 @@ def item():
 
 @pytest.fixture(scope="module")
 def faces(item):
-    return face_places(find_boxes(each, item.truth.shape[2:0:-1]) for each in item.skeletons)
+    return face_places(find_boxes(each) for each in item.skeletons)
 
 
 def of(reference, candidate, areas=None):

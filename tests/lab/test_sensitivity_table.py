@@ -87,7 +87,7 @@ def test_a_face_is_followed_through_footage_and_marked_for_the_boxes(tmp_path):
     (tmp_path / "faces.csv").write_text("name,x,y,width,height\na,0.25,0.25,0.35,0.33\n")
     a, b = scenes_of_footage(tmp_path, 4)
     assert len(a.frames) == 4 and a.faces[:, 0].tolist() == [24, 26, 28, 30] and b.faces is None
-    faces = [find_boxes(each, (96, 128)).face for each in a.skeletons]
+    faces = [find_boxes(each).face for each in a.skeletons]
     assert all(face[45].any() for face in faces) and b.skeletons is None
     (tmp_path / "faces.csv").write_text("name,x\na,1\n")
     with pytest.raises(InputError, match="name,x,y,width,height"):
