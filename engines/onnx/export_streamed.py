@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from engines.artifact import Artifact, Label, fingerprint, writing
 from engines.errors import EngineError
+from engines.onnx.attention_form import rows_of_masks
 from engines.onnx.export import (
     TOOLS,
     Target,
@@ -126,7 +127,8 @@ def export_streamed(
         parity = None
         if not too_much:
             reference = TorchEngine(spec, copy.deepcopy(module))
-            parity = compare(spec, reference, draft.path, [inputs])
+            with rows_of_masks(draft.path) as compared:
+                parity = compare(spec, reference, compared, [inputs])
         against = f"nothing: {too_much}" if too_much else "torch in fp32, random inputs at the smallest sizes"
         draft.facts.update(
             parity=parity.require(precision) if parity else None,

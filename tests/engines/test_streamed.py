@@ -191,6 +191,29 @@ def test_what_a_processor_cannot_compute_is_exported_and_said_to_be_not_compared
         export(model, tmp_path, "int8")
 
 
+class Masked(torch.nn.Module):
+    """Attention in which each query sees the first half of the tokens: one row is the mask of all."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.rand(128, 128) / 11)
+
+    def forward(self, x):
+        tokens = (x.to(self.table.dtype) @ self.table).reshape(1, 4, 8, 8)
+        mask = -1e4 * (torch.arange(8, device=x.device) >= 4).to(tokens.dtype)[None, None, None]
+        mixed = torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens, mask)
+        return mixed.reshape(2, 128).float()
+
+
+def test_attention_with_one_row_of_a_mask_is_exported_as_it_is_and_compared_by_rows(tmp_path):
+    artifact = export(Small(Masked()), tmp_path, "fp16")
+    assert artifact.manifest["facts"]["parity"]["y"]["cosine"] > 0.99999
+    graph = onnx.load(artifact.path).graph
+    assert [node.op_type for node in graph.node].count("Attention") == 1
+    assert not [node for node in graph.node if node.op_type == "Expand"], "no rows for TensorRT to read"
+    assert not [path for path in artifact.path.parent.iterdir() if "masks" in path.name]
+
+
 def test_a_weight_that_is_used_in_several_ways_is_right_in_each(tmp_path):
     facts = export(Small(Tied()), tmp_path, "fp32").manifest["facts"]
     assert facts["parity"]["y"]["cosine"] > 0.999999
