@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say, show
+from engines.cli import SAMPLE, common_arguments, devices_of, ending, new_parser, run, say, show
 from engines.errors import Exit, InputError
 from engines.load import BACKENDS
 from generators.resize import FITS
@@ -140,7 +140,7 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 <= args.seed < SEEDS:
         parser.error("--seed must be 0 or more, and below 2**63")
-    args.devices = args.device.split(",")
+    args.devices = devices_of(parser, args.device)
     for name in ("split", "workers", "max_frames", "max_pixels"):
         value = getattr(args, name)
         if value is not None and value < 1:

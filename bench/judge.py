@@ -59,7 +59,8 @@ class Judge:
 
         All are read once, a frame at a time. skeletons: the frames of the skeleton video: hands and face
         get figures of their own, and control fidelity is measured (bench/control.py); one that is too short
-        gives none. rule: of FITS, by which they were fitted to the generator's size. InputError: a video is damaged.
+        gives none. rule: of FITS, by which they were fitted to the generator's size. InputError: a video is
+        damaged.
         """
         size = (reference.width, reference.height)
         same_size = size == (candidate.width, candidate.height)

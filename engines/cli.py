@@ -111,6 +111,14 @@ def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
             parser.error(f"--{name} must be above 0, got {value:g}")
 
 
+def devices_of(parser: argparse.ArgumentParser, text: str) -> list[str]:
+    """Split the names of devices at commas; an empty one is an error of the command line."""
+    devices = text.split(",")
+    if not all(devices):
+        parser.error(f"--device {text}: a name is missing beside a comma")
+    return devices
+
+
 def printable(text: str) -> str:
     """Write control characters as \\u001b, so that no name of a file can command a terminal; lines stay."""
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -17,16 +17,16 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from engines.cli import ROOT, check_numbers, common_arguments, ending, new_parser, run, say
+from engines.cli import ROOT, check_numbers, common_arguments, devices_of, ending, new_parser, run, say
 from engines.errors import EngineError, Exit, UsageError
 from generators.contract import load_generator
 from generators.weight_files import licences
 from pipeline.batch.run_folder import check_writable, locked_folder
-from pipeline.recipe import load_recipe
+from pipeline.recipe import Recipe, load_recipe
 from pipeline.request import Limits
 from serve.keys import add_key, load_keys
 from serve.settings import ServeSettings
-from serve.store import Store
+from serve.store import ID, Store
 
 RECIPES = ROOT / "optimize" / "recipes"
 DEFAULT_RECIPES = [RECIPES / "fast.toml", RECIPES / "baseline.toml"]
@@ -77,16 +77,19 @@ def go_on(settings: ServeSettings, store: Store) -> None:
     store.release()
     kept = store.kept()
     for folder in settings.videos.iterdir():
-        if folder.name not in kept:
+        if ID.fullmatch(folder.name) and folder.name not in kept:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def settings_of(args: argparse.Namespace) -> ServeSettings:
     """Return the settings that were asked for. UsageError."""
-    recipes = {recipe.name: recipe for recipe in map(load_recipe, args.recipe or DEFAULT_RECIPES)}
+    recipes: dict[str, Recipe] = {}
+    for recipe in map(load_recipe, args.recipe or DEFAULT_RECIPES):
+        if recipes.setdefault(recipe.name, recipe) is not recipe:
+            raise UsageError(f"two recipes are called {recipe.name}: rename the file of one")
     names = args.name or ("*" if args.keys else ())  # who has a key is no page of another site
     return ServeSettings(
-        args.home, args.generator, recipes, tuple(args.device.split(",")), load_keys(args.keys),
+        args.home, args.generator, recipes, tuple(args.devices), load_keys(args.keys),
         Limits(args.max_frames, args.max_pixels), args.max_megabytes << 20, args.max_queued, args.max_per_key,
         args.job_seconds, keep_seconds=args.keep_hours * 3_600,
         hosts=(*ServeSettings.hosts, args.host, *names),
@@ -125,6 +128,7 @@ def parse() -> argparse.Namespace:
     for name, kind, default, about in numbers:
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{about}, at most ({default:g})")
     args = parser.parse_args()
+    args.devices = devices_of(parser, args.device)
     port, args.port = args.port, 1
     check_numbers(parser, args)
     args.port = port

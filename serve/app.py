@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from bench.report import PAGE as REPORT_PAGE
 from engines.cli import SAMPLE
-from engines.errors import InputError
+from engines.errors import DISK_FULL, InputError
 from pipeline.batch.dataset import find_requests
 from serve.compare import ComparisonRoutes
 from serve.errors import ApiError
@@ -39,6 +39,7 @@ PAGE_FILES = {
     **{f"/{name}": REPORT_PAGE / name for name in ("player.css", "elements.js", "player.js")},
 }
 ROUND = 1.0  # seconds between two rounds of looking after the jobs
+PATIENCE = 10  # rounds that are left out after one that failed
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -139,7 +140,13 @@ async def _broken(request: Request, error: Exception) -> Response:
     )
 
 
-HANDLERS = {HTTPException: _refused, ApiError: _refused, 500: _broken}
+async def _full(request: Request, error: OSError) -> Response:
+    if error.errno not in DISK_FULL:
+        raise error
+    return await _refused(request, ApiError(507, "disk_full", "The server's disk is full. Try again later."))
+
+
+HANDLERS = {HTTPException: _refused, ApiError: _refused, OSError: _full, 500: _broken}
 
 
 def _facts(service: Service) -> list[Route]:
@@ -203,17 +210,26 @@ async def look_after(
     service: Service, jobs: JobRoutes, say: Callable[[str], None], every: float = ROUND
 ) -> None:
     """End jobs that run for too long, and remove those that ended long ago, until cancelled."""
-    settings, store = service.settings, service.store
     while True:
-        for job in await run_in_threadpool(store.overdue, settings.job_seconds):
-            why = f"It took longer than {settings.job_seconds:g} s, the limit. Cut the video into parts."
-            if await run_in_threadpool(store.end, job, "failed", None, "timeout", why):
-                say(f"{job.id}: failed: {why}")
-                service.supervisor.kill(job.worker)
-        for asked in await run_in_threadpool(store.comparisons.overdue, settings.job_seconds):
-            late = "Judging took too long."
-            if await run_in_threadpool(store.comparisons.end, asked, "failed", None, late):
-                service.supervisor.kill(asked.worker)
-        for job in await run_in_threadpool(store.expired, settings.keep_seconds):
-            await run_in_threadpool(jobs.remove, job)
+        try:
+            await _look(service, jobs, say)
+        except OSError as error:  # a full disk: what is removed next time makes room
+            say(f"jobs are looked after again in {every * PATIENCE:g} s: {error}")
+            await asyncio.sleep(every * (PATIENCE - 1))
         await asyncio.sleep(every)
+
+
+async def _look(service: Service, jobs: JobRoutes, say: Callable[[str], None]) -> None:
+    """Look after the jobs once. OSError."""
+    settings, store = service.settings, service.store
+    for job in await run_in_threadpool(store.expired, settings.keep_seconds):
+        await run_in_threadpool(jobs.remove, job)
+    for job in await run_in_threadpool(store.overdue, settings.job_seconds):
+        why = f"It took longer than {settings.job_seconds:g} s, the limit. Cut the video into parts."
+        if await run_in_threadpool(store.end, job, "failed", None, "timeout", why):
+            say(f"{job.id}: failed: {why}")
+            service.supervisor.kill(job.worker)
+    for asked in await run_in_threadpool(store.comparisons.overdue, settings.job_seconds):
+        late = "Judging took too long."
+        if await run_in_threadpool(store.comparisons.end, asked, "failed", None, late):
+            service.supervisor.kill(asked.worker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import threading
 import time
@@ -15,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from serve.errors import ApiError, not_found
 from serve.jobs import JobRoutes
 from serve.settings import ServeSettings
-from serve.store import Job, Store
+from serve.store import Job, Store, new_id
 from serve.uploads import inputs_of, link
 
 OVER = ("failed", "cancelled")
@@ -70,7 +69,7 @@ class ComparisonRoutes:
         return inputs_of(job.inputs.partition(" ")[0], job.seed, self._settings.base)
 
     def _new_base(self, job: Job) -> Job:
-        name = f"video_{secrets.token_hex(12)}"
+        name = new_id()
         asked = (self._settings.base, job.seed, job.frames, job.fps)
         folder = self._settings.videos / name
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import shutil
 import time
 from dataclasses import replace
@@ -16,11 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from engines.errors import DISK_FULL
 from serve.errors import ApiError, not_found
 from serve.keys import owner_of
 from serve.settings import ServeSettings
-from serve.store import Full, Job, Store
+from serve.store import Full, Job, Store, new_id
 from serve.streams import events, growing_video, want
 from serve.uploads import Upload, check, received, save
 
@@ -42,15 +40,11 @@ class JobRoutes:
         if key is not None and not IDEMPOTENCY.fullmatch(key):
             raise ApiError(400, "invalid_key", "Idempotency-Key must be 1 to 200 visible ASCII characters.")
         async with received(request, self._settings) as upload:
-            name = f"video_{secrets.token_hex(12)}"
+            name = new_id()
             folder = self._settings.videos / name
             try:
                 accept = partial(self._accept, owner, key, name, upload)
                 job = await anyio.to_thread.run_sync(accept, limiter=self._checks)
-            except OSError as error:
-                if error.errno not in DISK_FULL:
-                    raise
-                raise ApiError(507, "disk_full", "The server's disk is full. Try again later.") from error
             finally:
                 if await run_in_threadpool(self._store.get, name) is None:
                     await run_in_threadpool(shutil.rmtree, folder, True)
@@ -129,9 +123,14 @@ class JobRoutes:
         return JSONResponse({"id": job.id, "object": "video.deleted", "deleted": True})
 
     def remove(self, job: Job) -> None:
-        """Forget a job that has ended, and its files."""
-        self._store.remove(job.id)
-        shutil.rmtree(self._settings.videos / job.id, True)
+        """Forget a job that has ended, and its files. OSError."""
+        folder = self._settings.videos / job.id
+        try:
+            self._store.remove(job.id)
+        except OSError:  # a full disk: what the files held makes room
+            shutil.rmtree(folder, True)
+            self._store.remove(job.id)
+        shutil.rmtree(folder, True)
 
     def shown(self, job: Job) -> dict:
         """Return what a caller sees of a job."""

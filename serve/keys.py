@@ -24,6 +24,14 @@ def load_keys(path: Path | None) -> Mapping[str, str]:
     """Return the hashes of keys by the names of their owners. UsageError: the file cannot be used."""
     if path is None:
         return {}
+    found = _read(path)
+    if not found:
+        raise UsageError(f"--keys {path}: holds no key; --add-key NAME adds one")
+    return found
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Read a file of keys, which may hold none. UsageError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -39,8 +47,6 @@ def load_keys(path: Path | None) -> Mapping[str, str]:
                 "remove it, and let --add-key NAME write a line"
             )
         found[match[1]] = match[2]
-    if not found:
-        raise UsageError(f"--keys {path}: holds no key; --add-key NAME adds one")
     return found
 
 
@@ -48,14 +54,16 @@ def add_key(path: Path, name: str) -> str:
     """Make a key for a name, add its hash to the file, which only its owner can read, and return the key."""
     if name == LOCAL or not LINE.fullmatch(f"{name}:{'0' * 64}"):
         raise UsageError(f"--add-key {name!r}: cannot be a name; use letters, digits, dot, - and _")
-    if path.exists() and path.stat().st_size and name in load_keys(path):
+    known = path.read_bytes() if path.exists() else b""
+    if known and name in _read(path):
         raise UsageError(
             f"--add-key {name}: has a key in {path}; remove its line first, or take another name"
         )
     key = f"viv-{secrets.token_urlsafe(32)}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(f"{name}:{_hashed(key)}\n")
+        begun = "\n" if known and not known.endswith(b"\n") else ""  # an editor left the last line without
+        file.write(f"{begun}{name}:{_hashed(key)}\n")
     return key
 
 

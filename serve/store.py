@@ -6,7 +6,10 @@ attempt; what a worker says on an earlier attempt changes nothing, so a job ends
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import secrets
 import sqlite3
 import threading
 import time
@@ -41,7 +44,9 @@ UPDATE jobs SET state = 'in_progress', worker = ?, started = ?, attempt = attemp
     made = 0, first = NULL WHERE id = ?
 """
 OPEN = ("queued", "in_progress")
+ID = re.compile(r"video_[0-9a-f]{24}")
 TRIES = 3  # of a job whose worker dies
+SQLITE_ERRORS = {"disk is full": errno.ENOSPC, "disk I/O error": errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,11 @@ class Job:
 COLUMNS = ", ".join(field.name for field in fields(Job))
 
 
+def new_id() -> str:
+    """Draw the id of a job, which is the name of its folder too."""
+    return f"video_{secrets.token_hex(12)}"
+
+
 class Full(Exception):
     """Raised when the queue takes no more. own: because of the caller's own jobs."""
 
@@ -95,6 +105,7 @@ class Store:
     """The jobs of a service; safe to use from several threads and processes.
 
     What was written is on the disk when a method returns, except for progress. comparisons: of the videos.
+    All raise OSError if the disk is full or broken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,17 +122,25 @@ class Store:
             self._database.close()
 
     @contextmanager
+    def _locked(self) -> Iterator[sqlite3.Connection]:
+        """Hold the database. OSError in place of SQLite's own error."""
+        with self._lock:
+            try:
+                yield self._database
+            except sqlite3.OperationalError as error:
+                why = next((code for text, code in SQLITE_ERRORS.items() if text in str(error)), errno.EBUSY)
+                raise OSError(why, f"the jobs' database: {error}") from error
+
+    @contextmanager
     def _transaction(self, write: bool = True) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._database:  # which commits, or rolls back
+        with self._locked() as database, database:  # which commits, or rolls back
             if write:
-                self._database.execute("BEGIN IMMEDIATE")
-            yield self._database
+                database.execute("BEGIN IMMEDIATE")
+            yield database
 
     def _rows(self, where: str, *values: object) -> list[Job]:
-        with self._lock:
-            return [
-                Job(*row) for row in self._database.execute(f"SELECT {COLUMNS} FROM jobs {where}", values)
-            ]
+        with self._locked() as database:
+            return [Job(*row) for row in database.execute(f"SELECT {COLUMNS} FROM jobs {where}", values)]
 
     def add(self, job: Job, most_queued: int, most_per_key: int) -> Job:
         """Add a job, or return the one that came with the same idempotency key before. Full."""
@@ -170,23 +189,22 @@ class Store:
 
     def upcoming(self, workers: int) -> Job | None:
         """Return the job that a worker will probably be given after its present one, or None."""
-        with self._lock:
-            found = self._database.execute(NEXT).fetchmany(workers)
+        with self._locked() as database:
+            found = database.execute(NEXT).fetchmany(workers)
         return self.get(*found[-1]) if len(found) == workers else None
 
     def progress(self, job: Job, done: int, total: int, made: int, first: float | None) -> bool:
         """Record how far a job has come; return False if it is not this attempt's any more."""
-        with self._lock:
-            self._database.execute(
-                "PRAGMA synchronous = NORMAL"
-            )  # no sync: it is worth nothing after a crash
-            changed = self._database.execute(
-                "UPDATE jobs SET done = ?, total = ?, made = ?, first = ? "
-                "WHERE id = ? AND attempt = ? AND state = 'in_progress'",
-                (done, total, made, first, job.id, job.attempt),
-            ).rowcount  # fmt: skip
-            self._database.execute("PRAGMA synchronous = FULL")
-        return changed > 0
+        with self._locked() as database:
+            database.execute("PRAGMA synchronous = NORMAL")  # no sync: it is worth nothing after a crash
+            try:
+                return database.execute(
+                    "UPDATE jobs SET done = ?, total = ?, made = ?, first = ? "
+                    "WHERE id = ? AND attempt = ? AND state = 'in_progress'",
+                    (done, total, made, first, job.id, job.attempt),
+                ).rowcount > 0  # fmt: skip
+            finally:
+                database.execute("PRAGMA synchronous = FULL")
 
     def end(
         self, job: Job, state: str, result: Mapping | None = None, code: str = "", error: str = ""
@@ -243,8 +261,8 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs by state."""
-        with self._lock:
-            return dict(self._database.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+        with self._locked() as database:
+            return dict(database.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
 
     def usual_seconds(self) -> float:
         """Return the mean seconds that the latest jobs ran, or 10."""

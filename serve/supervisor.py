@@ -31,7 +31,7 @@ pin_to({cores})
 from serve.worker import work
 work({descriptor})
 """
-PAUSE = 1.0  # seconds before a dead worker is replaced
+PAUSE, FULL_PAUSE = 1.0, 10.0  # seconds before a dead worker is replaced; between tries at a full disk
 TRIES = 3  # deaths in a row before it has started once
 
 
@@ -82,14 +82,16 @@ class Supervisor:
         """Have a worker run until the service stops; runs in a thread."""
         deaths = 0
         while not self._stopping.is_set():
-            with self._started(number, device, cores) as connection:
-                if self._hear(number, connection):
-                    deaths = 0
+            try:
+                with self._started(number, device, cores) as connection:
+                    if self._hear(number, connection):
+                        deaths = 0
+            except OSError as error:  # no memory, no free descriptor
+                self._say(f"worker {number + 1} on {device} cannot be started: {error}")
             self._end(number)
+            self._release(number)
             if self._stopping.is_set():
                 return
-            for job in self._store.release(number):
-                self._say(f"{job.id}: failed: {job.error}")
             deaths += 1
             self._metrics.deaths.inc()
             if self.error is None and deaths == TRIES:
@@ -101,6 +103,17 @@ class Supervisor:
                 return
             self._say(f"worker {number + 1} on {device} died; another one is started")
             self._stopping.wait(PAUSE * deaths)
+
+    def _release(self, number: int) -> None:
+        """Queue again what a dead worker had, as soon as the disk takes that, unless the service stops."""
+        while not self._stopping.is_set():
+            try:
+                for job in self._store.release(number):
+                    self._say(f"{job.id}: failed: {job.error}")
+                return
+            except OSError as error:
+                self._say(f"what worker {number + 1} had is queued again when that can be written: {error}")
+                self._stopping.wait(FULL_PAUSE)
 
     def _started(self, number: int, device: str, cores: list[int]) -> Connection:
         connection, theirs = Pipe()
@@ -145,4 +158,6 @@ class Supervisor:
         self._ready.discard(number)
         self.kill(number)
         with self._lock:
-            self._processes.pop(number).wait()
+            process = self._processes.pop(number, None)
+        if process:
+            process.wait()

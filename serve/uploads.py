@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ from serve.settings import ServeSettings
 
 FILES = ("video", "image")  # the parts that are files, which get these names on the disk
 FIELDS = ("seed", "recipe", "generator")
-MOST_SEED = 2**63 - 1
+MOST_SEED, SEEDS = 2**63 - 1, re.compile("[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _checked(form: FormData, settings: ServeSettings) -> Upload:
         if not isinstance(form.get(name), UploadFile):
             raise ApiError(400, "missing_file", f"Send the {name} as a file of a multipart/form-data form.")
     seed, recipe = form.get("seed") or str(SEED), form.get("recipe") or next(iter(settings.recipes))
-    if not (isinstance(seed, str) and seed.isascii() and seed.isdecimal() and int(seed[:20]) <= MOST_SEED):
+    if not (isinstance(seed, str) and SEEDS.fullmatch(seed) and int(seed) <= MOST_SEED):
         raise ApiError(400, "invalid_field", f"seed must be a whole number from 0 to {MOST_SEED}.")
     if recipe not in settings.recipes:
         known = ", ".join(settings.recipes)
@@ -144,4 +145,4 @@ def check(folder: Path, settings: ServeSettings) -> VideoInfo:
 
 def without_paths(text: str, folder: Path) -> str:
     """Return an error's text with "video" and "image" in place of their paths, and no path of the server."""
-    return text.replace(f"{folder}/", "").replace(str(folder.parent.parent), "")
+    return text.replace(f"{folder}/", "").replace(f"{folder.parent.parent}/", "")

@@ -82,7 +82,8 @@ class JobProgress:
         self._live = LiveVideo(growing, size, fps, (folder / WATCHED).exists)
         with self._live as live:
             for chunk in chunks:
-                live.write(chunk)
+                with suppress(OutputError):  # its stream breaks off, which close tells; the video goes on
+                    live.write(chunk)
                 self._made += len(chunk)
                 if self._first is None:
                     self._first = time.time() - self._job.started
@@ -106,8 +107,9 @@ class JobProgress:
         """Write to the table unless that was done within the last seconds. JobLost."""
         if time.monotonic() - self._sent >= every:
             self._sent = time.monotonic()
-            if not self._store.progress(self._job, self._done, self._total, self._made, self._first):
-                raise JobLost
+            with suppress(OSError):  # a full disk: whether the job has ended is found out later
+                if not self._store.progress(self._job, self._done, self._total, self._made, self._first):
+                    raise JobLost
 
 
 def work(descriptor: int) -> None:
@@ -127,8 +129,8 @@ def work(descriptor: int) -> None:
             connection.send(Refused(error))
             return
         connection.send(Started({name: runner.identity for name, runner in runners.items()}, said))
-        store = Store(settings.database)
         try:
+            store = Store(settings.database)
             while True:
                 if asked := store.comparisons.claim(number):
                     compare(asked, store, settings)
@@ -138,7 +140,7 @@ def work(descriptor: int) -> None:
                     for runner in runners.values():
                         runner.close()
                     time.sleep(IDLE)
-        except EngineError as error:
+        except (EngineError, OSError) as error:
             connection.send(Broken(str(error)))
 
 

@@ -38,8 +38,9 @@ def manifest_lines(folder: Path) -> list[dict]:
 class RunFolder:
     """An output folder that only this process writes to; a context manager.
 
-    lines: the last manifest line of each id. restart: empty the manifest; videos stay until new ones replace
-    them. FolderError: the folder is not writable, another run holds its lock, or its manifest is invalid.
+    lines: the last manifest line of each id. restart: begin without them; the manifest is emptied when the
+    first new line comes, and videos stay until new ones replace them. FolderError: the folder is not
+    writable, another run holds its lock, or its manifest is invalid.
     """
 
     def __init__(self, path: Path, restart: bool = False) -> None:
@@ -69,6 +70,9 @@ class RunFolder:
         left = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         self._check_there()
         try:
+            if self._restart:
+                os.ftruncate(self._manifest, 0)
+                self._restart = False
             while left:
                 left = left[os.write(self._manifest, left) :]
             if sync:
@@ -112,11 +116,12 @@ class RunFolder:
         """Open the manifest, read its lines, and cut off an incomplete last one. FolderError."""
         path = self.path / MANIFEST
         try:
-            flags = os.O_RDWR | os.O_APPEND | (os.O_TRUNC if self._restart else 0)
-            self._manifest = open_own(path, flags)
+            self._manifest = open_own(path, os.O_RDWR | os.O_APPEND)
         except OSError as error:
             raise FolderError(f"{path}: cannot be opened ({error.strerror}); choose another --out") from error
         self._stack.callback(os.close, self._manifest)
+        if self._restart:
+            return
         whole = 0
         with open(self._manifest, "rb", closefd=False) as file:
             for number, line in enumerate(file, 1):

@@ -20,6 +20,7 @@ from types import ModuleType
 
 from engines.errors import EngineError, Exit, ProgramKilled, exit_of
 from generators.adapters import MARK, split_name
+from generators.contract import FROM_FOLDER
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
 from pipeline.parallel.ray_actors import FileWorker, NetworkWorker, Opened, Receipt
@@ -110,7 +111,9 @@ class Driver:
             worker, video = begun
             receipts, request = self._made.setdefault(video, []), video.request
             if video.stage is Stage.READ:
+                pictures = {name: path.absolute() for name, path in request.pictures.items()}
                 paths = {"video": request.video.absolute(), "image": request.image.absolute()}
+                paths["pictures"] = pictures
                 reference = worker.actor.read.remote(replace(request, **paths))
             elif video.stage is Stage.MAKE:
                 reference = worker.actor.make.remote(receipts[-1], request.seed)
@@ -292,9 +295,13 @@ def cores_each(machines: Sequence[int], count: int) -> int:
 
 
 def _absolute(settings: Settings) -> Settings:
-    """Return the settings with absolute paths of the user's generator, if it is a path, and of adapters."""
+    """Return the settings with absolute paths of the user's generator, or its folder, and of adapters."""
     base, loras = split_name(settings.generator)
+    kind, _, folder = base.partition("=")
     path, _, name = base.rpartition(":")
-    base = f"{Path(path).absolute()}:{name}" if path else base
+    if folder and kind in FROM_FOLDER:
+        base = f"{kind}={Path(folder).absolute()}"
+    elif path:
+        base = f"{Path(path).absolute()}:{name}"
     found = MARK.join([base, *(f"{lora.path.absolute()}:{lora.scale!r}" for lora in loras)])
     return replace(settings, generator=found)

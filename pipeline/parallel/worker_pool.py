@@ -262,14 +262,14 @@ class _Pool:
     def _gone(self, worker: Worker) -> None:
         """Handle the end of a worker: replace it if it died at a video, which is tried once more.
 
-        EngineError: it ended before it could start, and no other worker is left.
+        EngineError: it ended before it could start, no other worker is left, and there are videos to make.
         """
         self._workers.remove(worker)
         (why, reason), request = worker.end(GRACE), worker.request
         if request is None and worker.ready:
             return
         if request is None:
-            if not self._workers:
+            if not self._workers and (self.jobs is None or self._queue):
                 raise EngineError(f"{worker.name} {why} before it could make a video")
             self._say(f"{worker.name} {why}; going on without it")
             return

@@ -149,7 +149,10 @@ def _prepare(path: Path, kind: str) -> None:
 
 @contextlib.contextmanager
 def _limited(max_pixels: int, path: Path, notes: list[str]) -> Iterator[None]:
-    """Set Pillow's own limit of pixels, and collect its warnings in notes."""
+    """Set Pillow's own limit of pixels, and collect its warnings in notes.
+
+    Warnings are caught of all threads: those that are not Pillow's are given again.
+    """
     from PIL import Image
 
     usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # _loaded checks
@@ -159,6 +162,11 @@ def _limited(max_pixels: int, path: Path, notes: list[str]) -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = usual
+    own = Path(Image.__file__).parent
+    for each in caught:
+        if own not in Path(each.filename).parents:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    caught = [each for each in caught if own in Path(each.filename).parents]
     said = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
     notes.extend(f"{path}: was read, but Pillow said: {text}" for text in said)
 

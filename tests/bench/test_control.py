@@ -98,7 +98,7 @@ def test_joints_and_boxes_are_where_the_rule_brought_the_skeleton(change, rule, 
 
     drawn, reference, candidate = change(skeletons), truth, truth[:, :, ::-1]
     if rule == "contain":
-        reference, candidate = (FITS[rule](change(frames), WIDTH, HEIGHT) for frames in (reference, candidate))
+        reference, candidate = (FITS[rule](change(each), WIDTH, HEIGHT) for each in (reference, candidate))
     fitted = FITS[rule](drawn, WIDTH, HEIGHT)
     wanted, found = (judged(*given, reference, candidate) for given in ((fitted, "cover"), (drawn, rule)))
     assert wanted["control_reference"] > 0.85 and wanted["structure_hands"] is not None

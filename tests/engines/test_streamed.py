@@ -186,7 +186,7 @@ def test_what_a_processor_cannot_compute_is_exported_and_said_to_be_not_compared
     facts = export(model, tmp_path, "fp16").manifest["facts"]
     assert facts["parity"] is None and facts["against"].startswith("nothing: ") and why in facts["against"]
     if limit == "MOST_BYTES":
-        monkeypatch.setattr(streamed, "trace_bare", lambda *given: pytest.fail("minutes before it is refused"))
+        monkeypatch.setattr(streamed, "trace_bare", lambda *given: pytest.fail("minutes too late"))
     with pytest.raises(EngineError, match=f"denoise cannot be calibrated on a processor: .*{why}"):
         export(model, tmp_path, "int8")
 

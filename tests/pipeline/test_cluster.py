@@ -18,7 +18,7 @@ from lab.scaling.simulation import Costs, Machines
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder
-from pipeline.parallel.ray_cluster import connect, cores_each, gpus_each, run_cluster
+from pipeline.parallel.ray_cluster import _absolute, connect, cores_each, gpus_each, run_cluster
 from pipeline.recipe import BASELINE
 from pipeline.runner import Settings, start_runner
 from tests.clips import told
@@ -33,6 +33,13 @@ def settings(tiny_file, tiny_built):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIVACE_BUILT", str(tiny_built))
         yield Settings(f"{tiny_file}:Tiny", replace(BASELINE, backend="onnxruntime"))
+
+
+def test_a_generators_folder_is_found_from_other_working_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, wanted in (("wan-fun-control=ckpt/wan", f"wan-fun-control={tmp_path}/ckpt/wan"),
+                          ("mine.py:Mine", f"{tmp_path}/mine.py:Mine"), ("presenter", "presenter")):
+        assert _absolute(Settings(given, BASELINE)).generator == wanted
 
 
 @pytest.fixture(scope="module")

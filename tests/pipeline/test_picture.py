@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, features
 
+from pipeline.video import image as picture_module
 from pipeline.video.image import FORMATS, PICTURE_SUFFIXES, InputError, picture_format, read_image
 from tests.clips import run
 
@@ -224,6 +225,21 @@ def test_what_pillow_warns_of_is_a_note(tmp_path):
         warnings.simplefilter("error")
         assert read_image(tmp_path / "in.jpg", notes=(notes := [])).shape == (3, 4, 3)
     assert "was read, but Pillow said: Corrupt EXIF data" in notes[0]
+
+
+def test_what_others_warn_of_meanwhile_is_no_note_and_not_lost(tmp_path, monkeypatch):
+    """A thread reads the next picture ahead, and warnings are caught of all threads."""
+    Image.new("RGB", (4, 3)).save(tmp_path / "in.png")
+    loaded = picture_module._rgb
+
+    def warning(*given):
+        warnings.warn("overflow encountered in multiply", RuntimeWarning, stacklevel=1)
+        return loaded(*given)
+
+    monkeypatch.setattr(picture_module, "_rgb", warning)
+    with pytest.warns(RuntimeWarning, match="overflow encountered"):
+        read_image(tmp_path / "in.png", notes=(notes := []))
+    assert notes == []
 
 
 def test_formats_whose_package_is_missing_say_which(tmp_path, monkeypatch):

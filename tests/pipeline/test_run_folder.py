@@ -80,6 +80,9 @@ def test_other_inputs_are_refused_by_name_and_made_with_restart(run, make_data, 
     with pytest.raises(OutputError, match=words):
         run(data)
     assert lines_of(tmp_path / "out") == before
+    with RunFolder(tmp_path / "out", restart=True) as folder:  # and the engines do not start
+        assert folder.lines == {}
+    assert lines_of(tmp_path / "out") == before, "what ended before its first video has lost nothing"
     jobs, todo, _ = run(data, restart=True)
     assert todo == ["a", "b"] and lines_of(tmp_path / "out") == jobs.lines
     with pytest.raises(OutputError, match="a: seed was 42 when it was made, is 7 here"):

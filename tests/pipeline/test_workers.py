@@ -18,6 +18,7 @@ from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import Request, find_requests
 from pipeline.batch.run_folder import MADE, RunFolder
 from pipeline.parallel.cpu_affinity import shares_of_cores
+from pipeline.parallel.worker import Refused, Started
 from pipeline.parallel.worker_pool import PROGRAM, _Pool, longest_first, run_workers
 from pipeline.recipe import Recipe
 from pipeline.runner import Settings, start_runner
@@ -241,3 +242,14 @@ def test_a_worker_makes_what_it_has_read_unless_a_much_longer_video_waits(length
         assert [request is read for _, request, read in log] == [False, False, True, True, True, True]
     pool._give(by_name["A"])
     assert log[-1][1] is None or not pool._queue
+
+
+def test_a_worker_that_cannot_start_when_all_is_made_does_not_fail_the_run(orders, tmp_path):
+    said = []
+    pool = _Pool(SETTINGS, tmp_path, lambda identity: SimpleNamespace(todo=[]), said.append)
+    pool.start(late := SimpleNamespace(
+        name="worker 2 on cuda:1", request=None, ready=False, end=lambda grace: (late.why, Exit.ENVIRONMENT)))
+    pool._opened(SimpleNamespace(name="worker 1 on cuda:0"), Started({}, []))
+    pool._heard(late, Refused(EngineError("CUDA out of memory")))
+    pool._gone(late)
+    assert said == ["worker 2 on cuda:1 cannot start (CUDA out of memory); going on without it"]

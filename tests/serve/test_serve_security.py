@@ -90,7 +90,7 @@ def test_an_upload_above_the_limit_is_refused_announced_or_not(open_service, inp
 @pytest.mark.parametrize(("data", "code"), [
     ({"recipe": "../../etc/passwd"}, "unknown_recipe"), ({"recipe": "x.toml"}, "unknown_recipe"),
     ({"seed": "-1"}, "invalid_field"), ({"seed": "٣"}, "invalid_field"),
-    ({"seed": "9" * 400}, "invalid_field"),
+    ({"seed": "9" * 400}, "invalid_field"), ({"seed": "0" * 19 + "1" + "9" * 20}, "invalid_field"),
     ({"seed": str(2**63)}, "invalid_field"), ({"seed": ["1", "2"]}, "invalid_field"),
     ({"generator": "/tmp/evil.py:Evil"}, "unknown_generator"), ({"recipe": "x" * 2_000}, "bad_request"),
 ])
@@ -177,6 +177,15 @@ def test_a_file_that_holds_no_keys_stops_the_service(tmp_path, text):
     (tmp_path / "keys").write_text(text)
     with pytest.raises(UsageError, match="--add-key NAME"):
         load_keys(tmp_path / "keys")
+
+
+@pytest.mark.parametrize("text", ["", "# keys of the studio\n", "ben:" + "0" * 64])
+def test_a_key_is_added_to_a_file_that_was_edited(tmp_path, text):
+    """The last key's line was removed, or an editor left no newline at the end."""
+    (tmp_path / "keys").write_text(text)
+    key = add_key(tmp_path / "keys", "ada")
+    keys = load_keys(tmp_path / "keys")
+    assert owner_of(keys, f"Bearer {key}") == "ada" and len(keys) == 1 + text.startswith("ben")
 
 
 def test_a_name_gets_one_key_and_cannot_write_lines_of_its_own(tmp_path):
