@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.video.reader import Form
+from pipeline.video.reader import Form, VideoInfo
 
 # Metric, the least and the most that passes, and what lies beyond. Set between harmless changes (another
 # encoder pass, another backend) and the defects of docs/sensitivity.md, which says what catches each. On 17
@@ -37,6 +37,8 @@ LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "control_arms_error": (None, 1.0, "elbows and wrists are further off, in hundredths of the torso"),
     "detail": (0.68, None, "the finest detail is lost, as in an enlarged picture"),
 }
+ROUNDED_SHAPE = 0.01  # of a side: ffmpeg's scale leaves pixels of 404:405, which players show as square
+LATE = 0.5  # of a frame's time; containers round to 1 ms
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,27 @@ def form_checks(reference: Form, candidate: Form) -> list[Check]:
         "size": ("{} x {}".format(*candidate.size), "{} x {}".format(*reference.size)),
     }
     return [Check(name, str(found), f"= {want}", found == want) for name, (found, want) in pairs.items()]
+
+
+def shown_checks(reference: VideoInfo, candidate: VideoInfo) -> list[Check]:
+    """Check that the candidate's frames are shown as large as the reference's, and at the same times.
+
+    Times count from the first frame, and as far as both videos go. Where both are evenly spaced the rate says
+    all; the gaps that a cut leaves at the end are no fault.
+    """
+    sides = zip(candidate.square, reference.square, strict=True)
+    alike = all(abs(found - wanted) <= ROUNDED_SHAPE * wanted for found, wanted in sides)
+    size, wanted = ("{} x {}".format(*each.square) for each in (candidate, reference))
+    late, most = 0.0, LATE / float(reference.fps)
+    if reference.variable_rate or candidate.variable_rate:
+        count = min(reference.frames, candidate.frames)
+        begins = [each.begins[:count] - each.begins[0] for each in (reference, candidate)]
+        late = float(np.abs(begins[1] - begins[0]).max())
+    told = f"{late:.3f} s away" if late else "even"
+    return [
+        Check("size as shown", size, f"= {wanted}", alike),
+        Check("frame times", told, f"<= {most:.3f} s away", late <= most),
+    ]
 
 
 def metric_checks(metrics: Mapping[str, float | int | None]) -> list[Check]:

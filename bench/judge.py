@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.beside import AGAIN, ANOTHER_SEED, distance_of_files, nearer
 from bench.boxes import find_boxes, rule_of
-from bench.checks import Check, form_checks, metric_checks
+from bench.checks import Check, form_checks, metric_checks, shown_checks
 from bench.control import Control
 from bench.frame_metrics import FrameMetrics
 from bench.pose import PRESENTER, load_pose_model
@@ -84,6 +84,8 @@ class Judge:
             for count, each in zip(counts, (reference, candidate), strict=True)
         ]
         checks = form_checks(*forms)
+        if isinstance(reference, VideoReader) and isinstance(candidate, VideoReader):
+            checks += shown_checks(reference.info, candidate.info)  # a clip in memory has no times of its own
         cosines = {name: pair.summary() for name, pair in pairs.items()}
         metrics, per_frame = differences.summary() if same_size else ({}, {})
         metrics |= control.summary() if control else {}

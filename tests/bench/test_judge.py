@@ -23,7 +23,7 @@ from bench.verdict import Question, run_entry
 from bench.vmaf import VmafError
 from engines.errors import InputError
 from pipeline.video.reader import Clip, Form, VideoWriter
-from tests.clips import picture_frames, write
+from tests.clips import picture_frames, run, write
 from tests.extractors import write_extractor
 
 
@@ -122,6 +122,39 @@ def test_other_counts_rates_and_sizes_fail_their_checks_and_are_still_measured(j
     assert found["cosine"]["grid"]["value"] == pytest.approx(1)
     small = judge.compare(clip(frames), clip([frame[::2, ::2] for frame in frames]))
     assert not small["passes"] and small["metrics"] == {} and small["cosine"]["grid"]["value"] > 0.9
+
+
+UNEVEN = "setpts='if(lt(N,6),N*0.1,if(lt(N,11),0.6+(N-6)*1.88,11))/24/TB'"
+
+
+def failed_forms(judge, *videos):
+    checks = judge.compare_files(*videos)["checks"]
+    return {each["name"]: each["value"] for each in checks if not each["passes"]}
+
+
+def test_the_same_pictures_shown_wider_or_at_other_times_are_another_video(judge, tmp_path):
+    video = write(tmp_path / "a.mp4", picture_frames(12, 96, 64))
+    wide, uneven = tmp_path / "wide.mp4", tmp_path / "uneven.mp4"
+    run("-i", video, "-c", "copy", "-bsf:v", "h264_metadata=sample_aspect_ratio=3/2", wide)
+    timed = "-fps_mode", "passthrough", "-enc_time_base", "1/24000", "-bf", "0", "-crf", "1"
+    run("-i", video, "-vf", UNEVEN, *timed, uneven)
+    assert failed_forms(judge, video, wide) == {"size as shown": "96 x 96"}
+    assert failed_forms(judge, wide, video) == {"size as shown": "64 x 96"}
+    assert failed_forms(judge, video, uneven) == {"frame times": "0.225 s away"}  # the seventh: 5.4 / 24 s
+    assert failed_forms(judge, uneven, video).keys() == {"frame times"}
+    assert failed_forms(judge, wide, wide) == failed_forms(judge, uneven, uneven) == {}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "webm", "avi", "ts"])
+@pytest.mark.parametrize("rate", ["24", "30000/1001", "59.94"])
+def test_containers_that_round_times_and_begin_later_show_the_same(judge, tmp_path, suffix, rate):
+    video = write(tmp_path / "a.mp4", picture_frames(12, 96, 64), Fraction(rate))
+    other = tmp_path / f"b.{suffix}"
+    coded = ("-c:v", "libvpx-vp9", "-crf", "8", "-b:v", "0", "-cpu-used", "8") if suffix == "webm" else (
+        "-c:v", "libx264", "-bf", "0", "-crf", "8")
+    later = () if suffix == "avi" else ("-output_ts_offset", "0.7")
+    run("-i", video, "-vf", "setsar=404/405", *coded, *later, other)
+    assert {"size as shown", "frame times"} & failed_forms(judge, video, other).keys() == set()
 
 
 def test_memory_does_not_grow_with_the_clip(judge, tmp_path):
