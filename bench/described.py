@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,8 +15,10 @@ from engines.artifact import file_sha256
 from engines.errors import EngineError, unknown
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
     from onnxruntime import InferenceSession
 
+LARGEST = 16_384  # pixels of a side
 KNOWN = {
     "fit": ("stretch", "pad"),
     "resize": ("box", "bilinear", "bicubic"),
@@ -52,6 +55,46 @@ class Described:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+
+
+def _are(value: object, each: Callable[[object], bool], count: int | None = None) -> bool:
+    return isinstance(value, list) and all(map(each, value)) and count in (None, len(value))
+
+
+# What JSON may have for a field of each type, and that in words.
+FORMS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "str": (_is_text, "a text"),
+    "str | None": (lambda value: value is None or _is_text(value), "a text"),
+    "float": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "tuple[int, int]": (lambda value: _are(value, _is_side, 2), f"two whole numbers from 1 to {LARGEST}"),
+    "tuple[float, float, float]": (lambda value: _are(value, _is_number, 3), "three numbers"),
+    "tuple[str, ...]": (lambda value: _are(value, _is_text), "a list of texts"),
+}
+
+
+def _check_forms(found: dict[str, object], kind: type[Description]) -> None:
+    """Raise ValueError for a key that a description does not have, or a value of another form."""
+    types = {field.name: field.type for field in fields(kind)}
+    for key, value in found.items():
+        if key not in types:
+            raise ValueError(unknown("key", key, list(types)))
+        fits, words = FORMS[types[key]]
+        if not fits(value):
+            raise ValueError(f"{key} is {json.dumps(value)[:80]}; expected {words}")
+    if 0 in found.get("std", ()):
+        raise ValueError("std has a 0, by which pixels cannot be divided")
+
+
 def check_known(spec: Described, known: dict[str, tuple[str, ...]]) -> None:
     """Raise ValueError if a field of a description is not among those known."""
     for name, values in known.items():
@@ -72,12 +115,9 @@ def read_description(path: Path, kind: type[Description], what: str) -> Descript
     """Read a JSON file as a description, a dataclass. ExtractorError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        known = [field.name for field in fields(kind)]
-        for key in found:
-            if key not in known:
-                raise ValueError(unknown("key", key, known))
+        _check_forms(found, kind)
         return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in found.items()})
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ExtractorError(f"{path} does not describe {what}: {error}") from error
 
 
@@ -94,29 +134,71 @@ def described_file(path: Path, name: str, sha256: str) -> Path:
 
 
 def start_session(graph: Path) -> InferenceSession:
-    """Start a graph on the processor. ExtractorError."""
+    """Start a graph on the processor. ExtractorError: it cannot be, or weights of it lie in another file."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+    _check_one_file(graph)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented) as error:
+    except (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NotImplemented,
+        state.RuntimeException,
+    ) as error:
         raise ExtractorError(f"onnxruntime cannot load {graph}: {str(error).splitlines()[0]}") from error
+
+
+def _check_one_file(graph: Path) -> None:
+    """Raise ExtractorError unless a graph holds all its weights, which its SHA-256 then covers."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(graph, load_external_data=False)
+    except DecodeError as error:
+        raise ExtractorError(f"onnxruntime cannot load {graph}: it is no ONNX graph ({error})") from error
+    if _has_external(model):
+        how = "its SHA-256 does not cover them; save it as one file (onnx.load, then onnx.save)"
+        raise ExtractorError(f"{graph} has weights in another file: {how}")
+
+
+def _has_external(message: Message) -> bool:
+    """Return whether a tensor in a protobuf message, at any depth, has its data in another file."""
+    from onnx import TensorProto
+
+    if isinstance(message, TensorProto):
+        return message.data_location == TensorProto.EXTERNAL
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            repeated = not hasattr(value, "ListFields")
+            if any(map(_has_external, value if repeated else [value])):
+                return True
+    return False
 
 
 def run_graph(
     session: InferenceSession, outputs: list[str] | None, feeds: dict[str, np.ndarray], name: str
 ) -> list[np.ndarray]:
-    """Run a graph; ExtractorError if it takes or gives something else than its description says."""
+    """Run a graph; its outputs, of one dimension at least.
+
+    ExtractorError: it takes or gives something else than its description says.
+    """
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     try:
-        return session.run(outputs, feeds)
+        found = session.run(outputs, feeds)
     except (state.InvalidArgument, state.Fail, state.RuntimeException, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ExtractorError(f"{name}: its graph cannot be run as its description says: {reason}") from error
+    if not all(isinstance(each, np.ndarray) and each.ndim and each.dtype.kind in "fiu" for each in found):
+        raise ExtractorError(f"{name}: its graph gives something else than arrays of numbers")
+    return found
 
 
 def to_pixels(pictures: Sequence[np.ndarray], spec: Described) -> np.ndarray:

@@ -66,6 +66,7 @@ class PoseModel:
         """
         pixels = to_pixels([fitted(picture, self.spec) for picture in pictures], self.spec)
         found = run_graph(self._session, list(self.spec.outputs), {self.spec.input: pixels}, self.name)
+        self._check_shapes([each.shape for each in found], len(pictures))
         if self.spec.kind == "heatmaps":
             at = _peaks_of_maps(found[0], self.spec.size)
         else:
@@ -80,16 +81,27 @@ class PoseModel:
         at[..., :2] = _unfitted(at[..., :2], (width, height), self.spec)
         return at
 
+    def _check_shapes(self, shapes: list[tuple[int, ...]], count: int) -> None:
+        """Raise ExtractorError unless outputs for that many pictures have the shapes of the model's kind."""
+        ranks = {"heatmaps": (4, "(N, joints, rows, columns)"), "simcc": (3, "(N, joints, bins) twice")}
+        rank, words = ranks[self.spec.kind]
+        whole = all(len(shape) == rank and shape[0] == count and all(shape) for shape in shapes)
+        if not whole or len({shape[:2] for shape in shapes}) > 1:
+            told = " and ".join(map(str, shapes))
+            raise ExtractorError(f"{self.name} gives {told} for N = {count}; {self.spec.kind} is {words}")
+
 
 @lru_cache(maxsize=4)
 def load_pose_model(name: str) -> PoseModel:
     """Load and verify the pose model of that name in bench/pose_models, or of a path to a JSON file.
 
-    ExtractorError: there is none, or its file is not the one described.
+    ExtractorError: there is none, its file is not the one described, or it does not give what is described.
     """
     path = find_description(name, POSE_MODELS, "pose model")
     spec = read_description(path, PoseSpec, "a pose model")
-    return PoseModel(spec, described_file(path, spec.onnx, spec.sha256))
+    model = PoseModel(spec, described_file(path, spec.onnx, spec.sha256))
+    model.joints([np.zeros((*spec.size[::-1], 3), np.uint8)])
+    return model
 
 
 def _peaks_of_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:

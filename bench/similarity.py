@@ -92,7 +92,7 @@ class Extractor:
     def __init__(self, spec: Spec, graph: Path) -> None:
         self.spec, self.name = spec, spec.name
         self._session = start_session(graph)
-        self._pool = start_session(graph.with_name(spec.pool)) if spec.pool else None
+        self._pool = start_session(graph.with_name(Path(spec.pool).name)) if spec.pool else None
 
     def cosine(self, reference: Iterable[np.ndarray], candidate: Iterable[np.ndarray]) -> Cosine:
         """Compare two clips of frames (H, W, 3) uint8, of equal length for figures by frame."""
@@ -119,11 +119,15 @@ class Extractor:
     def run(self, pictures: Sequence[np.ndarray], names: list[str] | None = None) -> list[np.ndarray]:
         """Return the graph's outputs of those names, or its first, for pictures of the extractor's size."""
         pixels = to_pixels(pictures, self.spec)
-        return run_graph(self._session, names, {self.spec.input: pixels}, self.name)
+        found = run_graph(self._session, names, {self.spec.input: pixels}, self.name)
+        if self.spec.kind == "frames" and len(found[0]) != len(pictures):
+            told = f"{len(found[0])} rows for {len(pictures)} frames"
+            raise ExtractorError(f"{self.name}: its graph gives {told}")
+        return found
 
     def pool(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return a clip's outputs, from a row of numbers for each of its frames."""
-        return self._pool.run(self.spec.outputs, {self._pool.get_inputs()[0].name: rows})
+        return run_graph(self._pool, self.spec.outputs, {self._pool.get_inputs()[0].name: rows}, self.name)
 
 
 class Pair:

@@ -1,6 +1,7 @@
 """Control fidelity: whose joints follow the skeleton, by the bundled finders and by a user's model."""
 
 import json
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -155,16 +156,28 @@ def test_what_a_description_gets_wrong_is_said(tmp_path):
     for changes, said in (({"joints": "openpose-18"}, "finds 17 joints; openpose-18 has 18"),
                           ({"kind": "points"}, "kind is 'points'"), ({"outputs": ["a", "b"]}, "simcc two"),
                           ({"sha256": "0"}, "is not the file that pose.json describes"),
+                          ({"outputs": "heat"}, 'outputs is "heat"; expected a list of texts'),
+                          ({"split": "2"}, 'split is "2"; expected a number above 0'),
+                          ({"split": 0}, "split is 0; expected a number above 0"),
+                          ({"size": 96}, "size is 96; expected two whole numbers"),
                           ({"input": "x"}, "cannot be run as its description says"),
                           ({"size": [16, 16]}, "cannot be run as its description says")):  # fmt: skip
-        folder = tmp_path / "-".join(changes) / str(changes.get("size", ""))
-        folder.mkdir(parents=True)
+        folder = tmp_path / said
+        folder.mkdir(exist_ok=True)
         with pytest.raises(ExtractorError, match=said):
             load_pose_model(write_model(folder, "heatmaps", 17, **changes)).joints(
                 [np.zeros((48, 32, 3), np.uint8)]
             )
     with pytest.raises(ExtractorError, match="no pose model 'dw'; there are presenter, skeleton"):
         load_pose_model("dw")
+
+
+@pytest.mark.parametrize(("form", "changes", "said"), [
+    ("simcc", {"kind": "heatmaps", "outputs": ["x"]}, "(1, 17, 32) for N = 1; heatmaps is (N, joi"),
+    ("heatmaps", {"kind": "simcc", "outputs": ["heat", "heat"]}, "(1, 17, 48, 32) for N = 1; simcc is (N, ")])
+def test_outputs_of_another_shape_are_refused_when_the_model_is_loaded(tmp_path, form, changes, said):
+    with pytest.raises(ExtractorError, match=re.escape(said)):
+        load_pose_model(write_model(tmp_path, form, 17, **changes))
 
 
 def test_left_and_right_of_coco_become_openposes():

@@ -3,7 +3,9 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from bench import similarity, watch
@@ -86,10 +88,41 @@ def test_an_unknown_name_says_which_there_are(folder):
     ({"frames_per_second": 1}, "unknown key 'frames_per_second'; known: name, onnx, sha256"),
     ({"kind": "video"}, "kind is 'video'; known: frames, clip"),
     ({"resize": "lanczos"}, "resize is 'lanczos'"),
+    ({"size": 128}, "size is 128; expected two whole numbers from 1 to 16384"),
+    ({"size": [96]}, r"size is \[96\]; expected two whole numbers"),
+    ({"size": [96.0, 96.0]}, r"size is \[96.0, 96.0\]; expected two whole numbers"),
+    ({"size": [0, 96]}, "expected two whole numbers"),
+    ({"onnx": 5}, "onnx is 5; expected a text"),
+    ({"sha256": None}, "sha256 is null; expected a text"),
+    ({"output": ["a"]}, r'output is \["a"\]; expected a text'),
+    ({"resize": ["box"]}, r'resize is \["box"\]; expected a text'),
+    ({"mean": [0.5, 0.5]}, r"mean is \[0.5, 0.5\]; expected three numbers"),
+    ({"mean": [0.5, 0.5, float("nan")]}, "expected three numbers"),
+    ({"std": [1, 0, 1]}, "std has a 0"),
+    ({"output": "clip"}, "its graph gives 1 rows for 8 frames"),
 ])
 def test_a_description_with_a_mistake_is_refused_with_it(folder, change, text):
     write_extractor(folder, **change)
     with pytest.raises(ExtractorError, match=text):
+        load_extractor("grid")
+
+
+@pytest.mark.parametrize("where", ["initializer", "subgraph"])
+def test_weights_in_another_file_which_the_sha256_does_not_cover_are_refused(folder, where):
+    path = write_extractor(folder)
+    graph, weights = path.with_suffix(".onnx"), np.full(4, 127.5, np.float32)
+    model = onnx.load(graph)
+    moved = numpy_helper.from_array(weights, "moved")
+    if where == "initializer":
+        model.graph.initializer.append(moved)
+    else:
+        model.graph.node.append(helper.make_node("Constant", [], ["moved"], value=moved))
+    onnx.save(model, graph, save_as_external_data=True, location="grid.data", size_threshold=0,
+              convert_attribute=where == "subgraph")
+    described = {**json.loads(path.read_text()), "sha256": file_sha256(graph)}
+    path.write_text(json.dumps(described))
+    assert (folder / "grid.data").is_file()
+    with pytest.raises(ExtractorError, match="grid.onnx has weights in another file: .*save it as one file"):
         load_extractor("grid")
 
 
