@@ -26,7 +26,7 @@ from bench.demo import make_demo
 from bench.engine_bench import Clip, Variant
 from bench.engine_bench import compare as compare_ways
 from bench.engine_bench import table as table_of_ways
-from bench.judge import Folders, Judge, judge_folder
+from bench.judge import Folders, Judge, find_wanted, judge_folder
 from bench.pose import PRESENTER, load_pose_model
 from bench.report import write_report
 from bench.similarity import EXTRACTORS, load_extractor
@@ -70,6 +70,7 @@ def run_judge(args: argparse.Namespace) -> Exit:
     names = [extractor.name for extractor in judge.extractors]
     beside = {ANOTHER_SEED: args.other_seed, AGAIN: args.base_again}
     beside = {name: given for name, given in beside.items() if given}
+    find_wanted(reference, beside)  # what is wrong with these too
     question = Question(args.data, reference, names, args.time_threshold, args.rounds, load, beside)
 
     def entry(name: str, folder: Path, measured: dict | None = None) -> dict:

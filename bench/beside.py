@@ -47,13 +47,13 @@ def distance_of_files(reference: Path, other: Path) -> dict[str, float | None]:
             raise InputError(f"{other} and {reference}: {error}") from error
 
 
-def nearer(metrics: Mapping[str, float | None], other: Mapping[str, float | None]) -> Check:
+def nearer(metrics: Mapping[str, float | None], other: Mapping[str, float | None], path: Path) -> Check:
     """Check that a candidate's lines and folds lie nearer to the base's than those of another seed.
 
-    InputError: what is called another seed is the base's own video.
+    path: of the other video. InputError: it is the base's own.
     """
     if other["psnr"] is None:
-        raise InputError("the video of another seed equals the reference; make it with another --seed")
+        raise InputError(f"{path}: equals the reference; make it with another --seed")
     value, limit = metrics["structure"], NEARER * other["structure"]
     said = f"{value:.4g}"
     if value > limit:

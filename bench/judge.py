@@ -172,24 +172,33 @@ class Folders:
 def judge_folder(judge: Judge, folders: Folders, say: Callable[[str], None]) -> list[dict]:
     """Compare every video of either folder; what cannot be compared is "failed" and does not pass.
 
-    InputError if one of the folders has no video, or one beside them lacks a reference's; of the base again
-    one video will do.
+    InputError: the candidates' folder has no video, or as find_wanted.
     """
-    wanted, found = videos_in(folders.reference), videos_in(folders.candidate)
-    beside = {name: videos_in(folder) for name, folder in folders.beside.items()}
-    for name, others in beside.items():
-        missing = sorted(wanted.keys() - others.keys())
-        if missing if name != AGAIN else not wanted.keys() & others.keys():
-            raise InputError(f"{folders.beside[name]}, {name}, lacks {', '.join(missing)}")
+    (wanted, beside), found = find_wanted(folders.reference, folders.beside), videos_in(folders.candidate)
     comparisons = []
     for name in sorted(wanted | found):
         line = _judge_one(judge, name, folders, (wanted, found), say)
         if line["status"] == "judged":
             others = {each: videos[name] for each, videos in beside.items() if name in videos}
-            _put_beside(line, wanted[name], others)
+            _put_beside(line, wanted[name], others, say)
         say(f"{name}: {'passes' if line['passes'] else '; '.join(reasons([line]))}")
         comparisons.append(line)
     return comparisons
+
+
+def find_wanted(
+    reference: Path, beside: Mapping[str, Path]
+) -> tuple[dict[str, Path], dict[str, dict[str, Path]]]:
+    """Find the references, and by name of each folder beside them the videos in it.
+
+    InputError: a folder has no video, or one beside lacks a reference's; of the base again one video will do.
+    """
+    wanted, found = videos_in(reference), {name: videos_in(folder) for name, folder in beside.items()}
+    for name, others in found.items():
+        missing = sorted(wanted.keys() - others.keys())
+        if missing if name != AGAIN else not wanted.keys() & others.keys():
+            raise InputError(f"{beside[name]}, {name}, lacks {', '.join(missing)}")
+    return wanted, found
 
 
 def videos_in(folder: Path) -> dict[str, Path]:
@@ -264,10 +273,22 @@ def _judge_one(
     return line
 
 
-def _put_beside(line: dict, reference: Path, others: Mapping[str, Path]) -> None:
-    """Add the distances of other videos, and the check of another seed's. InputError."""
-    line["beside"] = {name: plain(distance_of_files(reference, path)) for name, path in others.items()}
-    if ANOTHER_SEED in others and line["metrics"].get("structure") is not None:
-        check = nearer(line["metrics"], line["beside"][ANOTHER_SEED])
-        line["checks"].append(asdict(check))
-        line["passes"] = line["passes"] and check.passes
+def _put_beside(line: dict, reference: Path, others: Mapping[str, Path], say: Callable[[str], None]) -> None:
+    """Add the distances of other videos, and the check of another seed's, which must be one that can be used.
+
+    Of the base again a video that cannot be used is only said.
+    """
+    line["beside"] = {}
+    for name, path in others.items():
+        try:
+            away = plain(distance_of_files(reference, path))
+            if name == ANOTHER_SEED and line["metrics"].get("structure") is not None:
+                check = nearer(line["metrics"], away, path)
+                line["checks"].append(asdict(check))
+                line["passes"] = line["passes"] and check.passes
+            line["beside"][name] = away
+        except InputError as error:
+            if name == ANOTHER_SEED:
+                line |= {"error": f"{name}: {error}", "passes": False}
+            else:
+                say(f"{line['id']}: {name} is left out: {error}")

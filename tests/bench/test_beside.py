@@ -1,6 +1,7 @@
 """The scale: how far another seed lies from the base, and who lies nearer."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,10 +66,11 @@ def test_the_distance_of_equal_frames_is_nothing_and_of_others_in_db(base):
 
 def test_a_run_as_far_as_another_seed_is_not_the_same_video(base, other):
     scale = distance(base, other)
-    assert not nearer(scale, scale).passes and "no nearer" in nearer(scale, scale).value
-    assert nearer({"structure": 0.5 * scale["structure"]}, scale).passes
-    with pytest.raises(InputError, match="make it with another --seed"):
-        nearer(scale, distance(base, base))
+    path = Path("seed/a.mp4")
+    assert not nearer(scale, scale, path).passes and "no nearer" in nearer(scale, scale, path).value
+    assert nearer({"structure": 0.5 * scale["structure"]}, scale, path).passes
+    with pytest.raises(InputError, match="seed/a.mp4: equals the reference; make it with another --seed"):
+        nearer(scale, distance(base, base), path)
 
 
 def test_another_seed_and_the_base_again_stand_beside_a_run(folders):
@@ -115,10 +117,33 @@ def test_without_another_seed_the_report_says_that_the_scale_is_unknown(folders)
     assert "- one: judged against another base model" in text
 
 
-def test_a_scale_that_lacks_a_video_or_has_another_size_is_an_input_error(folders, base):
+def test_a_scale_that_lacks_a_video_is_an_input_error(folders):
     (folders / "seed" / "a.mp4").rename(folders / "seed" / "b.mp4")
     with pytest.raises(InputError, match="another seed, lacks a"):
         judged(folders, seed="seed")
-    write(folders / "seed" / "a.mp4", base[:, 2:], lossless=True)
-    with pytest.raises(InputError, match="cannot be compared"):
-        judged(folders, seed="seed")
+
+
+def test_a_scale_whose_video_cannot_be_used_costs_that_video_and_not_the_judgement(folders, base):
+    for name in ("reference", "candidate", "seed", "again"):
+        (folders / name / "b.mp4").write_bytes((folders / name / "a.mp4").read_bytes())
+    for spoil, said in ((lambda path: write(path, base[:, 2:], lossless=True), "cannot be compared"),
+                        (lambda path: path.write_bytes(path.read_bytes()[:-99]), "is truncated"),
+                        (lambda path: write(path, base, lossless=True), "equals the reference")):
+        spoil(folders / "seed" / "a.mp4")
+        (a, b), _ = judged(folders, seed="seed", again="again")
+        assert b["passes"] and not a["passes"] and a["status"] == "judged" and a["beside"].keys() == {AGAIN}
+        assert a["error"].startswith("another seed: ") and str(folders / "seed" / "a.mp4") in a["error"]
+        assert said in a["error"] and a["error"] in reasons([a, b])[0]
+        (folders / "seed" / "a.mp4").write_bytes((folders / "seed" / "b.mp4").read_bytes())
+
+
+def test_a_video_of_the_base_again_that_cannot_be_used_is_said_and_left_out(folders):
+    path = folders / "again" / "a.mp4"
+    path.write_bytes(path.read_bytes()[:-99])
+    asked, said = Folders(folders / "reference", folders / "candidate", {}, {AGAIN: folders / "again"}), []
+    (video,) = judge_folder(Judge([load_extractor("grid")]), asked, said.append)
+    assert video["passes"] and video["error"] is None and video["beside"] == {}
+    assert said[0].startswith(f"a: the base again is left out: {path}: is truncated")
+    question = Question(folders, folders / "reference", ["grid"], beside=asked.beside)
+    run = run_entry("x", folders, [video], question)
+    assert "noise floor is unknown" in markdown(make_report([run], question))
