@@ -233,8 +233,8 @@ class Trial:
         """Run with a data folder of videos and no image."""
         folder = self.work / "no images"
         copy_without_outputs(self.question.data, folder)
-        for path in (folder / "images").iterdir():
-            path.unlink()
+        shutil.rmtree(folder / "images")
+        (folder / "images").mkdir()
         (folder / "pairs.csv").unlink(missing_ok=True)
         return self._run("without images", folder, self.by_zipfile, self.elsewhere)
 

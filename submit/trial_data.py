@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -44,12 +46,54 @@ class Unseen:
         return {name: self.folder / "videos" / f"{name}.mp4" for name in (self.name, MIRRORED)}
 
 
-def copy_without_outputs(data: Path, folder: Path) -> None:
-    """Copy videos/, images/ and pairs.csv of a data folder."""
+def copy_without_outputs(data: Path, folder: Path) -> list[Request]:
+    """Copy videos/, images/ and pairs.csv of a data folder, which may be read-only; the copy's requests.
+
+    Files that pairs.csv names elsewhere are copied into the two folders, and named anew. InputError: it lists
+    no pairs that can be read.
+    """
     for part in ("videos", "images"):
-        shutil.copytree(data / part, folder / part)
+        shutil.copytree(
+            data / part, folder / part, copy_function=shutil.copyfile, ignore_dangling_symlinks=True
+        )
+    for parent, _, _ in os.walk(folder):
+        os.chmod(parent, 0o755)
+    requests = [_brought(request, data, folder) for request in find_requests(data).requests]
     if (data / "pairs.csv").is_file():
         shutil.copyfile(data / "pairs.csv", folder / "pairs.csv")
+        if find_requests(folder).requests != requests:
+            _list(requests, folder)
+    return requests
+
+
+def _brought(request: Request, data: Path, folder: Path) -> Request:
+    """Return a request of a data folder as one of another, to which its files are copied if need be."""
+    return replace(
+        request,
+        video=_placed(request.video, data / "videos", folder / "videos"),
+        image=_placed(request.image, data / "images", folder / "images"),
+        pictures=_pictures(request, data, folder),
+    )
+
+
+def _pictures(request: Request, data: Path, folder: Path) -> dict[str, Path]:
+    return {
+        name: _placed(path, data / "images", folder / "images") for name, path in request.pictures.items()
+    }
+
+
+def _placed(path: Path, source: Path, target: Path) -> Path:
+    """Return where a file of one folder is in another, to which it is copied if it is not there yet.
+
+    One that lies elsewhere gets a name made of its path.
+    """
+    name = path.relative_to(source) if path.is_relative_to(source) else Path("..")
+    if ".." in name.parts:
+        name = Path(hashlib.sha256(os.fsencode(path)).hexdigest()[:16] + path.suffix)
+    if not (target / name).exists():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
+    return target / name
 
 
 def make_unseen(data: Path, folder: Path, size: tuple[int, int], draws: random.Random) -> Unseen:
@@ -74,27 +118,37 @@ def make_unseen(data: Path, folder: Path, size: tuple[int, int], draws: random.R
     _write(unseen.skeletons[MIRRORED], other[:, :, ::-1], fps, fewer, draws)
     person = folder / "images" / f"{ODD_PERSON}.png"
     _picture(drawn[0].image, person)
-    for path in (each for request in drawn for each in request.pictures.values()):
-        shutil.copyfile(path, folder / "images" / path.name)
     made = [
-        replace(request, id=name, video=unseen.skeletons[name], image=person, seed=draws.randrange(2**31))
+        replace(
+            request,
+            id=name,
+            video=unseen.skeletons[name],
+            image=person,
+            seed=draws.randrange(2**31),
+            pictures=_pictures(request, data, folder),
+        )
         for name, request in ((ODD_NAME, drawn[0]), (MIRRORED, drawn[-1]))
     ]
     _list(made, folder)
-    copy_without_outputs(data, unseen.among)
-    for part in ("videos", "images"):
-        shutil.copytree(folder / part, unseen.among / part, dirs_exist_ok=True)
-    _list([*requests, *made], unseen.among)
+    given = copy_without_outputs(data, unseen.among)
+    _list([*given, *(_brought(each, folder, unseen.among) for each in made)], unseen.among)
     return unseen
 
 
 def _list(requests: Sequence[Request], folder: Path) -> None:
-    """Write pairs.csv, with all that requests have."""
+    """Write a data folder's pairs.csv, with all that requests of it have."""
+    videos, images = folder / "videos", folder / "images"
     rows = [
-        {"id": each.id, "video": each.video.name, "image": each.image.name, "seed": each.seed,
-         **{name: path.name for name, path in each.pictures.items()}, **each.columns}
+        {
+            "id": each.id,
+            "video": each.video.relative_to(videos).as_posix(),
+            "image": each.image.relative_to(images).as_posix(),
+            "seed": each.seed,
+            **{name: path.relative_to(images).as_posix() for name, path in each.pictures.items()},
+            **each.columns,
+        }
         for each in requests
-    ]  # fmt: skip
+    ]
     names = dict.fromkeys(name for row in rows for name in row)
     (folder / "pairs.csv").unlink(missing_ok=True)
     with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:

@@ -125,6 +125,14 @@ def test_what_only_unseen_data_shows_is_rejected(trial, spoilt, code, text):
     assert any(text in problem for problem in found["S12"]), found
 
 
+def test_folders_among_pictures_and_videos_are_no_fault_of_the_archive(trial, data):
+    for folder in ("images/.ipynb_checkpoints", "videos/set"):
+        (data / folder).mkdir()
+    (data / "videos" / "a.mp4").rename(data / "videos" / "set" / "a.mp4")
+    (data / "pairs.csv").write_text("id,video,image\na,set/a.mp4,a.png\nb,b.mp4,b.png\n")
+    assert failed(trial(["S12"])) == {}
+
+
 def test_a_run_above_the_threshold_is_too_slow(trial):
     found = failed(trial(["S13"], threshold=0.001))
     assert "s a video, allowed are 0.001" in found["S13"][0]
