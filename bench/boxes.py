@@ -6,6 +6,7 @@ to pink; limbs are dimmer. A skeleton video drawn otherwise gives no boxes, and 
 
 from __future__ import annotations
 
+import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ def rule_of(video: Path) -> str:
     """Return the rule that a video was made by, from its folder's manifest; "cover" where that says none."""
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
         rules = {line["id"]: line.get("fit") for line in manifest_lines(video.parent)}
-        return rules[video.stem] if rules.get(video.stem) in FITS else "cover"
+        rule = rules.get(unicodedata.normalize("NFC", video.stem))  # macOS may have made two letters of one
+        return rule if rule in FITS else "cover"
     return "cover"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -202,15 +203,19 @@ def find_wanted(
 
 
 def videos_in(folder: Path) -> dict[str, Path]:
-    """Find the videos of a folder by name without suffix. InputError if there is none, or two of a name."""
+    """Find the videos of a folder by name without suffix, in Unicode's NFC as ids of requests are.
+
+    InputError: there is none, or there are two of a name.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; it should hold videos")
     videos: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
-            if path.stem in videos:
-                raise InputError(f"{folder} has two videos named {path.stem}; keep one")
-            videos[path.stem] = path
+            name = unicodedata.normalize("NFC", path.stem)
+            if name in videos:
+                raise InputError(f"{folder} has two videos named {name}; keep one")
+            videos[name] = path
     if not videos:
         raise InputError(f"{folder} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
     return videos

@@ -6,6 +6,7 @@ A head is plain numbers in a file; only fitting needs scikit-learn.
 from __future__ import annotations
 
 import io
+import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,14 +75,15 @@ def write_table(table: Table, out: Path) -> None:
 def read_table(path: Path) -> Table:
     """Read what write_table wrote. InputError."""
     found = _load(path, {"ids", "features", "extractor"}, "python -m finish features")
-    return Table(found["ids"].tolist(), found["features"], str(found["extractor"]))
+    ids = [unicodedata.normalize("NFC", str(each)) for each in found["ids"]]
+    return Table(ids, found["features"], str(found["extractor"]))
 
 
 def read_labels(path: Path, target: str) -> dict[str, object]:
     """What a JSONL file says of each video_id under a name. InputError: it says nothing, or things twice."""
     found: dict[str, object] = {}
     for number, line in read_lines(path):
-        name = id_of(line) if isinstance(line, Mapping) else None
+        name = unicodedata.normalize("NFC", (isinstance(line, Mapping) and id_of(line)) or "")
         if not name or name in found:
             raise InputError(f"{path}, line {number}: expected an object with a video_id of its own")
         if target in line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,7 +35,7 @@ class Entry:
 
     def video(self, folder: Path) -> Path:
         """Return the path of the video in a folder; an index may name the folder too."""
-        path, beside = folder / self.file, folder / PurePosixPath(self.file).name
+        path, beside = map(_spelled, (folder / self.file, folder / PurePosixPath(self.file).name))
         return beside if beside.is_file() and not path.is_file() else path
 
     def frames(self, folder: Path) -> Frames:
@@ -51,6 +52,14 @@ class Frames:
     width: int
     height: int
     ratio: tuple[float, float]
+
+
+def _spelled(path: Path) -> Path:
+    """Return the file of that name in its folder, where accents may be stored as letters of their own."""
+    if path.is_file() or path.name.isascii() or not path.parent.is_dir():
+        return path
+    name = unicodedata.normalize("NFC", path.name)
+    return next((e for e in path.parent.iterdir() if unicodedata.normalize("NFC", e.name) == name), path)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, object]]:

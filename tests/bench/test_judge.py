@@ -12,16 +12,18 @@ import pytest
 
 from bench import judge as module
 from bench import similarity
+from bench.boxes import rule_of
 from bench.checks import form_checks, metric_checks
 from bench.judge import Folders, Judge, judge_folder, reasons
 from bench.judge import similarity as least_similarity
-from bench.judging import RequestJudge
+from bench.judging import RequestJudge, find_references
 from bench.pose import POSE_MODELS
 from bench.score import score
 from bench.similarity import Cosine, load_extractor
 from bench.verdict import Question, run_entry
 from bench.vmaf import VmafError
 from engines.errors import InputError
+from pipeline.batch.dataset import find_requests
 from pipeline.video.reader import Clip, Form, VideoWriter
 from tests.clips import picture_frames, run, write
 from tests.extractors import write_extractor
@@ -112,6 +114,22 @@ def test_a_missing_a_foreign_and_a_corrupt_video_fail_and_the_others_are_judged(
     assert c["error"] == f"no video of that name in {folders.candidate}"
     assert d["error"] == f"no video of that name in {folders.reference}"
     assert least_similarity([a, b, c, d]) is None and len(reasons([a, b, c, d])) == 3
+
+
+def test_names_are_found_however_their_accents_are_stored(judge, folders, make_data):
+    apart, one = "Zoe\u0301", "Zo\u00e9"  # as macOS stores them, and as ids of requests have them
+    data = make_data({apart: 2})
+    for folder, name in ((folders.reference, apart), (folders.candidate, one)):
+        (folder / "a.mp4").rename(folder / f"{name}.mp4")
+    assert [(each["id"], each["passes"]) for each in judged(judge, folders)] == [(one, True), ("b", True)]
+    (data / "outputs").symlink_to(folders.reference)
+    requests = find_requests(data).requests
+    assert find_references(data, requests)[one] == data / "outputs" / f"{apart}.mp4"
+    (folders.candidate / f"{apart}.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=f"two videos named {one}; keep one"):
+        judged(judge, folders)
+    (folders.candidate / "manifest.jsonl").write_text(json.dumps({"id": one, "fit": "contain"}) + "\n")
+    assert {rule_of(folders.candidate / f"{name}.mp4") for name in (apart, one)} == {"contain"}
 
 
 def test_other_counts_rates_and_sizes_fail_their_checks_and_are_still_measured(judge):

@@ -207,3 +207,15 @@ def test_the_score_tells_the_overlap_of_each_prediction_and_the_mean(tmp_path, r
     assert told["mean_iou"] == pytest.approx(4 / 9) and told["videos"]["b"] == {"f": 1.0, "iou": [1.0]}
     nothing = jsonl(tmp_path / "nothing", line("a"))
     assert json.loads(run_main(script, "score", nothing, truth, "--json").out)["mean_iou"] is None
+
+
+def test_a_video_is_found_however_the_accents_of_its_name_are_stored(tmp_path):
+    apart, one = "Zoe\u0301.mp4", "Zo\u00e9.mp4"
+    index = jsonl(tmp_path / "index", {"video_id": "a", "video": f"clips/{one}", "targetRatioWH": [1, 1]})
+    entry = read_index(index)["a"]
+    assert entry.video(tmp_path) == tmp_path / "clips" / one
+    (tmp_path / apart).touch()
+    assert entry.video(tmp_path) == tmp_path / apart
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / apart).touch()
+    assert entry.video(tmp_path) == tmp_path / "clips" / apart

@@ -1,4 +1,4 @@
-"""Data folders of trials hold all that the given one has, wherever its files lie; copies can be written to."""
+"""Data folders of trials have all that the given one has, wherever it lies; copies can be written to."""
 
 import os
 import random
