@@ -110,6 +110,26 @@ def _wrong_name(name: str) -> Iterator[str]:
         yield "was left by a tool"
 
 
+def beside_entries(path: Path, entries: list[zipfile.ZipInfo]) -> Iterator[str]:
+    """Yield where a zip file has bytes that belong to none of its entries, nor to the list of them."""
+    with zipfile.ZipFile(path) as archive:
+        listed = archive.start_dir
+    end = 0
+    with path.open("rb") as file:
+        for entry in sorted(entries, key=lambda entry: entry.header_offset):
+            if entry.header_offset != end:
+                yield f"there are bytes of no entry before {entry.orig_filename}"
+            file.seek(entry.header_offset + 26)
+            name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+            end = entry.header_offset + 30 + name + extra + entry.compress_size
+        if listed != end:
+            yield "there are bytes of no entry behind the last one"
+        file.seek(-22, 2)
+        last = file.read()
+    if not last.startswith(b"PK\x05\x06") or not last.endswith(b"\0\0"):
+        yield "it has a comment, or bytes behind its end"
+
+
 def damaged(path: Path) -> Iterator[str]:
     """Yield entries whose bytes are not those that were packed; at most the declared sizes are read."""
     with zipfile.ZipFile(path) as archive:

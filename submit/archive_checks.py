@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from pipeline.batch.dataset import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
 from pipeline.submission import FILE as MANIFEST
-from submit.archive import MB, MODE, STAMP, UNIX, damaged, unsafe
+from submit.archive import MB, MODE, STAMP, UNIX, beside_entries, damaged, unsafe
 from submit.checks import Note, Submission, check, too_large
 from submit.pack import ENTRY, RECIPE, REQUIREMENTS
 
@@ -41,11 +41,23 @@ SECRETS = {
     "a Hugging Face token": [_word("hf_", r"[A-Za-z0-9]{30,}")],
     "an API key": [_word("sk-", r"[A-Za-z0-9_-]{32,}")],
 }
-PASSWORDS = [  # in lower case
-    _word(each, r"\s{0,9}[=:]\s{0,9}[\"'][^\"'\s]{8,}[\"']")
-    for each in ("password", "passwd", "secret", "api_key", "apikey")
+# In lower case. A name may end with one of these; what stands for a value, as ${NAME} or <name>, is none.
+PASSWORD_NAMES = ("password", "passwd", "secret", "secret_key", "access_key", "api_key", "apikey")
+PASSWORD_NAMES += ("auth_token", "access_token")
+STANDS_FOR = r"(?!\$\{|\$\(|\$\w+[\"']|[{<%])"
+ASSIGNED = r"[\"']?\]?\s{0,9}(?:[=:]|:\s{0,9}[\w.]{1,40}\s{0,9}=)\s{0,9}"
+QUOTED = [
+    re.compile(rf"{each}{ASSIGNED}[rbu]{{0,2}}[\"']{STANDS_FOR}[^\"'\s]{{8,}}[\"']")
+    for each in PASSWORD_NAMES
 ]
-TEXT = {".py", ".toml", ".txt", ".json", ".yaml", ".yml", ".cfg", ".ini", ".md", ".sh", ".csv", ""}
+# A line of its own, in files where texts need no quotes.
+BARE = re.compile(
+    rf"^[ \t-]{{0,40}}(?:export |set )?[\w.-]{{0,40}}(?:{'|'.join(PASSWORD_NAMES)})"
+    r"[ \t]{0,9}[=:][ \t]{0,9}(?![$&*!|>{<%\[])[^\s\"'#]{8,}[ \t\r]{0,9}(?:#.*)?$",
+    re.MULTILINE,
+)
+BARE_TEXT = {".yaml", ".yml", ".cfg", ".ini", ".conf", ".env", ".properties", ".sh", ""}
+TEXT = {".py", ".toml", ".txt", ".json", ".md", ".csv"} | BARE_TEXT
 GRAPHS = {".onnx", ".engine"}
 ROOTS = "home|root|Users|mnt|media|data|workspace|work|opt|srv|tmp|var|usr|tcdata|content|kaggle|private"
 BEFORE = r"[\w./:~-]"  # in the midst of something else
@@ -99,25 +111,26 @@ def forbidden(submission: Submission) -> Iterator[str]:
         begins = submission.beginning(name)
         if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES or MEDIA.match(begins):
             yield f"{name} is a video or a picture"
-        elif path.parts[0] in NOT_OURS or path.name in (RUN_MANIFEST, "pairs.csv"):
+        elif path.parts[0].lower() in NOT_OURS or path.name.lower() in (RUN_MANIFEST, "pairs.csv"):
             yield f"{name} is data, or was left by a run"
-        elif any(LEFT_OVER.search(part) for part in path.parts):
+        elif any(LEFT_OVER.search(part.lower()) for part in path.parts):
             yield f"{name} was left by a run or a build, or is an archive"
         elif path.suffix != ".whl" and PACKED.match(begins):
             yield f"{name} is an archive, which hides what is in it"
         elif SECRET_NAMES.search(path.name.lower()):
             yield f"{name} may be a secret, by its name"
-        elif path.suffix in TEXT:
-            text = submission.text(name)
-            yield from (f"{name} seems to hold {what}" for what in _secrets(text))
+        elif path.suffix.lower() in TEXT:
+            found = _secrets(submission.text(name), path.suffix.lower())
+            yield from (f"{name} seems to hold {what}" for what in found)
 
 
-def _secrets(text: str) -> Iterator[str]:
+def _secrets(text: str, suffix: str) -> Iterator[str]:
     for what, forms in SECRETS.items():
         if any(form.search(text) for form in forms):
             yield what
     lower = text.lower()
-    if any(form.search(lower) for form in PASSWORDS):
+    bare = suffix in BARE_TEXT and any(name in lower for name in PASSWORD_NAMES)
+    if any(form.search(lower) for form in QUOTED) or (bare and BARE.search(lower)):
         yield "a password"
 
 
@@ -125,7 +138,7 @@ def _secrets(text: str) -> Iterator[str]:
 def absolute_paths(submission: Submission) -> Iterator[str]:
     """Find paths of a machine in code, settings and graphs, and code that depends on the working folder."""
     for name in submission.files:
-        path, suffix = submission.folder / name, PurePosixPath(name).suffix
+        path, suffix = submission.folder / name, PurePosixPath(name).suffix.lower()
         if suffix == ".py":
             yield from (f"{name}:{line}: {what}" for line, what in _paths_in_code(submission.code(name)))
         elif suffix in TEXT and PurePosixPath(name).name != "LICENSE":
@@ -154,7 +167,8 @@ def _paths_in_code(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 @check("S16", "repeatable archive", "whether two archives hold the same could not be seen otherwise", PACK)
 def deterministic(submission: Submission) -> Iterator[str]:
-    """Check that order, times, modes and extras of entries are those of pack, on any machine at any hour."""
+    """Check that order, times, modes and extras of entries are as pack makes them, and all there is."""
+    yield from beside_entries(submission.path, submission.entries)
     names = [entry.orig_filename for entry in submission.entries]
     if names != sorted(names):
         yield "entries are not in the order of their names"

@@ -148,7 +148,7 @@ def whole_files(submission: Submission) -> Iterator[str]:
     """Check SHA-256 of every file, that graphs and weights can be read, and that there is no pickle."""
     listed, folder = submission.manifest.files, submission.folder
     for name in submission.files:
-        path, suffix = folder / name, PurePosixPath(name).suffix
+        path, suffix = folder / name, PurePosixPath(name).suffix.lower()
         if name != MANIFEST and name not in listed:
             yield f"{name} is not listed in {MANIFEST}"
         elif name != MANIFEST and file_sha256(path) != listed[name]:

@@ -8,6 +8,7 @@ import pytest
 
 from engines.errors import Exit, InputError
 from submit.archive import MB
+from submit.archive_checks import _secrets
 from submit.check import ALL, check_statically, exit_status, told
 from submit.checks import FAIL, NOT_EVALUATED, PASS, Result
 from submit.profile import Profile, load_profile
@@ -67,6 +68,7 @@ RAW = {
     "bomb": ("S03", "grows", lambda zip: zip.writestr(entry("zeros.txt"), bytes(30_000_000))),
     "times": ("S16", "has the time", lambda zip: zip.writestr(entry("z.txt", stamp=TODAY), b"")),
     "modes": ("S16", "has the mode 100755", lambda zip: zip.writestr(entry("z.txt", TOOL), b"")),
+    "comment": ("S16", "a comment, or bytes behind", lambda zip: setattr(zip, "comment", b"a password")),
     "order": ("S16", "not in the order", lambda zip: zip.writestr(entry("a.txt"), b"")),
 }
 
@@ -76,6 +78,49 @@ def test_a_spoilt_container_is_rejected(good, failures, tmp_path, name):
     wanted, text, add = RAW[name]
     found = failures(raw(good / "submit.zip", tmp_path / "bad.zip", add))
     assert wanted in found and any(text in problem for problem in found[wanted]), found
+
+
+def test_bytes_of_no_entry_are_rejected_wherever_they_are(good, failures, tmp_path):
+    whole = (good / "submit.zip").read_bytes()
+    for content, said in ((b"MY SECRET" + whole, "before "), (whole + b"MY SECRET", "behind its end")):
+        (tmp_path / "bad.zip").write_bytes(content)
+        found = failures(tmp_path / "bad.zip")
+        assert found.keys() == {"S16"} and len(found["S16"]) == 1 and said in found["S16"][0]
+    start = whole.index(b"PK\1\2")  # of the list of entries, whose place is said in the last 22 bytes
+    moved = start + len(b"MY SECRET")
+    content = whole[:start] + b"MY SECRET" + whole[start:-6] + moved.to_bytes(4, "little") + whole[-2:]
+    (tmp_path / "bad.zip").write_bytes(content)
+    assert failures(tmp_path / "bad.zip") == {"S16": ["there are bytes of no entry behind the last one"]}
+
+
+HELD = [
+    (".json", '{"api_key": "0123456789abcdef0123"}'), (".json", '{"password":"hunter2hunter2"}'),
+    (".yaml", "db:\n  password: hunter2hunter2  # ours\n"),
+    (".ini", "[db]\nDB_PASSWORD = hunter2hunter2\r\n"),
+    (".env", "export API_KEY=0123456789abcdef\n"), ("", "MY_SECRET=0123456789abcdef"),
+    (".py", 'DB_PASSWORD = "hunter2hunter2"'), (".py", 'os.environ["API_KEY"] = "0123456789abcdef"'),
+    (".py", "connect(user, password='hunter2hunter2')"), (".py", 'password: str = "hunter2hunter2"'),
+    (".py", 'openai_api_key=b"0123456789ab"'), (".yaml", 'auth_token: "0123456789ab"')]
+FREE = [
+    (".py", 'token = tokenizer("a text of some words")'),
+    (".py", "connect(password=None, secret=secret_of(me))"),
+    (".py", 'api_key = os.environ["OPENAI_API_KEY"]'),
+    (".py", 'api_key = os.getenv("API_KEY", "nothing-here")'),
+    (".py", 'parser.add_argument("--password", help="of-the-server")'),
+    (".py", 'if password == "correcthorse":'),
+    (".py", 'password: str = ""'), (".py", "def ask(password: str, api_key: SomeLongType) -> None:"),
+    (".py", 'password = f"{user}-{host}-{port}"'), (".py", 'api_key = "${OPENAI_API_KEY}"'),
+    (".py", "secret = secrets.token_hex(32)"), (".py", 'words = {"secret_name": "abcdefghijkl"}'),
+    (".json", '{"eos_token": "<|endoftext|>", "pad_token": "[PADDING]"}'),
+    (".md", "password: whatever-you-like"),
+    (".yaml", "password: ${DB_PASSWORD}\napi_key: null\nsecret:\n  name: abcdefghijkl\n"),
+    (".ini", "password = %(db_password)s\npassword_file = secrets.txt\n"),
+    (".sh", "API_KEY=$(cat somewhere)\n")]
+
+
+def test_passwords_are_found_in_all_their_forms_and_ordinary_code_is_none():
+    assert [each for each in HELD if list(_secrets(each[1], each[0])) != ["a password"]] == []
+    assert [each for each in FREE if list(_secrets(each[1], each[0]))] == []
 
 
 def first_line(text):
@@ -102,6 +147,9 @@ SPOILT = {
     "private key": ("S04", "a private key", {"a.txt": b"-----BEGIN RSA PRIVATE KEY-----\n"}),
     "token": ("S04", "a GitHub token", {"a.py": b"T = 'ghp_" + b"a1B2" * 9 + b"'\n"}),
     "password": ("S04", "a password", {"a.toml": b'password = "correcthorse"'}),
+    "password in capitals": ("S04", "a password", {"CONFIG.JSON": b'{"Password": "correcthorse"}'}),
+    "log in capitals": ("S04", "was left by a run", {"INFER.LOG": b"started\n"}),
+    "absolute path in capitals": ("S05", "begins an absolute path", {"CONFIG.JSON": b'"/home/me/x"'}),
     "absolute path in code": ("S05", "begins an absolute path",
                               {"infer.py": first_line('WEIGHTS = "/home/me/weights.bin"\n')}),
     "drive letter": ("S05", "begins an absolute path", {
