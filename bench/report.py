@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from bench.judge import plain
 from bench.playable import playable
 from bench.score import level_of, score
 from engines.cli import printable
+from engines.files import atomic_write
 
 PAGE = Path(__file__).parent / "page"
 TEXT, STYLES = "report.html", ("report.css", "player.css")
@@ -46,20 +48,15 @@ def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     report = plain(report)
     texts = {
-        "report.json": json.dumps(report, allow_nan=False, indent=1, ensure_ascii=False) + "\n",
-        "report.md": markdown(report),
         "index.html": page(report, folder, lossless),
+        "report.md": markdown(report),
+        "report.json": json.dumps(report, allow_nan=False, indent=1, ensure_ascii=False) + "\n",
     }
-    drafts = {folder / f".{name}.new": folder / name for name in texts}
-    try:
-        for draft, text in zip(drafts, texts.values(), strict=True):
+    with ExitStack() as drafts:  # they replace what was there when all are written, the page last
+        for name, text in texts.items():
+            draft = drafts.enter_context(atomic_write(folder / name))
             # A file name that is no text has bytes that UTF-8 cannot hold; \udcff is still valid JSON.
             draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-        for draft, target in drafts.items():
-            os.replace(draft, target)
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
     return folder / "index.html"
 
 

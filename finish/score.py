@@ -14,11 +14,11 @@ Box = Sequence[float]
 
 def overlap(a: Box, b: Box, ratio: tuple[float, float]) -> float:
     """Intersection over union of two boxes x, y, w of one ratio (width, height), from 0 to 1."""
-    tall = ratio[1] / ratio[0]
+    tall, unit = ratio[1] / ratio[0], max(a[2], b[2])  # the square of a tiny width would be 0
     wide = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     high = min(a[1] + a[2] * tall, b[1] + b[2] * tall) - max(a[1], b[1])
-    common = max(0.0, wide) * max(0.0, high)
-    return common / ((a[2] ** 2 + b[2] ** 2) * tall - common)
+    common = max(0.0, wide / unit) * max(0.0, high / unit)
+    return common / (((a[2] / unit) ** 2 + (b[2] / unit) ** 2) * tall - common)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ PACKED_ALREADY = {".whl"}
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others stop some graders before they start
 LITTER = {"__MACOSX", ".DS_Store", "Thumbs.db", ".git", ".svn", "__pycache__", ".ipynb_checkpoints"}
 ENCRYPTED = 0x1
+LONGEST, LONGEST_PATH = 255, 2000  # bytes of a file's name, and of its path; Linux takes 4096 of the latter
 MB = 1e6
 UNZIP_SECONDS = 600.0
 DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, UnicodeDecodeError)  # to zipfile
@@ -104,6 +105,9 @@ def _wrong_name(name: str) -> Iterator[str]:
         yield "has a backslash"
     if re.search(r"[\x00-\x1f\x7f]", name) or not name:
         yield "has control characters, or is empty"
+    lengths = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
+    if max(lengths) > LONGEST or sum(lengths) > LONGEST_PATH:
+        yield f"is too long: file systems take {LONGEST} bytes a part, {LONGEST_PATH} are allowed in all"
     if "." in parts or "" in parts[:-1]:
         yield "has empty parts"
     if LITTER & set(parts):

@@ -186,11 +186,9 @@ def _reach(
     wanted: Sequence[Requirement], found: Mapping[str, dict], profile: Profile
 ) -> tuple[set[str], list[str]]:
     """Packages that requirements lead to on that machine, and requirements of these that are not found."""
-    from packaging.markers import default_environment
     from packaging.requirements import Requirement
 
-    environment = {**default_environment(), "python_version": profile.python}
-    environment["python_full_version"] = f"{profile.python}.0"
+    environment = profile.markers()
     reached, missing = set(), []
     todo = [(each, "") for each in wanted]
     seen = set()

@@ -91,6 +91,23 @@ class Profile:
         tags = [f"manylinux_2_{minor}_x86_64" for minor in range(newest, 4, -1)]
         return [*tags, "manylinux2014_x86_64", "manylinux2010_x86_64", "linux_x86_64"]
 
+    def markers(self) -> dict[str, str]:
+        """Return what markers of requirements are evaluated with there, whatever this machine is."""
+        from packaging.markers import default_environment
+
+        return {
+            **default_environment(),
+            "implementation_name": "cpython",
+            "implementation_version": f"{self.python}.0",
+            "os_name": "posix",
+            "platform_machine": "x86_64",
+            "platform_python_implementation": "CPython",
+            "platform_system": "Linux",
+            "python_full_version": f"{self.python}.0",
+            "python_version": self.python,
+            "sys_platform": "linux",
+        }
+
     def interpreter(self) -> str | None:
         """Find a Python of that version on this machine, or None."""
         return sys.executable if self.python == HERE else shutil.which(f"python{self.python}")

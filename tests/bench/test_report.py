@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -81,6 +82,16 @@ def test_a_report_that_cannot_be_written_leaves_the_older_one_whole(tmp_path, mo
     with pytest.raises(OSError, match="no space left"):
         write_report(of(run("newer")), tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_reports_that_are_written_to_one_folder_at_once_are_both_whole(tmp_path):
+    """Each finds the drafts of the other in its way if they have fixed names."""
+    long = {**of(run("one")), "notes": ["x" * 5_000_000]}
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write_report, long, tmp_path) for _ in range(8)]:
+            done.result()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "report.json", "report.md"]
+    assert json.loads((tmp_path / "report.json").read_text()) == long
 
 
 def test_a_page_holds_its_videos_and_may_ask_for_nothing_else(tmp_path, video):

@@ -52,6 +52,9 @@ def test_the_metric_equals_what_is_computed_by_hand(predictions, truth, ratio, e
 def test_overlap_is_symmetric_and_of_equal_boxes_one():
     assert overlap(A, THIRD, TALL) == overlap(THIRD, A, TALL)
     assert overlap(A, A, TALL) == pytest.approx(1)
+    assert overlap([0, 0, 1e-200], [0, 0, 1e-200], TALL) == pytest.approx(1)
+    assert overlap([0, 0, 1e-200], [0, 0, 2e-200], TALL) == pytest.approx(1 / 4)
+    assert overlap([0, 0, 1e-200], A, TALL) == 0
 
 
 def jsonl(path, *lines):

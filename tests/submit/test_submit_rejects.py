@@ -58,6 +58,8 @@ RAW = {
     "absolute path": ("S01", "is an absolute path", lambda zip: zip.writestr(entry("/tmp/x.py"), b"")),
     "parent folder": ("S01", "leads out of the folder", lambda zip: zip.writestr(entry("../x.py"), b"")),
     "backslash": ("S01", "has a backslash", lambda zip: zip.writestr(entry("a\\x.py"), b"")),
+    "long name": ("S01", "is too long", lambda zip: zip.writestr(entry(f"{86 * '长'}/a"), b"")),
+    "long path": ("S01", "is too long", lambda zip: zip.writestr(entry(f"{'zz/' * 1001}a"), b"")),
     "symlink": ("S01", "a symbolic link", lambda zip: zip.writestr(entry("x", LINK), b"/etc")),
     "method": ("S01", "is compressed by method 12",
                lambda zip: zip.writestr(entry("x.py", method=zipfile.ZIP_BZIP2), b"x" * 99)),

@@ -4,6 +4,8 @@ import json
 import threading
 
 import pytest
+from packaging import markers
+from packaging.requirements import Requirement
 
 from engines.errors import EngineError
 from engines.load import Choice
@@ -13,7 +15,7 @@ from submit.check import ALL
 from submit.checks import FAIL, PASS, Submission, evaluate
 from submit.errors import SubmitError
 from submit.imports import needed_packages
-from submit.packages import Pin, choose, parse_pins, resolve
+from submit.packages import Pin, _reach, choose, parse_pins, resolve
 from submit.profile import HERE, PROFILES, Profile, load_profile
 from tests.submissions import contents, only_wheels, pack_tiny, repacked, write_wheel
 
@@ -95,6 +97,15 @@ def test_markers_count_as_they_hold_on_the_target_not_here(index):
 
     assert names(OLD) == ["both-named", "old", "top"]
     assert names(NEW) == ["both-named", "new", "top"]
+
+
+def test_markers_of_the_machine_are_the_targets_too(tmp_path, monkeypatch):
+    here = {**markers.default_environment(), "platform_machine": "aarch64", "sys_platform": "darwin",
+            "platform_system": "Darwin"}
+    monkeypatch.setattr(markers, "default_environment", lambda: here)
+    on = 'blas; platform_system == "Linux" and platform_machine == "x86_64"'
+    found = {"top": {"requires_dist": [on, 'metal; sys_platform == "darwin"']}, "blas": {}}
+    assert _reach([Requirement("top")], found, OLD) == ({"top", "blas"}, [])
 
 
 def test_constraints_decide_versions_and_impossible_ones_are_an_error(index):
