@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.checks import Check
+from bench.frame_metrics import psnr_of
 from bench.local import Local
 from engines.errors import InputError
 from pipeline.video.reader import VideoReader
@@ -30,12 +31,8 @@ def distance(reference: Iterable[np.ndarray], other: Iterable[np.ndarray]) -> di
         squared.append(float(np.square(found.astype(np.float32) - wanted, dtype=np.float64).mean()))
     if not squared:
         raise ValueError("there are no frames to compare")
-    mean = float(np.mean(squared))
     figures = local.summary()
-    return {
-        "psnr": float(10 * np.log10(255**2 / mean)) if mean else None,
-        **{name: figures[name] for name in SHOWN},
-    }
+    return {"psnr": psnr_of(float(np.mean(squared))), **{name: figures[name] for name in SHOWN}}
 
 
 def distance_of_files(reference: Path, other: Path) -> dict[str, float | None]:

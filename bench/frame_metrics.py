@@ -28,8 +28,13 @@ def psnr(error: np.ndarray, where: np.ndarray | None = None) -> float:
     squared = np.square(error if where is None else error[where], dtype=np.float64)
     if squared.size == 0:
         return float("nan")
-    mean = squared.mean()
-    return float(10 * np.log10(255**2 / mean)) if mean else float("inf")
+    found = psnr_of(squared.mean())
+    return float("inf") if found is None else found
+
+
+def psnr_of(mean: float) -> float | None:
+    """Return the PSNR in dB of a mean squared error in 8-bit levels; None where there is none."""
+    return float(10 * np.log10(255**2 / mean)) if mean else None
 
 
 def temporal_error(error: np.ndarray) -> float:
@@ -99,10 +104,10 @@ class FrameMetrics:
         metrics = _summary(self._sums)
         metrics |= {"lag": self._lag.summary(), **self._local.summary()}
         for name, (squared, change, pixels) in self._areas.items():
-            metrics[f"psnr_{name}"] = _psnr(squared / pixels) if pixels else None
+            metrics[f"psnr_{name}"] = psnr_of(squared / pixels) if pixels else None
             metrics[f"temporal_error_{name}"] = float(change / pixels) if pixels else None
         sums = self._sums
-        distances = [_psnr(mean) for mean in sums.squared]
+        distances = [psnr_of(mean) for mean in sums.squared]
         return metrics, {"psnr": distances, "temporal_error": sums.change, "ssim": sums.similar}
 
 
@@ -174,8 +179,8 @@ def _summary(sums: _Sums) -> dict[str, float | int | None]:
     motion = np.array(sums.motion).reshape(-1, 2)
     wanted, found = np.array(sums.edges).sum(0)
     return {
-        "psnr": _psnr(float(np.mean(sums.squared))),
-        "psnr_min": _psnr(max(sums.squared)),
+        "psnr": psnr_of(float(np.mean(sums.squared))),
+        "psnr_min": psnr_of(max(sums.squared)),
         "ssim": float(np.mean(sums.similar)),
         "ssim_min": min(sums.similar),
         "temporal_error": float(np.mean(sums.change[1:])) if frames > 1 else 0.0,
@@ -226,7 +231,3 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     if len(a) < 3 or a.std() < VARYING or b.std() < 1e-6:
         return None
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def _psnr(mean: float) -> float | None:
-    return float(10 * np.log10(255**2 / mean)) if mean else None
