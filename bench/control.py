@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.pose import PoseModel, load_pose_model
-from bench.watch import BATCH
+from bench.similarity import BATCH
 
 # Of the torso: a joint within the one is followed, one beyond the other counts as that far.
 REACH, FAR = 0.1, 0.2

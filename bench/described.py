@@ -201,6 +201,22 @@ def run_graph(
     return found
 
 
+def fitted(frame: np.ndarray, spec: Described) -> np.ndarray:
+    """Return the frame (H, W, 3) at a graph's size: stretched, or whole with black around it."""
+    from PIL import Image
+
+    width, height = spec.size
+    method = Image.Resampling[spec.resize.upper()]
+    picture = Image.fromarray(frame)
+    if spec.fit == "stretch":
+        return np.asarray(picture.resize((width, height), method))
+    scale = min(width / picture.width, height / picture.height)
+    inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    canvas = Image.new("RGB", (width, height))
+    canvas.paste(picture.resize(inner, method), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return np.asarray(canvas)
+
+
 def to_pixels(pictures: Sequence[np.ndarray], spec: Described) -> np.ndarray:
     """Return pictures (H, W, 3) uint8 of one size as the graph takes them."""
     pixels = np.stack(pictures)

@@ -30,8 +30,8 @@ from pipeline.output_form import at_rate
 from pipeline.video.reader import Clip, Form, VideoReader, colours_of
 
 FOLDER = Path(__file__).parent
-DECIDE = ("boxes", "checks", "control", "described", "frame_metrics", "judge", "judging", "local", "pose")
-DECIDE += ("similarity", "watch")
+DECIDE = ("boxes", "checks", "control", "described", "frame_metrics", "judge", "judging", "local")
+DECIDE += ("pose", "similarity")
 CODE = [FOLDER / f"{name}.py" for name in DECIDE]
 RATE_ROUNDED = Fraction(1, 500)  # of a rate: what files' time bases and averages are off by
 

@@ -16,12 +16,12 @@ from bench.described import (
     check_known,
     described_file,
     find_description,
+    fitted,
     read_description,
     run_graph,
     start_session,
     to_pixels,
 )
-from bench.watch import fitted
 
 POSE_MODELS = Path(__file__).parent / "pose_models"
 PRESENTER = "presenter"  # the model that knows the bundled generator's people
@@ -142,7 +142,7 @@ def _from_coco(found: np.ndarray) -> np.ndarray:
 
 
 def _unfitted(at: np.ndarray, size: tuple[int, int], spec: PoseSpec) -> np.ndarray:
-    """Return points (..., 2) of a fitted picture in pixels of the picture, as bench/watch.py fits it."""
+    """Return points (..., 2) of a fitted picture in pixels of the picture, as bench/described.py fits it."""
     scales = [inner / whole for inner, whole in zip(spec.size, size, strict=True)]
     edges = [0, 0]
     if spec.fit == "pad":

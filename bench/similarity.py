@@ -15,12 +15,12 @@ from bench.described import (
     check_known,
     described_file,
     find_description,
+    fitted,
     read_description,
     run_graph,
     start_session,
     to_pixels,
 )
-from bench.watch import Features, Watch
 
 EXTRACTORS = Path(__file__).parent / "extractors"
 # The self-test: two people apart, a picture from itself, noise and black from a picture. It finds out a
@@ -28,6 +28,8 @@ EXTRACTORS = Path(__file__).parent / "extractors"
 SAME, OTHER = 0.999, 0.97
 # Above 1: sums of 2048 products in float32 are wrong by up to some 1e-6, and ten times that is still noise.
 ROUNDING = 1e-5
+BATCH = 16  # frames that a graph takes at once
+Features = tuple[np.ndarray | None, np.ndarray]  # of a clip, if there is one; of its frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,48 @@ class Extractor:
         return run_graph(self._pool, self.spec.outputs, {self._pool.get_inputs()[0].name: rows}, self.name)
 
 
+class Watch:
+    """An accumulator that takes a clip frame by frame for its features, and holds no more than BATCH frames.
+
+    A graph for clips without a second one to pool needs all frames at once; they are held until then.
+    """
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor, self._spec = extractor, extractor.spec
+        self._in_parts = self._spec.kind == "frames" or self._spec.pool
+        self._before: list[np.ndarray] = []  # the last one of those that were taken, where the next needs it
+        self._waiting: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+
+    def update(self, frame: np.ndarray) -> None:
+        """Add the next frame (H, W, 3) uint8."""
+        self._waiting.append(fitted(frame, self._spec))
+        if self._in_parts and len(self._waiting) == BATCH:
+            self._take()
+
+    def summary(self) -> Features:
+        """Return the features of all frames, one at least."""
+        if self._in_parts:
+            if self._waiting:
+                self._take()
+            rows = np.concatenate(self._rows)
+            if self._spec.kind == "frames":
+                return None, rows
+            clip, *each = self._extractor.pool(rows)
+        else:
+            clip, *each = self._extractor.run(_two(self._waiting), self._spec.outputs)
+        return clip[0], each[0] if each else np.zeros((0, 1))
+
+    def _take(self) -> None:
+        if self._spec.kind == "frames":
+            self._rows += self._extractor.run(self._waiting, self._spec.outputs)
+        else:
+            rows = self._extractor.run(_two([*self._before, *self._waiting]))[0]
+            self._rows.append(rows[len(self._before) :])
+            self._before = self._waiting[-1:]
+        self._waiting = []
+
+
 class Pair:
     """An accumulator of two clips, a frame of each at a time."""
 
@@ -178,6 +222,11 @@ def self_test(extractor: Extractor) -> None:
                 f"{extractor.name} failed its self-test: a person and {name} have the cosine {raw:.4f}; "
                 "are these trained weights, and is the preprocessing theirs?"
             )
+
+
+def _two(pictures: list[np.ndarray]) -> list[np.ndarray]:
+    """Return at least two frames, as graphs of clips need: a single one twice."""
+    return pictures if len(pictures) > 1 else pictures * 2
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

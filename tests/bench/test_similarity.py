@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from bench import similarity, watch
+from bench import described, similarity
 from bench.similarity import Cosine, ExtractorError, load_extractor
 from engines.artifact import file_sha256
 from tests.extractors import picture, write_extractor
@@ -119,8 +119,7 @@ def test_weights_in_another_file_which_the_sha256_does_not_cover_are_refused(fol
         model.graph.node.append(helper.make_node("Constant", [], ["moved"], value=moved))
     onnx.save(model, graph, save_as_external_data=True, location="grid.data", size_threshold=0,
               convert_attribute=where == "subgraph")
-    described = {**json.loads(path.read_text()), "sha256": file_sha256(graph)}
-    path.write_text(json.dumps(described))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": file_sha256(graph)}))
     assert (folder / "grid.data").is_file()
     with pytest.raises(ExtractorError, match="grid.onnx has weights in another file: .*save it as one file"):
         load_extractor("grid")
@@ -150,6 +149,6 @@ def test_padding_keeps_the_whole_picture_and_its_proportions(folder):
     write_extractor(folder, fit="pad", resize="bicubic")
     spec = load_extractor("grid").spec
     wide = np.full((48, 64, 3), 200, np.uint8)
-    fitted = watch.fitted(wide, spec)
+    fitted = described.fitted(wide, spec)
     assert fitted.shape == (48, 32, 3)
     assert (fitted[:12] == 0).all() and (fitted[12:36] == 200).all() and (fitted[36:] == 0).all()
