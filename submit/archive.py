@@ -75,7 +75,8 @@ def unsafe(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
         name = entry.orig_filename
         if any(str(parent) in names for parent in PurePosixPath(name).parents):
             yield f"{name!r} lies in what is a file"
-        yield from (f"{name!r} {why}" for why in _wrong_name(name))
+        shown = name if len(name) <= LONGEST else f"{name[:60]}...{name[-20:]}"
+        yield from (f"{shown!r} {why}" for why in _wrong_name(name))
         if entry.compress_type not in METHODS:
             yield f"{name!r} is compressed by method {entry.compress_type}; only 0 and 8 (deflate) are safe"
         if entry.flag_bits & ENCRYPTED:
