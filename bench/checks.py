@@ -10,9 +10,11 @@ import numpy as np
 from pipeline.video.reader import Form, VideoInfo
 
 # Metric, the least and the most that passes, and what lies beyond. Set between harmless changes (another
-# encoder pass, another backend) and the defects of docs/sensitivity.md, which says what catches each. On 17
-# rendered and 20 camera clips crf 28 reached 0.045 of structure, 0.27 in a block and 19 levels; eight people
-# made with another seed began at 0.050, 0.39 and 24. It kept 0.79 of the detail, half the resolution 0.59.
+# encoder pass, another backend) and the defects of docs/sensitivity.md, which says what catches each. On 37
+# rendered and 20 camera clips crf 28 reached 0.36 of structure in a block and 19 levels there; 28 people made
+# with another seed began at 0.39 and 21. It kept 0.79 of the detail, half the resolution 0.59. Over the whole
+# picture crf 28 reaches 0.093 of structure where a picture is flat, and another seed begins at 0.041: that
+# limit, as those of motion (0.65 and 0.77) and of arms (1.24 and 0.5), is for what is grossly off.
 LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "frozen": (None, 0, "frames stand still where the reference moves"),
     "black": (None, 0, "frames are black where the reference is not"),
@@ -22,8 +24,8 @@ LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "sharpness": (0.7, 1.2, "edges are weaker or stronger than the reference's"),
     "temporal_error": (None, 4.0, "it flickers: the error changes by so many levels a frame"),
     "temporal_error_block": (None, 12.0, "one place flickers: levels a frame in the worst of 8x8 blocks"),
-    "motion_correlation": (0.8, None, "it does not move when the reference does"),
-    "structure": (None, 0.048, "lines and folds are not the reference's; 1 is unrelated"),
+    "motion_correlation": (0.6, None, "it does not move when the reference does"),
+    "structure": (None, 0.1, "lines and folds are not the reference's; 1 is unrelated"),
     "structure_block": (None, 0.36, "lines in one place are not the reference's"),
     "structure_run": (None, 0.6, "lines in one place are not the reference's for some frames"),
     "structure_hands": (None, 0.24, "lines in the hands are not the reference's"),
@@ -34,7 +36,7 @@ LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "colour_face": (None, 20.0, "a place in the face has another colour, in levels"),
     "control_loss": (None, 0.05, "so much more of the joints leaves the skeleton than in the reference"),
     "control_arms_loss": (None, 0.05, "elbows and wrists leave the skeleton, in the reference they do not"),
-    "control_arms_error": (None, 1.0, "elbows and wrists are further off, in hundredths of the torso"),
+    "control_arms_error": (None, 1.5, "elbows and wrists are further off, in hundredths of the torso"),
     "detail": (0.68, None, "the finest detail is lost, as in an enlarged picture"),
 }
 ROUNDED_SHAPE = 0.01  # of a side: ffmpeg's scale leaves pixels of 404:405, which players show as square
