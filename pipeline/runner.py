@@ -190,10 +190,11 @@ def _adapters(generator: Generator) -> dict[str, list[str]]:
 def files_of(generator: Generator) -> set[Path]:
     """Return the files here that decide what a generator computes, with those of its classes' modules.
 
-    Its technique's files are among them, and what a wrapper's file imports of its own folder. A submission
-    may come without the weights, so missing files are left out.
+    Its settings' and its technique's files are among them, and what a wrapper's file imports of its own
+    folder. A submission may come without the weights, so missing files are left out.
     """
-    files = (*generator.fingerprint_files, *getattr(generator, "technique_files", ()))
+    more = (path for name in ("settings_files", "technique_files") for path in getattr(generator, name, ()))
+    files = (*generator.fingerprint_files, *more)
     names = {kind.__module__ for kind in type(generator).__mro__} - sys.stdlib_module_names
     files += tuple(path for name in names for path in files_beside(name))
     modules = (getattr(sys.modules.get(name), "__file__", None) for name in names)

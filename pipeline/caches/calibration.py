@@ -72,6 +72,11 @@ def load_calibration(path: Path, steps: int) -> Calibration:
 
 
 def _weights(generator: Generator) -> str | None:
-    """Hash the generator's files and its adapters' scales; None where a file is not here."""
-    found, loras = fingerprint(generator.fingerprint_files), getattr(generator, "loras", None)
+    """Hash the generator's files and its adapters' scales; None where a file is not here.
+
+    Of settings there may be no file, as the default ones count then.
+    """
+    settings = [path for path in getattr(generator, "settings_files", ()) if path.is_file()]
+    found = fingerprint([*generator.fingerprint_files, *settings])
+    loras = getattr(generator, "loras", None)
     return hashlib.sha256(f"{found} {loras}".encode()).hexdigest() if found and loras else found

@@ -15,17 +15,21 @@ import bench.__main__ as bench
 import build_trt
 import export_onnx
 import infer
+from engines.artifact import fingerprint_of
 from engines.backends.torch_backend import TorchEngine
 from engines.load import Choice, start_engines
 from engines.onnx.parity import draw
 from generators.contract import FROM_FOLDER, REQUIRED, load_generator
-from pipeline.batch.dataset import Request
+from optimize.steps.tuning_runner import TuningRunner
+from pipeline.batch.dataset import Request, find_requests
+from pipeline.caches.calibration import Calibration, save_calibration
 from pipeline.request import Options, make_video
+from pipeline.runner import VideoRunner
 from pipeline.sampler import Sampler, first_frames, generate
 from pipeline.streamed_request import sampling_of
 from pipeline.streaming import StreamedClip
 from pipeline.video.reader import read
-from tests.wan_checkpoints import write_checkpoint
+from tests.wan_checkpoints import write_checkpoint, write_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(name for name in FROM_FOLDER if name.startswith("wan-"))
@@ -254,3 +258,24 @@ def test_a_generator_is_made_without_torch_and_answers_the_contract(checkpoints,
     assert {path.name for path in generator.fingerprint_files} >= {"diffusion_pytorch_model.safetensors",
                                                          "prompt.safetensors", "transformer.py", "vae.py"}
     assert all(path.is_file() for path in generator.fingerprint_files)
+
+
+def test_other_settings_are_another_run_tuning_and_calibration_of_the_same_graphs(tmp_path, monkeypatch):
+    """Graphs depend on vivace.toml by shapes alone, videos, base runs and fits by all of it."""
+    monkeypatch.setenv("VIVACE_BUILT", str(tmp_path))
+    name, folder = "wan-fun-control", write_checkpoint(tmp_path / "w", "wan-fun-control")
+    requests = find_requests(ROOT / "data" / "sample").requests[:1]
+
+    def identities(**settings):
+        write_settings(folder, **settings)
+        generator = load_generator(f"{name}={folder}")
+        tuning = TuningRunner(requests, generator, "cpu", tmp_path, judge=None)
+        found = [VideoRunner(generator, {}).identity["generator_sha256"], tuning.identity,
+                 tuning.clips[0].folder, save_calibration(Calibration((1.0,)), generator, ["a"])]
+        return found, [fingerprint_of(generator, component) for component in generator.components]
+
+    was, graphs = identities()
+    for change in ({"shift": 3.5}, {"steps": 3}, {"half": True}):
+        found, same = identities(**change)
+        assert same == graphs and not any(a == b for a, b in zip(was, found, strict=True)), change
+    assert identities() == (was, graphs)
