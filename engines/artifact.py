@@ -82,15 +82,16 @@ def key(built_from: Mapping[str, Field]) -> str:
     return _digest(json.dumps(built_from, sort_keys=True))[:8]
 
 
-def fingerprint(files: Iterable[Path]) -> str | None:
+def fingerprint(files: Iterable[Path], in_order: Iterable[Path] = ()) -> str | None:
     """Hash the names and bytes of files, wherever they lie, by SHA-256.
 
-    None if one is not here, as in a submission.
+    in_order: further files, whose order counts. None if one is not here, as in a submission.
     """
-    paths = list(files)
-    if not all(path.is_file() for path in paths):
+    paths, further = list(files), list(in_order)
+    if not all(path.is_file() for path in (*paths, *further)):
         return None
-    return _digest("".join(sorted(f"{path.name} {known_sha256(path)}\n" for path in paths)))
+    lines, last = ([f"{path.name} {known_sha256(path)}\n" for path in each] for each in (paths, further))
+    return _digest("".join([*sorted(lines), *last]))
 
 
 def fingerprint_of(model: Model, component: str) -> str | None:
@@ -111,7 +112,8 @@ def fingerprint_of(model: Model, component: str) -> str | None:
             code[path.name] = reached_code(path, "build", maker.__name__)
         else:
             files.append(path)
-    weights = fingerprint(files)
+    adapters = getattr(model, "lora_files", ()) if merged(model, component) else ()
+    weights = fingerprint(files, adapters)
     return _digest(json.dumps([weights, code], sort_keys=True)) if weights and code else weights
 
 

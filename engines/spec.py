@@ -150,7 +150,8 @@ class Model(Protocol):
     name: str
     components: Mapping[str, ComponentSpec]
     fingerprint_files: Sequence[Path]  # weights, and the code of the networks
-    # May be left out: loras: Mapping[str, Sequence[str]], adapters merged into components' weights.
+    # May be left out: loras: Mapping[str, Sequence[str]], adapters merged into components' weights, and
+    # lora_files: Sequence[Path], all of their files in that order.
 
     def build(self, component: str) -> torch.nn.Module:
         """Build the component as a torch module with loaded weights."""

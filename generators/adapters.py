@@ -10,8 +10,10 @@ from pathlib import Path
 
 from engines.cli import LORA
 from engines.errors import UsageError
+from generators.weight_files import SAFETENSORS, TORCH, expected_files
 
 MARK = LORA
+CONFIG, NAMED = "adapter_config.json", "adapter_model"  # peft's names, of its settings and of its weights
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,27 @@ def take_on(generator: object, loras: Sequence[Lora], changed: Iterable[str]) ->
     if not loras:
         return
     own, changed = tuple(generator.fingerprint_files), set(changed)
-    generator.fingerprint_files = (*own, *(lora.path for lora in loras))
-    generator.component_files = {name: own for name in generator.components if name not in changed}
+    rest = {name: own for name in generator.components if name not in changed}
+    generator.component_files = {**rest, **getattr(generator, "component_files", {})}
+    generator.lora_files = [file for lora in loras for file in files_of(lora)]
+    generator.fingerprint_files = (*own, *generator.lora_files)
     generator.loras = {name: [*map(str, loras)] for name in generator.components if name in changed}
+
+
+def files_of(lora: Lora) -> tuple[Path, ...]:
+    """List the files that decide what an adapter changes: its weights, and the settings that are theirs."""
+    config = config_of(lora.path)
+    return (*expected_files(lora.path), *[config] * (config is not None))
+
+
+def config_of(path: Path) -> Path | None:
+    """Find peft's settings of an adapter in its folder; None: there are none, or they are another's.
+
+    They are those of the weights that have peft's name, or of the only ones in the folder.
+    """
+    folder = path if path.is_dir() else path.parent
+    if not (folder / CONFIG).is_file():
+        return None
+    others = [each for each in folder.iterdir() if each.suffix in SAFETENSORS + TORCH and each != path]
+    is_own = path.is_dir() or path.name.startswith((f"{NAMED}.", f"{NAMED}-")) or not others
+    return folder / CONFIG if is_own else None

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from engines.errors import BROKEN, UsageError, VivaceError, describe_error
+from engines.errors import BROKEN, VivaceError, describe_error
 from engines.spec import ComponentSpec, Engine
 from generators.adapters import split_name, taken
+from generators.generator_error import GeneratorError
 from generators.samplers import Scheduler
 from generators.windows import ContinuationWindows, WindowRule
 from generators.wrapper_file import load_file, plain
@@ -37,10 +38,6 @@ Branch = bool | str  # of guidance: whether it is the conditional one, or a name
 Guidance = float | tuple[float, float] | Mapping[str, float]
 
 
-class GeneratorError(UsageError):
-    """A generator that cannot be used; the text says why and what to do."""
-
-
 class Generator(Protocol):
     """A pose-driven video generator: its components, and the rules that make its sampling what it is.
 
@@ -56,8 +53,10 @@ class Generator(Protocol):
     # May be left out: by component, those of its network alone, so that no other is built anew when one
     # changes; functions or classes too, for the code of their file that they reach.
     # component_files: Mapping[str, Sequence[Path | Callable]]
-    # May be left out: by component, the adapters merged into its weights, as in "style.safetensors:0.8".
+    # May be left out: by component, the adapters merged into its weights, as in "style.safetensors:0.8";
+    # with them all their files, in that order. Both are set by generators.adapters.take_on.
     # loras: Mapping[str, Sequence[str]]
+    # lora_files: Sequence[Path]
     scheduler: Scheduler
     # One number; or that of the first and the last frame, evenly between; or the weight of each branch by
     # name, the full condition's first, together 1: as many branches as there are names.

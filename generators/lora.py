@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generators.adapters import Lora
+from generators.adapters import Lora, config_of
 from generators.contract import GeneratorError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG = "adapter_config.json"
 METADATA = "lora_adapter_metadata"  # diffusers' entry in a safetensors file, as JSON
 KEY = re.compile(
     r"(?P<layer>.+?)"
@@ -146,8 +145,8 @@ def _alphas(path: Path) -> Callable[[str, int], float] | None:
         if METADATA in (stored := metadata(path)):
             found = json.loads(stored[METADATA])
             found = {name.partition(".")[2] or name: value for name, value in found.items()}
-        elif (place := (path if path.is_dir() else path.parent) / CONFIG).is_file():
-            found = json.loads(place.read_text(encoding="utf-8"))
+        elif config := config_of(path):
+            place, found = config, json.loads(config.read_text(encoding="utf-8"))
         if found is None:
             return None
         if found.get("use_dora"):

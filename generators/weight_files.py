@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engines.errors import not_a_file
-from generators.contract import GeneratorError
+from generators.generator_error import GeneratorError
 
 SAFETENSORS, TORCH = (".safetensors",), (".pt", ".pth", ".ckpt", ".bin")
 INDEX = ".index.json"
@@ -40,6 +40,14 @@ def weight_files(path: Path) -> tuple[Path, ...]:
         known = ", ".join((*SAFETENSORS, *TORCH))
         raise GeneratorError(f"{path} is no checkpoint by its name; known are {known} and {INDEX}")
     return _whole_set(path) if NUMBERED.fullmatch(path.name) else (path,)
+
+
+def expected_files(path: Path) -> tuple[Path, ...]:
+    """List the files of a checkpoint; where they are not whole, name the place alone, as loading says why."""
+    try:
+        return weight_files(path)
+    except GeneratorError:  # as in a submission, which brings none
+        return (path,)
 
 
 def licence(file: Path) -> str:

@@ -25,7 +25,7 @@ from pipeline.batch.run_folder import check_writable
 from pipeline.caches.technique import Number, SearchSpace, TechniqueChoice, load_technique
 from pipeline.recipe import Recipe
 from pipeline.request import Options, make_video
-from pipeline.runner import files_of
+from pipeline.runner import identity_of
 from pipeline.video.base_colours import as_base_videos
 
 MOST = 60  # settings that are tried
@@ -124,7 +124,7 @@ class TechniqueRuns:
         adapted = self._with({}).adapt(self._generator)
         files = {each.id: [each.seed, *map(file_sha256, (each.video, each.image))] for each in requests}
         how = {**self._with({}).settings(), "device": self._job.device, "lossless": self._job.lossless}
-        code = [fingerprint(files_of(self._generator)), fingerprint(adapted.technique_files)]
+        code = [identity_of(self._generator), fingerprint(adapted.technique_files)]
         return key({"code": code, "files": files, "how": how})
 
     def close(self) -> None:

@@ -98,8 +98,7 @@ class VideoRunner:
         settings = json.dumps(recipe.settings(), sort_keys=True)
         self.identity = {
             "generator": generator.name,
-            "generator_sha256": fingerprint(files_of(generator)),
-            **_adapters(generator),
+            **identity_of(generator),
             "recipe": recipe.name,
             "recipe_sha256": hashlib.sha256(settings.encode()).hexdigest(),
             "lossless": options.lossless,
@@ -181,10 +180,16 @@ def start_runner(settings: Settings, say: Callable[[str], None], resident: bool 
         return VideoRunner(generator, engines, settings.options, ran_with, place, started)
 
 
-def _adapters(generator: Generator) -> dict[str, list[str]]:
-    """Name the adapters that a generator's weights have, if any: they make it another base model."""
-    named = dict.fromkeys(lora for each in getattr(generator, "loras", {}).values() for lora in each)
-    return {"loras": [*named]} if named else {}
+def identity_of(generator: Generator) -> dict[str, object]:
+    """Tell what decides what a generator computes, by manifest field: files, and adapters if it has any.
+
+    Adapters make it another base model. Where their files are not here, as in a submission, names count.
+    """
+    in_order = [path for path in getattr(generator, "lora_files", ()) if path.is_file()]
+    found = {"generator_sha256": fingerprint(files_of(generator), in_order)}
+    by_component = dict.fromkeys(map(tuple, getattr(generator, "loras", {}).values()))
+    named = [lora for each in by_component for lora in each]
+    return {**found, "loras": named} if named else found
 
 
 def files_of(generator: Generator) -> set[Path]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generators.contract import GeneratorError
-from generators.weight_files import weight_files
+from generators.weight_files import expected_files
 
 CLIP_FILE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 
@@ -67,14 +67,7 @@ class Files:
         except GeneratorError:
             parts = [self.folder / "transformer"]
         parts += [self.vae, self.image_encoder, self.prompt, *[self.adapter] * adapted]
-        return tuple(file for part in parts for file in _files(part))
+        return tuple(file for part in parts for file in expected_files(part))
 
     def _either(self, folder: str, file: str) -> Path:
         return self.folder / folder if (self.folder / folder).is_dir() else self.folder / file
-
-
-def _files(part: Path) -> tuple[Path, ...]:
-    try:
-        return weight_files(part)
-    except GeneratorError:  # as in a submission, which brings none; build says what is missing
-        return (part,)

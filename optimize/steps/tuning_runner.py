@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from pipeline.batch.dataset import Request
 from pipeline.columns import read_columns
 from pipeline.output_form import SkeletonChunks
 from pipeline.recipe import BASELINE, Recipe
-from pipeline.runner import files_of
+from pipeline.runner import identity_of
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
 from pipeline.sampler_state import SamplerState, guided_difference
 from pipeline.step_plan import StepPlan
@@ -147,9 +147,9 @@ class TuningRunner:
             raise GeneratorError(f"{generator.name}: windows that follow on one another cannot be tuned yet")
         self.generator, self._device, self._folder, self.judge = generator, device, folder, judge
         self._lossless, self._colours = lossless, colours
-        weights = fingerprint(files_of(generator))
+        made_of = identity_of(generator)
         self.clips = [
-            TuningClip(each, generator, folder / "base" / _identity(each, weights)) for each in requests
+            TuningClip(each, generator, folder / "base" / _identity(each, made_of)) for each in requests
         ]
         self._order = list(range(len(self.clips)))  # in which their videos are judged
         self._started: tuple[tuple[str, str], dict[str, Engine]] | None = None
@@ -284,10 +284,10 @@ def _end(loop: Iterator[SamplerState], tick: Callable[[], None]) -> np.ndarray:
     return state.latents
 
 
-def _identity(request: Request, weights: str | None) -> str:
+def _identity(request: Request, made_of: Mapping[str, object]) -> str:
     """Return a folder name that changes with everything a base run depends on."""
     files = [file_sha256(path) for path in (request.video, request.image, *request.pictures.values())]
-    known = {"files": files, "seed": request.seed, "weights": weights, "columns": dict(request.columns)}
+    known = {"files": files, "seed": request.seed, "columns": dict(request.columns), **made_of}
     return f"{request.id}-{key(known)}"
 
 

@@ -77,6 +77,7 @@ def _weights(generator: Generator) -> str | None:
     Of settings there may be no file, as the default ones count then.
     """
     settings = [path for path in getattr(generator, "settings_files", ()) if path.is_file()]
-    found = fingerprint([*generator.fingerprint_files, *settings])
+    adapters = getattr(generator, "lora_files", ())
+    found = fingerprint([*generator.fingerprint_files, *settings], adapters)
     loras = getattr(generator, "loras", None)
     return hashlib.sha256(f"{found} {loras}".encode()).hexdigest() if found and loras else found
