@@ -35,6 +35,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a record; after one that was cut off it still is a line of its own."""
+    with path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else f"\n{line}"
+        file.write(f"{line}\n".encode())
+
+
 def read_cache(path: Path) -> bytes:
     """Read a file that only saves time: its bytes, or none if it is not there."""
     try:

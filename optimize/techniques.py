@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.quality_goal import Goal, Judged
 from engines.artifact import file_sha256, fingerprint, key
-from engines.files import atomic_write
+from engines.files import append_line, atomic_write
 from engines.load import start_engines
 from engines.progress import Progress
 from engines.spec import Engine
@@ -215,8 +215,7 @@ class Search:
             self._known[known] = seconds, self._judge(request, made)
             line = {"settings": settings, "seconds": round(seconds, 4)}
             line["video"] = asdict(self._known[known][1])
-            with self._record.open("a", encoding="utf-8") as record:
-                record.write(json.dumps(line, ensure_ascii=False) + "\n")
+            append_line(self._record, json.dumps(line, ensure_ascii=False))
         return self._known[known]
 
 
@@ -252,7 +251,7 @@ def _read_record(path: Path) -> dict[tuple[str, str], tuple[float, Judged]]:
     """Seconds and judgement by settings and request; a line that was cut off in the middle is left out."""
     known = {}
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 line = json.loads(text)
                 video = Judged(**line["video"])

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.files import atomic_write
+
 # Added to the normal matrix of a basis scaled to unit power, only to keep it solvable when tensors are
 # linearly dependent: fitted on one, three or nine clips, the others' errors were never smaller with a ridge;
 # 1e-4 made them up to 4 % larger, and 1e-6 left an error of 1e-11 in exact jumps (Euler's own next step)
@@ -122,9 +124,9 @@ class Gram:
         return (step, first, first + 1, *self.rows(step, full, before)[3:])
 
     def save(self, path: Path) -> None:
-        """Write the products to an .npz file."""
-        with path.open("wb") as file:
-            pairs = np.array(self.shallow, int).reshape(-1, 2)
+        """Write the products to an .npz file, which is whole or not there."""
+        pairs = np.array(self.shallow, int).reshape(-1, 2)
+        with atomic_write(path) as draft, draft.open("wb") as file:
             np.savez(file, products=self.products, shallow=pairs)
 
     @classmethod
@@ -137,3 +139,11 @@ class Gram:
                 return cls(found["products"], tuple(map(tuple, pairs)))
         except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: holds no inner products ({error}); capture them again") from error
+
+
+def kept_gram(path: Path) -> Gram | None:
+    """Read the products of an earlier run; None: there are none, or the file was cut off."""
+    try:
+        return Gram.load(path)
+    except (FileNotFoundError, ValueError):
+        return None

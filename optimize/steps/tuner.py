@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.quality_goal import Goal, Judged
 from engines.errors import Exit, VivaceError
+from engines.files import append_line
 from generators.samplers import Scheduler
 from optimize.steps.jump_tables import jump_errors, shallow_errors, weigh_kept
 from optimize.steps.planner import Costs, Plan, Tables, front, seconds_of
@@ -219,8 +220,7 @@ class Tuner:
         return bool(self.goal.why_not(videos))
 
     def _write(self, line: dict[str, object]) -> None:
-        with self._record.open("a", encoding="utf-8") as record:
-            record.write(json.dumps(line, ensure_ascii=False) + "\n")
+        append_line(self._record, json.dumps(line, ensure_ascii=False))
 
 
 def _by_engine(recipes: Sequence[Recipe]) -> dict[Recipe, list[StepPlan]]:
@@ -247,7 +247,7 @@ def _read_record(path: Path) -> tuple[dict[str, tuple[Recipe, list[Judged]]], di
     """Read finished runs and engines' costs by their recipes' TOML; skip a line that was cut off."""
     known, timed = {}, {}
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 line = json.loads(text)
                 if "timed" in line:

@@ -20,7 +20,7 @@ from generators.windows import ContinuationWindows
 from optimize.steps.fit import fit_plan
 from optimize.steps.guard_fit import fit_guard
 from optimize.steps.planner import Costs
-from optimize.steps.trajectory import Gram
+from optimize.steps.trajectory import Gram, kept_gram
 from pipeline.batch.dataset import Request
 from pipeline.columns import read_columns
 from pipeline.output_form import SkeletonChunks
@@ -166,9 +166,7 @@ class TuningRunner:
         grams, engines = [], None
         for number, clip in enumerate(self.clips, 1):
             saved = clip.folder / "products.npz"
-            if saved.is_file():
-                gram = Gram.load(saved)
-            else:
+            if (gram := kept_gram(saved)) is None:
                 engines = engines or self._engines(BASELINE, say)
                 with Progress(f"base run {number} of {len(self.clips)}", 1) as progress:
                     clip.prepare(self.generator, engines, progress.tick, self._shallow)

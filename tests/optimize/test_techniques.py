@@ -103,6 +103,8 @@ def test_a_search_goes_on_from_its_record_and_serves_another_goal(search, tmp_pa
     assert looser.best.settings == {"coarse": 3, "fine": 0.4}
     known = {(tuple(each.settings.values()), video.id) for each in first.tried for video in each.videos}
     assert not known & {(tuple(settings.values()), name) for settings, name in runs.made}
+    runs.made.clear()
+    assert search(runs).fastest(SPACE, Goal(0.97, 10.0)) == looser and runs.made == []
 
 
 # Real runs

@@ -106,6 +106,21 @@ def test_a_file_that_is_another_or_damaged_is_refused(tmp_path):
         Gram.load(tmp_path / "none.npz")
 
 
+def test_a_save_that_is_cut_off_leaves_what_was_there(tmp_path, monkeypatch):
+    path, gram = tmp_path / "gram.npz", Gram.of(*run_of(3, 13))
+    gram.save(path)
+
+    def stop(file, **arrays):
+        file.write(b"PK")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", stop)
+    with pytest.raises(KeyboardInterrupt):
+        gram.save(path)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(Gram.load(path).products, gram.products)
+
+
 def test_wrong_counts_shapes_and_numbers_are_named():
     x, c, d = run_of(3, 14)
     with pytest.raises(ValueError, match=r"N \+ 1 latents.*got \(3, 3, 3\)"):

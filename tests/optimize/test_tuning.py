@@ -78,6 +78,11 @@ def test_captured_runs_are_found_again_and_those_of_another_seed_are_not(
     again = TuningRunner(requests, tiny, "cpu", tmp_path / "work", None)
     for one, other in zip(again.capture(None), first, strict=True):
         np.testing.assert_array_equal(one.products, other.products)
+    monkeypatch.undo()
+    for damaged in (b"", b"PK\3\4cut"):
+        (again.clips[0].folder / "products.npz").write_bytes(damaged)
+        np.testing.assert_array_equal(again.capture(print)[0].products, first[0].products)
+    again.close()
     other = [type(each)(each.id, each.video, each.image, 7) for each in requests]
     assert TuningRunner(other, tiny, "cpu", tmp_path / "work", None).identity != bench.identity
 
