@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.quality_goal import Judged
 from engines.artifact import file_sha256, fingerprint, key
-from engines.load import start_engines
+from engines.load import Choice, start_engines
 from engines.progress import Progress
 from engines.spec import Engine
 from generators.contract import Generator, GeneratorError, offers_deep_cache
@@ -37,8 +37,9 @@ Judge = Callable[[Request, Path], Judged]
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
     "optimize/steps/fit.py", "optimize/steps/guard_fit.py", "pipeline/guard.py", "pipeline/step_plan.py",
-    "pipeline/sampler_state.py", "optimize/steps/trajectory.py",
-    "optimize/steps/jump_tables.py", "generators/samplers.py", "pipeline/sampler.py",
+    "pipeline/sampler_state.py", "pipeline/sampler.py",
+    "optimize/steps/trajectory.py", "optimize/steps/jump_tables.py", "generators/samplers.py",
+    "generators/diffusion_grids.py", "generators/windows.py", "generators/uniform_windows.py",
 )  # fmt: skip
 CODE = [ROOT / file for file in FILES]  # decides a plan's result, beside the generator
 GAPS = 3  # steps for which deep features are kept, at most: they are much larger than latents
@@ -152,7 +153,7 @@ class TuningRunner:
             TuningClip(each, generator, folder / "base" / _identity(each, made_of)) for each in requests
         ]
         self._order = list(range(len(self.clips)))  # in which their videos are judged
-        self._started: tuple[tuple[str, str], dict[str, Engine]] | None = None
+        self._started: tuple[Choice, dict[str, Engine]] | None = None
 
     @property
     def identity(self) -> str:
@@ -265,12 +266,11 @@ class TuningRunner:
         return path
 
     def _engines(self, recipe: Recipe, say: Callable[[str], None]) -> dict[str, Engine]:
-        """Return the engines of a recipe; those of another backend or precision are closed first."""
-        wanted = (recipe.backend, recipe.precision)
-        if self._started is None or self._started[0] != wanted:
+        """Return the engines of a recipe; those of another choice are closed first."""
+        choice = recipe.choice(self.generator, self._device)
+        if self._started is None or self._started[0] != choice:
             self.close()
-            choice = recipe.choice(self.generator, self._device)
-            self._started = (wanted, start_engines(self.generator, choice, say)[1])
+            self._started = (choice, start_engines(self.generator, choice, say)[1])
         return self._started[1]
 
 

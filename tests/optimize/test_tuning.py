@@ -1,6 +1,7 @@
 """Tuning on a real data folder with the tiny presenter: what is written runs, and is what was measured."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from engines.backends.torch_backend import TorchEngine
 from engines.errors import InputError
 from generators.contract import load_generator
 from optimize.steps.tune import TuningJob, tune_folder
-from optimize.steps.tuning_runner import TuningRunner
+from optimize.steps.tuning_runner import CODE, TuningRunner
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder
@@ -96,6 +97,25 @@ def test_an_edit_of_a_wrapper_that_changes_no_network_makes_base_runs_anew(data,
         return TuningRunner(find_requests(data).requests, mine, "cpu", tmp_path / "work", None).identity
 
     assert identity(2.0) == identity(2.0) != identity(2.25)
+
+
+def test_recipes_share_engines_only_where_all_of_their_choice_is_the_same(tiny, tmp_path, monkeypatch):
+    started = []
+
+    def start(generator, choice, say):
+        started.append((choice.backend, choice.attention, choice.precisions["denoise"]))
+        return choice.backend, {}
+
+    monkeypatch.setattr("optimize.steps.tuning_runner.start_engines", start)
+    bench = TuningRunner([], tiny, "cpu", tmp_path, None)
+    for change in ({}, {"preset": "medium"}, {"attention": "sage"}, {"precision": "bf16"}):
+        bench._engines(replace(Recipe("a", "torch"), **change), print)
+    assert started == [("torch", "default", "fp32"), ("torch", "sage", "fp32"), ("torch", "default", "bf16")]
+
+
+def test_how_plans_run_is_by_all_schedulers_and_window_rules():
+    rules = {"samplers", "diffusion_grids", "windows", "uniform_windows"}
+    assert {f"{name}.py" for name in rules} <= {path.name for path in CODE if path.is_file()}
 
 
 @pytest.mark.slow
