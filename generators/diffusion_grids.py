@@ -12,12 +12,13 @@ from functools import cached_property
 
 import numpy as np
 
+from generators.fixed_clean import FixedClean
 from generators.samplers import Draw
 
 TRAINED = 1000  # steps that the models were trained on
 PREDICTIONS, BETAS = ("epsilon", "v"), ("scaled_linear", "linear")
 SPACINGS = ("leading", "trailing", "linspace")
-NEAR_ZERO = 2.0**-24  # the share of signal that DPM-Solver++ is given for none, whose logarithm it takes
+NEAR_ZERO = 2.0**-24  # the share of signal in place of none, where its logarithm or inverse is taken
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class Diffusion:
     @property
     def _places(self) -> np.ndarray:
         if self.spacing == "trailing":
-            return np.round(np.arange(TRAINED, 0, -TRAINED / self.steps)).astype(int) - 1
+            # Cut off: by rounding this range has a place too many for 62 numbers of steps, as 61 and 103.
+            even = np.arange(TRAINED, 0, -TRAINED / self.steps)[: self.steps]
+            return np.round(even).astype(int) - 1
         if self.spacing == "linspace":
             even = np.linspace(0, TRAINED - 1, self.steps + self._left_out)
             return np.round(even).astype(int)[::-1][: self.steps]
@@ -226,6 +229,10 @@ class EulerScheduler(FreshNoise, Diffusion):
     spacing: str = "linspace"
     eta: float = 0.0
 
+    @cached_property
+    def _trained(self) -> np.ndarray:
+        return np.maximum(super()._trained, NEAR_ZERO)
+
     @property
     def _exact(self) -> np.ndarray:
         """(steps,) float32 trained steps, between two of them where they are even."""
@@ -242,6 +249,11 @@ class EulerScheduler(FreshNoise, Diffusion):
         """(steps + 1,) float32 of noise at each step, then 0."""
         trained = ((1 - self._trained) / self._trained) ** 0.5
         return np.append(np.interp(self._exact, np.arange(TRAINED), trained), 0).astype(np.float32)
+
+    @property
+    def gains(self) -> np.ndarray:
+        """(steps + 1,): what a squared error of 1 at a step comes to at the end; see KarrasEuler."""
+        return 1 / (1 + self.sigmas.astype(np.float64) ** 2)
 
     def begin(self, noise: np.ndarray) -> np.ndarray:
         """Scale unit noise to the latents to begin with."""
@@ -273,27 +285,3 @@ class EulerScheduler(FreshNoise, Diffusion):
     def signal(self, to: int) -> float:
         """Return the clean latents' factor, which is 1 everywhere."""
         return 1.0
-
-
-class FixedClean:
-    """A solver that keeps the predicted clean latents over a leap, and adds the noise of every step in it.
-
-    So a leap ends with the noise that the steps left out would have added, and as much of it.
-    """
-
-    def __init__(self, grid: DdimScheduler | EulerScheduler, draw: Draw | None = None) -> None:
-        self._grid, self._draw = grid, draw
-
-    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Compute latents at step + 1 from those at step and the guided prediction there."""
-        return self.leap(latents, prediction, step, step + 1)
-
-    def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Compute latents at a later step at once."""
-        clean, noise = self._grid.split(latents, prediction, step)
-        for each in range(step, to):
-            kept, added = self._grid.spread(each)
-            noise = np.float32(kept) * noise
-            if added:
-                noise = noise + np.float32(added) * self._draw(each)
-        return np.float32(self._grid.signal(to)) * clean + noise
