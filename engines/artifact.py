@@ -98,17 +98,22 @@ def fingerprint_of(model: Model, component: str) -> str | None:
     """Hash what a component's network is made from: files, and code; None if a file is not here.
 
     That is its entry in the model's component_files, if there is one, else all fingerprint_files. Of the file
-    with the class that has `build` only the code counts that `build` can reach.
+    with the class that has `build` only the code counts that `build` can reach; all of it where a class that
+    inherits from that one lies there too, as it may have other values of what `build` uses.
     """
     sources = getattr(model, "component_files", {}).get(component, model.fingerprint_files)
-    maker = next((kind for kind in type(model).__mro__ if "build" in vars(kind)), None)
+    kinds = type(model).__mro__
+    maker = next((kind for kind in kinds if "build" in vars(kind)), None)
+    heirs = (
+        [kind for kind in kinds[: kinds.index(maker)] if kind.__module__ == maker.__module__] if maker else []
+    )
     home = getattr(sys.modules.get(getattr(maker, "__module__", "")), "__file__", None)
     files, code = [], {}
     for source in sources:
         path = Path(inspect.getfile(source) if callable(source) else source)
         if callable(source):
             code[f"{path.name} {source.__name__}"] = reached_code(path, source.__name__)
-        elif home and path.is_file() and path.samefile(home):
+        elif home and not heirs and path.is_file() and path.samefile(home):
             code[path.name] = reached_code(path, "build", maker.__name__)
         else:
             files.append(path)

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # By these, code reaches other code whose names cannot be read from it.
-DYNAMIC = {"*", "__dict__", "eval", "exec", "getattr", "globals", "locals", "setattr", "vars"}
+DYNAMIC = {"__class__", "__dict__", "eval", "exec", "getattr", "globals", "locals", "setattr", "vars"}
+SETTING = {"__dict__", "__setattr__", "setattr", "vars"}  # by these, a method sets what is named nowhere
 Pieces = dict[str, list[ast.stmt]]  # statements by the names that they define
 
 
@@ -34,12 +35,13 @@ def reached_code(path: Path, start: str, kind: str | None = None) -> str:
         else:
             _sort([node], top, reached)
     more = (members if kind else top)[start]
-    if not more:
+    names, attributes = _used(each for found in members.values() for each in found)
+    if not more or SETTING & (names | attributes):
         return text
     while more:
         reached += more
         names, attributes = _used(reached)
-        if DYNAMIC & (names | attributes):
+        if DYNAMIC & (names | attributes) or "type" in names:
             return text
         found = [each for name in names for each in top[name]]
         found += [each for name in attributes for each in members[name]]
@@ -61,7 +63,9 @@ def _sort(body: Iterable[ast.stmt], defined: Pieces, always: list[ast.AST]) -> N
 
 
 def _defines(node: ast.stmt) -> set[str]:
-    """Name what a statement defines; a method, what it sets on self too."""
+    """Name what a statement defines; a method, what it sets on self too; import *, none."""
+    if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+        return set()
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
     if isinstance(node, ast.ClassDef):

@@ -58,7 +58,8 @@ NETWORK = {
     "a class": ("double(x)", "double(x) + 1"), "a function of a class": ("2 * value", "3 * value"),
     "what __init__ sets": ("+ 1", "+ 2"), "a method that it calls": ("return 3", "return 4"),
     "build": ("network(component),", "network(component) or"),
-    "settings of a library": ("import math\n", "import math\nmath.tau\n")}
+    "settings of a library": ("import math\n", "import math\nmath.tau\n"),
+    "what may be any name": ("import math\n", "import math\nfrom os.path import *\n")}
 
 
 @pytest.fixture
@@ -93,12 +94,33 @@ def test_an_edit_of_what_build_reaches_makes_its_networks_stale(load, edit):
 
 
 @pytest.mark.parametrize("dynamic", [
-    "getattr(self, component)", "globals()[component]", "vars(self)", "self.__dict__", "eval(component)"])
+    "getattr(self, component)", "globals()[component]", "vars(self)", "self.__dict__", "eval(component)",
+    "self.__class__.depth", "type(self).depth"])
 def test_where_names_cannot_be_read_the_whole_file_counts(load, dynamic):
     edit = ("network(component),", f"{dynamic},")
     load(*edit)
     path = load(*edit).fingerprint_files[0]
     assert reached_code(path, "build", "Wrapper") == path.read_text()
+
+
+@pytest.mark.parametrize("setting", [
+    "object.__setattr__(self, 'depth', 3)", "setattr(self, 'depth', 3)", "self.__dict__.update(depth=3)",
+    "vars(self)['depth'] = 3"])
+def test_where_a_method_sets_what_is_not_named_the_whole_file_counts(load, setting):
+    path = load("self.depth = self.layers() + 1", setting).fingerprint_files[0]
+    assert reached_code(path, "build", "Wrapper") == path.read_text()
+
+
+@pytest.mark.parametrize(("before", "after"), [("size = 16", "size = 32"), ("return 1", "return 2")])
+def test_of_a_class_that_inherits_build_in_the_same_file_all_of_it_counts(load, before, after):
+    heir = ("        return math.sqrt(STEPS)\n", "        return math.sqrt(STEPS)\n\n\nclass Heir(Wrapper):\n"
+            "    size = 16\n\n    def decode(self):\n        return 1\n")
+
+    def print_of(old, new):
+        load(heir[0], heir[1].replace(old, new))
+        return fingerprint_of(sys.modules["edited_wrapper"].Heir(), "denoise")
+
+    assert print_of(before, before) == print_of(before, before) != print_of(before, after)
 
 
 def test_attributes_of_what_self_is_handed_to_count(load):
