@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 METADATA = "lora_adapter_metadata"  # diffusers' entry in a safetensors file, as JSON
 KEY = re.compile(
     r"(?P<layer>.+?)"
-    r"(?:[._]lora(?:_linear_layer)?[._](?P<half>A|B|down|up)(?:\.\w+)?\.(?P<kind>weight|bias)"
+    r"(?:[._]lora(?:_linear_layer)?[._](?P<half>A|B|down|up)(?:\.(?P<adapter>\w+))?\.(?P<kind>weight|bias)"
     r"|\.(?P<whole>alpha|diff|diff_b))"
 )
 KOHYA = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_(?P<layer>[^.]+)")
 PREFIXES = {"base_model", "model", "module", "transformer", "unet", "diffusion_model", "pipe", "dit"}
+Alphas = Callable[[Sequence[str], int], float]
 SIDES = {"A": "down", "down": "down", "B": "up", "up": "up"}
 
 
@@ -49,18 +50,19 @@ def merge(
     origin: Path,
     scale: float,
     rename: Callable[[str], str] = str,
-    alphas: Callable[[str, int], float] | None = None,
+    alphas: Alphas | None = None,
 ) -> None:
     """Add an adapter's changes to the tensors, in float32, each rounded to its tensor's own dtype.
 
     rename: gives the network's name of a layer for another that files may have, with _ for every dot too.
-    alphas: gives alpha / rank by layer and rank, where there is no tensor of it. GeneratorError lists what
-    fits no layer of the network, lacks a partner, or has another shape; nothing is changed then.
+    alphas: gives alpha / rank by a layer's names, in the file and in the network, and rank, where there is no
+    tensor of it. GeneratorError lists what fits no layer of the network, lacks a partner, is there twice, or
+    has another shape, or says that there are several adapters; nothing is changed then.
     """
     layers = {name.rpartition(".")[0] for name in tensors}
     flat = {layer.replace(".", "_"): layer for layer in layers}
     parts: dict[str, dict[str, Tensor]] = {}
-    strange = []
+    own, adapters, strange, twice = {}, set(), [], []
     for name, tensor in adapter.items():
         found = KEY.fullmatch(name)
         layer = _layer(found["layer"], layers, flat, rename) if found else None
@@ -69,28 +71,36 @@ def merge(
         else:
             side = SIDES.get(found["half"], "")
             kind = found["whole"] or (side if found["kind"] == "weight" else f"{side}_bias")
-            parts.setdefault(layer, {})[kind] = tensor
+            twice += [name] * (kind in parts.setdefault(layer, {}))
+            parts[layer][kind] = tensor
+            own[layer] = found["layer"].removeprefix("base_model.model.")
+            adapters |= {found["adapter"]} - {None}
+    if len(adapters) > 1:
+        which = ", ".join(sorted(adapters))
+        raise GeneratorError(f"{origin} holds several adapters: {which}; save each to a file of its own")
     wrong = [f"{layer}: {why}" for layer, part in parts.items() if (why := _misfit(layer, part, tensors))]
-    if strange or wrong:
+    if strange or wrong or twice:
         from generators.checkpoint import listed
 
         lines = [f"{origin} is no LoRA of this network: is it for another model, or of another kind?"]
         lines += listed("tensors that fit no layer", strange) + listed("layers that do not fit", wrong)
+        lines += listed("tensors of a layer that has such a one already", twice)
         raise GeneratorError("\n".join(lines))
     for layer, part in parts.items():
-        for name, change in _changes(layer, part, alphas):
+        for name, change in _changes(layer, part, own[layer], alphas):
             old = tensors[name]
             tensors[name] = (old.float() + scale * change.reshape(old.shape)).to(old.dtype)
 
 
 def _changes(
-    layer: str, part: Mapping[str, Tensor], alphas: Callable[[str, int], float] | None
+    layer: str, part: Mapping[str, Tensor], own: str, alphas: Alphas | None
 ) -> Iterable[tuple[str, Tensor]]:
-    """Give the names of a layer's tensors that change, and by what at a scale of 1."""
+    """Give the names of a layer's tensors that change, and by what at a scale of 1. own: its name there."""
     weight, bias = f"{layer}.weight", f"{layer}.bias"
     if "up" in part:
         rank = len(part["down"])
-        share = float(part["alpha"]) / rank if "alpha" in part else alphas(layer, rank) if alphas else 1.0
+        told = alphas((own, layer), rank) if alphas else 1.0
+        share = float(part["alpha"]) / rank if "alpha" in part else told
         yield weight, share * (part["up"].float().flatten(1) @ part["down"].float().flatten(1))
         if "up_bias" in part:
             yield bias, share * part["up_bias"].float()
@@ -109,8 +119,12 @@ def _misfit(layer: str, part: Mapping[str, Tensor], tensors: Mapping[str, Tensor
         return "has no weight"
     if any(name in part for name in ("up_bias", "diff_b")) and bias is None:
         return "has no bias"
+    if "alpha" in part and part["alpha"].numel() != 1:
+        return f"alpha is {tuple(part['alpha'].shape)}, where one number belongs"
     if "up" in part:
         up, down = part["up"], part["down"]
+        if min(up.ndim, down.ndim) < 2 or not len(down):
+            return f"{tuple(up.shape)} by {tuple(down.shape)} are no two matrices"
         product = up.shape[0], down[0].numel()
         square = up.ndim < 3 or all(side == 1 for side in up.shape[2:])
         if up[0].numel() != len(down) or product != (len(weight), weight[0].numel()) or not square:
@@ -136,7 +150,7 @@ def _layer(name: str, layers: set[str], flat: Mapping[str, str], rename: Callabl
         short = rest
 
 
-def _alphas(path: Path) -> Callable[[str, int], float] | None:
+def _alphas(path: Path) -> Alphas | None:
     """Read how alphas are told beside a file's tensors: by diffusers inside of it, by peft in another."""
     from generators.checkpoint import metadata
 
@@ -156,8 +170,9 @@ def _alphas(path: Path) -> Callable[[str, int], float] | None:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise GeneratorError(f"{place} does not tell the LoRA's alpha ({error!r}); copy it again") from error
 
-    def share(layer: str, rank: int) -> float:
-        own = next((a for name, a in others.items() if re.search(rf"(^|\.){name}$", layer)), alpha)
+    def share(layers: Sequence[str], rank: int) -> float:
+        is_meant = (any(re.search(rf"(^|\.)({name})$", each) for each in layers) for name in others)
+        own = next((a for a, is_own in zip(others.values(), is_meant, strict=True) if is_own), alpha)
         return own / (math.sqrt(rank) if rooted else rank)
 
     return share

@@ -114,12 +114,17 @@ def test_files_of_old_diffusers_and_whole_differences_are_merged_too(wan, tmp_pa
     fits(found, state, {"blocks.0.attn1.to_out.0.weight": high.double() @ low.double(), **ones}, 2.0)
 
 
-@pytest.mark.parametrize("where", ["inside", "beside"])
-def test_alpha_is_taken_from_a_files_metadata_or_from_the_config_beside_it(wan, tmp_path, where):
+@pytest.mark.parametrize(("where", "pattern"), [
+    ("inside", None), ("beside", "attn1.to_q"), ("beside", "self_attn.q"),
+    ("beside", "^blocks.0.self_attn.q|other")])
+def test_alpha_is_taken_from_a_files_metadata_or_from_the_config_beside_it(wan, tmp_path, where, pattern):
     """diffusers writes the first, peft the second; alpha_pattern and rank-stabilised adapters count."""
     name, state = wan
-    tensors, added = adapter_of(state, WAN, "diffusers" if where == "inside" else "peft")
-    told = {"r": RANK, "lora_alpha": 9, "alpha_pattern": {"blocks.0.attn1.to_q": 12}, "use_rslora": True}
+    style = "peft, named" if pattern and "self_attn" in pattern else "peft"  # by the original names
+    tensors, added = adapter_of(state, WAN, "diffusers" if where == "inside" else style)
+    tensors = {name.replace("pipe.dit.", "base_model.model."): tensor for name, tensor in tensors.items()}
+    query = "blocks.0.attn1.to_q" if where == "inside" else pattern
+    told = {"r": RANK, "lora_alpha": 9, "alpha_pattern": {query: 12}, "use_rslora": True}
     about = {METADATA: json.dumps({f"transformer.{key}": value for key, value in told.items()})}
     save_file(tensors, tmp_path / "adapter_model.safetensors", about if where == "inside" else None)
     if where == "beside":
@@ -178,6 +183,13 @@ def test_what_does_not_fit_is_refused_with_a_list(wan, tmp_path):
         ({f"{query}.lora_B.weight": None}, r"blocks.0.attn1.to_q: has down, where a pair"),
         ({f"{query}.lora_A.weight": torch.zeros(3, 24)},
          r"1 layers that do not fit:\n.*attn1.to_q: \(32, 3\) by \(3, 24\) is no change of \(32, 32\)"),
+        ({f"{query}.lora_B.weight": torch.tensor(1.0)}, r"attn1.to_q: \(\) by \(3, 32\) are no two matrices"),
+        ({f"{query}.lora_A.weight": torch.tensor(1.0)}, r"attn1.to_q: \(32, 3\) by \(\) are no two matrices"),
+        ({f"{query}.lora_A.weight": torch.zeros(0, 32), f"{query}.lora_B.weight": torch.zeros(32, 0)},
+         r"\(32, 0\) by \(0, 32\) are no two"),
+        ({f"{query}.alpha": torch.ones(2)}, r"attn1.to_q: alpha is \(2,\), where one number belongs"),
+        ({"pipe.blocks.0.self_attn.q.lora_A.weight": torch.zeros(3, 32)},
+         r"1 tensors of a layer that has such a one already:\n  transformer.blocks.0.attn1.to_q.lora_A"),
         ({f"{query}.diff_b": torch.zeros(5)}, r"diff_b is \(5,\), the network has \(32,\)"),
     ):
         save_file(changed(tensors, **others), path)
@@ -189,6 +201,16 @@ def test_what_does_not_fit_is_refused_with_a_list(wan, tmp_path):
     save_file(tensors, path, {METADATA: "{}"})
     with pytest.raises(GeneratorError, match="does not tell the LoRA's alpha"):
         load_generator(f"{name},lora={path}").build("denoise")
+
+
+def test_a_file_of_several_adapters_is_refused_by_their_names(tmp_path):
+    halves = {"A": torch.ones(2, 8), "B": torch.ones(8, 2)}
+    save_file({f"q.lora_{half}.{name}.weight": tensor.clone() for half, tensor in halves.items()
+               for name in ("one", "two")}, tmp_path / "a.safetensors")
+    state = {"q.weight": torch.zeros(8, 8)}
+    with pytest.raises(GeneratorError, match="holds several adapters: one, two; save each to a file"):
+        merge_all(state, [Lora(tmp_path / "a.safetensors")])
+    assert not state["q.weight"].any()
 
 
 @pytest.mark.parametrize(("text", "path", "scale"), [
