@@ -17,6 +17,7 @@ from generators.mimicmotion.files import Folder
 from generators.mimicmotion.preprocess import cover, fill_up, halved_levels
 from generators.noise import CudaNormal, torch_normal
 from generators.samplers import KarrasEuler
+from generators.settings import FILE
 from generators.windows import ReferenceWindows
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class MimicMotion:
         self.size, self.chunk = (settings.width, settings.height), settings.chunk
         self._padded = tuple(-(-side // MULTIPLE) * MULTIPLE for side in self.size)
         self.components = {spec.name: spec for spec in self._specs()}
+        # What vivace.toml decides beside shapes, which manifests have too: fps and motion_bucket.
+        rest = [path for path in self.fingerprint_files if path.name != FILE]
+        self.component_files = {name: rest for name in self.components if name != "embed"}
         take_on(self, loras, {*self.components} - {"encode", "pose", "decode"})
 
     def _specs(self) -> Iterator[ComponentSpec]:

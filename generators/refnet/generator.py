@@ -20,6 +20,7 @@ from generators.noise import torch_normal
 from generators.pieces import gathered, in_chunks
 from generators.refnet.files import STRIDE, Folder
 from generators.resize import bicubic, lanczos
+from generators.settings import FILE
 from generators.uniform_windows import HeldWindows, UniformWindows
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class RefNet:
         self.windows = kind(settings.window, settings.overlap, filled=False)
         self.size = settings.width, settings.height
         self.components = {spec.name: spec for spec in self._specs()}
+        # What vivace.toml decides beside shapes, which manifests have too: half.
+        rest = [path for path in self.fingerprint_files if path.name != FILE]
+        self.component_files = {name: rest for name in self.components if name != "decode"}
         take_on(self, loras, {*self.components} - {"encode", "pose", "decode"})
 
     def _specs(self) -> Iterator[ComponentSpec]:
