@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.artifact import built_files, fingerprint
@@ -19,7 +19,8 @@ from engines.device_arrays import Place, place_for
 from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKilled, exit_of
 from engines.load import Choice, precisions_on, start_engines
 from engines.start_times import start_seconds
-from generators.contract import Engines, Generator, GeneratorError, load_generator
+from generators.adapters import MARK, split_name
+from generators.contract import FROM_FOLDER, Engines, Generator, GeneratorError, load_generator
 from generators.resize import Fit
 from generators.wrapper_file import files_beside
 from pipeline.batch.dataset import Request
@@ -66,6 +67,18 @@ class Settings:
         if self.fit:
             generator.fit = Fit(self.fit, generator.size)
         return generator
+
+    def absolute(self) -> Settings:
+        """Return the settings with absolute paths of the user's generator, or its folder, and of adapters."""
+        base, loras = split_name(self.generator)
+        kind, _, folder = base.partition("=")
+        path, _, name = base.rpartition(":")
+        if folder and kind in FROM_FOLDER:
+            base = f"{kind}={Path(folder).absolute()}"
+        elif path:
+            base = f"{Path(path).absolute()}:{name}"
+        found = MARK.join([base, *(f"{lora.path.absolute()}:{lora.scale!r}" for lora in loras)])
+        return replace(self, generator=found)
 
     def choice(self, generator: Generator) -> Choice:
         """Return which engines a generator runs on: backend, precisions, device. PrecisionError."""

@@ -15,12 +15,9 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 
 from engines.errors import EngineError, Exit, ProgramKilled, exit_of
-from generators.adapters import MARK, split_name
-from generators.contract import FROM_FOLDER
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
 from pipeline.parallel.ray_actors import FileWorker, NetworkWorker, Opened, Receipt
@@ -61,7 +58,7 @@ def run_cluster(
     """
     ray = connect(address)
     try:
-        pools = _start(ray, _absolute(settings), workers)
+        pools = _start(ray, settings.absolute(), workers)
         return Driver(ray, pools, open_jobs, say).run()
     finally:
         ray.shutdown()
@@ -292,16 +289,3 @@ def cores_each(machines: Sequence[int], count: int) -> int:
     """Return the most cores that each of `count` workers can have on machines with so many; at least 1."""
     fitting = (cores for cores in range(max(machines), 0, -1) if sum(m // cores for m in machines) >= count)
     return next(fitting, 1)
-
-
-def _absolute(settings: Settings) -> Settings:
-    """Return the settings with absolute paths of the user's generator, or its folder, and of adapters."""
-    base, loras = split_name(settings.generator)
-    kind, _, folder = base.partition("=")
-    path, _, name = base.rpartition(":")
-    if folder and kind in FROM_FOLDER:
-        base = f"{kind}={Path(folder).absolute()}"
-    elif path:
-        base = f"{Path(path).absolute()}:{name}"
-    found = MARK.join([base, *(f"{lora.path.absolute()}:{lora.scale!r}" for lora in loras)])
-    return replace(settings, generator=found)

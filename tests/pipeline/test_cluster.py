@@ -18,7 +18,7 @@ from lab.scaling.simulation import Costs, Machines
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder
-from pipeline.parallel.ray_cluster import _absolute, connect, cores_each, gpus_each, run_cluster
+from pipeline.parallel.ray_cluster import connect, cores_each, gpus_each, run_cluster
 from pipeline.recipe import BASELINE
 from pipeline.runner import Settings, start_runner
 from tests.clips import told
@@ -39,7 +39,7 @@ def test_a_generators_folder_is_found_from_other_working_folders(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     for given, wanted in (("wan-fun-control=ckpt/wan", f"wan-fun-control={tmp_path}/ckpt/wan"),
                           ("mine.py:Mine", f"{tmp_path}/mine.py:Mine"), ("presenter", "presenter")):
-        assert _absolute(Settings(given, BASELINE)).generator == wanted
+        assert Settings(given).absolute().generator == wanted
 
 
 @pytest.fixture(scope="module")
