@@ -48,7 +48,8 @@ class Generator(Protocol):
     name: str
     components: Mapping[str, ComponentSpec]
     fingerprint_files: Sequence[Path]  # files that decide what build gives: weights and the networks' code
-    # May be left out: files that decide what a video looks like but not what build gives, as its steps.
+    # May be left out: files with settings that the class reads when it is made, such as its steps; they are
+    # part of what a video is made from, and of a submission, which has no weights where engines need none.
     # settings_files: Sequence[Path]
     # May be left out: by component, those of its network alone, so that no other is built anew when one
     # changes; functions or classes too, for the code of their file that they reach.

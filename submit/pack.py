@@ -61,7 +61,7 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
     generator = recipe.adapt(load_generator(generator_name))
     precisions = choose_precisions(recipe.precision, generator.components)
     built = model_files(generator, recipe.backend, precisions, built_folder(generator.name), profile)
-    name, own = _generator_files(generator_name, generator, weights=starts_from(recipe.backend) is None)
+    name, own = generator_files(generator_name, generator, weights=starts_from(recipe.backend) is None)
     code = {path: ROOT / path for path in needed_files(ROOT, SCRIPTS)}
     files: dict[str, Path | bytes] = {**code, **own, **built.files, "LICENSE": ROOT / "LICENSE"}
     if recipe.technique:  # its file is among the code; what it was fitted to is not
@@ -97,7 +97,7 @@ def pack(recipe: Recipe, generator_name: str, profile: Profile, out: Path, wheel
     return Packed(out, sha256, out.stat().st_size, manifest)
 
 
-def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[str, dict[str, Path]]:
+def generator_files(name: str, generator: Generator, weights: bool) -> tuple[str, dict[str, Path]]:
     """Return the generator's name in the archive, and its files there: its own, with weights its sources."""
     found: dict[str, Path] = {}
     (name, loras), place = split_name(name), None
@@ -108,7 +108,8 @@ def _generator_files(name: str, generator: Generator, weights: bool) -> tuple[st
         near, ours = wrapper_files(ROOT, place, [path for path in sources if path.suffix == ".py"])
         found |= {_archived(path, place): path for path in near} | {each: ROOT / each for each in ours}
         name = f"{_archived(place, place)}:{attribute}"
-    for source in map(Path.resolve, generator.fingerprint_files) if weights else ():
+    settings = (path for path in getattr(generator, "settings_files", ()) if path.is_file())
+    for source in map(Path.resolve, [*settings, *generator.fingerprint_files] if weights else settings):
         found[_archived(source, place or Path(inspect.getfile(type(generator))))] = source
     names = {source.resolve(): each for each, source in found.items()}  # without weights nothing of them
     adapters = [f"{names.get(each.path.resolve(), each.path.name)}:{each.scale:g}" for each in loras]

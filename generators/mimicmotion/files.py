@@ -9,7 +9,7 @@ from pathlib import Path
 from generators.clip.size import ClipSize
 from generators.contract import GeneratorError
 from generators.settings import FILE, read_settings
-from generators.weight_files import weight_files
+from generators.weight_files import expected_files
 
 UNET, VAE, IMAGE_ENCODER = "unet", "vae", "image_encoder"
 HALVES = {VAE: "diffusion_pytorch_model.fp16.safetensors", IMAGE_ENCODER: "model.fp16.safetensors"}
@@ -102,12 +102,16 @@ class Folder:
         return half if half.is_file() else half.parent
 
     @property
+    def settings_files(self) -> tuple[Path, ...]:
+        """The settings, where there are some, and the networks' configs."""
+        configs = (self.path / part / "config.json" for part in (UNET, VAE, IMAGE_ENCODER))
+        return (*[self.path / FILE] * (self.path / FILE).is_file(), *configs)
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """List all files that decide what the networks are."""
-        configs = [self.path / part / "config.json" for part in (UNET, VAE, IMAGE_ENCODER)]
+        """List all files that decide what the networks are, also weights that are not here."""
         weights = [self.checkpoint, self.part(VAE), self.part(IMAGE_ENCODER)]
-        settings = [self.path / FILE] * (self.path / FILE).is_file()
-        return (*settings, *configs, *(file for path in weights for file in weight_files(path)))
+        return (*self.settings_files, *(file for path in weights for file in expected_files(path)))
 
     def _config(self, part: str) -> dict:
         path = self.path / part / "config.json"

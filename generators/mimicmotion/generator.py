@@ -47,6 +47,7 @@ class MimicMotion:
         settings = self._folder.settings
         code = Path(__file__)
         clip = code.parents[1] / "clip" / "vision.py"
+        self.settings_files = self._folder.settings_files
         self.fingerprint_files = (*self._folder.files, *(code.with_name(name) for name in CODE), clip)
         self.scheduler = KarrasEuler(settings.steps, half=settings.half)
         first, last = settings.first_guidance, settings.last_guidance

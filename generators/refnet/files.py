@@ -9,7 +9,7 @@ from pathlib import Path
 from generators.clip.size import ClipSize
 from generators.contract import GeneratorError
 from generators.settings import FILE, read_settings
-from generators.weight_files import weight_files
+from generators.weight_files import expected_files
 
 DENOISER, MOTION = "denoising_unet.pth", "motion_module.pth"
 REFERENCE, GUIDER = "reference_unet.pth", "pose_guider.pth"
@@ -120,16 +120,17 @@ class Folder:
         return self._image_encoder.get("hidden_act", "quick_gelu") == "quick_gelu"
 
     @property
+    def settings_files(self) -> tuple[Path, ...]:
+        """The settings, where there are some, and the networks' configs."""
+        configs = (self.path / part / "config.json" for part in (VAE, IMAGE_ENCODER))
+        return (*[self.path / FILE] * (self.path / FILE).is_file(), *self.unet_config, *configs)
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """List all files that decide what the networks are."""
-        settings = [self.path / FILE] * (self.path / FILE).is_file()
-        configs = [
-            *self.unet_config,
-            self.path / VAE / "config.json",
-            self.path / IMAGE_ENCODER / "config.json",
-        ]
+        """List all files that decide what the networks are, also weights that are not here."""
         parts = (DENOISER, MOTION, REFERENCE, GUIDER, VAE, IMAGE_ENCODER)
-        return (*settings, *configs, *(file for part in parts for file in weight_files(self.path / part)))
+        weights = (file for part in parts for file in expected_files(self.path / part))
+        return (*self.settings_files, *weights)
 
 
 def _read(path: Path) -> dict:

@@ -47,6 +47,7 @@ class RefNet:
         self._folder, self._loras = Folder(folder), loras
         settings, code = self._folder.settings, Path(__file__)
         clip = code.parents[1] / "clip" / "vision.py"
+        self.settings_files = self._folder.settings_files
         self.fingerprint_files = (*self._folder.files, *(code.with_name(name) for name in CODE), clip)
         self.scheduler = DdimScheduler(
             settings.steps, "v", "trailing", 1, "linear", zero_snr=True, half=settings.half

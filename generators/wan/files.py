@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generators.contract import GeneratorError
+from generators.settings import FILE
 from generators.weight_files import expected_files
 
 CLIP_FILE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
@@ -49,6 +50,12 @@ class Files:
     def image_encoder(self) -> Path:
         """The part's folder or file."""
         return self._either("image_encoder", CLIP_FILE)
+
+    @property
+    def settings(self) -> tuple[Path, ...]:
+        """The files that say how large the networks are and how to sample, as far as they are here."""
+        configs = (self.folder / part / "config.json" for part in ("", "transformer", "vae", "image_encoder"))
+        return tuple(path for path in (self.folder / FILE, *configs) if path.is_file())
 
     @property
     def prompt(self) -> Path:

@@ -38,7 +38,7 @@ from generators.contract import Constants, Engines, GeneratorError
 from generators.noise import CudaNormal, torch_normal
 from generators.resize import bicubic, square, stretch
 from generators.samplers import bfloat16
-from generators.settings import FILE, read_settings
+from generators.settings import read_settings
 from generators.wan.config import (
     PATCH,
     VAE_STRIDE_HW,
@@ -104,7 +104,7 @@ class Wan(ABC):
         self._tiles = Tiles(self.latent_size, settings.tile)
         vae = vae_specs(self.vae, self.latent_size, self._tiles)
         # vivace.toml decides what is in the graphs only by shapes, which manifests have too, and by guidance.
-        self.settings_files = (folder / FILE,)
+        self.settings_files = self.files.settings
         self.fingerprint_files = (*self.files.weights(self.adapted), *(here / name for name in CODE))
         self.components = {spec.name: spec for spec in (*vae, self._image_kv(), *self._own())}
         take_on(self, loras, ["image_kv", "denoise"])

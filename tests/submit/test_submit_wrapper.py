@@ -1,13 +1,18 @@
-"""pack takes a wrapper's own modules along, and no package of the same name."""
+"""pack takes a wrapper's own modules and settings along, and no package of the same name."""
+
+import importlib
+import shutil
 
 import pytest
 
+from generators.contract import load_generator
 from pipeline.recipe import BASELINE
 from submit.errors import SubmitError
 from submit.imports import wrapper_files
-from submit.pack import pack
+from submit.pack import generator_files, pack
 from submit.profile import load_profile
 from tests.submissions import ROOT
+from tests.wan_checkpoints import write_checkpoint
 
 
 def wrapper(tiny_file, folder, **modules):
@@ -77,3 +82,31 @@ def test_a_module_that_python_cannot_read_is_named(tiny_file, tmp_path, content,
             wrapper_files(ROOT, start, [])
     else:
         assert start.with_name("models.py") in wrapper_files(ROOT, start, [])[0]
+
+
+@pytest.mark.parametrize(("kind", "home"), [
+    ("wan-fun-control", "generators.wan.fun_control:FunControl"),
+    ("mimicmotion", "generators.mimicmotion.generator:MimicMotion"),
+    ("refnet", "generators.refnet.generator:RefNet")])
+def test_a_folders_settings_are_packed_and_its_generator_is_the_same_without_weights(tmp_path, kind, home):
+    """Where engines bring the networks, an archive has no weights; sizes and steps came from the defaults."""
+    folder, (module, _, name) = tmp_path / "here" / "w", home.partition(":")
+    if kind == "wan-fun-control":
+        write_checkpoint(folder, kind)
+    else:
+        importlib.import_module(f"generators.{kind}.random_weights").write_folder(folder, "tiny")
+    (folder / "vivace.toml").write_text("width = 64\nheight = 128\nsteps = 3\n")
+    mine = tmp_path / "here" / "mine.py"
+    mine.write_text(f"from pathlib import Path\n\nfrom {module} import {name}\n\n\nclass Mine({name}):\n"
+                    "    def __init__(self):\n        super().__init__(Path(__file__).parent / 'w')\n")
+    generator = load_generator(f"{mine}:Mine")
+    packed, files = generator_files(f"{mine}:Mine", generator, weights=False)
+    assert packed == "generator/mine.py:Mine" and not [each for each in files if "safetensors" in each]
+    for archived, source in files.items():
+        if archived.startswith("generator/"):
+            (tmp_path / "there" / archived).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, tmp_path / "there" / archived)
+    there = load_generator(f"{tmp_path / 'there' / packed}")
+    for other in ("size", "guidance", "components"):
+        assert getattr(there, other) == getattr(generator, other)
+    assert there.scheduler.steps == 3 and there.size == (64, 128)
