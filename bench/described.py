@@ -15,7 +15,7 @@ from engines.artifact import file_sha256
 from engines.errors import EngineError, unknown
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
+    from onnx import ModelProto, TensorProto
     from onnxruntime import InferenceSession
 
 LARGEST = 16_384  # pixels of a side
@@ -138,11 +138,10 @@ def start_session(graph: Path) -> InferenceSession:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    _check_one_file(graph)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except (
         state.Fail,
         state.InvalidArgument,
@@ -152,24 +151,21 @@ def start_session(graph: Path) -> InferenceSession:
         state.RuntimeException,
     ) as error:
         raise ExtractorError(f"onnxruntime cannot load {graph}: {str(error).splitlines()[0]}") from error
+    _check_one_file(graph)
+    return session
 
 
 def _check_one_file(graph: Path) -> None:
     """Raise ExtractorError unless a graph holds all its weights, which its SHA-256 then covers."""
     import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
-        model = onnx.load(graph, load_external_data=False)
-    except DecodeError as error:
-        raise ExtractorError(f"onnxruntime cannot load {graph}: it is no ONNX graph ({error})") from error
-    if _has_external(model):
+    if _has_external(onnx.load(graph, load_external_data=False)):
         how = "its SHA-256 does not cover them; save it as one file (onnx.load, then onnx.save)"
         raise ExtractorError(f"{graph} has weights in another file: {how}")
 
 
-def _has_external(message: Message) -> bool:
-    """Return whether a tensor in a protobuf message, at any depth, has its data in another file."""
+def _has_external(message: ModelProto | TensorProto) -> bool:
+    """Return whether a tensor in a graph, or in a message of it, has its data in another file."""
     from onnx import TensorProto
 
     if isinstance(message, TensorProto):

@@ -224,7 +224,9 @@ def test_an_archive_that_is_too_large_is_rejected(good, failures):
 
 def test_a_damaged_archive_and_no_archive(good, failures, tmp_path):
     content = bytearray((good / "submit.zip").read_bytes())
-    content[len(content) // 2] ^= 0xFF
+    with zipfile.ZipFile(good / "submit.zip") as archive:
+        longest = max(archive.infolist(), key=lambda each: each.compress_size)
+    content[longest.header_offset + 30 + len(longest.filename) + longest.compress_size // 2] ^= 0xFF
     (tmp_path / "bad.zip").write_bytes(content)
     assert "cannot be unpacked" in failures(tmp_path / "bad.zip")["S01"][0]
     (tmp_path / "cut.zip").write_bytes(content[:1000])
