@@ -28,7 +28,7 @@ from pipeline.parallel.stage_scheduler import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "bench" / "results" / "scaling.json"
-REPORT = ROOT / "bench" / "results" / "levels-cpu.json"
+REPORT = ROOT / "bench" / "results" / "levels-amx.json"
 PICTURE = ROOT / "docs" / "images" / "scaling.png"
 MACHINE = Machines(1, networks=8, files=8, bandwidth=1.25e9)  # 10 Gbit/s
 SMALL = (128, 192), 48  # size and frames of the videos that the report timed
