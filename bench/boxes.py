@@ -6,7 +6,6 @@ to pink; limbs are dimmer. A skeleton video drawn otherwise gives no boxes, and 
 
 from __future__ import annotations
 
-import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from generators.resize import FITS
+from pipeline.batch.dataset import stem_of
 from pipeline.batch.run_folder import manifest_lines
 
 HAND_SIZE = 0.06  # of the frame's width: the least extent of a hand; a knee is a single blue joint
@@ -50,7 +50,7 @@ def rule_of(video: Path) -> str:
     """Return the rule that a video was made by, from its folder's manifest; "cover" where that says none."""
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
         rules = {line["id"]: line.get("fit") for line in manifest_lines(video.parent)}
-        rule = rules.get(unicodedata.normalize("NFC", video.stem))  # macOS may have made two letters of one
+        rule = rules.get(stem_of(video))
         return rule if rule in FITS else "cover"
     return "cover"
 

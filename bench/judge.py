@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +24,7 @@ from bench.vmaf import VmafError, vmaf
 from engines.artifact import fingerprint, key
 from engines.errors import InputError
 from generators.resize import FITS
-from pipeline.batch.dataset import VIDEO_SUFFIXES
+from pipeline.batch.dataset import VIDEO_SUFFIXES, stem_of
 from pipeline.output_form import at_rate
 from pipeline.video.reader import Clip, Form, VideoReader, colours_of
 
@@ -212,7 +211,7 @@ def videos_in(folder: Path) -> dict[str, Path]:
     videos: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
-            name = unicodedata.normalize("NFC", path.stem)
+            name = stem_of(path)
             if name in videos:
                 raise InputError(f"{folder} has two videos named {name}; keep one")
             videos[name] = path

@@ -36,7 +36,7 @@ from engines.cli import (
 )
 from engines.errors import Exit, FolderError, InputError
 from engines.progress import Progress
-from finish.cover import FRAMES, choose_cover, name_of, videos_of, write_whole
+from finish.cover import FRAMES, choose_cover, videos_of, write_whole
 from finish.cut import cut, file_name
 from finish.faces import find_faces
 from finish.following import SMOOTH, SURE, Follow
@@ -49,6 +49,7 @@ from finish.score import score_file
 from finish.scorer import WEIGHTS, Scorer, own_scorer, start_scorer
 from finish.signals import Eyes, measure
 from finish.watching import Gaze, watch
+from pipeline.batch.dataset import stem_of
 
 
 def main() -> Exit:
@@ -72,7 +73,7 @@ def run_cover(args: argparse.Namespace) -> Exit:
             except InputError as error:
                 failed.append(error)
             else:
-                picture, data = args.out / f"{name_of(video)}.png", io.BytesIO()
+                picture, data = args.out / f"{stem_of(video)}.png", io.BytesIO()
                 Image.fromarray(chosen.picture).save(data, "PNG")
                 write_whole(picture, data.getvalue())
                 line = {"video": str(video), "cover": str(picture), **chosen.to_json()}

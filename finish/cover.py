@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from engines.errors import InputError, OutputError
 from engines.files import atomic_write
 from finish.sampling import sample
 from finish.scorer import BATCH, Scorer
-from pipeline.batch.dataset import VIDEO_SUFFIXES
+from pipeline.batch.dataset import VIDEO_SUFFIXES, stem_of
 
 FRAMES = 64  # looked at in a video, unless the time ends before
 Numbered = tuple[int, np.ndarray]
@@ -60,15 +59,10 @@ def videos_of(path: Path) -> list[Path]:
              if each.suffix.lower() in VIDEO_SUFFIXES and not each.name.startswith(".")]  # fmt: skip
     if not found:
         raise InputError(f"{path} holds no file ending in {', '.join(sorted(VIDEO_SUFFIXES))}")
-    stems = [name_of(each) for each in found]
+    stems = [stem_of(each) for each in found]
     if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
         raise InputError(f"{path} holds two videos named {twice}, whose covers would be one file; rename one")
     return found
-
-
-def name_of(video: Path) -> str:
-    """Return a video's name without suffix in Unicode's NFC; macOS stores an accent and its letter as two."""
-    return unicodedata.normalize("NFC", video.stem)
 
 
 def ahead(items: Iterable) -> Iterator:

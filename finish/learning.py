@@ -11,9 +11,10 @@ from bench.similarity import load_extractor
 from engines.cli import folder, say, show
 from engines.errors import Exit, FolderError, InputError, UsageError
 from engines.progress import Progress
-from finish.cover import name_of, videos_of, write_whole
+from finish.cover import videos_of, write_whole
 from finish.heads import KINDS, Table, describe, fit, predict, read_labels, read_table, write_table
 from finish.predictions import dumped
+from pipeline.batch.dataset import stem_of
 
 
 def run_features(args: argparse.Namespace) -> Exit:
@@ -26,7 +27,7 @@ def run_features(args: argparse.Namespace) -> Exit:
     with Progress("features", len(videos)) as progress:
         for video in videos:
             try:
-                rows[name_of(video)] = describe(video, extractor)
+                rows[stem_of(video)] = describe(video, extractor)
             except InputError as error:
                 say(f"finish: {error}")
                 failed += 1

@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.artifact import file_sha256
@@ -48,6 +48,11 @@ class Request:
     seed: int
     pictures: Mapping[str, Path] = field(default_factory=dict, hash=False)
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def absolute(self) -> Request:
+        """Return the request with absolute paths, for processes with another working folder."""
+        pictures = {name: path.absolute() for name, path in self.pictures.items()}
+        return replace(self, video=self.video.absolute(), image=self.image.absolute(), pictures=pictures)
 
     def described(self) -> dict[str, object]:
         """Return the request's fields for a manifest line."""
@@ -152,6 +157,11 @@ def _by_name(data: Path, seed: int) -> Pairing:
     )
 
 
+def stem_of(path: Path) -> str:
+    """Return a file's name without suffix, an accent and its letter as one; macOS stores them as two."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
 def _by_stem(
     folder: Path, suffixes: Iterable[str], what: str, ignored: dict[str, str]
 ) -> dict[str, list[Path]]:
@@ -170,8 +180,7 @@ def _by_stem(
         if path.name.startswith(".") or path.name.lower() in LITTER:
             continue
         if path.suffix.lower() in suffixes:
-            # macOS stores an accent and its letter as two characters; others store them as one.
-            stems.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
+            stems.setdefault(stem_of(path), []).append(path)
         elif not_a_file(path) == "is a folder":
             ignored[f"{folder.name}/{path.name}"] = f"{path} is a folder and not taken; make a file of it"
         else:

@@ -14,7 +14,7 @@ import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 
 from engines.errors import EngineError, Exit, ProgramKilled, exit_of
@@ -108,10 +108,7 @@ class Driver:
             worker, video = begun
             receipts, request = self._made.setdefault(video, []), video.request
             if video.stage is Stage.READ:
-                pictures = {name: path.absolute() for name, path in request.pictures.items()}
-                paths = {"video": request.video.absolute(), "image": request.image.absolute()}
-                paths["pictures"] = pictures
-                reference = worker.actor.read.remote(replace(request, **paths))
+                reference = worker.actor.read.remote(request.absolute())
             elif video.stage is Stage.MAKE:
                 reference = worker.actor.make.remote(receipts[-1], request.seed)
             else:

@@ -162,12 +162,12 @@ def _limited(max_pixels: int, path: Path, notes: list[str]) -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = usual
-    own = Path(Image.__file__).parent
+    own, said = Path(Image.__file__).parent, {}
     for each in caught:
-        if own not in Path(each.filename).parents:
+        if own in Path(each.filename).parents:
+            said[" ".join(str(each.message).split())] = None
+        else:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-    caught = [each for each in caught if own in Path(each.filename).parents]
-    said = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
     notes.extend(f"{path}: was read, but Pillow said: {text}" for text in said)
 
 

@@ -16,7 +16,7 @@ from engines.errors import EngineError, Exit
 from lab.scaling.null_workers import measure
 from lab.scaling.simulation import Costs, Machines
 from pipeline.batch.batch import Jobs, run_here
-from pipeline.batch.dataset import find_requests
+from pipeline.batch.dataset import Request, find_requests
 from pipeline.batch.run_folder import RunFolder
 from pipeline.parallel.ray_cluster import connect, cores_each, gpus_each, run_cluster
 from pipeline.recipe import BASELINE
@@ -40,6 +40,8 @@ def test_a_generators_folder_is_found_from_other_working_folders(tmp_path, monke
     for given, wanted in (("wan-fun-control=ckpt/wan", f"wan-fun-control={tmp_path}/ckpt/wan"),
                           ("mine.py:Mine", f"{tmp_path}/mine.py:Mine"), ("presenter", "presenter")):
         assert Settings(given).absolute().generator == wanted
+    request = Request("a", Path("a.mp4"), Path("a.png"), 1, {"image2": Path("b.png")}).absolute()
+    assert (request.video, request.pictures) == (tmp_path / "a.mp4", {"image2": tmp_path / "b.png"})
 
 
 @pytest.fixture(scope="module")
