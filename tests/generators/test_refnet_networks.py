@@ -181,7 +181,7 @@ def broken(name, change):
      "1 missing:\n  conv_in.bias"),
     (broken("pose_guider.pth", lambda t: t.update({"conv_in.weight": torch.zeros(16, 4, 3, 3)})), "pose",
      r"conv_in.weight is \(16, 4, 3, 3\) in the file, \(16, 3, 3, 3\)"),
-    (lambda folder: (folder / "pose_guider.pth").unlink(), None, "no checkpoint at .*pose_guider.pth"),
+    (lambda folder: (folder / "pose_guider.pth").unlink(), "pose", "no checkpoint at .*pose_guider.pth"),
     (lambda folder: (folder / "image_encoder" / "config.json").unlink(), None, "and image_encoder beside"),
     (lambda folder: (folder / "vivace.toml").write_text("width = 60"), None, "multiples of 8"),
 ])
