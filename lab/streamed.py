@@ -2,6 +2,7 @@
 
   python -m lab.streamed equal --recipe optimize/recipes/fast.toml --frames 1 7 16 17 48 200 1000
   python -m lab.streamed equal --recipe optimize/recipes/fast.toml --tiny     with random small networks
+  python -m lab.streamed equal --recipe optimize/recipes/baseline.toml --half-size --frames 1000
   python -m lab.streamed measure --recipe optimize/recipes/fast.toml --frames 48 480 4800
 
 Clips are skeletons of a person and motions nobody trained on. Runs are infer.py's: the same command goes on
@@ -20,12 +21,19 @@ from pathlib import Path
 
 from engines.cli import ROOT, common_arguments, ending, new_parser, run, say, show
 from engines.errors import EngineError, Exit
+from generators.presenter.generator import Presenter
 from lab.presenter.evaluate import HELD_OUT_SEED
 from lab.presenter.sample_data import write_clip, write_sample_data
 from lab.serve_inputs import tiny_generator
 from pipeline.batch.run_folder import manifest_lines
 
 WARM = 24  # frames of the clip that is made before one that is measured
+
+
+class HalfSize(Presenter):
+    """The presenter in a quarter of its pixels, with its own networks, steps and windows."""
+
+    name, size = "half-size", (64, 96)
 
 
 def main() -> Exit:
@@ -36,8 +44,12 @@ def main() -> Exit:
         command = commands.add_parser(name, help=does.__doc__.split(";")[0])
         common_arguments(command, out={"default": Path("runs/streamed"), "help": "folder for clips and runs"})
         command.add_argument("--recipe", type=Path, required=True, help="TOML file")
-        command.add_argument(
+        size = command.add_mutually_exclusive_group()
+        size.add_argument(
             "--tiny", action="store_true", help="random networks of 32 x 48: its steps, windows and guard"
+        )
+        size.add_argument(
+            "--half-size", action="store_true", help="the presenter's networks at 64 x 96, on torch"
         )
         command.add_argument("--frames", type=int, nargs="+", default=frames, help=f"of the clips {frames}")
         command.set_defaults(run_command=does)
@@ -101,8 +113,9 @@ def made(data: Path, args: argparse.Namespace, out: Path, *more: str) -> dict[st
     """Return the manifest lines of a data folder's videos by id, which are made if they are not there."""
     say(f"{out}")
     command = [sys.executable, "infer.py", "--data", data, "--recipe", args.recipe, "--out", out, *more]
-    if args.tiny:
-        command += ["--generator", tiny_generator(args.out, steps=25), "--backend", "torch"]
+    if args.tiny or args.half_size:
+        other = tiny_generator(args.out, steps=25) if args.tiny else f"{__file__}:{HalfSize.__name__}"
+        command += ["--generator", other, "--backend", "torch"]
     if subprocess.run([*map(str, command)], cwd=ROOT).returncode:
         raise EngineError("infer.py failed; what it says is above")
     return {line["id"]: line for line in manifest_lines(out) if line["status"] == "done"}

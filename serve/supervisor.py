@@ -5,32 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from engines.errors import EngineError
 from pipeline.parallel.cpu_affinity import shares_of_cores
 from pipeline.parallel.worker import Broken, Ended, Refused, Started
+from pipeline.parallel.worker_process import start_worker
 from serve.metrics import Metrics
 from serve.settings import ServeSettings
 from serve.store import Store
 
-ROOT = Path(__file__).resolve().parents[1]
-# Pins the cores first, because libraries count them when they are imported.
-PROGRAM = """
-import sys
-sys.path[0] = {root!r}
-from pipeline.parallel.cpu_affinity import pin_to
-pin_to({cores})
-from serve.worker import work
-work({descriptor})
-"""
 PAUSE, FULL_PAUSE = 1.0, 10.0  # seconds before a dead worker is replaced; between tries at a full disk
 TRIES = 3  # deaths in a row before it has started once
 
@@ -116,13 +104,7 @@ class Supervisor:
                 self._stopping.wait(FULL_PAUSE)
 
     def _started(self, number: int, device: str, cores: list[int]) -> Connection:
-        connection, theirs = Pipe()
-        with theirs:
-            filled = {"cores": cores, "root": str(ROOT), "descriptor": theirs.fileno()}
-            process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM.format(**filled)], stdin=subprocess.DEVNULL, stdout=2,
-                pass_fds=[theirs.fileno()], start_new_session=True,
-            )  # fmt: skip
+        process, connection = start_worker("serve.worker", "work", cores)
         with self._lock:
             self._processes[number] = process
         if self._stopping.is_set():

@@ -7,8 +7,9 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import ModuleType
+
+from pipeline.parallel.worker_process import is_stopped
 
 LOOK = 5.0  # seconds between looks
 
@@ -50,10 +51,3 @@ def end_stopped(pids: Sequence[int], seconds: float) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def is_stopped(pid: int) -> bool:
-    """Tell whether a process is stopped."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    return False

@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -27,19 +25,10 @@ from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
 from pipeline.parallel.cpu_affinity import shares_of_cores
 from pipeline.parallel.worker import Broken, Counted, Ended, Refused, Started
+from pipeline.parallel.worker_process import is_stopped, start_worker
 from pipeline.runner import Settings
 from pipeline.video.mp4_boxes import frames_in_header
 
-ROOT = Path(__file__).resolve().parents[2]
-# Pins the cores first, because libraries count them when they are imported.
-PROGRAM = """
-import sys
-sys.path[0] = {root!r}
-from pipeline.parallel.cpu_affinity import pin_to
-pin_to({cores})
-from pipeline.parallel.worker import serve
-serve({descriptor}, {parent})
-"""
 TRIES = 2  # of a video whose worker dies
 NEARLY = 0.75  # of the longest waiting video's length: such count as the longest too
 STOPPED = 30.0  # seconds that a stopped worker (SIGSTOP) may take to go on; then it is ended
@@ -101,14 +90,7 @@ class Worker:
         self.ready, self.why = False, ""
         self._bar: Progress | None = None
         self._stopped_at: float | None = None
-        self.connection, theirs = Pipe()
-        with theirs:
-            filled = {"cores": cores, "root": str(ROOT), "descriptor": theirs.fileno(), "parent": os.getpid()}
-            # stdout is for manifest lines alone, so what a generator prints goes to stderr.
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM.format(**filled)], stdin=subprocess.DEVNULL, stdout=2,
-                pass_fds=[theirs.fileno()], start_new_session=True,
-            )  # fmt: skip
+        self.process, self.connection = start_worker("pipeline.parallel.worker", "serve", cores, os.getpid())
         self._send((settings, out))
 
     def give(self, request: Request | None, upcoming: Request | None = None) -> None:
@@ -131,7 +113,7 @@ class Worker:
 
     def end_if_stopped(self) -> None:
         """Kill the process if it was stopped and has not gone on for STOPPED seconds."""
-        if not _is_stopped(self.process.pid):
+        if not is_stopped(self.process.pid):
             self._stopped_at = None
         elif self._stopped_at is None:
             self._stopped_at = time.monotonic()
@@ -161,14 +143,6 @@ class Worker:
     def _send(self, message: object) -> None:
         with suppress(OSError):  # a dead process is noticed when its answer is received
             self.connection.send(message)
-
-
-def _is_stopped(process: int) -> bool:
-    """Tell whether a process has been stopped by a signal; False where there is no /proc."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except OSError:
-        return False
 
 
 class _Pool:

@@ -19,7 +19,8 @@ from pipeline.batch.dataset import Request, find_requests
 from pipeline.batch.run_folder import MADE, RunFolder
 from pipeline.parallel.cpu_affinity import shares_of_cores
 from pipeline.parallel.worker import Refused, Started
-from pipeline.parallel.worker_pool import PROGRAM, _Pool, longest_first, run_workers
+from pipeline.parallel.worker_pool import _Pool, longest_first, run_workers
+from pipeline.parallel.worker_process import PROGRAM
 from pipeline.recipe import Recipe
 from pipeline.runner import Settings, start_runner
 from pipeline.video.mp4_boxes import frames_in_header
@@ -181,7 +182,7 @@ def test_cores_are_shared_out_and_each_worker_has_one_at_least(monkeypatch):
 
 def test_a_worker_takes_its_cores_before_it_imports_anything_that_counts_them():
     core = shares_of_cores(1)[0][0]
-    before = PROGRAM.partition("from pipeline.parallel.worker import")[0]
+    before = PROGRAM.partition("from {module} import")[0]
     program = before.format(cores=[core], root=str(ROOT))
     program += "import os; print(os.sched_getaffinity(0), 'numpy' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
