@@ -89,22 +89,27 @@ def inputs(tmp_path, make_video_file, make_image_file):
 
 
 class Running:
-    """A service as users run it: `python -m serve`, restarted on the same folder after a kill."""
+    """A service as users run it: `python -m serve`, restarted on the same folder after a kill.
 
-    def __init__(self, home, tiny_file, *more):
+    built: the folder of graphs for one recipe on ONNX Runtime; None: the base model's, and a quicker one, on
+    torch, which takes long to import.
+    """
+
+    def __init__(self, home, tiny_file, built=None):
         quick = home.with_name("quick.toml")
-        quick.write_text('preset = "ultrafast"\n')
+        quick.write_text('preset = "ultrafast"\n' + 'backend = "onnxruntime"\n' * bool(built))
+        recipes = [quick] if built else [ROOT / "optimize/recipes/baseline.toml", quick]
         self.command = [sys.executable, "-m", "serve", "--home", str(home), "--port", "0",
-                        "--generator", f"{tiny_file}:Tiny",
-                        "--recipe", str(ROOT / "optimize/recipes/baseline.toml"),
-                        "--recipe", str(quick), *more]
+                        "--generator", f"{tiny_file}:Tiny"]
+        self.command += [text for recipe in recipes for text in ("--recipe", str(recipe))]
+        self.built = {"VIVACE_BUILT": str(built)} if built else {}
         self.home, self.log = home, home.with_suffix(".log")
         self.start()
 
     def start(self):
         """Start it; return when its workers are ready."""
         with self.log.open("wb") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.built}
             self.process = subprocess.Popen(self.command, cwd=ROOT, stderr=log, stdout=log, env=environment)
         until = time.monotonic() + 120
         while "is ready" not in (text := self.log.read_text()):

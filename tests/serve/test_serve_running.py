@@ -11,8 +11,17 @@ import pytest
 import serve.__main__
 from pipeline.video.reader import read
 from tests.conftest import ROOT
+from tests.serve.conftest import Running
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, tiny_file, tiny_built):
+    """A running service with one worker, which starts as fast as may be: it is killed and started often."""
+    service = Running(tmp_path_factory.mktemp("killed") / "home", tiny_file, tiny_built)
+    yield service
+    service.stop()
 
 
 def post(running, files, **headers):
