@@ -26,8 +26,8 @@ class Faults:
 class FakeDriver:
     """A GPU whose stream runs when it is synchronized."""
 
-    def __init__(self, faults=None, free=1 << 40, error=MemoryError):
-        self.faults, self.free_bytes, self.error = faults or Faults(), free, error
+    def __init__(self, faults=None, error=MemoryError):
+        self.faults, self.error = faults or Faults(), error
         self.gpu = Gpu("NVIDIA Fake 4090", (8, 9), 13000)
         self.alive: dict[int, object] = {}  # whatever was given and not taken back, by handle
         self.threads: dict[int, int] = {}  # contexts pushed, by thread
@@ -42,10 +42,6 @@ class FakeDriver:
             yield
         finally:
             self.threads[me] -= 1
-
-    def free_memory(self):
-        self._called("free_memory")
-        return self.free_bytes
 
     def allocate(self, size):
         self._called("allocate")

@@ -30,6 +30,30 @@ def inputs(n, seed=0):
     return {"a": rng.random((n, 3), np.float32), "b": rng.integers(0, 100, n, np.uint8)}
 
 
+class FakeReader:
+    """The base of readers, which wants its own __init__ called; it asks in two parts, and again for the rest.
+
+    asked: sizes that were given. The first call goes to the end and back, as the whole size is not told.
+    """
+
+    def __init__(self):
+        self.asked = []
+
+    def read_as_tensorrt(self, seek):
+        parts = [self._read(32)]
+        assert self.seek(-32, seek.CUR) and self.seek(0, seek.END) and self.seek(32, seek.SET)
+        parts.append(self._read(96))
+        return b"".join(parts) if len(parts[0] + parts[1]) == 128 else b""
+
+    def _read(self, size):
+        found = b""
+        while len(found) < size and (part := self.read(size - len(found), 0)):
+            assert len(part) <= size - len(found)
+            self.asked.append(len(part))
+            found += part
+        return found
+
+
 class FakeTensorRT:
     """A module whose engines run function(**inputs), outputs by name, for a spec; rtx: of that flavour."""
 
@@ -40,8 +64,7 @@ class FakeTensorRT:
         FLOAT, UINT8 = 0, 1
 
     SeekPosition = Enum("SeekPosition", "SET CUR END")
-    IStreamReaderV2 = None  # as before TensorRT 10.7, unless a test gives FakeReader
-
+    IStreamReaderV2 = FakeReader
     TensorIOMode = Enum("TensorIOMode", "INPUT OUTPUT")
     TensorLocation = Enum("TensorLocation", "DEVICE HOST")
     ExecutionContextAllocationStrategy = Enum("ExecutionContextAllocationStrategy", "STATIC USER_MANAGED")
@@ -57,7 +80,7 @@ class FakeTensorRT:
         self.__name__ = "tensorrt_rtx" if rtx else "tensorrt"
         self.__version__ = "1.7.0" if rtx else "10.16.0"
         self.driver, self.spec, self.function = driver, spec, function
-        self.activations, self.streamable, self.capturable, self.inconsistent = 1000, 0, True, False
+        self.activations, self.capturable, self.inconsistent = 1000, True, False
         self.validity = (self.EngineValidity.VALID, 0)
         self.contexts = []
 
@@ -87,42 +110,15 @@ class FakeRuntime:
 
     def deserialize_cuda_engine(self, plan):
         self.trt.reader = plan
-        self.trt.plan = plan if isinstance(plan, bytes) else plan.read_as_tensorrt(self.trt.SeekPosition)
+        self.trt.plan = plan.read_as_tensorrt(self.trt.SeekPosition)
         if not self.trt.plan:
             return None
         return FakeEngine(self.trt) if self.trt.works("deserialize", None) else None
 
 
-class FakeReader:
-    """The base of readers, which wants its own __init__ called; it asks in two parts, and again for the rest.
-
-    asked: sizes that were given. The first call goes to the end and back, as the whole size is not told.
-    """
-
-    def __init__(self):
-        self.asked = []
-
-    def read_as_tensorrt(self, seek):
-        parts = [self._read(32)]
-        assert self.seek(-32, seek.CUR) and self.seek(0, seek.END) and self.seek(32, seek.SET)
-        parts.append(self._read(96))
-        return b"".join(parts) if len(parts[0] + parts[1]) == 128 else b""
-
-    def _read(self, size):
-        found = b""
-        while len(found) < size and (part := self.read(size - len(found), 0)):
-            assert len(part) <= size - len(found)
-            self.asked.append(len(part))
-            found += part
-        return found
-
-
 class FakeEngine:
     def __init__(self, trt):
         self.trt, self.tensors = trt, [*trt.spec.inputs, *trt.spec.outputs]
-        self.device_memory_size_v2 = trt.activations
-        self.streamable_weights_size, self.weight_streaming_scratch_memory_size = trt.streamable, 100
-        self.weight_streaming_budget_v2 = None
         self.num_io_tensors = len(self.tensors)
         trt.engine = self
 

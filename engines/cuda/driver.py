@@ -19,7 +19,6 @@ from engines.errors import EngineError
 DRIVERS = {
     "pycuda": "engines.cuda.driver_pycuda",
     "cuda-python": "engines.cuda.driver_cuda_python",
-    "torch": "engines.cuda.driver_torch",
 }
 
 
@@ -56,10 +55,6 @@ class Driver(Protocol):
 
     def current(self) -> AbstractContextManager[object]:
         """Make the GPU's primary context current on this thread while the block runs."""
-        ...
-
-    def free_memory(self) -> int:
-        """Return the number of free bytes on the GPU."""
         ...
 
     def allocate(self, size: int) -> Buffer:

@@ -54,10 +54,6 @@ class CudaPythonDriver(CudaGraphs):
         finally:
             self._do(self._bindings.cuCtxPopCurrent())
 
-    def free_memory(self) -> int:
-        """Return the number of free bytes on the GPU."""
-        return self._do(self._bindings.cuMemGetInfo())[0]
-
     def allocate(self, size: int) -> Buffer:
         """Allocate memory on the GPU."""
         return Buffer(int(self._do(self._bindings.cuMemAlloc(size))), size)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from engines.cuda.driver import Buffer, Gpu
-from engines.cuda.graphs import StreamObjects
+from engines.cuda.graphs import CudaGraphs
 from engines.errors import EngineError
 
 _NON_BLOCKING = 1
@@ -26,7 +26,7 @@ def open_driver(index: int) -> PycudaDriver:
         return PycudaDriver(cuda.Device(index))
 
 
-class PycudaDriver(StreamObjects):
+class PycudaDriver(CudaGraphs):
     """The Driver through pycuda, which takes only its own stream objects: they are kept here by handle.
 
     The context stays retained until Python exits: pycuda's detach leaves a released primary context on the
@@ -38,6 +38,7 @@ class PycudaDriver(StreamObjects):
 
         super().__init__()
         self._cuda_package = cuda
+        self._streams: dict[int, object] = {}
         self._context = device.retain_primary_context()
         atexit.register(self._context.detach)
         self.gpu = Gpu(device.name(), tuple(device.compute_capability()), cuda.get_driver_version())
@@ -51,10 +52,6 @@ class PycudaDriver(StreamObjects):
                 yield
             finally:
                 self._cuda_package.Context.pop()
-
-    def free_memory(self) -> int:
-        """Return the number of free bytes on the GPU."""
-        return self._cuda_package.mem_get_info()[0]
 
     def allocate(self, size: int) -> Buffer:
         """Allocate memory on the GPU."""
@@ -78,6 +75,14 @@ class PycudaDriver(StreamObjects):
         stream = self._cuda_package.Stream(_NON_BLOCKING)
         self._streams[stream.handle] = stream
         return stream.handle
+
+    def destroy_stream(self, stream: int) -> None:
+        """Drop the stream, which pycuda destroys with its last reference."""
+        del self._streams[stream]
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until all of the stream's work is done."""
+        self._streams[stream].synchronize()
 
     def copy_in(self, address: int, array: np.ndarray, stream: int) -> None:
         """Queue a copy to the GPU."""

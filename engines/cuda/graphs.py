@@ -57,22 +57,6 @@ class CudaGraphs:
         return name.value.decode() if name.value else f"CUDA error {code}"
 
 
-class StreamObjects(CudaGraphs):
-    """The streams of a package that takes only its own stream objects: they are stored here by handle."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._streams: dict[int, object] = {}
-
-    def destroy_stream(self, stream: int) -> None:
-        """Drop the stream, which the package destroys with its last reference."""
-        del self._streams[stream]
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until all of the stream's work is done."""
-        self._streams[stream].synchronize()
-
-
 def driver_library() -> ctypes.CDLL:
     """Load the NVIDIA driver's library; EngineError without a driver."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"

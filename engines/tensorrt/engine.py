@@ -20,7 +20,6 @@ from engines.tensorrt.rtx_runtime import RtxContext, check_header
 from engines.tensorrt.shape_run import ShapeRun
 
 RUNS = 4  # sets of shapes that keep a context and a graph: windows, a last one, one branch and two
-_RESERVE = 512 << 20  # bytes of GPU memory left for others when weights are streamed
 
 
 class TensorRTEngine:
@@ -38,7 +37,8 @@ class TensorRTEngine:
         self._api, self._gpu, self._driver = api, gpu, gpu.driver
         self._limits = artifact.manifest["built_from"]["shapes"]
         self._runtime = self._engine = self._rtx = None
-        self._capturable, self._reshaped = not api.is_rtx, 0
+        self.capturable = not api.is_rtx  # whether its calls can be part of a CUDA graph of others
+        self._reshaped = 0
         self._by_shapes: dict[tuple[tuple[int, ...], ...], ShapeRun] = {}  # the one used last at the end
         self._spare: list[ShapeRun] = []  # without shapes
         gpu.open()
@@ -68,11 +68,6 @@ class TensorRTEngine:
             self._copy_in(run, arrays)
             run.run()
             return self._copy_out(run, self.spec.outputs)
-
-    @property
-    def capturable(self) -> bool:
-        """Whether its calls can be part of a CUDA graph of others."""
-        return self._capturable
 
     @property
     def generation(self) -> tuple[int, int]:
@@ -114,15 +109,13 @@ class TensorRTEngine:
 
     def _new_run(self) -> ShapeRun | None:
         """Open a context for another set of shapes; None if there are enough, or it is not to be had."""
-        if not self._by_shapes:
-            return self._first_run()
-        if len(self._by_shapes) == RUNS or not self._capturable:
+        if len(self._by_shapes) == RUNS or not self.capturable:
             return None
         context = self._open_context()
         if context is None:
             self._api.take_messages()
             return None
-        return ShapeRun(context, self.spec, self._api, self._gpu, self._capturable)
+        return ShapeRun(context, self.spec, self._api, self._gpu, self.capturable)
 
     def _open_context(self) -> object | None:
         strategy = self._api.trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -175,23 +168,14 @@ class TensorRTEngine:
                 check_header(self._api, runtime, file.read(runtime.engine_header_size), path.name)
                 file.seek(0)
             found = runtime.deserialize_cuda_engine(plan_of(self._api, file))
-        self._engine = engine = self._api.checked(found, what)
+        self._engine = self._api.checked(found, what)
         self._verify(path)
-        if engine.streamable_weights_size:
-            self._capturable = False  # opened at the first call, when it is known what other engines leave
-        else:
-            self._spare.append(self._first_run())
-
-    def _first_run(self) -> ShapeRun:
-        """Open the first context. EngineError, MemoryError."""
-        if self._engine.streamable_weights_size:
-            self._stream_weights()
         if self._api.is_rtx:
-            self._rtx = RtxContext(self._api, self._engine, self.path)
+            self._rtx = RtxContext(self._api, self._engine, path)
             context = self._rtx.context
         else:
-            context = self._api.checked(self._open_context(), f"no execution context for {self.path.name}")
-        return ShapeRun(context, self.spec, self._api, self._gpu, self._capturable)
+            context = self._api.checked(self._open_context(), f"no execution context for {path.name}")
+        self._spare.append(ShapeRun(context, self.spec, self._api, self._gpu, self.capturable))
 
     def _verify(self, path: Path) -> None:
         """Raise EngineError unless the engine's own names and dtypes are the spec's."""
@@ -203,13 +187,6 @@ class TensorRTEngine:
                 raise EngineError(f"{path} wants {name} on the host, which is not supported; pass no shapes")
         check_agreement(self.spec, path, *found.values())
 
-    def _stream_weights(self) -> None:
-        """Keep as many weights on the GPU as fit beside what other engines have and this one needs."""
-        engine, reserved = self._engine, self._gpu.activations.size if self._gpu.activations else 0
-        needed = max(0, engine.device_memory_size_v2 - reserved) + engine.weight_streaming_scratch_memory_size
-        budget = streaming_budget(engine.streamable_weights_size, self._driver.free_memory(), needed)
-        engine.weight_streaming_budget_v2 = budget
-
     def _check_built_for(self, tensor: TensorSpec, shape: tuple[int, ...]) -> None:
         """Raise EngineError for a shape that the spec allows and this file was not built for."""
         least, _, most = self._limits[tensor.name]
@@ -218,11 +195,3 @@ class TensorRTEngine:
                 f"{self.spec.name}: this engine was built for {tensor.name} of {least} to {most}, got "
                 f"{list(shape)}; run: python build_trt.py --component {self.spec.name} --shapes dynamic"
             )
-
-
-def streaming_budget(streamable: int, free: int, needed: int) -> int:
-    """Choose how many bytes of the weights that can be streamed stay on the GPU.
-
-    Our own: TensorRT's automatic budget passes through 32 bits (11.1) and is wrong above 2 GiB.
-    """
-    return max(0, min(streamable, free - needed - _RESERVE))

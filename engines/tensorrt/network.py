@@ -20,14 +20,12 @@ class Settings:
     """The settings of a build.
 
     fixed: for the best sizes of the spec only. level: the builder's effort, 0 to 5. memory: bytes of GPU
-    memory that kernels may use beside weights and activations, None for all of it. weight_streaming: weights
-    may stay in host memory at run time, which is slower and excludes CUDA graphs.
+    memory that kernels may use beside weights and activations, None for all of it.
     """
 
     fixed: bool = False
     level: int = 3
     memory: int | None = None
-    weight_streaming: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.level <= 5:
@@ -134,8 +132,6 @@ class Network:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.memory)
         if precision == "fp32":
             config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa would not be the base model's
-        if settings.weight_streaming:
-            config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
 
     def activation_bytes(self) -> int:
         """Estimate the most bytes alive at once if layers ran one by one; fused layers need less.

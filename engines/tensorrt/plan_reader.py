@@ -13,15 +13,12 @@ _WHENCE = {"SET": os.SEEK_SET, "CUR": os.SEEK_CUR, "END": os.SEEK_END}
 
 
 def plan_of(api: TensorRT, file: BinaryIO) -> object:
-    """Return what deserialize_cuda_engine takes of an open file: a reader, or bytes where there is none.
+    """Return what deserialize_cuda_engine takes of an open file: a reader.
 
-    Readers with `seek` came with TensorRT 10.7. What cannot be read is reported as no bytes, by which
+    What cannot be read is reported as no bytes, by which
     TensorRT gives up: exceptions do not pass through it.
     """
-    base = api.maybe("IStreamReaderV2")
-    if base is None:
-        with timed("read"):
-            return file.read()
+    base = api.trt.IStreamReaderV2
 
     class PlanReader(base):
         """A reader of the file, which it does not close."""

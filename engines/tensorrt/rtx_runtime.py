@@ -24,8 +24,7 @@ class RtxContext:
         self._path = engine_file.with_name(engine_file.name + RUNTIME_CACHE)
         self._api, self._kept = api, read_cache(self._path)
         runtime_config = api.checked(engine.create_runtime_config(), "no runtime configuration")
-        if not engine.streamable_weights_size:  # streaming waits for the host, which no graph can hold
-            runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         runtime_config.dynamic_shapes_kernel_specialization_strategy = (
             trt.DynamicShapesKernelSpecializationStrategy.EAGER
         )

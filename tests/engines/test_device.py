@@ -1,8 +1,6 @@
 """The device layer without a device: the choice of a package, and graphs on a library of our own."""
 
 import ctypes
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 
@@ -26,8 +24,7 @@ class Library:
         def call(*arguments):
             self.calls.append((function, *(getattr(a, "value", None) for a in arguments)))
             code = self.codes.get(function, 0)
-            handle = {"cuStreamEndCapture": GRAPH, "cuGraphInstantiateWithFlags": READY,
-                      "cuStreamCreate": 100 + len(self.calls)}.get(function)
+            handle = {"cuStreamEndCapture": GRAPH, "cuGraphInstantiateWithFlags": READY}.get(function)
             for argument in arguments:
                 if handle and not code and not isinstance(argument, ctypes._SimpleCData):
                     argument._obj.value = handle
@@ -82,54 +79,11 @@ def test_without_a_gpu_each_package_says_what_is_missing(monkeypatch):
 def test_all_drivers_have_what_the_protocol_asks_for():
     from engines.cuda.driver_cuda_python import CudaPythonDriver
     from engines.cuda.driver_pycuda import PycudaDriver
-    from engines.cuda.driver_torch import TorchDriver
 
     asked = {name for name in vars(Driver) if not name.startswith("_")}
     assert len(asked) > 12
-    for driver in (PycudaDriver, CudaPythonDriver, TorchDriver, FakeDriver):
+    for driver in (PycudaDriver, CudaPythonDriver, FakeDriver):
         assert asked <= set(dir(driver)) | {"gpu"}, driver
-
-
-class Torch:
-    """What TorchDriver takes of torch."""
-
-    class OutOfMemoryError(RuntimeError):
-        pass
-
-    class AcceleratorError(RuntimeError):
-        pass
-
-    def __init__(self):
-        self.streams = []
-        self.cuda = SimpleNamespace(device=lambda device: nullcontext(), ExternalStream=self.external)
-
-    def external(self, handle, device):
-        self.streams.append(handle)
-        return handle
-
-
-@pytest.fixture
-def torch_driver():
-    """TorchDriver on stand-ins for torch and the driver's library."""
-    from engines.cuda.driver_torch import TorchDriver
-    driver = TorchDriver.__new__(TorchDriver)
-    driver._torch, driver._device, driver._streams, driver._cuda = Torch(), None, {}, Library()
-    return driver
-
-
-def test_torchs_streams_are_made_by_the_driver_and_not_of_torchs_pool(torch_driver):
-    made = [torch_driver.create_stream() for _ in range(40)]
-    assert len(set(made)) == 40 and torch_driver._torch.streams == made  # the pool has 32 and begins again
-    torch_driver.destroy_stream(made[0])
-    assert torch_driver._cuda.calls[-1] == ("cuStreamDestroy_v2", made[0])
-
-
-@pytest.mark.parametrize(("kind", "text", "error"), [
-    ("OutOfMemoryError", "Tried to allocate", MemoryError), ("AcceleratorError", "CUDA error: out of memory",
-    MemoryError), ("AcceleratorError", "CUDA error: an illegal memory access", EngineError)])
-def test_torchs_errors_say_when_it_is_memory(torch_driver, kind, text, error):
-    with pytest.raises(error, match=text), torch_driver.current():
-        raise getattr(Torch, kind)(f"{text}\nmore")
 
 
 def test_a_device_has_one_lane_in_the_process(monkeypatch):

@@ -6,7 +6,6 @@ import pytest
 
 from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, TensorSpec
-from engines.tensorrt.engine import streaming_budget
 from tests.fake_device import DriverPlace
 from tests.fake_tensorrt import FakeTensorRT, VideoRunner, calls_of, check, inputs, mix
 
@@ -134,24 +133,6 @@ def test_a_shape_that_the_engine_was_not_built_for_names_the_way_out(make):
         engine(**inputs(1))
 
 
-@pytest.mark.parametrize(("streamable", "free", "needed", "budget"), [
-    (10 << 30, 80 << 30, 1 << 30, 10 << 30),
-    (100 << 30, 80 << 30, 1 << 30, (79 << 30) - (512 << 20)),
-    (10 << 30, 1 << 30, 1 << 30, 0),
-])
-def test_as_many_weights_stay_on_the_gpu_as_fit(streamable, free, needed, budget):
-    assert streaming_budget(streamable, free, needed) == budget
-
-
-def test_streamed_weights_get_our_budget_and_are_never_captured(make):
-    engine = make(streamable=5 << 30)
-    assert not engine.trt.contexts  # so that what other engines take until the first call counts
-    engine.driver.free_bytes = 3 << 30
-    check(engine, 2)
-    assert engine.trt.engine.weight_streaming_budget_v2 == (3 << 30) - (512 << 20) - 1100
-    assert "begin_capture" not in [*calls_of(engine, 2), *calls_of(engine, 2), *calls_of(engine, 2)]
-
-
 def test_rtx_keeps_its_kernels_beside_the_engine_and_captures_by_itself(make):
     engine = make(rtx=True)
     config = engine.trt.runtime_config
@@ -167,12 +148,6 @@ def test_rtx_keeps_its_kernels_beside_the_engine_and_captures_by_itself(make):
     cache.unlink()
     again.close()
     assert not cache.exists()  # nothing new was compiled
-
-
-def test_rtx_streaming_weights_uses_no_graph_either(make):
-    engine = make(rtx=True, streamable=5 << 30)
-    check(engine, 2)
-    assert engine.trt.runtime_config.cuda_graph_strategy is engine.trt.CudaGraphStrategy.DISABLED
 
 
 def test_a_header_that_does_not_fit_says_why_before_loading(make):
