@@ -8,7 +8,7 @@ import numpy as np
 
 from generators.samplers import Scheduler
 from optimize.steps.fit import BaseRun
-from optimize.steps.trajectory import fit, inner_products
+from optimize.steps.trajectory import inner_products, least_squares
 from pipeline.sampler import denoise_loop
 from pipeline.sampler_state import combine
 from pipeline.step_plan import StepPlan
@@ -28,6 +28,6 @@ def ends_by_free_factors(
             inner_products([*own, clip.base(goals[step])]) for own, clip in zip(terms, clips, strict=True)
         ]
         for state, own, seen in zip(states, products, terms, strict=True):
-            factors, _ = fit(sum(products) - own, len(seen), range(len(seen)))
-            state.latents = combine(factors, seen)
+            others = sum(products) - own
+            state.latents = combine(least_squares(others[:-1, :-1], others[:-1, -1]), seen)
     return [state.latents for state in states]

@@ -15,9 +15,10 @@ from generators.presenter.generator import Presenter
 from generators.windows import OverlapWindows
 from lab.kinds.free_factors import ends_by_free_factors
 from lab.kinds.models import Ddim, Dpm, Karras, UniPc
+from lab.kinds.predicted import predicted_error
 from optimize.steps.fit import fit_plan
 from optimize.steps.jump_tables import jump_errors, weigh_kept
-from optimize.steps.planner import Costs, Tables, front, predict
+from optimize.steps.planner import Costs, Tables, front
 from optimize.steps.trajectory import Gram
 from optimize.steps.tuner import KEPT
 from optimize.steps.tuning_runner import TuningClip
@@ -126,5 +127,5 @@ def rows_of(
             name, actions, plan.branches, min(plain[:tuning]), min(ends[0]), min(ends[1]),
             min(np.subtract(ends[1], plain[:tuning])),
             min(np.subtract(fresh, plain[tuning:]), default=float("nan")),
-            10 * np.log10(size / max(predict(tables, COSTS, actions).error, 1e-14)),
+            10 * np.log10(size / max(predicted_error(tables, actions), 1e-14)),
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from generators.samplers import Scheduler
-from optimize.steps.trajectory import fit, inner_products
+from optimize.steps.trajectory import inner_products, least_squares
 from pipeline.guard import change
 from pipeline.sampler import ClipDenoiser, denoise_loop
 from pipeline.sampler_state import channels_beside, combine, level_of
@@ -151,7 +151,7 @@ def shrunk_rows(products: Sequence[np.ndarray], length: int) -> tuple[Row, list[
 
 def _row(products: np.ndarray, length: int) -> np.ndarray:
     """Return the least-squares row of the first `length` arrays for the one after them."""
-    return fit(products, length, range(length))[0]
+    return least_squares(products[:length, :length], products[:length, length])
 
 
 def error(products: np.ndarray, row: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from bench.quality_goal import tolerance_factor
 from pipeline.guard import Guard, distance, profile
 
 FRAMES = 24  # frames of a tuning clip that count, so that long clips do not count more
@@ -47,8 +48,10 @@ def upper_bound(values: Sequence[float]) -> float:
     """Return what another value of the same normal distribution stays below with probability 1 - RISK."""
     if len(values) < 2:
         return SINGLE * values[0]
-    count, quantile = len(values), _student(1 - RISK, len(values) - 1)
-    return float(np.mean(values) + quantile * np.std(values, ddof=1) * math.sqrt(1 + 1 / count))
+    count = len(values)
+    # Student's quantile over sqrt(count): the tolerance bound of half of all values.
+    factor = tolerance_factor(count, 0.5, 1 - RISK) * math.sqrt(count + 1)
+    return float(np.mean(values) + factor * np.std(values, ddof=1))
 
 
 def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
@@ -75,21 +78,3 @@ def _typical_distance(profiles: Sequence[np.ndarray]) -> float:
         if len(profiles) > 1
     ]
     return max(1.0, float(np.sqrt(np.mean(np.square(distances))))) if distances else 1.0
-
-
-def _student(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t distribution, by bisection on its integral (Simpson's rule)."""
-
-    def below(t: float) -> float:
-        x = np.linspace(0, t, 2001)
-        y = (1 + x * x / freedom) ** (-(freedom + 1) / 2)
-        scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(
-            freedom * math.pi
-        )
-        return 0.5 + scale * t / 6000 * (y[0] + y[-1] + 4 * y[1:-1:2].sum() + 2 * y[2:-1:2].sum())
-
-    low, high = 0.0, 200.0
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < probability else (low, middle)
-    return high

@@ -14,7 +14,7 @@ and a tuner that bisects along the front would miss those plans. 25 steps take a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,20 +29,16 @@ SAME = 1e-9
 class Costs:
     """The cost of an evaluated step, in seconds or any other unit.
 
-    full: of F. cheap: of each other action, by its letter. fixed: of a run without any step. ValueError: a
-    cost is not above 0.
+    full: of F. cheap: of each other action, by its letter. ValueError: a cost is not above 0.
     """
 
     full: float
     cheap: Mapping[str, float]
-    fixed: float = 0.0
 
     def __post_init__(self) -> None:
         for name, cost in {FULL: self.full, **self.cheap}.items():
             if not (np.isfinite(cost) and cost > 0):
                 raise ValueError(f"{name} costs {cost}; measure it, it must be above 0 and finite")
-        if not (np.isfinite(self.fixed) and self.fixed >= 0):
-            raise ValueError(f"the fixed part costs {self.fixed}; measure it, or leave it 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,16 +80,6 @@ class Tables:
         return len(self.full)
 
 
-class Jump(NamedTuple):
-    """A jump from an evaluated step to the next one, or to the end of the schedule."""
-
-    step: int
-    action: str
-    before: int | None  # the step evaluated before; None for the first
-    full: int  # the last full step: this one, if its action is F
-    to: int
-
-
 @dataclass(frozen=True)
 class Plan:
     """A plan's actions, a letter for each step of the schedule, with predicted seconds and squared error."""
@@ -103,38 +89,15 @@ class Plan:
     error: float
 
 
-def jumps(actions: str) -> Iterator[Jump]:
-    """Give the jumps of a plan's actions, in order. ValueError: the first action is not F."""
-    if actions[:1] != FULL:
-        raise ValueError(f"the first action must be {FULL}, nothing is known before it; got {actions!r}")
-    evaluated = [step for step, action in enumerate(actions) if action != SKIP]
-    before, full = None, 0
-    for step, to in zip(evaluated, [*evaluated[1:], len(actions)], strict=True):
-        full = step if actions[step] == FULL else full
-        yield Jump(step, actions[step], before, full, to)
-        before = step
-
-
-def predict(tables: Tables, costs: Costs, actions: str) -> Plan:
-    """Return the plan of these actions, with predicted seconds and error. ValueError: unknown actions."""
-    _check(tables, costs)
-    if len(actions) != tables.steps or not set(actions) <= {FULL, SKIP, *tables.cheap}:
-        letters = ", ".join([FULL, SKIP, *tables.cheap])
-        raise ValueError(f"a plan here is {tables.steps} letters out of {letters}; got {actions!r}")
-    error = 0.0
-    for step, action, before, full, to in jumps(actions):
-        index = (step, before or 0) if action == FULL else (step, before, full)
-        table = tables.full if action == FULL else tables.cheap[action]
-        error += float(tables.gains[to] * table[(*index, to)])
-    return Plan(actions, seconds_of(actions, costs), error)
-
-
 def front(tables: Tables, costs: Costs) -> list[Plan]:
     """Return the plans that no other beats in both predicted seconds and error, fastest first.
 
     Of plans that are equal in both, one is given. ValueError: no plan reaches the end.
     """
-    _check(tables, costs)
+    if tables.cheap.keys() != costs.cheap.keys():
+        raise ValueError(
+            f"tables for {sorted(tables.cheap)} but costs of {sorted(costs.cheap)}; give both for each action"
+        )
     start = _Partial(np.zeros(1), np.zeros(1), np.full((1, tables.steps), ord(SKIP), np.uint8))
     reached: list[States] = [{(0, 0): start}, *({} for _ in range(tables.steps))]
     for step in range(tables.steps):
@@ -235,12 +198,4 @@ def _unbeaten(seconds: np.ndarray, errors: np.ndarray) -> np.ndarray:
 def seconds_of(actions: str, costs: Costs) -> float:
     """Return what a plan of these actions costs for one window."""
     counted = {FULL: costs.full, **costs.cheap}
-    return float(costs.fixed + sum(actions.count(name) * cost for name, cost in counted.items()))
-
-
-def _check(tables: Tables, costs: Costs) -> None:
-    """Raise ValueError if the tables and the costs are not for the same actions."""
-    if tables.cheap.keys() != costs.cheap.keys():
-        raise ValueError(
-            f"tables for {sorted(tables.cheap)} but costs of {sorted(costs.cheap)}; give both for each action"
-        )
+    return float(sum(actions.count(name) * cost for name, cost in counted.items()))

@@ -47,17 +47,6 @@ def inner_products(tensors: Sequence[np.ndarray]) -> np.ndarray:
     return products / flat[0].size
 
 
-def fit(products: np.ndarray, target: int, basis: Sequence[int]) -> tuple[np.ndarray, float]:
-    """Return the least-squares weights of the basis tensors for the target, and the mean square error.
-
-    products: of inner_products. target and basis: rows of it.
-    """
-    normal, right = products[np.ix_(basis, basis)], products[list(basis), target]
-    weights = least_squares(normal, right)
-    # The full form: the shorter one holds only at the exact minimum, which the ridge and rounding miss.
-    return weights, max(float(products[target, target] - weights @ (2 * right - normal @ weights)), 0.0)
-
-
 def least_squares(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return weights (..., b) from the products of a basis (..., b, b) and those with the target (..., b)."""
     power = np.diagonal(normal, axis1=-2, axis2=-1)

@@ -6,17 +6,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from bench.quality_goal import Goal, Judged
 from engines.errors import Exit, VivaceError
 from engines.files import append_line
-from generators.samplers import Scheduler
 from optimize.steps.jump_tables import jump_errors, shallow_errors, weigh_kept
 from optimize.steps.planner import Costs, Plan, Tables, front, seconds_of
-from optimize.steps.trajectory import Gram
+from optimize.steps.tuning_runner import TuningRunner
 from pipeline.recipe import Recipe, parse_recipe
 from pipeline.step_plan import StepPlan
 
@@ -33,46 +31,17 @@ class TuningError(VivaceError):
     exit = Exit.SIMILARITY
 
 
-class Runner(Protocol):
-    """What runs recipes for the tuner; optimize.steps.tuning_runner implements it."""
-
-    scheduler: Scheduler  # the base model's
-
-    def capture(self, say: Say) -> list[Gram]:
-        """Return the inner products of each video's base run."""
-        ...
-
-    def costs(self, recipe: Recipe, say: Say) -> Costs:
-        """Return the seconds of each action for a window on the recipe's engines; of H if captured."""
-        ...
-
-    def windows(self, recipe: Recipe) -> float:
-        """Return the recipe's number of windows in all tuning videos, as the mean over its evaluations."""
-        ...
-
-    def run(
-        self, recipe: Recipe, say: Say, enough: Callable[[Sequence[Judged]], bool]
-    ) -> tuple[Recipe, list[Judged]]:
-        """Fit the recipe's corrections if it has none, make its videos, and return it with their judgements.
-
-        Each video is then made with rows that were fitted to the others. When enough() is true of the videos
-        so far, the rest is left out.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class Trial:
     """One real run. recipe: the fitted one. reasons: why videos fail the goal; empty if none does.
 
-    seconds: predicted, of the denoiser on all tuning videos. margin: see Goal.margin; None if a video fails.
+    seconds: predicted, of the denoiser on all tuning videos.
     """
 
     recipe: Recipe
     seconds: float
     videos: list[Judged]
     accepted: bool
-    margin: float | None
     reasons: tuple[str, ...]
 
 
@@ -92,7 +61,7 @@ class Tuner:
     first video that fails ends a trial.
     """
 
-    def __init__(self, runner: Runner, goal: Goal, record: Path, say: Say) -> None:
+    def __init__(self, runner: TuningRunner, goal: Goal, record: Path, say: Say) -> None:
         self.goal, self.trials, self.runs = goal, [], 0
         self._runner, self._record, self._say = runner, record, say
         self._known, self._timed = _read_record(record)
@@ -210,9 +179,7 @@ class Tuner:
             self._write({"asked": asked, "name": fitted.name, "recipe": fitted.to_toml(), "videos": judged})
         fitted, videos = self._known[asked]
         reasons = tuple(self.goal.why_not(videos))
-        margin = None if reasons else self.goal.margin(videos)
-        accepted = margin is not None and margin >= 0
-        self.trials.append(Trial(fitted, seconds, videos, accepted, margin, reasons))
+        self.trials.append(Trial(fitted, seconds, videos, self.goal.accepts(videos), reasons))
         self._say(_line(self.trials[-1], len(self.trials)))
         return self.trials[-1]
 

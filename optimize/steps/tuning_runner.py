@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ class TuningClip:
 
 
 class TuningRunner:
-    """A tuner.Runner that runs recipes on the tuning clips in this process.
+    """What runs recipes for the tuner: on the tuning clips, in this process.
 
     folder: for captured runs and videos, on a disk with room for the latents of every step. lossless,
     colours: of videos, see VideoWriter. GeneratorError: the generator's windows are not blended.
@@ -188,7 +189,8 @@ class TuningRunner:
             latents = clip.noise()
             for first in ("F", action) if action == "H" else action:
                 clip.denoise(latents, 0, first)
-            taken[action] = min(_seconds(lambda: clip.denoise(latents, 0, action)) for _ in range(PROBES))  # noqa: B023
+            evaluate = partial(clip.denoise, latents, 0, action)
+            taken[action] = min(timeit.repeat(evaluate, number=1, repeat=PROBES))
         return Costs(taken.pop("F") / windows, {name: each / windows for name, each in taken.items()})
 
     @property
@@ -288,9 +290,3 @@ def _identity(request: Request, made_of: Mapping[str, object]) -> str:
     files = [file_sha256(path) for path in (request.video, request.image, *request.pictures.values())]
     known = {"files": files, "seed": request.seed, "columns": dict(request.columns), **made_of}
     return f"{request.id}-{key(known)}"
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start

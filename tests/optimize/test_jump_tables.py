@@ -5,9 +5,10 @@ import pytest
 
 from generators.diffusion_grids import DpmSolverMultistep
 from generators.samplers import FlowMatchEuler
+from lab.kinds.predicted import predicted_error
 from optimize.steps.fit import error, fit_plan, shrunk_rows
 from optimize.steps.jump_tables import jump_errors, shallow_errors, weigh_kept
-from optimize.steps.planner import Costs, Tables, predict
+from optimize.steps.planner import Tables
 from optimize.steps.trajectory import Gram, inner_products
 from pipeline.step_plan import TERMS, StepPlan
 from tests.denoisers import KINDS, mixtures
@@ -109,7 +110,7 @@ def test_predicted_errors_rank_plans_of_every_length_as_real_ones_do(kind):
         ends = fit_plan(StepPlan(actions), clips, grid).ends
         errors = [np.mean((end - clip.base(20)) ** 2) for end, clip in zip(ends, clips, strict=True)]
         real.append(np.log(np.mean(errors)))
-        predicted.append(np.log(predict(tables, Costs(2.0, {"C": 1.0}), actions).error))
+        predicted.append(np.log(predicted_error(tables, actions)))
     assert np.corrcoef(real, predicted)[0, 1] > 0.9
 
 

@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from optimize.steps.planner import Costs, Jump, Plan, Tables, front, jumps, predict
+from lab.kinds.predicted import Jump, jumps, predicted_error
+from optimize.steps.planner import Costs, Plan, Tables, front, seconds_of
 
 
 def random_tables(steps, seed, letters="C"):
@@ -26,7 +27,7 @@ def random_tables(steps, seed, letters="C"):
 
 def said_of(tables, costs, actions):
     """Seconds and error of a plan, step by step and by nothing of the planner's."""
-    seconds, error, k, m, source = costs.fixed, 0.0, 0, 0, None
+    seconds, error, k, m, source = 0.0, 0.0, 0, 0, None
     for i, action in enumerate([*actions, "end"]):
         if action == "S":
             continue
@@ -56,7 +57,7 @@ def exhaustive(tables, costs):
     return kept
 
 
-COSTS = [Costs(2.0, {"C": 1.0}), Costs(1.9, {"C": 1.03}, fixed=7.0), Costs(0.1, {"C": 0.1 / 3}),
+COSTS = [Costs(2.0, {"C": 1.0}), Costs(1.9, {"C": 1.03}), Costs(0.1, {"C": 0.1 / 3}),
          Costs(1.0, {"C": 1.5})]
 
 
@@ -136,15 +137,15 @@ def test_all_full_has_the_error_of_its_tables():
     tables = random_tables(5, 3)
     chain = [(0, 0, 1), (1, 0, 2), (2, 1, 3), (3, 2, 4), (4, 3, 5)]
     error = sum(tables.gains[place[-1]] * tables.full[place] for place in chain)
-    plan = predict(tables, Costs(2.0, {"C": 1.0}, fixed=0.5), "FFFFF")
-    assert plan.seconds == 10.5 and plan.error == pytest.approx(error, rel=1e-12)
+    assert predicted_error(tables, "FFFFF") == pytest.approx(error, rel=1e-12)
+    assert seconds_of("FFFFF", Costs(2.0, {"C": 1.0})) == 10.0
 
 
 def test_predictions_agree_with_the_front():
-    tables, costs = random_tables(9, 4, "CH"), Costs(1.9, {"C": 1.0, "H": 0.3}, fixed=2.0)
+    tables, costs = random_tables(9, 4, "CH"), Costs(1.9, {"C": 1.0, "H": 0.3})
     for plan in front(tables, costs):
-        again = predict(tables, costs, plan.actions)
-        assert again.seconds == plan.seconds and again.error == pytest.approx(plan.error, rel=1e-12)
+        assert plan.seconds == seconds_of(plan.actions, costs)
+        assert plan.error == pytest.approx(predicted_error(tables, plan.actions), rel=1e-12)
 
 
 def test_errors_count_by_the_gain_of_the_step_they_land_on():
@@ -168,7 +169,7 @@ def test_a_plan_that_does_not_begin_full_is_refused(actions):
 @pytest.mark.parametrize("actions", ["FS", "FSSS", "FHS"])
 def test_a_plan_of_another_length_or_action_is_refused(actions):
     with pytest.raises(ValueError, match="a plan here is 3 letters out of F, S, C; got 'F"):
-        predict(random_tables(3, 0), Costs(2.0, {"C": 1.0}), actions)
+        predicted_error(random_tables(3, 0), actions)
 
 
 def test_forbidden_jumps_are_not_taken():
@@ -189,9 +190,6 @@ def test_costs_that_were_not_measured_are_refused(cost):
     for make in (lambda: Costs(cost, {"C": 1.0}), lambda: Costs(1.0, {"C": cost})):
         with pytest.raises(ValueError, match="[FC] costs .* measure it, it must be above 0 and finite"):
             make()
-    if cost:
-        with pytest.raises(ValueError, match="the fixed part costs .* leave it 0"):
-            Costs(1.0, {}, fixed=cost)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -1e-9])
