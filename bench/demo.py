@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +11,8 @@ from pathlib import Path
 from bench.base_again import floor_of, seconds_of
 from bench.report import metric
 from engines.errors import Exit, VivaceError
-from pipeline.batch.dataset import Request, find_requests
+from pipeline.batch.data_folder import list_requests
+from pipeline.batch.dataset import find_requests
 from pipeline.recipe import load_recipe
 from pipeline.video.reader import probe
 
@@ -41,8 +41,8 @@ def make_demo(
     say(f"2 of 4: all videos by {recipe.stem}")
     _run("infer.py", *chosen, "--data", data, "--recipe", recipe, "--out", out / "fast")
     say(f"3 of 4: {shortest.id} by the base model, for the ratio")
-    one = _only(shortest, out / "one")
-    _run("infer.py", *chosen, "--data", one, "--seed", shortest.seed, "--out", out / "base")
+    list_requests([shortest], out / "one")
+    _run("infer.py", *chosen, "--data", out / "one", "--out", out / "base")
     say("4 of 4: are they still the base model's videos?")
     report = out / "report"
     asked = "--data", data, "--candidate", out / "fast", "--base-again", out / "base", "--out", report
@@ -64,14 +64,6 @@ def _run(*arguments: object, results: tuple[int, ...] = ()) -> subprocess.Comple
     if ended.returncode not in (0, *results):
         raise DemoError(f"{arguments[0]} ended with status {ended.returncode}; what it says is above")
     return ended
-
-
-def _only(request: Request, folder: Path) -> Path:
-    """Return a data folder with that pair alone."""
-    for name, path in (("videos", request.video), ("images", request.image)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / name / f"{request.id}{path.suffix}")
-    return folder
 
 
 def _table(found: dict, recipe: str, timed: str, out: Path) -> str:

@@ -6,12 +6,10 @@ whether a repeated request is suspiciously fast.
 
 from __future__ import annotations
 
-import csv
 import os
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +29,8 @@ from bench.timed_run import (
     watching_gpu,
 )
 from engines.errors import Exit, OutputError
-from pipeline.batch.dataset import Request, find_requests
+from pipeline.batch.data_folder import list_requests
+from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import check_writable
 from pipeline.recipe import BASELINE, Recipe, RecipeError
 
@@ -196,39 +195,22 @@ def _measure(
 def _check_repeat(series: _Series, job: Job, folder: Path, start: Start) -> None:
     """Make another request, then one, then that one again under another id; compare its times and frames.
 
-    A time far below the first's is believed when it is so in all of TRIES; the highest ratio is kept.
+    If there is only one, it is the other too, with another seed. A time far below the first's is believed
+    when it is so in all of TRIES; the highest ratio is kept.
     """
     made = [request for request in find_requests(job.data).requests if request.id in series.warm_up.made]
-    data, ratios = _repeat_data(made, folder / "data"), []
+    one, other = made[0], made[-1]
+    warm_up = replace(other, id="other", seed=other.seed + (other == one))
+    list_requests([warm_up, replace(one, id="first"), replace(one, id="again")], folder / "data")
+    ratios = []
     while not ratios or (max(ratios) < LEAST_REPEAT and len(ratios) < TRIES):
-        outcome = run_script(series.recipe, job, data, folder / "out", start)
+        outcome = run_script(series.recipe, job, folder / "data", folder / "out", start)
         if outcome.failed:
             raise RunFailed(f"{series.recipe.name}: a request made again failed: {outcome.failed}", Exit.BUG)
         first, again = outcome.made["first"], outcome.made["again"]
         ratios.append(again["total_seconds"] / first["total_seconds"])
-        series.frames += [{made[0].id: line["frames_sha256"]} for line in (first, again)]
+        series.frames += [{one.id: line["frames_sha256"]} for line in (first, again)]
     series.repeat_ratio = round(max(ratios), 4)
-
-
-def _repeat_data(made: Sequence[Request], folder: Path) -> Path:
-    """Write a data folder of a request to warm up with, the last, and of the first one twice.
-
-    If there is only one, it warms up with another seed. Files are copied, so that both ids name the same.
-    """
-    one, other = made[0], made[-1]
-    rows = [["id", "video", "image", "seed"]]
-    seeds = {"other": other.seed + (other == one), "first": one.seed, "again": one.seed}
-    for name, seed in seeds.items():
-        request, stem = (other, "other") if name == "other" else (one, "one")
-        names = []
-        for room, source in (("videos", request.video), ("images", request.image)):
-            (folder / room).mkdir(parents=True, exist_ok=True)
-            names.append(f"{stem}{source.suffix}")
-            shutil.copyfile(source, folder / room / names[-1])
-        rows.append([name, *names, seed])
-    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as table:
-        csv.writer(table).writerows(rows)
-    return folder
 
 
 def _describe(series: Sequence[_Series], twin: _Series, job: Job) -> list[dict]:

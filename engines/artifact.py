@@ -6,7 +6,6 @@ the hash of what went in. A manifest is written last, so a file without one was 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import inspect
 import json
@@ -22,7 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from engines.errors import EngineError
-from engines.files import DRAFT, sync
+from engines.files import DRAFT, locked, sync
 from engines.hashes import file_sha256, known_sha256
 from engines.sources import reached_code
 from engines.spec import ComponentSpec, Engine, Model, merged
@@ -150,7 +149,7 @@ def writing(folder: Path, label: Label, built_from: Mapping[str, Field]) -> Iter
         manifest_path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         for path in [*files, manifest_path]:
             sync(path)
-        with _alone(folder):  # else a file of one build might get the manifest of another
+        with locked(folder):  # else a file of one build might get the manifest of another
             (folder / manifest_path.name).unlink(missing_ok=True)  # none while the files are replaced
             for path in [*files, manifest_path]:
                 os.replace(path, folder / path.name)
@@ -270,17 +269,6 @@ def _sweep(folder: Path) -> None:
         with suppress(FileNotFoundError):  # its build has just ended
             if time.time() - path.stat().st_mtime > 86_400:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other builds from putting their files into the folder while the block runs."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _digest(text: str) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import errno
+import fcntl
 import mmap
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -52,36 +51,15 @@ def read_cache(path: Path) -> bytes:
         return b""
 
 
-def open_own(path: Path, flags: int) -> int:
-    """Open a file of ours that has a fixed name, and return its descriptor; it is made if it is not there.
-
-    A link is not followed and nothing but a regular file is opened, else whoever may write to the folder
-    could have another file emptied, or a pipe waited for. OSError says what stands there.
-    """
-    flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a link; remove it", str(path))
-    descriptor = os.open(path, flags, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file; remove it", str(path))
-    return descriptor
-
-
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Exclude other processes that lock the same path while the block runs.
-
-    Windows has no flock: there the later of two writers wins, and the other's timings are measured again.
-    """
+def locked(folder: Path) -> Iterator[None]:
+    """Exclude other processes that lock the same folder while the block runs. OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        import fcntl
-    except ImportError:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-        return
-    with open(open_own(path.with_name(f"{path.name}.lock"), os.O_WRONLY), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:

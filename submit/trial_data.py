@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import random
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import cycle, islice
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.batch.data_folder import list_requests
 from pipeline.batch.dataset import Request, find_requests
 from pipeline.video.image import read_image
 from pipeline.video.info import probe
@@ -62,7 +61,7 @@ def copy_without_outputs(data: Path, folder: Path) -> list[Request]:
     if (data / "pairs.csv").is_file():
         shutil.copyfile(data / "pairs.csv", folder / "pairs.csv")
         if find_requests(folder).requests != requests:
-            _list(requests, folder)
+            list_requests(requests, folder)
     return requests
 
 
@@ -129,32 +128,10 @@ def make_unseen(data: Path, folder: Path, size: tuple[int, int], draws: random.R
         )
         for name, request in ((ODD_NAME, drawn[0]), (MIRRORED, drawn[-1]))
     ]
-    _list(made, folder)
+    list_requests(made, folder)
     given = copy_without_outputs(data, unseen.among)
-    _list([*given, *(_brought(each, folder, unseen.among) for each in made)], unseen.among)
+    list_requests([*given, *(_brought(each, folder, unseen.among) for each in made)], unseen.among)
     return unseen
-
-
-def _list(requests: Sequence[Request], folder: Path) -> None:
-    """Write a data folder's pairs.csv, with all that requests of it have."""
-    videos, images = folder / "videos", folder / "images"
-    rows = [
-        {
-            "id": each.id,
-            "video": each.video.relative_to(videos).as_posix(),
-            "image": each.image.relative_to(images).as_posix(),
-            "seed": each.seed,
-            **{name: path.relative_to(images).as_posix() for name, path in each.pictures.items()},
-            **each.columns,
-        }
-        for each in requests
-    ]
-    names = dict.fromkeys(name for row in rows for name in row)
-    (folder / "pairs.csv").unlink(missing_ok=True)
-    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(names), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _opening(path: Path) -> np.ndarray:

@@ -25,7 +25,7 @@ class TimingCache:
 
     def keep(self) -> None:
         """Write the timings, with those that other builds have added meanwhile. OSError."""
-        with locked(self.path):
+        with locked(self.path.parent):
             theirs = self._config.create_timing_cache(read_cache(self.path))
             if theirs is not None:
                 self._cache.combine(theirs, ignore_mismatch=False)

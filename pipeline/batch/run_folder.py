@@ -6,10 +6,12 @@ which the system releases when its process dies.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +21,6 @@ from shutil import rmtree
 from typing import TextIO
 
 from engines.errors import DiskError, FolderError
-from engines.files import open_own
 from pipeline.video.writer import remove_unfinished
 
 MANIFEST = "manifest.jsonl"
@@ -116,7 +117,7 @@ class RunFolder:
         """Open the manifest, read its lines, and cut off an incomplete last one. FolderError."""
         path = self.path / MANIFEST
         try:
-            self._manifest = open_own(path, os.O_RDWR | os.O_APPEND)
+            self._manifest = _open_own(path, os.O_RDWR | os.O_APPEND)
         except OSError as error:
             raise FolderError(f"{path}: cannot be opened ({error.strerror}); choose another --out") from error
         self._stack.callback(os.close, self._manifest)
@@ -162,13 +163,29 @@ def _locked(path: Path) -> TextIO | None:
     BlockingIOError: another process holds it.
     """
     with ExitStack() as stack:
-        lock = stack.enter_context(open(open_own(path, os.O_WRONLY | os.O_APPEND), "a"))
+        lock = stack.enter_context(open(_open_own(path, os.O_WRONLY | os.O_APPEND), "a"))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.lstat())):
             return None
         lock.truncate(0)
         stack.pop_all()
         return lock
+
+
+def _open_own(path: Path, flags: int) -> int:
+    """Open a file of ours that has a fixed name, and return its descriptor; it is made if it is not there.
+
+    A link is not followed and nothing but a regular file is opened, else whoever may write to the folder
+    could have another file emptied, or a pipe waited for. OSError says what stands there.
+    """
+    flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link; remove it", str(path))
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file; remove it", str(path))
+    return descriptor
 
 
 def _holder(path: Path) -> str:

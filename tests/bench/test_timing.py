@@ -199,6 +199,21 @@ def test_the_repeat_check_makes_another_request_then_one_twice(timed, runner):
     assert seen[1][4] == seen[2][4] != seen[0][4]  # the same file, as a cache by name would want it
 
 
+def test_the_repeat_check_asks_with_all_that_a_request_has(timed, runner):
+    (timed.data / "pairs.csv").write_text("id,video,image,seed,image2,mood\na,a.mp4,a.png,3,b.png,glad\n"
+                                          "b,b.mp4,b.png,4,a.png,\n")
+    asked = {}
+
+    def frames(call, name):
+        request = next(r for r in find_requests(Path(call.split()[1])).requests if r.id == name)
+        asked[name] = request.columns, {key: path.read_bytes() for key, path in request.pictures.items()}
+        return str(asked[name])
+    runner.frames = frames
+    assert timed(BASE, rounds=1)["baseline"]["nondeterministic"] == []
+    assert asked["first"] == asked["again"] == asked["a"] and asked["other"] == asked["b"]
+    assert asked["a"][0] == {"mood": "glad"} and asked["a"][1].keys() == {"image2"}
+
+
 def test_a_kept_result_is_believed_when_five_runs_agree(timed, runner):
     runner.seconds = lambda call, name: 0.2 if name == "again" else 1.0
     assert timed(BASE, rounds=1)["baseline"]["timing"]["repeat_ratio"] == 0.2
