@@ -15,13 +15,12 @@ import argparse
 from engines.artifact import Artifact, built_folder
 from engines.cli import above_zero, common_arguments, ending, new_parser, run
 from engines.errors import Exit
-from engines.precision import choose_precisions
+from engines.precision import choose_precisions, select
 from engines.progress import Progress
 from engines.tensorrt.build import Order, build, place_orders, plan
 from engines.tensorrt.network import Settings
 from engines.tensorrt.targets import resolve_targets
 from generators.contract import load_generator
-from optimize.export_all import select
 
 GIB = 1 << 30
 

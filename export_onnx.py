@@ -18,10 +18,10 @@ from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from engines.onnx.attention_form import DECOMPOSED, FUSED
 from engines.onnx.export import Target
-from engines.precision import choose_precisions
+from engines.precision import choose_precisions, select
 from generators.contract import load_generator
 from generators.weight_files import licences
-from optimize.export_all import export_all, select
+from optimize.export_all import export_all
 
 
 def main() -> Exit:

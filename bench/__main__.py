@@ -23,7 +23,7 @@ from bench.base_again import base_judged, manifest_ratio
 from bench.beside import AGAIN, ANOTHER_SEED
 from bench.compare import compare
 from bench.demo import make_demo
-from bench.engine_bench import Clip, Variant
+from bench.engine_bench import Clip
 from bench.engine_bench import compare as compare_ways
 from bench.engine_bench import table as table_of_ways
 from bench.judge import Folders, Judge, find_wanted, judge_folder
@@ -130,8 +130,7 @@ def run_backends(args: argparse.Namespace) -> Exit:
     request = first_requests(args.data, 1)[0]
     columns = read_columns(request, generator, notes=[])
     clip = Clip(*read_opening(request, generator, args.frames), request.seed, columns)
-    ways = [Variant.parse(text) for text in args.ways]
-    figures = compare_ways(generator, clip, ways, args.device, args.rounds, say)
+    figures = compare_ways(generator, clip, args.ways, args.device, args.rounds, say)
     machine = examine()
     report = {
         "what": "python -m bench backends",

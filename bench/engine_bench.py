@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,23 +23,6 @@ from pipeline.sampler import generate
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A backend with precisions, written like openvino:bf16 or onnxruntime:fp32,denoise=int8-fp32."""
-
-    backend: str
-    precision: str
-
-    @classmethod
-    def parse(cls, text: str) -> Variant:
-        """Read a variant from its text; without a precision it is fp32."""
-        backend, _, precision = text.partition(":")
-        return cls(backend, precision or "fp32")
-
-    def __str__(self) -> str:
-        return f"{self.backend}:{self.precision}"
-
-
-@dataclass(frozen=True)
 class Clip:
     """The inputs of a run: skeletons (F, H, W, 3) and image (H, W, 3) at the generator's size, a seed.
 
@@ -52,28 +35,29 @@ class Clip:
     columns: Mapping[str, object] = field(default_factory=dict)
 
 
-BASE = Variant("torch", "fp32")
+BASE = "torch:fp32"
 
 
 def compare(
     generator: Generator,
     clip: Clip,
-    variants: list[Variant],
+    variants: Sequence[str],
     device: str,
     rounds: int,
     say: Callable[[str], None],
 ) -> dict[str, dict]:
     """Return figures of each variant by its text, of the base, eager torch in fp32, first.
 
-    A round runs every variant once, after one run of each that does not count. speedup is the median over
-    rounds of the base's seconds by the variant's own. A variant that cannot run here has only its reason,
-    under "refused". EngineError: the base cannot run.
+    A variant is a backend with precisions, as openvino:bf16 or onnxruntime:fp32,denoise=int8-fp32. A round
+    runs every variant once, after one run of each that does not count. speedup is the median over rounds of
+    the base's seconds by the variant's own. A variant that cannot run here has only its reason, under
+    "refused". EngineError: the base cannot run.
     """
-    variants = [BASE, *(variant for variant in variants if variant != BASE)]
+    variants = list(dict.fromkeys([BASE, *map(_with_precision, variants)]))
     figures: dict[str, dict] = {}
     with _all_started(generator, variants, device, figures) as running:
 
-        def run(variant: Variant) -> tuple[float, np.ndarray]:
+        def run(variant: str) -> tuple[float, np.ndarray]:
             start = time.perf_counter()
             made = generate(
                 generator, running[variant], clip.skeletons, clip.image, clip.seed, None, clip.columns
@@ -84,14 +68,14 @@ def compare(
         for variant in running:
             say(f"warm-up {variant}")
             frames[variant] = run(variant)[1]
-        seconds: dict[Variant, list[float]] = {variant: [] for variant in running}
+        seconds: dict[str, list[float]] = {variant: [] for variant in running}
         runs = {variant: partial(run, variant) for variant in running}
         for variant, number, (took, _) in interleave(runs, rounds):
             say(f"round {number} of {rounds}: {variant}: {took:.1f} s")
             seconds[variant].append(took)
     for variant in running:
         error = frames[variant].astype(np.float32) - frames[BASE]
-        figures[str(variant)] |= {
+        figures[variant] |= {
             "speedup": round(median_ratio(seconds[BASE], seconds[variant]), 3),
             "seconds_p50": round(statistics.median(seconds[variant]), 4),
             "seconds": [round(s, 4) for s in seconds[variant]],
@@ -119,25 +103,31 @@ def table(figures: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def _with_precision(variant: str) -> str:
+    """Return a variant with its precision, which is fp32 if it names none."""
+    backend, _, precision = variant.partition(":")
+    return f"{backend}:{precision or 'fp32'}"
+
+
 @contextmanager
 def _all_started(
-    generator: Generator, variants: list[Variant], device: str, figures: dict[str, dict]
-) -> Iterator[dict[Variant, Engines]]:
+    generator: Generator, variants: Sequence[str], device: str, figures: dict[str, dict]
+) -> Iterator[dict[str, Engines]]:
     folder: Path = built_folder(generator.name)
-    running: dict[Variant, Engines] = {}
-    precisions = {each: choose_precisions(each.precision, generator.components) for each in variants}
+    running: dict[str, Engines] = {}
+    chosen = {each: choose_precisions(each.partition(":")[2], generator.components) for each in variants}
     try:
-        for variant in variants:
+        for variant, precisions in chosen.items():
             start = time.perf_counter()
             try:
-                choice = Choice(variant.backend, precisions[variant], device, folder)
+                choice = Choice(variant.partition(":")[0], precisions, device, folder)
                 _, running[variant] = start_engines(generator, choice, lambda text: None)
             except EngineError as refusal:
-                figures[str(variant)] = {"refused": str(refusal).splitlines()[0]}
+                figures[variant] = {"refused": str(refusal).splitlines()[0]}
                 continue
-            figures[str(variant)] = {"start_seconds": round(time.perf_counter() - start, 2)}
+            figures[variant] = {"start_seconds": round(time.perf_counter() - start, 2)}
         if BASE not in running:
-            raise EngineError(f"the base, {BASE}, cannot run: {figures[str(BASE)]['refused']}")
+            raise EngineError(f"the base, {BASE}, cannot run: {figures[BASE]['refused']}")
         yield running
     finally:
         for engines in running.values():

@@ -15,7 +15,7 @@ from engines.cli import ROOT
 from engines.load import native_precision
 
 NEEDED = ("torch", "onnx", "onnxscript", "imageio-ffmpeg")  # to export graphs, and for videos
-OUT = Path("out/fast")
+OUT = "out/fast"
 RECIPES = "optimize/recipes"
 
 
@@ -50,7 +50,7 @@ def recipe_for(backends: Mapping[str, Mapping[str, str | None]]) -> Advice:
     return Advice(None, "torch alone runs here; install requirements.txt for faster engines", None)
 
 
-def next_steps(found: Mapping, data: Path, out: Path = OUT, generator: str = "presenter") -> list[Step]:
+def next_steps(found: Mapping, data: Path) -> list[Step]:
     """Return the commands that are left, the next first, until a judged run of a recipe.
 
     found: what engines.doctor.examine returns.
@@ -59,15 +59,15 @@ def next_steps(found: Mapping, data: Path, out: Path = OUT, generator: str = "pr
     if lacking:
         return [Step("pip install -r requirements.txt", f"{', '.join(lacking)} not installed")]
     choice = recipe_for(found["backends"])
-    where, made = shlex.quote(str(data).removeprefix(f"{ROOT}/")), shlex.quote(str(out))
+    where = shlex.quote(str(data).removeprefix(f"{ROOT}/"))
     missing = _missing_inputs(data)
     if missing:
         return [Step("make demo", f"{missing}; data/sample, which the demo takes, shows one")]
     return [
-        *_files(choice, generator),
+        *_files(choice),
         *_base_videos(data, where),
-        Step(_run(choice, where, made, found), f"by {choice.recipe or 'the base model'}: {choice.why}"),
-        Step(f"python -m bench --data {where} --candidate {made} --out out/report", "the same videos still?"),
+        Step(_run(choice, where, found), f"by {choice.recipe or 'the base model'}: {choice.why}"),
+        Step(f"python -m bench --data {where} --candidate {OUT} --out out/report", "the same videos still?"),
         Step(f"python tune.py --data {where} --out fast.toml", "a recipe of your own: the fastest alike"),
     ]  # fmt: skip
 
@@ -83,9 +83,9 @@ def _missing_inputs(data: Path) -> str | None:
     return None
 
 
-def _files(choice: Advice, generator: str) -> list[Step]:
+def _files(choice: Advice) -> list[Step]:
     """Return what builds the files that the recipe starts from, where there are none of the kind."""
-    folder, steps = built_folder(generator), []
+    folder, steps = built_folder("presenter"), []
     precision = "fp16" if choice.starts_from == ".engine" else "fp32"
     has = {suffix: any(folder.glob(f"*{suffix}")) for suffix in (".onnx", ".engine")}
     if choice.starts_from and not has[".onnx"] and not has[choice.starts_from]:
@@ -104,8 +104,8 @@ def _base_videos(data: Path, where: str) -> list[Step]:
     ]
 
 
-def _run(choice: Advice, where: str, made: str, found: Mapping) -> str:
-    command = f"python infer.py --data {where} --out {made}"
+def _run(choice: Advice, where: str, found: Mapping) -> str:
+    command = f"python infer.py --data {where} --out {OUT}"
     if choice.recipe:
         command += f" --recipe {RECIPES}/{choice.recipe}"
     if choice.starts_from == ".engine":

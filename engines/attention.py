@@ -27,7 +27,7 @@ PACKAGES = {
 WIDEST = 256  # of heads that the packages' kernels take
 
 
-def open_kernels(name: str) -> Opened:
+def open_attention(name: str) -> Opened:
     """Return what makes torch compute attention in that way while its block runs.
 
     EngineError: the package that it needs is missing.

@@ -6,7 +6,7 @@ function and its entry in SCHEMES of optimize/precision/quantize.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from engines.errors import EngineError, UsageError, unknown
@@ -33,7 +33,6 @@ class Precision:
     of everything else, by NumPy's name. capability: the least compute capability of an NVIDIA GPU, times ten.
     """
 
-    about: str
     tolerance: Tolerance
     compute: str = "float32"
     layers: str | None = None
@@ -41,26 +40,15 @@ class Precision:
 
 
 PRECISIONS = {
-    "fp32": Precision("as the base model", Tolerance(0.99999, 1e-4, 1e-2)),
-    "fp16": Precision(
-        "half precision, with layers that would overflow left in fp32",
-        Tolerance(0.9999, 1e-2, 0.5),
-        "float16",
-    ),
-    "bf16": Precision("bfloat16", Tolerance(0.998, 5e-2, 2.0), "bfloat16", capability=80),
-    "int8": Precision(
-        "8-bit matrix products and convolutions (symmetric QDQ), the rest fp16: for GPUs",
-        IN_8_BITS, "float16", "int8",
-    ),
-    "int8-fp32": Precision(
-        "8-bit matrix products and convolutions (symmetric QDQ), the rest fp32: for processors",
-        IN_8_BITS, "float32", "int8",
-    ),
-    "fp8": Precision(
-        "8-bit floats (E4M3) in matrix products, the rest fp16: Ada, Hopper and newer",
-        IN_8_BITS, "float16", "fp8", capability=89,
-    ),
-}  # fmt: skip
+    "fp32": Precision(Tolerance(0.99999, 1e-4, 1e-2)),
+    "fp16": Precision(Tolerance(0.9999, 1e-2, 0.5), "float16"),  # layers that would overflow are left in fp32
+    "bf16": Precision(Tolerance(0.998, 5e-2, 2.0), "bfloat16", capability=80),
+    # Matrix products and convolutions in 8 bits (symmetric QDQ): for GPUs, and for processors.
+    "int8": Precision(IN_8_BITS, "float16", "int8"),
+    "int8-fp32": Precision(IN_8_BITS, "float32", "int8"),
+    # 8-bit floats (E4M3) in matrix products: Ada, Hopper and newer.
+    "fp8": Precision(IN_8_BITS, "float16", "fp8", capability=89),
+}
 NATIVE = "native"  # bf16 where the backend says that this machine computes in it, else fp32; has no artifact
 
 
@@ -100,3 +88,12 @@ def choose_precisions(text: str, components: Iterable[str], to_run: bool = True)
     if missing:
         raise PrecisionError(f"precision {text!r} gives {', '.join(missing)} none; begin with one for all")
     return chosen
+
+
+def select(precisions: Mapping[str, str], components: str | None) -> dict[str, str]:
+    """Return the precisions of the components in a comma list (None: all). PrecisionError: an unknown one."""
+    names = list(precisions) if components is None else [name.strip() for name in components.split(",")]
+    for name in names:
+        if name not in precisions:
+            raise PrecisionError(unknown("component", name, precisions))
+    return {name: precisions[name] for name in names}

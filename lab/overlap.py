@@ -19,9 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.interleave import interleave, median_ratio
-from engines.backends.null_backend import NullEngine
 from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
 from engines.errors import EngineError, Exit, InputError
+from lab.null_engine import NullEngine
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder

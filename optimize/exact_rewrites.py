@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.onnx.export import Rewriting
+from engines.onnx.export import Change
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from engines.onnx.export_streamed import Turn
 
 # diffusers has the same classes in each of these.
 WAN = tuple(f"diffusers.models.transformers.transformer_wan{kind}" for kind in ("", "_animate"))
@@ -58,7 +60,14 @@ def fold_one_token(attention: nn.Module) -> None:
     attention.set_processor(_OneToken())
 
 
-def rotate_halves(attention: nn.Module) -> None:
+def turned(parameter: nn.Parameter, rows: Tensor) -> nn.Parameter:
+    """Return the parameter with its rows in that order."""
+    from torch import nn
+
+    return nn.Parameter(parameter.detach()[rows], requires_grad=False)
+
+
+def rotate_halves(attention: nn.Module, turn: Turn = turned) -> None:
     """Make the rotary embedding pair the halves of a head instead of its even and odd numbers.
 
     Rows of the query's and the key's weights move, in both the same way, which their product does not notice.
@@ -68,10 +77,10 @@ def rotate_halves(attention: nn.Module) -> None:
 
     size = attention.inner_dim // attention.heads
     head = torch.arange(size).view(-1, 2).T.reshape(-1)  # 0, 2, 4, ... 1, 3, 5, ...
-    order = torch.cat([head + size * number for number in range(attention.heads)])
+    rows = torch.cat([head + size * number for number in range(attention.heads)])
     for layer in (attention.to_q, attention.to_k, attention.norm_q, attention.norm_k):
         for name, weight in list(layer.named_parameters()):
-            setattr(layer, name, torch.nn.Parameter(weight.detach()[order], requires_grad=False))
+            setattr(layer, name, turn(weight, rows))
     attention.set_processor(RotaryHalves())
 
 
@@ -177,7 +186,7 @@ REWRITES = (
     Rewrite("attention to one token is its value", _with_one_token, fold_one_token),
     Rewrite("rotary embedding of halves", _with_rotary, rotate_halves),
 )
-EXACT = Rewriting(rewrite, (Path(__file__),))
+EXACT = Change(rewrite, (Path(__file__),))
 
 
 def is_known(layer: nn.Module) -> bool:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from engines.artifact import Artifact
 from engines.backends.onnxruntime_backend import OnnxRuntimeEngine
-from engines.errors import EngineError, unknown
+from engines.errors import EngineError
 from engines.onnx.attention_form import opset_for
 from engines.onnx.export import Target, export_onnx
 from engines.onnx.export_streamed import export_streamed, is_large
-from engines.precision import PrecisionError
 from generators.contract import Generator
 from optimize.calibration import CLIPS, Inputs, describe, record
 from optimize.exact_rewrites import EXACT
@@ -20,15 +19,6 @@ from optimize.precision.convert import Calibration, convert
 from optimize.precision.quantize_streamed import BLOCKS
 from optimize.streamed_rewrites import BARE
 from pipeline.batch.dataset import Request, first_requests
-
-
-def select(precisions: Mapping[str, str], components: str | None) -> dict[str, str]:
-    """Return the precisions of the components in a comma list (None: all). PrecisionError: an unknown one."""
-    names = list(precisions) if components is None else [name.strip() for name in components.split(",")]
-    for name in names:
-        if name not in precisions:
-            raise PrecisionError(unknown("component", name, precisions))
-    return {name: precisions[name] for name in names}
 
 
 def export_all(

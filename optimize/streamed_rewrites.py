@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.onnx.export_streamed import BareRewriting, Turn
+from engines.onnx.export import Change
+from engines.onnx.export_streamed import Turn
 from optimize import exact_rewrites
-from optimize.exact_rewrites import RotaryHalves, is_known, of_wan
+from optimize.exact_rewrites import is_known, of_wan, rotate_halves
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ def rewrite_bare(twin: nn.Module, turn: Turn) -> list[str]:
     """
     layers = [layer for name, layer in twin.named_modules() if _is_rotary(twin, name, layer)]
     for layer in layers:
-        _rotate_halves(layer, turn)
+        rotate_halves(layer, turn)
     return [f"{len(layers)} x rotary embedding of halves"] if layers else []
 
 
@@ -35,16 +36,4 @@ def _is_rotary(module: nn.Module, name: str, layer: nn.Module) -> bool:
     return place == "attn1" and of_wan(block, "WanTransformerBlock") and is_known(layer)
 
 
-def _rotate_halves(attention: nn.Module, turn: Turn) -> None:
-    import torch
-
-    size = attention.inner_dim // attention.heads
-    head = torch.arange(size).view(-1, 2).T.reshape(-1)  # 0, 2, 4, ... 1, 3, 5, ...
-    rows = torch.cat([head + size * number for number in range(attention.heads)])
-    for layer in (attention.to_q, attention.to_k, attention.norm_q, attention.norm_k):
-        for name, weight in list(layer.named_parameters()):
-            setattr(layer, name, turn(weight, rows))
-    attention.set_processor(RotaryHalves())
-
-
-BARE = BareRewriting(rewrite_bare, (Path(__file__), Path(exact_rewrites.__file__)))
+BARE = Change(rewrite_bare, (Path(__file__), Path(exact_rewrites.__file__)))

@@ -110,7 +110,8 @@ class OnnxRuntimeEngine:
             if self.place and not _unknown(self.spec, sizes):
                 return self._run_on(self.place, arrays, sizes)
             arrays = {name: np.ascontiguousarray(on_host(array)) for name, array in arrays.items()}
-            outputs = self._run(names, arrays) if self.device == "cpu" else self._run_bound(names, arrays)
+            run = self._session.run if self.device == "cpu" else self._run_bound
+            outputs = run(names, arrays)
         except _errors() as error:
             raise failure(f"{self.spec.name}: {_first_line(error)}") from error
         made = dict(zip(names, outputs, strict=True))
@@ -121,9 +122,6 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
-
-    def _run(self, names: list[str], arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-        return self._session.run(names, arrays)
 
     def _run_bound(self, names: list[str], arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Run with outputs left on the device until all are there: one wait instead of one for each."""

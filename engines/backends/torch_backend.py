@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.attention import Opened, open_kernels
+from engines.attention import Opened
+from engines.attention import open_attention as open_attention  # which load.py asks a backend for
 from engines.device_arrays import Array, Place, on_device
 from engines.precision import PRECISIONS, require, supported
 from engines.spec import ComponentSpec, Model
@@ -50,11 +51,6 @@ def start_compiled(model: Model, component: str, precision: str, device: str, fo
         engine = TorchEngine(model.components[component], _built(model, component), device, precision)
         engine.compile()
         return engine
-
-
-def open_attention(name: str) -> Opened:
-    """Return what makes torch compute attention in that way while its block runs. EngineError."""
-    return open_kernels(name)
 
 
 def _built(model: Model, component: str) -> torch.nn.Module:

@@ -7,7 +7,7 @@ import inspect
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -47,26 +47,24 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Rewriting:
-    """A change to a module before it is traced, after which it computes the same with less work.
+class Change:
+    """A change to a network, as export_onnx and export_streamed take it, and the files that decide it."""
 
-    apply(module, example inputs): another module and a sentence on each change, or the same one and none; it
-    leaves the one it is given as it was. sources: the files that decide what comes out.
-    """
-
-    apply: Callable[[torch.nn.Module, Sequence[torch.Tensor]], tuple[torch.nn.Module, list[str]]]
+    apply: Callable
     fingerprint_files: tuple[Path, ...]
 
 
 def export_onnx(
-    model: Model, component: str, target: Target, opset: int = OPSET, rewriting: Rewriting | None = None
+    model: Model, component: str, target: Target, opset: int = OPSET, rewriting: Change | None = None
 ) -> Artifact:
     """Export the component's fp32 graph, checked against torch; one in the folder that still fits is kept.
 
     It is held against torch on random inputs at the smallest and the largest sizes of its spec: mistakes of
     the exporter with symbolic sizes show only at a batch of two. Torch computes the module as it was before
-    rewriting, so this proves the rewrites too. ExportError, ParityError; EngineError if a package is missing;
-    OSError if the disk is full. All leave nothing behind.
+    rewriting, so this proves the rewrites too. rewriting: apply(module, example inputs) gives another module
+    that computes the same, and a sentence on each change, or the same one and none; it changes nothing in
+    place. ExportError, ParityError; EngineError if a package is missing; OSError if the disk is full. All
+    leave nothing behind.
     """
     from engines.backends.torch_backend import TorchEngine
 

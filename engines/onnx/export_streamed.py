@@ -11,7 +11,7 @@ import gc
 import mmap
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from engines.errors import EngineError
 from engines.onnx.attention_form import rows_of_masks
 from engines.onnx.export import (
     TOOLS,
+    Change,
     Target,
     check_graph,
     compare,
@@ -47,29 +48,6 @@ LARGE = 2 << 30  # bytes of a generator's files, above which its networks come h
 MOST_BYTES, MOST_WORK = 8 << 30, 20.0
 
 
-@dataclass(frozen=True)
-class Quantising:
-    """A way to quantise a traced graph: apply(graph, its module, inputs to measure on) says what it did.
-
-    fingerprint_files: the files that decide what comes out.
-    """
-
-    apply: Callable[[ir.Model, torch.nn.Module, Mapping], str]
-    fingerprint_files: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class BareRewriting:
-    """A change in place to a network without weights: apply(network, turn) says what it did.
-
-    turn(parameter, rows): the parameter with its rows in that order. fingerprint_files: the files that decide
-    what comes out.
-    """
-
-    apply: Callable[[torch.nn.Module, Turn], list[str]]
-    fingerprint_files: tuple[Path, ...]
-
-
 def is_large(model: Model) -> bool:
     """Tell whether a model's files are too large to hold its graph in memory several times over."""
     return sum(path.stat().st_size for path in model.fingerprint_files if path.is_file()) > LARGE
@@ -81,12 +59,14 @@ def export_streamed(
     precision: str,
     target: Target,
     opset: int,
-    quantising: Quantising | None = None,
-    rewriting: BareRewriting | None = None,
+    quantising: Change | None = None,
+    rewriting: Change | None = None,
 ) -> Artifact:
     """Export the component's graph in fp32, fp16, bf16 or int8; one in the folder that fits is kept.
 
-    Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising: what makes int8 of fp16. Held
+    Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising, of fp16 to int8: apply(graph,
+    its module, inputs to measure on) says what it did. rewriting: apply(network, turn) changes a network
+    without weights in place and says what it did; turn(parameter, rows): with its rows in that order. Held
     against torch, as it was before rewriting, in fp32 at the smallest sizes of its spec, where a processor
     can do that, which excludes bf16. EngineError for another precision or a weight that fp16 cannot hold;
     ExportError, ParityError; OSError. All leave nothing behind.
@@ -147,7 +127,7 @@ def trace_bare(
     module: torch.nn.Module,
     dtype: str,
     opset: int,
-    rewriting: BareRewriting | None = None,
+    rewriting: Change | None = None,
 ) -> tuple[ir.Model, float, list[str]]:
     """Trace a module in a dtype; give its graph, a call's TFLOP at its smallest, and what was rewritten.
 

@@ -15,8 +15,8 @@ from types import ModuleType
 
 import numpy as np
 
-from engines.backends.null_backend import NullEngine
 from engines.spec import Cadence, ComponentSpec
+from lab.null_engine import NullEngine
 from lab.scaling.simulation import Costs, Machines
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Pairing, Request

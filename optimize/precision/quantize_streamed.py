@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.onnx.export_streamed import Quantising
+from engines.onnx.export import Change
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -110,4 +110,4 @@ def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
-BLOCKS = Quantising(quantise_blocks, (Path(__file__),))
+BLOCKS = Change(quantise_blocks, (Path(__file__),))

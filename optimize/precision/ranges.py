@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -23,18 +24,8 @@ def measure_ranges(graph: Path, inputs: Iterable[Mapping[str, np.ndarray]]) -> d
             calibrate_method=CalibrationMethod.MinMax,
             use_external_data_format=graph.with_name(f"{graph.name}.data").exists(),
         )
-        calibrator.collect_data(_Reader(inputs))
+        calls = map(dict, inputs)
+        calibrator.collect_data(SimpleNamespace(get_next=lambda: next(calls, None)))
         found = calibrator.compute_data()
     pairs = {name: data.range_value for name, data in found.items()}
     return {name: (float(np.min(least)), float(np.max(most))) for name, (least, most) in pairs.items()}
-
-
-class _Reader:
-    """A reader of inputs, one by one, in ONNX Runtime's form."""
-
-    def __init__(self, inputs: Iterable[Mapping[str, np.ndarray]]) -> None:
-        self._inputs = iter(inputs)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        arrays = next(self._inputs, None)
-        return None if arrays is None else dict(arrays)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench import engine_bench as backends
-from bench.engine_bench import BASE, Clip, Variant, compare, table
+from bench.engine_bench import BASE, Clip, compare, table
 from engines.errors import EngineError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,20 +51,19 @@ def runs(monkeypatch, plain):
     return SimpleNamespace(run=run, order=order, closed=closed, offsets=offsets)
 
 
-def test_a_variant_is_read_from_its_text_and_is_fp32_unless_it_says_so():
-    assert Variant.parse("openvino") == Variant("openvino", "fp32")
-    variant = Variant.parse("onnxruntime:fp32,denoise=int8-fp32")
-    assert variant == Variant("onnxruntime", "fp32,denoise=int8-fp32")
-    assert str(variant) == "onnxruntime:fp32,denoise=int8-fp32"
+def test_a_variant_is_fp32_unless_it_says_so_and_runs_once(runs):
+    figures = runs.run(["openvino", "openvino:fp32", "openvino:bf16", "torch"], rounds=1)
+    assert list(figures) == ["torch:fp32", "openvino:fp32", "openvino:bf16"]
+    assert len(runs.closed) == 3 * 3
 
 
 def test_rounds_interleave_the_variants_and_begin_with_the_next_of_them(runs):
-    runs.run([Variant("openvino", "fp32"), BASE])
+    runs.run(["openvino:fp32", BASE])
     assert runs.order == ["torch", "openvino", "torch", "openvino", "openvino", "torch", "torch", "openvino"]
 
 
 def test_figures_are_ratios_to_the_base_and_distances_from_its_frames(runs):
-    figures = runs.run([Variant("openvino", "fp32")])
+    figures = runs.run(["openvino:fp32"])
     base, other = figures["torch:fp32"], figures["openvino:fp32"]
     assert base["speedup"] == 1.0 and base["psnr_to_base"] is None and base["temporal_error"] == 0
     assert len(other["seconds"]) == 3 and other["speedup"] > 0
@@ -73,7 +72,7 @@ def test_figures_are_ratios_to_the_base_and_distances_from_its_frames(runs):
 
 
 def test_a_variant_that_cannot_run_has_its_reason_and_the_others_still_run(runs):
-    figures = runs.run([Variant("tensorrt", "fp16"), Variant("openvino", "fp32")], rounds=1)
+    figures = runs.run(["tensorrt:fp16", "openvino:fp32"], rounds=1)
     assert figures["tensorrt:fp16"] == {"refused": "tensorrt is not installed; run: pip install tensorrt"}
     assert "speedup" in figures["openvino:fp32"]
     assert "| tensorrt:fp16 | tensorrt is not installed; run: pip install tensorrt |" in table(figures)
@@ -82,11 +81,11 @@ def test_a_variant_that_cannot_run_has_its_reason_and_the_others_still_run(runs)
 def test_without_the_base_there_is_nothing_to_compare_with(runs):
     del runs.offsets["torch"]
     with pytest.raises(EngineError, match="the base, torch:fp32, cannot run: torch is not installed"):
-        runs.run([Variant("openvino", "fp32")])
+        runs.run(["openvino:fp32"])
 
 
 def test_every_engine_is_closed(runs):
-    runs.run([Variant("openvino", "fp32")], rounds=1)
+    runs.run(["openvino:fp32"], rounds=1)
     names = ("encode", "denoise", "decode")
     assert sorted(runs.closed) == sorted(f"{b} {n}" for b in ("torch", "openvino") for n in names)
 

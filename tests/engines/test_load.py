@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from engines import load
-from engines.backends.null_backend import NullEngine
 from engines.errors import EngineError
 from engines.load import AUTOMATIC, BACKENDS, Choice, precisions_on, start_engines
 from engines.precision import PRECISIONS, PrecisionError, choose_precisions
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
+from lab.null_engine import NullEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("encode", "denoise", "decode")

@@ -230,7 +230,7 @@ def test_the_graph_is_the_rewritten_network_s_and_is_held_against_the_plain_one(
 
 
 def test_a_graph_of_other_rewrites_is_not_kept(tiny, tiny_built, tmp_path):
-    from engines.onnx.export import Rewriting
+    from engines.onnx.export import Change
 
     told = []
     target = Target(copy_built(tiny_built, tmp_path / "built") / tiny.name, told.append)
@@ -238,7 +238,7 @@ def test_a_graph_of_other_rewrites_is_not_kept(tiny, tiny_built, tmp_path):
     assert "kept" in told[-1]
     source = tmp_path / "rewrites.py"
     source.write_text(Path(rewrites.__file__).read_text() + "# changed\n")
-    again = export_onnx(tiny, "decode", target, rewriting=Rewriting(rewrite, (source,)))
+    again = export_onnx(tiny, "decode", target, rewriting=Change(rewrite, (source,)))
     plain = export_onnx(tiny, "decode", target)
     assert len({artifact.path, again.path, plain.path}) == 3
     assert plain.manifest["built_from"]["rewrites"] is None and plain.manifest["facts"]["rewrites"] == []

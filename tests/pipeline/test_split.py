@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engines.backends.null_backend import NullEngine
 from engines.errors import EngineError
+from lab.null_engine import NullEngine
 from pipeline.parallel.window_parallel import WindowWorkers
 from pipeline.parallel.window_parallel_runner import StartDenoiser
 from pipeline.recipe import BASELINE
