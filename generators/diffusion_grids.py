@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 
-from generators.fixed_clean import FixedClean
 from generators.samplers import Draw
 
 TRAINED = 1000  # steps that the models were trained on
@@ -148,10 +147,6 @@ class DdimScheduler(FreshNoise, Diffusion):
         """Return the clean latents' factor where the step before `to` ends."""
         return self._landing(to) ** 0.5
 
-    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Compute latents at step + 1 from those at step and the guided prediction there."""
-        return self.leap(latents, prediction, step, step + 1)
-
     def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
         """Compute latents at a later step at once."""
         kept, then = self.kept[step], self._landing(to)
@@ -172,6 +167,26 @@ class DdimScheduler(FreshNoise, Diffusion):
         """Return the share kept where the step before `to` ends, whole trained steps further on."""
         place = self._places[to - 1] - TRAINED // self.steps
         return self._trained[place] if place >= 0 else 1.0 if self.to_one else self._trained[0]
+
+
+class FixedClean:
+    """A solver that keeps the predicted clean latents over a leap, and adds the noise of every step in it.
+
+    So a leap ends with the noise that the steps left out would have added, and as much of it.
+    """
+
+    def __init__(self, grid: DdimScheduler | EulerScheduler, draw: Draw | None = None) -> None:
+        self._grid, self._draw = grid, draw
+
+    def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Compute latents at a later step at once."""
+        clean, noise = self._grid.split(latents, prediction, step)
+        for each in range(step, to):
+            kept, added = self._grid.spread(each)
+            noise = np.float32(kept) * noise
+            if added:
+                noise = noise + np.float32(added) * self._draw(each)
+        return np.float32(self._grid.signal(to)) * clean + noise
 
 
 @dataclass(frozen=True)
@@ -199,10 +214,6 @@ class DpmSolver:
         self._grid, self._before = grid, None
         with np.errstate(divide="ignore"):
             self._lambdas = 0.5 * (np.log(grid.kept) - np.log(1 - grid.kept))
-
-    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Compute latents at step + 1 from those at step and the guided prediction there."""
-        return self.leap(latents, prediction, step, step + 1)
 
     def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
         """Compute latents at a later step at once; the step before counts by its length."""

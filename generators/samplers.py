@@ -18,14 +18,13 @@ Draw = Callable[[int], np.ndarray]
 class Solver(Protocol):
     """The steps of one request along a grid; a solver may keep what it needs of the steps before.
 
-    One that can go over several steps at once, as on a coarser grid, has leap(latents, prediction, step, to)
-    beside advance, which then is its leap to the next step. Where steps are skipped it is asked to leap;
-    another one advances step by step, with the same prediction. It must not hold on to latents that it gave
-    if others come back: they may have been corrected.
+    One that cannot go over several steps at once, as on a coarser grid, has advance(latents, prediction,
+    step) in place of leap; where steps are skipped it advances step by step, with the same prediction. It
+    must not hold on to latents that it gave if others come back: they may have been corrected.
     """
 
-    def advance(self, latents: np.ndarray, prediction: np.ndarray, step: int) -> np.ndarray:
-        """Compute latents at step + 1 from those at step and the guided prediction there."""
+    def leap(self, latents: np.ndarray, prediction: np.ndarray, step: int, to: int) -> np.ndarray:
+        """Compute latents at a later step from those at step and the guided prediction there."""
         ...
 
 
@@ -112,12 +111,8 @@ class FlowMatchEuler:
         """Return the grid itself: a step needs nothing of those before."""
         return self
 
-    def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
-        """Compute latents at step + 1 from those at step and the flow (noise minus clean) there."""
-        return self.leap(latents, flow, step, step + 1)
-
     def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Compute latents at a later step at once."""
+        """Compute latents at a later step by the flow (noise minus clean) at step."""
         return self.stored(latents + self.stored((self.sigmas[to] - self.sigmas[step]) * flow))
 
     def stored(self, latents: np.ndarray) -> np.ndarray:
@@ -177,12 +172,8 @@ class KarrasEuler:
         """Return the grid itself: a step needs nothing of those before."""
         return self
 
-    def advance(self, latents: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
-        """Compute latents at step + 1 from those at step and the guided v there."""
-        return self.leap(latents, v, step, step + 1)
-
     def leap(self, latents: np.ndarray, v: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Compute latents at a later step at once."""
+        """Compute latents at a later step by the guided v at step."""
         sigma, following = self.sigmas[step], self.sigmas[to]
         clean = v * (-sigma / np.sqrt(sigma**2 + 1)) + latents / (sigma**2 + 1)
         return self.stored(latents + (latents - clean) / sigma * (following - sigma))
@@ -244,12 +235,8 @@ class UniPc:
         self._landed: np.ndarray | None = None
         self._known: list[tuple[int, np.ndarray]] = []  # the last two steps, the newest first: clean latents
 
-    def advance(self, latents: np.ndarray, flow: np.ndarray, step: int) -> np.ndarray:
-        """Compute latents at step + 1 from those at step and the flow (noise minus clean) there."""
-        return self.leap(latents, flow, step, step + 1)
-
     def leap(self, latents: np.ndarray, flow: np.ndarray, step: int, to: int) -> np.ndarray:
-        """Compute latents at a later step at once; the steps before count by their lengths.
+        """Compute latents at a later step by the flow at step; the steps before count by their lengths.
 
         Latents that are not those it has predicted for this step were corrected by others already.
         """

@@ -80,7 +80,7 @@ def sampled(autoencoder: Autoencoder, denoiser: Denoise, clip: Clip, t: np.ndarr
                 denoiser(x, time, pose * keep, reference * keep, torch.tensor([keep], device=device)).float()
                 for keep in (1.0, 0.0)
             )
-            x = GRID.advance(x, without + guidance * (with_all - without), step)
+            x = GRID.leap(x, without + guidance * (with_all - without), step, step + 1)
     return x[0].transpose(0, 1)
 
 

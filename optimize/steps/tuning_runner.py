@@ -40,8 +40,7 @@ FILES = (
     "optimize/steps/fit.py", "optimize/steps/guard_fit.py", "pipeline/guard.py", "pipeline/step_plan.py",
     "pipeline/sampler_state.py", "pipeline/sampler.py",
     "optimize/steps/trajectory.py", "optimize/steps/jump_tables.py", "generators/samplers.py",
-    "generators/diffusion_grids.py", "generators/fixed_clean.py",
-    "generators/windows.py", "generators/uniform_windows.py",
+    "generators/diffusion_grids.py", "generators/windows.py", "generators/uniform_windows.py",
 )  # fmt: skip
 CODE = [ROOT / file for file in FILES]  # decides a plan's result, beside the generator
 GAPS = 3  # steps for which deep features are kept, at most: they are much larger than latents

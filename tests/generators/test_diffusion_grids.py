@@ -44,7 +44,7 @@ def assert_same_way(grid, theirs):
     x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     y, solver = torch.from_numpy(x), grid.solver()
     for step, t in enumerate(theirs.timesteps):
-        x = solver.advance(x, predicted(x, float(t)), step)
+        x = solver.leap(x, predicted(x, float(t)), step, step + 1)
         y = theirs.step(torch.from_numpy(predicted(y.numpy(), float(t))), t, y, return_dict=False)[0]
         assert x.dtype == np.float32
     np.testing.assert_allclose(x, y, rtol=0, atol=3e-5 * float(y.abs().max()))
@@ -105,7 +105,7 @@ def test_ddim_with_noise_goes_the_way_of_diffusers(steps, settings, eta):
     x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     y, solver = torch.from_numpy(x), open_solver(grid, drawn)
     for step, t in enumerate(theirs.timesteps):
-        x = solver.advance(x, predicted(x, float(t)), step)
+        x = solver.leap(x, predicted(x, float(t)), step, step + 1)
         there = torch.from_numpy(predicted(y.numpy(), float(t)))
         noise = torch.from_numpy(drawn(step))
         y = theirs.step(there, t, y, eta=eta, variance_noise=noise, return_dict=False)[0]
@@ -134,7 +134,7 @@ def test_euler_goes_the_way_of_diffusers_and_with_noise_that_of_its_ancestral_on
     for step, t in enumerate(theirs.timesteps):
         seen = theirs.scale_model_input(y, t)
         np.testing.assert_allclose(grid.scaled(y.numpy(), step), seen, rtol=2e-6, atol=1e-6)
-        x = solver.advance(x, predicted(grid.scaled(x, step), float(t)), step)
+        x = solver.leap(x, predicted(grid.scaled(x, step), float(t)), step, step + 1)
         y = theirs.step(torch.from_numpy(predicted(seen.numpy(), float(t))), t, y, return_dict=False)[0]
         assert x.dtype == np.float32
     rounding = 2**-20 * float(grid.sigmas[0])  # a few of float32 latents at the first step

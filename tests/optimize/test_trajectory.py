@@ -19,7 +19,7 @@ def run_of(steps, seed, shape=SHAPE, guidance=1.5):
         t = grid.times[step]
         c = x - clean + 0.1 * np.sin(3 * t) * bends[0] + 0.02 * np.cos(9 * t) * bends[1]
         d = (0.2 + t) * bends[2] + 0.01 * np.sin(5 * t) * bends[3]
-        x = grid.advance(x, c + (guidance - 1) * d, step)
+        x = grid.leap(x, c + (guidance - 1) * d, step, step + 1)
         latents.append(x)
         conditional.append(c)
         delta.append(d)
