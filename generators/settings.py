@@ -1,7 +1,8 @@
-"""Read the settings of a generator made from a folder: its vivace.toml, into a frozen dataclass."""
+"""Read what decides a generator made from a folder: its vivace.toml, and the networks' config files."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
@@ -36,3 +37,19 @@ def read_settings(folder: Path, kind: type[T]) -> T:
         return kind(**found)
     except ValueError as error:  # not UTF-8 and not TOML are ValueErrors too
         raise GeneratorError(f"{path}: {error}") from error
+
+
+def read_config(path: Path, layout: str = "") -> dict:
+    """Read a network's config.json; layout: what is said of the folder where the file cannot be read.
+
+    GeneratorError: no file that can be read, no JSON, or JSON that is no object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GeneratorError(f"{path}: {error.strerror}" + (f"; {layout}" if layout else "")) from error
+    except ValueError as error:
+        raise GeneratorError(f"{path} is no JSON ({error}); download it again") from error
+    if not isinstance(config, dict):
+        raise GeneratorError(f"{path} holds no settings but {type(config).__name__}; expected an object")
+    return config

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from generators.clip.size import ClipSize
-from generators.contract import GeneratorError
-from generators.settings import FILE, read_settings
+from generators.settings import FILE, read_config, read_settings
 from generators.weight_files import expected_files
 
 UNET, VAE, IMAGE_ENCODER = "unet", "vae", "image_encoder"
@@ -114,12 +112,5 @@ class Folder:
         return (*self.settings_files, *(file for path in weights for file in expected_files(path)))
 
     def _config(self, part: str) -> dict:
-        path = self.path / part / "config.json"
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            layout = "the folder needs Stable Video Diffusion's unet, vae and image_encoder"
-            raise GeneratorError(f"{path}: {error.strerror}; {layout}") from error
-        except ValueError as error:
-            raise GeneratorError(f"{path} is no JSON ({error}); download it again") from error
-        return config
+        layout = "the folder needs Stable Video Diffusion's unet, vae and image_encoder"
+        return read_config(self.path / part / "config.json", layout)

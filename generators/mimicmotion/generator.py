@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import torch
 
 CHANNELS, VAE_STRIDE_HW, MULTIPLE = 4, 8, 64
-CODE = ("unet.py", "layers.py", "vae.py", "pose_net.py", "image_embedding.py")
+CODE = (
+    "unet.py", "layers.py", "vae.py", "pose_net.py", "image_embedding.py",
+    "../unet/parts.py", "../clip/vision.py",
+)  # fmt: skip
 
 
 class MimicMotion:
@@ -44,11 +47,9 @@ class MimicMotion:
 
     def __init__(self, folder: Path, loras: Sequence[Lora] = ()) -> None:
         self._folder, self._loras = Folder(folder), loras
-        settings = self._folder.settings
-        code = Path(__file__)
-        clip = code.parents[1] / "clip" / "vision.py"
+        settings, here = self._folder.settings, Path(__file__).parent
         self.settings_files = self._folder.settings_files
-        self.fingerprint_files = (*self._folder.files, *(code.with_name(name) for name in CODE), clip)
+        self.fingerprint_files = (*self._folder.files, *(here / name for name in CODE))
         self.scheduler = KarrasEuler(settings.steps, half=settings.half)
         first, last = settings.first_guidance, settings.last_guidance
         self.guidance = first if first == last else (first, last)

@@ -13,6 +13,8 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.unet.parts import attend
+
 
 def residual(
     block: SpatioTemporalResBlock, x: Tensor, frames: int, embedding: Tensor | None = None
@@ -48,7 +50,7 @@ def transform(
     frames, (within, along) = places.shape[0], image_context.chunk(2, 1)
     spatial, temporal = block.transformer_blocks[0], block.temporal_transformer_blocks[0]
     tokens = block.proj_in(block.norm(x).flatten(2).transpose(1, 2))  # (B * F, h * w, C)
-    tokens = tokens + _attend(spatial.attn1, spatial.norm1(tokens)) + _for_each_frame(within, frames)[:, None]
+    tokens = tokens + attend(spatial.attn1, spatial.norm1(tokens)) + _for_each_frame(within, frames)[:, None]
     tokens = tokens + spatial.ff(spatial.norm3(tokens))
     mixed = tokens.unflatten(0, (-1, frames)) + places[:, None]  # (B, F, h * w, C)
     mixed = mixed + temporal.ff_in(temporal.norm_in(mixed))
@@ -89,19 +91,9 @@ def _pictures(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1).unflatten(2, size)
 
 
-def _attend(layer: Attention, tokens: Tensor) -> Tensor:
-    """Apply attention of tokens (N, L, C) to each other."""
-    query, key, value = (
-        to(tokens).unflatten(2, (layer.heads, -1)).transpose(1, 2)
-        for to in (layer.to_q, layer.to_k, layer.to_v)
-    )
-    mixed = F.scaled_dot_product_attention(query, key, value)
-    return layer.to_out[0](mixed.transpose(1, 2).flatten(2))
-
-
 def _attend_along(layer: Attention, tokens: Tensor) -> Tensor:
     """Apply attention of tokens (B, F, L, C) to those of the same place in all frames."""
     # Turned before the projections: TensorRT-RTX 1.7 builds no engine for a free B where heads are turned
     # with them in five axes ("CHECK(new_stride_order[i1] != new_stride_order[i2]) failed").
-    mixed = _attend(layer, tokens.transpose(1, 2).flatten(0, 1))  # (B * L, F, C)
+    mixed = attend(layer, tokens.transpose(1, 2).flatten(0, 1))  # (B * L, F, C)
     return mixed.unflatten(0, (-1, tokens.shape[2])).transpose(1, 2)

@@ -17,16 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.mimicmotion.layers import enlarge, flat, residual, transform
+from generators.unet.parts import PictureAttention, levels, transformers
 
 
 def residual_blocks(unet: UNetSpatioTemporalConditionModel) -> list[SpatioTemporalResBlock]:
     """List its residual blocks, in the order in which they run."""
-    return [block for level in _levels(unet) for block in level.resnets]
-
-
-def transformers(unet: UNetSpatioTemporalConditionModel) -> list[TransformerSpatioTemporalModel]:
-    """List its attention blocks, in the order in which they run."""
-    return [block for level in _levels(unet) for block in getattr(level, "attentions", ())]
+    return [block for level in levels(unet) for block in level.resnets]
 
 
 class Embed(nn.Module):
@@ -52,27 +48,15 @@ class Embed(nn.Module):
         return torch.cat([projection(embedding) for projection in self.projections], 1).float()
 
 
-class Attend(nn.Module):
-    """The attention of all blocks to the picture's embedding: (B, D) to the image context (B, M).
-
-    A softmax over one token is 1, so this is the token's value whatever the query, the frame or the step.
-    """
+class Attend(PictureAttention):
+    """The attention of all blocks to the picture, within frames and along them, to the image context."""
 
     def __init__(self, unet: UNetSpatioTemporalConditionModel) -> None:
-        super().__init__()
-        blocks = transformers(unet)
-        layers = [
+        super().__init__(
             part[0].attn2
-            for block in blocks
+            for block in transformers(unet)
             for part in (block.transformer_blocks, block.temporal_transformer_blocks)
-        ]
-        self.values = nn.ModuleList(layer.to_v for layer in layers)
-        self.outputs = nn.ModuleList(layer.to_out[0] for layer in layers)
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Compute the values side by side, in the order in which the blocks run."""
-        pairs = zip(self.values, self.outputs, strict=True)
-        return torch.cat([output(value(embedding)) for value, output in pairs], 1)
+        )
 
 
 class Denoise(nn.Module):
@@ -177,10 +161,6 @@ def _layer(
 def _pairs(level: nn.Module) -> list[tuple[SpatioTemporalResBlock, TransformerSpatioTemporalModel | None]]:
     attentions = getattr(level, "attentions", None) or [None] * len(level.resnets)
     return list(zip(level.resnets, attentions, strict=True))
-
-
-def _levels(unet: UNetSpatioTemporalConditionModel) -> list[nn.Module]:
-    return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
 
 
 def _take_out_constants(unet: UNetSpatioTemporalConditionModel, frames: int) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from generators.clip.size import ClipSize
-from generators.contract import GeneratorError
-from generators.settings import FILE, read_settings
+from generators.settings import FILE, read_config, read_settings
 from generators.weight_files import expected_files
 
 DENOISER, MOTION = "denoising_unet.pth", "motion_module.pth"
@@ -70,9 +68,12 @@ class Folder:
         self.path, self.settings = path, read_settings(path, Settings)
         found = [file for file in (path / part / "config.json" for part in UNETS) if file.is_file()]
         self.unet_config = found[:1]
-        own = _read(found[0]) if found else {}
+        own = read_config(found[0]) if found else {}
         self.unet = {name: own.get(name, value) for name, value in SD15.items()}
-        self.vae, self._image_encoder = (_read(path / part / "config.json") for part in (VAE, IMAGE_ENCODER))
+        layout = f"the folder needs {VAE} and {IMAGE_ENCODER} beside {DENOISER} and the other three"
+        self.vae, self._image_encoder = (
+            read_config(path / part / "config.json", layout) for part in (VAE, IMAGE_ENCODER)
+        )
 
     @property
     def channels(self) -> int:
@@ -131,13 +132,3 @@ class Folder:
         parts = (DENOISER, MOTION, REFERENCE, GUIDER, VAE, IMAGE_ENCODER)
         weights = (file for part in parts for file in expected_files(self.path / part))
         return (*self.settings_files, *weights)
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        layout = f"the folder needs {VAE} and {IMAGE_ENCODER} beside {DENOISER} and the other three"
-        raise GeneratorError(f"{path}: {error.strerror}; {layout}") from error
-    except ValueError as error:
-        raise GeneratorError(f"{path} is no JSON ({error}); download it again") from error

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 CHANNELS = 4
-CODE = ("unet.py", "layers.py", "pictures.py")
+CODE = ("unet.py", "layers.py", "pictures.py", "../unet/parts.py", "../clip/vision.py")
 
 
 class RefNet:
@@ -45,10 +45,9 @@ class RefNet:
 
     def __init__(self, folder: Path, loras: Sequence[Lora] = ()) -> None:
         self._folder, self._loras = Folder(folder), loras
-        settings, code = self._folder.settings, Path(__file__)
-        clip = code.parents[1] / "clip" / "vision.py"
+        settings, here = self._folder.settings, Path(__file__).parent
         self.settings_files = self._folder.settings_files
-        self.fingerprint_files = (*self._folder.files, *(code.with_name(name) for name in CODE), clip)
+        self.fingerprint_files = (*self._folder.files, *(here / name for name in CODE))
         self.scheduler = DdimScheduler(
             settings.steps, "v", "trailing", 1, "linear", zero_snr=True, half=settings.half
         )

@@ -15,8 +15,9 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.unet.parts import attend
+
 HEADS, GROUPS = 8, 32  # of attention along the frames, and of the norm before it, whatever the U-Net has
-HIDDEN = -1e4  # is added to the scores of what is not to be seen: nothing is left of it, in halves too
 
 
 class MotionModule(nn.Module):
@@ -84,26 +85,6 @@ def transform(
 def enter(block: Transformer2DModel, x: Tensor) -> Tensor:
     """Make the tokens (F, h * w, C) of an attention block."""
     return block.proj_in(block.norm(x)).flatten(2).transpose(1, 2)
-
-
-def attend(
-    layer: Attention, tokens: Tensor, bank: Tensor | None = None, keep: Tensor | None = None
-) -> Tensor:
-    """Apply attention of tokens (N, L, C) to each other, and to those of a bank.
-
-    bank (1, T, 2 * C): keys and values of more tokens, the same for all N. keep (1,): 0 where they are not to
-    be seen.
-    """
-    query, key, value = layer.to_q(tokens), layer.to_k(tokens), layer.to_v(tokens)
-    mask = None
-    if bank is not None:
-        more = [each.expand(tokens.shape[0], -1, -1) for each in bank.chunk(2, 2)]
-        key, value = torch.cat([key, more[0]], 1), torch.cat([value, more[1]], 1)
-        hidden = ((1 - keep) * HIDDEN).expand(bank.shape[1])
-        mask = torch.cat([keep.new_zeros(tokens.shape[1]), hidden])[None, None, None]
-    query, key, value = (each.unflatten(2, (layer.heads, -1)).transpose(1, 2) for each in (query, key, value))
-    mixed = F.scaled_dot_product_attention(query, key, value, mask)
-    return layer.to_out[0](mixed.transpose(1, 2).flatten(2))
 
 
 def enlarge(convolution: nn.Conv2d, x: Tensor, size: torch.Size) -> Tensor:

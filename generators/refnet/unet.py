@@ -15,18 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.refnet.layers import MotionModule, enlarge, enter, residual, transform
+from generators.unet.parts import PictureAttention, levels, transformers
 
 Visit = Callable[[Tensor, nn.Module, int], Tensor]
-
-
-def levels(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """List its levels, in the order in which they run."""
-    return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
-
-
-def transformers(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """List its attention blocks, in the order in which they run."""
-    return [block for level in levels(unet) for block in getattr(level, "attentions", ())]
 
 
 def add_motion(unet: UNet2DConditionModel, frames: int) -> UNet2DConditionModel:
@@ -88,27 +79,11 @@ class Embed(nn.Module):
         return torch.cat([projection(embedding) for projection in self.projections], 1).float()
 
 
-class Attend(nn.Module):
-    """The attention of all blocks to the picture's embedding: (B, D) to the image context (B, M).
-
-    A softmax over one token is 1, so this is the token's value whatever the query, the frame or the step.
-    """
+class Attend(PictureAttention):
+    """The attention of all blocks to the picture, to the image context."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        layers = [block.transformer_blocks[0].attn2 for block in transformers(unet)]
-        self.values = nn.ModuleList(layer.to_v for layer in layers)
-        self.outputs = nn.ModuleList(layer.to_out[0] for layer in layers)
-
-    @property
-    def sizes(self) -> list[int]:
-        """The length of each block's part of a row."""
-        return [output.out_features for output in self.outputs]
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Compute the values side by side, in the order in which the blocks run."""
-        pairs = zip(self.values, self.outputs, strict=True)
-        return torch.cat([output(value(embedding)) for value, output in pairs], 1)
+        super().__init__(block.transformer_blocks[0].attn2 for block in transformers(unet))
 
 
 class Reference(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TypeVar
 
 from generators.clip.size import ClipSize
 from generators.contract import GeneratorError
+from generators.settings import read_config
 
 PATCH = 2  # latents that share a token, up and across
 VAE_STRIDE_T = 4  # frames of the video that share a latent frame, all but the first
@@ -101,7 +101,7 @@ def transformer_size(folder: Path, kind: type[Size]) -> Size:
         raise GeneratorError(
             f"{folder} has neither transformer/config.json nor config.json; both tell the network's size"
         )
-    found = _read(path)
+    found = read_config(path)
     if "dim" in found and "num_heads" in found:
         pictured = None if found.get("model_type") == "t2v" else TransformerSize.image_dim
         found = {
@@ -119,7 +119,7 @@ def vae_size(folder: Path) -> VaeSize:
     path = _first(folder / "vae" / "config.json")
     if path is None:
         return VaeSize()
-    found = _read(path)
+    found = read_config(path)
     if found.get("is_residual"):
         raise GeneratorError(f"{path}: is_residual: the autoencoder of Wan 2.2's 5B model is not known here")
     return _sized(VaeSize, {**found, "dim_mult": tuple(found.get("dim_mult", VaeSize.dim_mult))}, path)
@@ -128,21 +128,11 @@ def vae_size(folder: Path) -> VaeSize:
 def clip_size(folder: Path) -> ClipSize:
     """Read image_encoder/config.json of a folder, else take ViT-H/14's sizes."""
     path = _first(folder / "image_encoder" / "config.json")
-    return _sized(ClipSize, {**_read(path), "projection_dim": 0}, path) if path else ClipSize()
+    return _sized(ClipSize, {**read_config(path), "projection_dim": 0}, path) if path else ClipSize()
 
 
 def _first(*paths: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
-
-
-def _read(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise GeneratorError(f"{path} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise GeneratorError(f"{path} holds no settings but {type(found).__name__}; expected an object")
-    return found
 
 
 def _sized(kind: type[Size], found: Mapping, path: Path) -> Size:

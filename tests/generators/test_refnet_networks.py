@@ -21,12 +21,12 @@ from engines.onnx.export_streamed import bare_twin
 from engines.onnx.parity import draw
 from generators.contract import SHALLOW, GeneratorError, load_generator
 from generators.diffusion_grids import DdimScheduler
-from generators.refnet.layers import attend
 from generators.refnet.load import load_denoiser, load_reference, load_vae, make_unet
 from generators.refnet.pictures import PoseGuider
 from generators.refnet.random_weights import CONFIGS, UNET
 from generators.refnet.unet import Attend, Denoise, Embed, add_motion, transformers
 from generators.resize import bicubic
+from generators.unet.parts import attend
 from tests.tiny_refnet import apart, clip, engines_of, folder_of, with_settings, write_tiny
 
 THEIRS = np.load(Path(__file__).parent / "recorded" / "refnet.npz")

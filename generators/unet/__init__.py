@@ -1,0 +1,1 @@
+"""Parts that the U-Nets of several generators share."""
