@@ -29,14 +29,17 @@ def cover(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     )
 
 
-def stretch(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Stretch frames (F, H, W, 3) uint8 to width x height; bilinear, antialiased."""
+def stretch(pixels: np.ndarray, width: int, height: int, how: str = "bilinear") -> np.ndarray:
+    """Stretch frames (F, H, W, 3) uint8 to width x height; how: Pillow's "bilinear", "bicubic" or "lanczos".
+
+    All three are antialiased.
+    """
     from PIL import Image
 
     if pixels.shape[1:3] == (height, width):
         return pixels
-    how = Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), how)) for frame in pixels])
+    kind = Image.Resampling[how.upper()]
+    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), kind)) for frame in pixels])
 
 
 def contain(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -57,25 +60,6 @@ def contain(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
         scaled = Image.fromarray(source).resize(size, Image.Resampling.LANCZOS)
         frame[top : top + size[1], left : left + size[0]] = np.asarray(scaled)
     return framed
-
-
-def bicubic(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Stretch frames (F, H, W, 3) uint8 to width x height by Pillow's own default: bicubic, antialiased."""
-    from PIL import Image
-
-    if pixels.shape[1:3] == (height, width):
-        return pixels
-    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height))) for frame in pixels])
-
-
-def lanczos(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Stretch frames (F, H, W, 3) uint8 to width x height by Pillow's antialiased Lanczos."""
-    from PIL import Image
-
-    if pixels.shape[1:3] == (height, width):
-        return pixels
-    how = Image.Resampling.LANCZOS
-    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), how)) for frame in pixels])
 
 
 def opencv(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

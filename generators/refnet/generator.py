@@ -19,7 +19,7 @@ from generators.diffusion_grids import DdimScheduler
 from generators.noise import torch_normal
 from generators.pieces import gathered, in_chunks
 from generators.refnet.files import STRIDE, Folder
-from generators.resize import bicubic, lanczos
+from generators.resize import stretch
 from generators.settings import FILE
 from generators.uniform_windows import HeldWindows, UniformWindows
 
@@ -123,7 +123,7 @@ class RefNet:
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Stretch pictures to the output's size, as upstream does."""
-        return lanczos(pixels, *self.size)
+        return stretch(pixels, *self.size, "lanczos")
 
     def condition(
         self,
@@ -150,7 +150,7 @@ class RefNet:
         """Give what `condition` gives, the pose of each chunk on its own."""
         shown = image if original is None or "fit" in vars(self) else original
         side = self._folder.clip.image_size
-        seen = engines["image_embed"](pixels=bicubic(shown, side, side))
+        seen = engines["image_embed"](pixels=stretch(shown, side, side, "bicubic"))
         latents = engines["encode"](pixels=image)["latents"]
         fixed = {
             "image_context": seen["image_context"],

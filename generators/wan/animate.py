@@ -13,7 +13,7 @@ from generators.contract import Constants, Engines
 from generators.resize import letterbox
 from generators.wan.config import VAE_STRIDE_T, AnimateSize
 from generators.wan.frame_groups import groups, mirrored
-from generators.wan.generator import Picture, Wan, known
+from generators.wan.generator import Wan, known
 from generators.wan.settings import Settings
 from generators.windows import ContinuationWindows
 
@@ -59,12 +59,8 @@ class Animate(Wan):
         """Scale pictures to lie within the output's size, on black, as upstream does."""
         return letterbox(pixels, *self.size)
 
-    def fit_picture(self, pixels: np.ndarray) -> np.ndarray:
-        """Scale the person's picture likewise."""
-        return self.fit(pixels)
-
     def condition(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Give pose (1, 16, F of all windows, h, w), reference (1, 20, 1, h, w), image_keys, image_values."""
         reference = self.encode(engines, known([image]))
@@ -82,7 +78,8 @@ class Animate(Wan):
     ) -> dict[str, np.ndarray]:
         """Make the window's pose, and in `begin` the picture and what is known of its first frames."""
         length = self.settings.length
-        given = [*known(groups([tail]), 2.0)] if tail is not None else [(np.zeros_like(self._blank()), 0.0)]
+        blank = np.zeros((1, self.size[1], self.size[0], 3), np.uint8)
+        given = [(blank, 0.0)] if tail is None else [*known(groups([tail]), 2.0)]
         latents = self.encode(engines, [*given, *self.nothing(length - len(given))])
         mask = np.zeros_like(latents, shape=(1, VAE_STRIDE_T, *latents.shape[2:]))
         if tail is not None:
@@ -100,9 +97,6 @@ class Animate(Wan):
     def decode(self, engines: Engines, latents: np.ndarray) -> Iterator[np.ndarray]:
         """Decode one window, without the picture's frame."""
         return super().decode(engines, latents[:, :, 1:])
-
-    def _blank(self) -> np.ndarray:
-        return np.zeros((1, self.size[1], self.size[0], 3), np.uint8)
 
     def _own(self) -> tuple[ComponentSpec, ...]:
         length, channels = self.settings.length, self.vae.z_dim

@@ -36,11 +36,10 @@ from engines.spec import Cadence, ComponentSpec, Engine, TensorSpec
 from generators.adapters import Lora, take_on
 from generators.contract import Constants, Engines, GeneratorError
 from generators.noise import CudaNormal, torch_normal
-from generators.resize import bicubic, square, stretch
+from generators.resize import square, stretch
 from generators.samplers import bfloat16
 from generators.settings import read_settings
 from generators.wan.config import (
-    PATCH,
     VAE_STRIDE_HW,
     VAE_STRIDE_T,
     TransformerSize,
@@ -238,7 +237,7 @@ class Wan(ABC):
 
     def fit_picture(self, pixels: np.ndarray) -> np.ndarray:
         """Stretch pictures to the output's size, as upstream does those of persons."""
-        return bicubic(pixels, *self.size)
+        return stretch(pixels, *self.size, "bicubic")
 
     def nothing(self, groups: int) -> Iterator[tuple[np.ndarray, float]]:
         """Make groups of four grey frames, which stand for nothing, for encode()."""
@@ -259,11 +258,6 @@ class Wan(ABC):
         always = TensorSpec("latents", latents), TensorSpec("time", (1,))
         inputs = (*always, *conditions, *self._image_kv_tensors(), *branch)
         return ComponentSpec("denoise", Cadence.STEP, inputs, (TensorSpec("flow", latents),))
-
-    @property
-    def token_size(self) -> tuple[int, int]:
-        """The height and width of a frame in tokens."""
-        return self.latent_size[0] // PATCH, self.latent_size[1] // PATCH
 
 
 def passed_on(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanAnimateTransformer3DModel, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import (
     convert_wan_transformer_to_diffusers,
     convert_wan_vae_to_diffusers,
@@ -53,10 +53,6 @@ def unianimate_network(size: TransformerSize) -> WanTransformer3DModel:
 
 def animate_network(size: TransformerSize) -> nn.Module:
     """Make diffusers' own network, which has a pose's patches and the face branch."""
-    try:
-        from diffusers import WanAnimateTransformer3DModel
-    except ImportError as error:
-        raise GeneratorError("wan-animate needs diffusers 0.36; run: pip install -U diffusers") from error
     sizes = {name: value or None for name, value in asdict(size).items()}
     return WanAnimateTransformer3DModel(
         **sizes, latent_channels=size.out_channels, added_kv_proj_dim=size.dim
@@ -118,7 +114,9 @@ def merge(tensors: Tensors, adapter: Tensors, origin: Path) -> None:
     GeneratorError: what is no part of either.
     """
     poses = {name: found["name"] for name in adapter if (found := POSE.search(name))}
-    rest = {name: tensor for name, tensor in adapter.items() if name not in poses and not _alpha(name)}
+    rest = {
+        name: tensor for name, tensor in adapter.items() if name not in poses and not name.endswith(".alpha")
+    }
     lora.merge(tensors, rest, origin, 1.0, diffusers_name)
     tensors |= {renamed: adapter[name] for name, renamed in poses.items()}
 
@@ -131,10 +129,6 @@ def diffusers_name(layer: str) -> str:
             layer = layer.replace(word.replace("_", "."), word)
     (name,) = [*convert_wan_transformer_to_diffusers({f"{layer}.": torch.empty(2)})][:1]
     return name.removesuffix(".")
-
-
-def _alpha(name: str) -> bool:
-    return name.endswith(".alpha")
 
 
 def _named(path: Path, mark: str, rename: Callable[[Tensors], Tensors]) -> Tensors:

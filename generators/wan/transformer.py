@@ -22,19 +22,7 @@ Pair = tuple[Tensor, Tensor]
 def transformer(size: TransformerSize) -> WanTransformer3DModel:
     """Make the network that all conditioners share, without weights."""
     return WanTransformer3DModel(
-        patch_size=(1, PATCH, PATCH),
-        num_attention_heads=size.num_attention_heads,
-        attention_head_dim=size.attention_head_dim,
-        in_channels=size.in_channels,
-        out_channels=size.out_channels,
-        text_dim=size.text_dim,
-        freq_dim=size.freq_dim,
-        ffn_dim=size.ffn_dim,
-        num_layers=size.num_layers,
-        cross_attn_norm=True,
-        eps=size.eps,
-        image_dim=size.image_dim,
-        added_kv_proj_dim=size.dim,
+        patch_size=(1, PATCH, PATCH), cross_attn_norm=True, added_kv_proj_dim=size.dim, **vars(size)
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from engines.spec import Cadence, ComponentSpec, TensorSpec
 from generators.contract import Engines
 from generators.pieces import gathered
-from generators.wan.config import VAE_STRIDE_T
+from generators.wan.config import PATCH, VAE_STRIDE_T
 from generators.wan.frame_groups import groups
 from generators.wan.generator import Picture, Wan, known
 from generators.wan.settings import BlendSettings
@@ -147,7 +147,7 @@ class UniAnimate(Wan):
         extra = self.channels - self.vae.z_dim
         seen = TensorSpec("pixels", (1, height, width, 3), "uint8")
         all_seen = TensorSpec("pixels", (VAE_STRIDE_T * frames, height, width, 3), "uint8")
-        tokens = (1, self.network.dim, frames, *self.token_size)
+        tokens = (1, self.network.dim, frames, *(side // PATCH for side in self.latent_size))
         added = TensorSpec("features", (1, extra, 1, *self.latent_size))
         first = TensorSpec("first", (1, extra, frames, *self.latent_size))
         return (

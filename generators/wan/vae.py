@@ -22,12 +22,7 @@ Shapes = Sequence[tuple[int, int, int, int]]
 
 def autoencoder(size: VaeSize) -> AutoencoderKLWan:
     """Make the network without weights."""
-    return AutoencoderKLWan(
-        base_dim=size.base_dim,
-        z_dim=size.z_dim,
-        dim_mult=list(size.dim_mult),
-        num_res_blocks=size.num_res_blocks,
-    )
+    return AutoencoderKLWan(**{**vars(size), "dim_mult": list(size.dim_mult)})
 
 
 class Encode(nn.Module):

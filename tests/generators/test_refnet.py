@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import EngineError
 from generators.contract import FULL, SHALLOW, load_generator
-from generators.resize import bicubic
+from generators.resize import stretch
 from generators.uniform_windows import HeldWindows, UniformWindows
 from pipeline.recipe import Recipe
 from pipeline.sampler import generate
@@ -103,8 +103,8 @@ def test_clip_sees_the_original_picture_unless_another_fit_was_asked_for(tiny_re
     fitted, image = generator.fit(skeletons), generator.fit(picture[None])
     for original in (None, picture[None]):
         generator.condition({**engines, "image_embed": watched}, [fitted], image, original=original)
-    np.testing.assert_array_equal(seen[0], bicubic(image, 224, 224))
-    np.testing.assert_array_equal(seen[1], bicubic(picture[None], 224, 224))
+    np.testing.assert_array_equal(seen[0], stretch(image, 224, 224, "bicubic"))
+    np.testing.assert_array_equal(seen[1], stretch(picture[None], 224, 224, "bicubic"))
     assert (seen[0] != seen[1]).any()
 
 

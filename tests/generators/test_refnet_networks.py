@@ -25,7 +25,7 @@ from generators.refnet.load import load_denoiser, load_reference, load_vae, make
 from generators.refnet.pictures import PoseGuider
 from generators.refnet.random_weights import CONFIGS, UNET
 from generators.refnet.unet import Attend, Denoise, Embed, add_motion, transformers
-from generators.resize import bicubic
+from generators.resize import stretch
 from generators.unet.parts import attend
 from tests.tiny_refnet import apart, clip, engines_of, folder_of, with_settings, write_tiny
 
@@ -47,7 +47,7 @@ def test_networks_compute_what_upstreams_classes_do(tiny_ref):
     features = engines["pose"](pixels=skeletons)["features"][:, :, ::3, ::3]
     assert apart(features, THEIRS["pose"]) <= 1e-5
     assert apart(engines["encode"](pixels=skeletons[:1])["latents"], THEIRS["latents"]) <= 1e-5
-    embedding = engines["image_embed"](pixels=bicubic(picture[None], 224, 224))["image_embedding"]
+    embedding = engines["image_embed"](pixels=stretch(picture[None], 224, 224, "bicubic"))["image_embedding"]
     assert apart(embedding, THEIRS["embedding"]) <= 1e-5
     for found, place in zip(predicted(generator), (0, 1, 0), strict=True):
         assert apart(found[0].transpose(0, 1), THEIRS["v"][place]) <= 1e-5  # measured 6e-8

@@ -7,7 +7,7 @@ from PIL import Image
 
 from engines.backends.torch_backend import TorchEngine
 from generators.contract import load_generator
-from generators.resize import bicubic, opencv, square
+from generators.resize import opencv, square, stretch
 from pipeline.batch.dataset import Request
 from pipeline.columns import columns_of, read_columns
 from tests.wan_checkpoints import write_checkpoint
@@ -59,7 +59,7 @@ def test_the_picture_is_brought_to_size_by_pillows_bicubic_and_funs_clip_sees_it
     np.testing.assert_array_equal(seen["encode_first"]["pixels"], fitted)
     shown = original if name == "wan-fun-control" else fitted
     np.testing.assert_array_equal(seen["image_kv"]["levels"], square(shown, 32))
-    np.testing.assert_array_equal(bicubic(original, 32, 48), fitted)
+    np.testing.assert_array_equal(stretch(original, 32, 48, "bicubic"), fitted)
 
     generator.fit = lambda pixels: np.zeros((len(pixels), 48, 32, 3), np.uint8)  # as --fit does
     seen.clear()
