@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from generators.contract import Generator
-from pipeline.caches.network_hooks import HookedDenoiser, NetworkHooks, from_diffusers
+from pipeline.caches.network_hooks import hooked
 from pipeline.caches.technique import Technique
 from pipeline.window_denoiser import OpenDenoiser
 
@@ -15,11 +13,7 @@ THRESHOLDS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.2
 
 def apply(generator: Generator, threshold: float) -> OpenDenoiser:
     """Attach diffusers' hooks."""
-
-    def attach(hooks: NetworkHooks) -> None:
-        hooks.transformer.enable_cache(from_diffusers("FirstBlockCacheConfig")(threshold=threshold))
-
-    return partial(HookedDenoiser, NetworkHooks(generator, attach))
+    return hooked(generator, "FirstBlockCacheConfig", lambda _: {"threshold": threshold})
 
 
 TECHNIQUE = Technique(

@@ -6,11 +6,9 @@ branches, so they are means over both.
 
 from __future__ import annotations
 
-from functools import partial
-
 from generators.contract import Generator
 from pipeline.caches.calibration import Calibration
-from pipeline.caches.network_hooks import HookedDenoiser, NetworkHooks, from_diffusers
+from pipeline.caches.network_hooks import hooked
 from pipeline.caches.technique import Technique
 from pipeline.window_denoiser import OpenDenoiser
 
@@ -19,18 +17,14 @@ THRESHOLDS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2, 0.2
 
 def apply(generator: Generator, skips: int, threshold: float, calibration: Calibration) -> OpenDenoiser:
     """Attach diffusers' hooks. The paper's retention of a fifth of the steps is kept."""
-
-    def attach(hooks: NetworkHooks) -> None:
-        config = from_diffusers("MagCacheConfig")(
-            threshold=threshold,
-            max_skip_steps=skips,
-            retention_ratio=0.2,
-            num_inference_steps=generator.scheduler.steps,
-            mag_ratios=list(calibration.ratios),
-        )
-        hooks.transformer.enable_cache(config)
-
-    return partial(HookedDenoiser, NetworkHooks(generator, attach))
+    settings = {
+        "threshold": threshold,
+        "max_skip_steps": skips,
+        "retention_ratio": 0.2,
+        "num_inference_steps": generator.scheduler.steps,
+        "mag_ratios": list(calibration.ratios),
+    }
+    return hooked(generator, "MagCacheConfig", lambda _: settings)
 
 
 # skips: at most in a row, the first few; threshold: of the accumulated error, below 0 evaluates all.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.errors import EngineError, UsageError
 from generators.contract import Constants, Generator
-from pipeline.window_denoiser import SerialDenoiser, WindowBranch
+from pipeline.window_denoiser import OpenDenoiser, SerialDenoiser, WindowBranch
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +104,23 @@ class SwappingDenoiser(HookedDenoiser):
         """Drop all states of all windows and branches."""
         self._stateful, self._states = list(stateful_hooks(self._hooks.transformer)), {}
         super().forget()
+
+
+def hooked(
+    generator: Generator,
+    config: str,
+    settings: Callable[[NetworkHooks], dict[str, object]],
+    kind: type[HookedDenoiser] = HookedDenoiser,
+) -> OpenDenoiser:
+    """Attach diffusers' hooks to the generator's transformer when it is built; kind evaluates with them.
+
+    config: the class of diffusers.hooks that stands for them. settings: gives its arguments, asked for then.
+    """
+
+    def attach(hooks: NetworkHooks) -> None:
+        hooks.transformer.enable_cache(from_diffusers(config)(**settings(hooks)))
+
+    return partial(kind, NetworkHooks(generator, attach))
 
 
 def stateful_hooks(network: torch.nn.Module) -> Iterator:

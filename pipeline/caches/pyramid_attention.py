@@ -6,28 +6,26 @@ batch; see network_hooks.SwappingDenoiser.
 
 from __future__ import annotations
 
-from functools import partial
-
 from generators.contract import Generator
-from pipeline.caches.network_hooks import NetworkHooks, SwappingDenoiser, from_diffusers
+from pipeline.caches.network_hooks import SwappingDenoiser, hooked
 from pipeline.caches.technique import Technique, up_to_steps
 from pipeline.window_denoiser import OpenDenoiser
 
 
 def apply(generator: Generator, until: float, every: int) -> OpenDenoiser:
     """Attach diffusers' hooks to both kinds of attention, from time 100, its default."""
-
-    def attach(hooks: NetworkHooks) -> None:
-        config = from_diffusers("PyramidAttentionBroadcastConfig")(
-            spatial_attention_block_skip_range=every,
-            cross_attention_block_skip_range=every,
-            spatial_attention_timestep_skip_range=(100, until),
-            cross_attention_timestep_skip_range=(100, until),
-            current_timestep_callback=lambda: hooks.time,
-        )
-        hooks.transformer.enable_cache(config)
-
-    return partial(SwappingDenoiser, NetworkHooks(generator, attach))
+    settings = {
+        "spatial_attention_block_skip_range": every,
+        "cross_attention_block_skip_range": every,
+        "spatial_attention_timestep_skip_range": (100, until),
+        "cross_attention_timestep_skip_range": (100, until),
+    }
+    return hooked(
+        generator,
+        "PyramidAttentionBroadcastConfig",
+        lambda hooks: {**settings, "current_timestep_callback": lambda: hooks.time},
+        SwappingDenoiser,
+    )
 
 
 # until: the greatest time, of 1000, at which attention is kept; every: 1 computes it at each step.

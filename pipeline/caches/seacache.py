@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from generators.contract import Generator
-from pipeline.caches.network_hooks import HookedDenoiser, NetworkHooks, from_diffusers
+from pipeline.caches.network_hooks import hooked
 from pipeline.caches.technique import Technique
 from pipeline.window_denoiser import OpenDenoiser
 
@@ -28,14 +27,8 @@ def noisy(module: torch.nn.Module, args: tuple, kwargs: dict) -> list[torch.Tens
 
 def apply(generator: Generator, skips: int, threshold: float) -> OpenDenoiser:
     """Attach diffusers' hooks; the first and the last step are evaluated, as by default."""
-
-    def attach(hooks: NetworkHooks) -> None:
-        config = from_diffusers("SeaCacheConfig")(
-            threshold=threshold, max_consecutive_cached=skips, raw_vision_callback=noisy
-        )
-        hooks.transformer.enable_cache(config)
-
-    return partial(HookedDenoiser, NetworkHooks(generator, attach))
+    settings = {"threshold": threshold, "max_consecutive_cached": skips, "raw_vision_callback": noisy}
+    return hooked(generator, "SeaCacheConfig", lambda _: settings)
 
 
 # skips: at most in a row, where diffusers' own is 2; threshold: of the accumulated relative change.

@@ -7,10 +7,8 @@ name matches "^blocks.*attn", and they are named blocks.0.attn1 (diffusers 0.42.
 
 from __future__ import annotations
 
-from functools import partial
-
 from generators.contract import Generator
-from pipeline.caches.network_hooks import HookedDenoiser, NetworkHooks, from_diffusers
+from pipeline.caches.network_hooks import hooked
 from pipeline.caches.technique import Technique, up_to_steps
 from pipeline.window_denoiser import OpenDenoiser
 
@@ -18,19 +16,18 @@ from pipeline.window_denoiser import OpenDenoiser
 def apply(generator: Generator, order: int, interval: int) -> OpenDenoiser:
     """Attach diffusers' hooks; before they skip, as many steps are evaluated as the series has terms."""
 
-    def attach(hooks: NetworkHooks) -> None:
+    def settings(_: object) -> dict[str, object]:
         import torch
 
-        config = from_diffusers("TaylorSeerCacheConfig")(
-            cache_interval=interval,
-            disable_cache_before_step=order + 1,
-            max_order=order,
-            taylor_factors_dtype=torch.float32,
-            use_lite_mode=True,
-        )
-        hooks.transformer.enable_cache(config)
+        return {
+            "cache_interval": interval,
+            "disable_cache_before_step": order + 1,
+            "max_order": order,
+            "taylor_factors_dtype": torch.float32,
+            "use_lite_mode": True,
+        }
 
-    return partial(HookedDenoiser, NetworkHooks(generator, attach))
+    return hooked(generator, "TaylorSeerCacheConfig", settings)
 
 
 # order: of the series; interval: steps from one evaluation to the next, 1 evaluates all.
