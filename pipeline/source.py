@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Limits:
     pixels: int | None = None
 
 
-class Source:
+class Source(SkeletonChunks):
     """A request's picture and skeleton video at its video's size and rate; a context manager.
 
     path: of the video. generator: the one given, at that size, and sparing of memory. fps: of the output.
@@ -51,15 +51,15 @@ class Source:
         with reading(request.image):
             picture = read_image(request.image, notes=self._notes, **pixels)
         with reading(request.video):
-            self._reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
-        sizes = (self._reader.width, self._reader.height), picture.shape[1::-1]
-        sized, self.fps = output_form(request, generator, *sizes, self._reader.fps)
+            reader = VideoReader(request.video, max_frames=limits.frames, square=True, **pixels)
+        sizes = (reader.width, reader.height), picture.shape[1::-1]
+        sized, self.fps = output_form(request, generator, *sizes, reader.fps)
         self.generator = generator = OomRetry(sized)
         framing = Framing(generator.fit, picture.shape[1::-1])
         self._notes += [f"{request.image}: {framing.note}"] if framing.note else []
         self.image = generator.fit(picture[None])
         self.columns = read_columns(request, generator, self._notes, **pixels, image=picture)
-        self._chunks = SkeletonChunks(self._reader, generator, self.fps)
+        super().__init__(reader, generator, self.fps)
         if self.announced > limits.frames:
             raise InputError(f"{request.id}: {self.announced} frames at {self.fps}/s, above {limits.frames}")
         self._check = SkeletonCheck()
@@ -74,38 +74,14 @@ class Source:
         """Stop reading."""
         self._reader.close()
 
-    def read_ahead(self, most: int, stopped: Callable[[], bool]) -> None:
-        """Read about `most` bytes of frames, or until stopped; the next iteration gives them first."""
-        self._chunks.read_ahead(most, stopped)
-
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the chunks of the skeleton video, in order."""
-        return self._check.watch(self._chunks)
-
-    @property
-    def frames(self) -> int:
-        """Number of skeleton frames read so far."""
-        return self._chunks.frames
-
-    @property
-    def announced(self) -> int:
-        """Number of frames by the file's packets, before they are read."""
-        return self._chunks.announced
-
-    @property
-    def waited(self) -> float:
-        """Seconds spent on reading the skeleton video so far, not counting what was read ahead."""
-        return self._chunks.waited
-
-    @property
-    def ahead(self) -> float:
-        """Seconds that the skeleton video was read ahead."""
-        return self._chunks.ahead
+        return self._check.watch(super().__iter__())
 
     @property
     def notes(self) -> list[str]:
         """Sentences for the user on the inputs; complete after the iteration."""
-        framed = self._chunks.framing.note
+        framed = self.framing.note
         cut = [f"{self._reader.path}: {framed}"] if framed else []
         return [*self._notes, *self._reader.notes, *cut, *filter(None, [self._check.note])]
 

@@ -20,7 +20,6 @@ LEAST_VERSION = (5, 1)  # the first with -fps_mode
 VERSION_SECONDS = 20.0
 # An allow-list, because ffmpeg also plays text files (as a terminal) and follows playlists to other files.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,apng,webp_anim,nut,ivf,yuv4mpegpipe,mxf,dv"
-NO_TIME = str(-(2**63))
 # For conversions between RGB and YUV: ffmpeg's fast ones round down, by 0.8 to 1.6 levels towards RGB.
 EXACT = "flags=accurate_rnd+full_chroma_int+bitexact"
 
@@ -175,12 +174,6 @@ def rgb_output(width: int, height: int, tag_blind: bool = False) -> list[str]:
 def tick(listing: str, stream: int) -> Fraction:
     """Return the seconds per tick of a stream in a framecrc listing; of a decoded stream 1 / frame rate."""
     return Fraction(re.search(rf"^#tb {stream}: (\d+/\d+)", listing, re.MULTILINE)[1])
-
-
-def timestamps(listing: str, stream: int) -> list[int]:
-    """Return the presentation times of a stream in a framecrc listing, in ticks, without unknown ones."""
-    found = re.findall(rf"^{stream}, *-?\d+, *(NOPTS|-?\d+),", listing, re.MULTILINE)
-    return [int(time) for time in found if time not in ("NOPTS", NO_TIME)]
 
 
 def evenly_spaced(times: list[int], unit: Fraction, fps: Fraction) -> bool:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import InputError, check_file
+from engines.errors import FILE_ERRORS, InputError, check_file
 from pipeline.video.png_data import check_png
 
 if TYPE_CHECKING:
@@ -44,21 +42,6 @@ BEGINNINGS = {
     b"BM": "BMP",
 }
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-# What Pillow's decoders raise on damaged files, as found by damaging 2,000 of them.
-UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 SAME_COLOURS = 2  # levels: a profile that moves no colour further is sRGB, of which there are many variants
 
 
@@ -98,7 +81,7 @@ def read_image(
             return _srgb(image, _rgb(image, path, notes), path, notes)
     except InputError:
         raise
-    except UNREADABLE as error:
+    except FILE_ERRORS as error:
         why = f"damaged ({str(error) or type(error).__name__})"
         raise InputError(f"{path}: is {why}. Expected a whole {kind} file; save it again.") from error
 

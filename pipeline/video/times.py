@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 
 from engines.errors import InputError
-from pipeline.video.ffmpeg import NO_TIME, evenly_spaced, tick
+from pipeline.video.ffmpeg import evenly_spaced, tick
 
 RATES = (Fraction(1, 1001), Fraction(1000))  # frames a second that can be written
 REORDERED = 16  # frames, at most, that H.264 and HEVC code before one that is shown earlier
-UNKNOWN = ("NOPTS", NO_TIME)
+UNKNOWN = ("NOPTS", str(-(2**63)))
 DISCARDED = 4  # flag of a packet that an edit list leaves out
 ROW = re.compile(r"^0, *-?\d+, *(NOPTS|-?\d+),(?:.*?F=0x(\w+))?", re.MULTILINE)
 
@@ -45,7 +45,7 @@ class Times:
     def decoded(self, listing: str) -> Times:
         """Return the times of a framecrc listing of decoded frames, in the same unit."""
         ratio = tick(listing, 0) / self.unit
-        ticks = [round(int(time) * ratio) for time, _ in ROW.findall(listing) if time not in UNKNOWN]
+        ticks = [round(time * ratio) for time in timestamps(listing)]
         return Times(np.sort(np.array(ticks, np.int64)), self.unit)
 
     def __len__(self) -> int:
@@ -78,6 +78,11 @@ class Times:
         """Return the frames a second, up to `most`, of the frames that follow each other most closely."""
         step = Fraction(float(np.quantile(np.diff(np.unique(self.ticks)), 0.05))) * self.unit
         return min(Fraction(most), 1 / step).limit_denominator(1001)
+
+
+def timestamps(listing: str) -> list[int]:
+    """Return the presentation times of a framecrc listing, in ticks, without unknown ones."""
+    return [int(time) for time, _ in ROW.findall(listing) if time not in UNKNOWN]
 
 
 def _before_gaps(steps: np.ndarray) -> int:

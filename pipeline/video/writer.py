@@ -17,8 +17,8 @@ import numpy as np
 from engines.errors import FolderError, OutputError, ProgramKilled, UsageError
 from engines.files import sync
 from pipeline.video.colours import TAGGED, Colours
-from pipeline.video.ffmpeg import EXACT, Ffmpeg, evenly_spaced, strict_input, tick, timestamps
-from pipeline.video.times import RATES
+from pipeline.video.ffmpeg import EXACT, Ffmpeg, evenly_spaced, strict_input, tick
+from pipeline.video.times import RATES, timestamps
 
 STALL_SECONDS = 120.0  # in which the encoder takes no frame, or does not end after the last one
 ENCODER_THREADS = 8  # fixed, whatever the machine: x264's bytes depend on the number of threads
@@ -176,7 +176,7 @@ class VideoWriter:
             why = child.reason() if failed else "number, size or rate differ"
         finally:
             child.close()
-        times = timestamps(listing, 0)
+        times = timestamps(listing)
         sized = f"#dimensions 0: {self.width}x{self.height}\n" in listing
         whole = not failed and sized and len(times) == self._count
         if not whole or not evenly_spaced(times, tick(listing, 0), self.fps):
