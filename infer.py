@@ -52,7 +52,8 @@ def make(args: argparse.Namespace) -> Exit:
         )
         if args.build:
             generator = settings.load()
-            build_engines_once(args.generator, generator, settings.choice(generator), HERE, say)
+            choice = settings.recipe.choice(generator, settings.device)
+            build_engines_once(args.generator, generator, choice, HERE, say)
         open_jobs = partial(Jobs, pairing, folder, say=say, emit=show if args.json else None)
         devices = workers_of(args, len(pairing.requests))
         if args.ray:

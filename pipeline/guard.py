@@ -82,10 +82,6 @@ class Guard:
                 )
         return found
 
-    def watch(self, frame_axis: int, per_frame: Collection[str], own: int, sampled: int) -> GuardWatch:
-        """Return what follows one clip's run. For the arguments, see GuardWatch."""
-        return GuardWatch(self, frame_axis, per_frame, own, sampled)
-
 
 class Unlike(NamedTuple):
     """The first latent frame of the first stretch that is unlike the tuning clips, and why it is.

@@ -17,7 +17,7 @@ from engines.artifact import built_files, fingerprint
 from engines.deferred_engines import defer_steps
 from engines.device_arrays import Place, place_for
 from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKilled, exit_of
-from engines.load import Choice, precisions_on, start_engines
+from engines.load import precisions_on, start_engines
 from engines.start_times import start_seconds
 from generators.adapters import MARK, split_name
 from generators.contract import FROM_FOLDER, Engines, Generator, GeneratorError, load_generator
@@ -79,10 +79,6 @@ class Settings:
             base = f"{Path(path).absolute()}:{name}"
         found = MARK.join([base, *(f"{lora.path.absolute()}:{lora.scale!r}" for lora in loras)])
         return replace(self, generator=found)
-
-    def choice(self, generator: Generator) -> Choice:
-        """Return which engines a generator runs on: backend, precisions, device. PrecisionError."""
-        return self.recipe.choice(generator, self.device)
 
 
 class VideoRunner:
@@ -177,7 +173,7 @@ def start_runner(settings: Settings, say: Callable[[str], None], resident: bool 
     started = Seconds()
     with started("generator"):
         generator = settings.load()
-        choice = settings.choice(generator)
+        choice = settings.recipe.choice(generator, settings.device)
     with started("engines"):
         backend, engines = start_engines(generator, choice, say)
     place = None

@@ -142,7 +142,7 @@ class Sampler:
         denoise, watch = denoiser_of(plan), None
         if plan.guard:
             sampled = noise.shape[axis]
-            watch = plan.guard.watch(axis, generator.per_frame, own or sampled, sampled)
+            watch = GuardWatch(plan.guard, axis, generator.per_frame, own or sampled, sampled)
             watch.constants(constants)
         if not (watch and watch.unlike and not (own and watch.unlike.begin)):
             state = self._run_until_unlike(denoise, noise, draw, plan, watch, own is None)

@@ -49,7 +49,7 @@ class StreamedClip:
         sampled, count = len(seen), getattr(generator.windows, "conditions", lambda frames: seen.max() + 1)
         self._watch = None
         if plan.guard:
-            self._watch = plan.guard.watch(axis, generator.per_frame, self._own, sampled)
+            self._watch = GuardWatch(plan.guard, axis, generator.per_frame, self._own, sampled)
         came = self._watch.constants if self._watch else lambda constants: None
         place = place_of(sampler.engines)
         self._conditions = Conditions(generator, conditions, int(count(frames)), came, place)

@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain, groupby
 from multiprocessing.connection import Connection
 
@@ -20,7 +21,7 @@ from engines.errors import EngineError
 from engines.spec import Engine
 from generators.contract import Constants, Engines, Generator, GeneratorError
 from pipeline.parallel.shared_memory import Channel
-from pipeline.window_denoiser import SerialDenoiser, WindowBranch
+from pipeline.window_denoiser import SerialDenoiser, WindowBranch, WindowDenoiser
 
 START_SECONDS = 1800.0  # for a worker to load its engine
 STALL_SECONDS = 600.0  # of waiting, after this process's own share; a first call may compile a graph
@@ -49,13 +50,13 @@ class WindowWorkers:
 
     def open(
         self, generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
-    ) -> ParallelDenoiser:
+    ) -> WindowDenoiser:
         """Begin a clip, which ends the one before; return its denoiser. engines: this process's."""
         for worker in self._workers:
             worker.send(list(constants), [*constants.values(), condition_indices])
         for worker in list(self._workers):
             self._answer(worker)
-        return ParallelDenoiser(SerialDenoiser(generator, engines, constants, condition_indices), self)
+        return partial(self.evaluate, SerialDenoiser(generator, engines, constants, condition_indices))
 
     def close(self) -> None:
         """End the processes."""
@@ -65,8 +66,8 @@ class WindowWorkers:
 
     def evaluate(
         self, own: SerialDenoiser, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
-    ) -> list[np.ndarray]:
-        """Return the wanted predictions in order, a share of them from each process. own: this one's."""
+    ) -> Iterator[np.ndarray]:
+        """Give the wanted predictions in order, a share of them from each process. own: this one's."""
         units = [[place] for place in range(len(wanted))]
         if own.batches:  # a window's branches stay together, for the bytes of an unsplit run
             by_window = groupby(range(len(wanted)), lambda place: wanted[place].window)
@@ -84,7 +85,7 @@ class WindowWorkers:
                 answer = own(latents, step, action, share)
             for place, prediction in zip(places[number], answer, strict=True):
                 predictions[place] = prediction
-        return predictions
+        return iter(predictions)
 
     def _answer(self, worker: Worker) -> list[np.ndarray] | None:
         """Return a worker's arrays, valid until its next order; None: it is lost, and has been removed."""
@@ -94,19 +95,6 @@ class WindowWorkers:
             self._say(f"{lost}; its share is evaluated in this process from now on")
             self._workers.remove(worker)
             return None
-
-
-class ParallelDenoiser:
-    """A WindowDenoiser that evaluates a clip's windows and branches in several processes at once."""
-
-    def __init__(self, own: SerialDenoiser, workers: WindowWorkers) -> None:
-        self._own, self._workers = own, workers
-
-    def __call__(
-        self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
-    ) -> Iterator[np.ndarray]:
-        """Give the wanted predictions in order, see WindowDenoiser."""
-        return iter(self._workers.evaluate(self._own, latents, step, action, wanted))
 
 
 class WorkerLost(RuntimeError):

@@ -32,7 +32,8 @@ class StartDenoiser:
         generator = self.settings.load()
         alone = copy.copy(generator)
         alone.components = {"denoise": generator.components["denoise"]}
-        _, engines = start_engines(alone, self.settings.choice(generator), lambda text: None)
+        choice = self.settings.recipe.choice(generator, self.settings.device)
+        _, engines = start_engines(alone, choice, lambda text: None)
         return generator, engines["denoise"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from engines.progress import Progress
 from optimize.steps.guard_fit import RISK, ROOM, SINGLE, fit_guard, upper_bound
 from pipeline.batch.dataset import Request
-from pipeline.guard import STRETCH, Guard, GuardError, change, distance, profile
+from pipeline.guard import STRETCH, Guard, GuardError, GuardWatch, change, distance, profile
 from pipeline.recipe import Recipe, RecipeError, load_recipe
 from pipeline.request import Options, make_video
 from pipeline.sampler import Sampler, base_plan, evaluations
@@ -41,7 +41,7 @@ def fitted(count=5):
 
 def unlike(guard, constants):
     frames = constants["pose"].shape[2] if "pose" in constants else 1
-    watch = guard.watch(2, PER_FRAME, frames, frames)
+    watch = GuardWatch(guard, 2, PER_FRAME, frames, frames)
     watch.constants(constants)
     return watch.unlike and watch.unlike.why
 
@@ -85,11 +85,11 @@ def test_a_clip_that_does_not_fill_a_window_is_unlike_longer_ones():
     guard = fitted()
     assert guard.shortest == 24
     for own, sampled, fires in ((1, 16, True), (15, 16, True), (16, 16, False), (20, 20, False)):
-        unlike = guard.watch(2, PER_FRAME, own, sampled).unlike
+        unlike = GuardWatch(guard, 2, PER_FRAME, own, sampled).unlike
         assert bool(unlike) == fires
         assert not unlike or unlike.why == (
             f"it has {own} latent frames, less than a window; the shortest of theirs has 24")
-    assert replace(guard, shortest=8).watch(2, PER_FRAME, 9, 16).unlike is None
+    assert GuardWatch(replace(guard, shortest=8), 2, PER_FRAME, 9, 16).unlike is None
 
 
 def test_what_lies_elsewhere_is_unlike():
