@@ -72,7 +72,6 @@ class Checkpoint:
     """The tensors of one or more files by name. Each is read from its file when it is computed with."""
 
     path: Path
-    files: tuple[Path, ...]
     stored: Mapping[str, Stored]
 
     def tensors(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
@@ -116,14 +115,13 @@ class Checkpoint:
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a file, an index or a folder; GeneratorError names what is missing or damaged."""
-    files = weight_files(path)
     stored: dict[str, Stored] = {}
-    for file in files:
+    for file in weight_files(path):
         for name in _names(file):
             if name in stored:
                 raise GeneratorError(f"{name} is in {stored[name].file.name} and in {file.name}; remove one")
             stored[name] = Stored(file, name)
-    return Checkpoint(path, files, stored)
+    return Checkpoint(path, stored)
 
 
 @contextmanager

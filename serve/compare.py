@@ -14,10 +14,8 @@ from starlette.responses import JSONResponse, Response
 from serve.errors import ApiError, not_found
 from serve.jobs import JobRoutes
 from serve.settings import ServeSettings
-from serve.store import Job, Store, new_id
+from serve.store import OVER, Job, Store, new_id
 from serve.uploads import inputs_of, link
-
-OVER = ("failed", "cancelled")
 
 
 class ComparisonRoutes:

@@ -38,14 +38,13 @@ WHERE state = 'in_progress' AND (:worker IS NULL OR worker = :worker)
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row of the table. video, base: ids of the jobs. started: seconds since 1970. result: the judge's."""
+    """A row of the table. video, base: ids of the jobs. result: the judge's."""
 
     video: str
     base: str
     state: str = "queued"
     worker: int | None = None
     attempt: int = 0
-    started: float | None = None
     error: str | None = None
     result: str = "null"
 

@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from serve.errors import ApiError, not_found
 from serve.keys import owner_of
 from serve.settings import ServeSettings
-from serve.store import Full, Job, Store, new_id
+from serve.store import OVER, Full, Job, Store, new_id
 from serve.streams import events, growing_video, want
 from serve.uploads import Upload, check, received, save
 
@@ -99,7 +99,7 @@ class JobRoutes:
     async def stream(self, request: Request) -> Response:
         """Give the video while it is made, as fragmented MP4."""
         job = await self.asked(request)
-        if job.state in ("failed", "cancelled"):
+        if job.state in OVER:
             raise ApiError(409, job.state, f"The video was not made: {job.error or 'it was cancelled'}.")
         folder = self._settings.videos / job.id
         await anyio.to_thread.run_sync(want, job, folder, limiter=self._checks)

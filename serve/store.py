@@ -43,7 +43,7 @@ CLAIM = """
 UPDATE jobs SET state = 'in_progress', worker = ?, started = ?, attempt = attempt + 1, done = 0, total = 0,
     made = 0, first = NULL WHERE id = ?
 """
-OPEN = ("queued", "in_progress")
+OPEN, OVER = ("queued", "in_progress"), ("failed", "cancelled")  # OVER: ended without a video
 ID = re.compile(r"video_[0-9a-f]{24}")
 TRIES = 3  # of a job whose worker dies
 SQLITE_ERRORS = {"disk is full": errno.ENOSPC, "disk I/O error": errno.EIO}
@@ -68,7 +68,6 @@ class Job:
     state: str = "queued"
     worker: int | None = None
     attempt: int = 0
-    deaths: int = 0
     started: float | None = None
     ended: float | None = None
     done: int = 0
