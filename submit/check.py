@@ -49,12 +49,6 @@ def not_run(each: Check, wrong: list[str]) -> Result:
     return Result(each.id, each.name, NOT_EVALUATED, each.reason, each.fix, [], [note])
 
 
-def check_statically(path: Path, profile: Profile) -> list[Result]:
-    """Make the checks that run nothing of the archive. InputError: this is no zip file."""
-    with Submission(path, profile) as submission:
-        return [evaluate(each, submission) for each in STATIC]
-
-
 def exit_status(results: Iterable[Result]) -> Exit:
     """Return that of the first check that failed; one not evaluated is no pass, nor is one on trust."""
     results = list(results)

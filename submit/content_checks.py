@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
+from packaging.utils import canonicalize_name
 
 from engines.artifact import Label, differences, file_sha256, find
 from engines.errors import EngineError, Exit
@@ -23,7 +24,7 @@ from submit.checks import Note, Submission, check
 from submit.imports import distribution, needed_packages, technique_files
 from submit.model_files import build_seconds, expected_of_engine
 from submit.pack import ENTRY, REQUIREMENTS, WHEELS
-from submit.packages import Pin, canonical, installs_offline, parse_pins, resolve
+from submit.packages import Pin, installs_offline, parse_pins, resolve
 
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"}
 CALLS = {
@@ -63,7 +64,8 @@ def requirements(submission: Submission) -> Iterator[str]:
         if lacking:
             yield f"the wheelhouse is not complete: {lacking}"
         return
-    given = {canonical(name.partition("==")[0]) for lines in profile.as_given.values() for name in lines}
+    as_given = (name for lines in profile.as_given.values() for name in lines)
+    given = {canonicalize_name(name.partition("==")[0]) for name in as_given}
     asked = [f"{pin.name}=={pin.version}" for pin in pins if pin.key not in given]
     needed = resolve(asked, profile, [], {})
     yield from (f"{pin.name} is needed too, and not pinned" for pin in needed if pin.key not in keys)
@@ -87,7 +89,7 @@ def imports_covered(submission: Submission) -> Iterator[str]:
     for name, file in needed.items():
         lines = profile.as_given.get(name) or profile.packages.get(name)
         wanted = [re.split(r"[^\w.-]", line)[0] for line in lines or [distribution(name, profile.device)]]
-        if name not in profile.preinstalled and not {canonical(each) for each in wanted} <= pins:
+        if name not in profile.preinstalled and not {canonicalize_name(each) for each in wanted} <= pins:
             yield f"{file} imports {name}, and {', '.join(wanted)} is not pinned"
 
 
@@ -214,8 +216,9 @@ def licences(submission: Submission) -> Iterator[str]:
     """Check for our licence, one for every package, and the GPL's name beside the program that has it."""
     if "LICENSE" not in submission.files or not submission.text("LICENSE").strip():
         yield "LICENSE is missing or empty"
-    known = {canonical(name): text for name, text in submission.manifest.licences.items()}
-    packed = [canonical(wheel.name.split("-")[0]) for wheel in (submission.folder / WHEELS).glob("*.whl")]
+    known = {canonicalize_name(name): text for name, text in submission.manifest.licences.items()}
+    wheels = (submission.folder / WHEELS).glob("*.whl")
+    packed = [canonicalize_name(wheel.name.split("-")[0]) for wheel in wheels]
     for pin in submission.pins:
         yield from _unlicensed(pin, known.get(pin.key), pin.key in packed)
 

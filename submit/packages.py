@@ -12,16 +12,15 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from engines.artifact import file_sha256
 from engines.errors import Exit
 from submit.errors import SubmitError
 from submit.imports import distribution
 from submit.profile import HERE, Profile
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
 
 RANGES = {"cpu": "requirements.txt", "cuda": "requirements-gpu.txt"}
 WHEELS = "wheels"  # a folder of the archive with all packages
@@ -46,12 +45,7 @@ class Pin:
     @property
     def key(self) -> str:
         """The name as pip compares it."""
-        return canonical(self.name)
-
-
-def canonical(name: str) -> str:
-    """A package's name as pip compares names."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+        return canonicalize_name(self.name)
 
 
 def parse_pins(text: str, index: str | None = None) -> tuple[list[Pin], list[str]]:
@@ -80,8 +74,8 @@ def repository_ranges(root: Path, device: str) -> tuple[dict[str, str], dict[str
         text, _, comment = line.partition("#")
         name = re.match(r"[\w.-]+", text)
         if name:
-            ranges[canonical(name[0])] = text.strip()
-            licences[canonical(name[0])] = re.split(r"[:;]|\(run\)", comment)[0].strip()
+            ranges[canonicalize_name(name[0])] = text.strip()
+            licences[canonicalize_name(name[0])] = re.split(r"[:;]|\(run\)", comment)[0].strip()
     return ranges, licences
 
 
@@ -93,7 +87,7 @@ def choose(imports: Iterable[str], profile: Profile, root: Path) -> list[Pin]:
     ranges, licences = repository_ranges(root, profile.device)
     wanted, given = [], []
     for name in imports:
-        package = canonical(distribution(name, profile.device))
+        package = canonicalize_name(distribution(name, profile.device))
         if name in profile.preinstalled:
             continue
         if name in profile.as_given:
@@ -115,8 +109,6 @@ def resolve(
     wanted: Sequence[str], profile: Profile, constraints: Sequence[str], licences: Mapping[str, str]
 ) -> list[Pin]:
     """What pip would install on that machine; markers count as they hold there. SubmitError if it cannot."""
-    from packaging.requirements import Requirement
-
     wanted = list(wanted)
     while True:
         found = _ask_pip(wanted, profile, constraints)
@@ -134,7 +126,7 @@ def download(pins: Sequence[Pin], profile: Profile, folder: Path) -> list[Pin]:
         _pip(["download", "--no-deps", "--dest", str(folder), "-r", str(names)], profile)
     hashes: dict[str, list[str]] = {}
     for wheel in sorted(folder.iterdir()):
-        hashes.setdefault(canonical(wheel.name.split("-")[0]), []).append(file_sha256(wheel))
+        hashes.setdefault(canonicalize_name(wheel.name.split("-")[0]), []).append(file_sha256(wheel))
     return [Pin(pin.name, pin.version, pin.licence, tuple(hashes[pin.key])) for pin in pins]
 
 
@@ -165,7 +157,7 @@ def _ask_pip(wanted: Sequence[str], profile: Profile, constraints: Sequence[str]
         where = ["--target", staging, "--report", str(report), "-c", str(fixed)]
         _pip(["install", "--dry-run", "--ignore-installed", *where, *wanted], profile)
         found = json.loads(report.read_text(encoding="utf-8"))["install"]
-    return {canonical(each["metadata"]["name"]): each["metadata"] for each in found}
+    return {canonicalize_name(each["metadata"]["name"]): each["metadata"] for each in found}
 
 
 def _pip(arguments: Sequence[str], profile: Profile) -> None:
@@ -186,8 +178,6 @@ def _reach(
     wanted: Sequence[Requirement], found: Mapping[str, dict], profile: Profile
 ) -> tuple[set[str], list[str]]:
     """Packages that requirements lead to on that machine, and requirements of these that are not found."""
-    from packaging.requirements import Requirement
-
     environment = profile.markers()
     reached, missing = set(), []
     todo = [(each, "") for each in wanted]
@@ -196,7 +186,7 @@ def _reach(
         requirement, extra = todo.pop()
         if requirement.marker and not requirement.marker.evaluate({**environment, "extra": extra}):
             continue
-        name = canonical(requirement.name)
+        name = canonicalize_name(requirement.name)
         if name not in found:
             missing.append(f"{requirement.name}{requirement.specifier}")
             continue
@@ -218,7 +208,7 @@ def _pin(metadata: Mapping, licences: Mapping[str, str]) -> Pin:
     name = metadata["name"]
     said = [metadata.get("license_expression"), _installed_licence(name), metadata.get("license")]
     classes = [each for each in metadata.get("classifier") or () if each.startswith(LICENCE_CLASS)]
-    named = [licences.get(canonical(name)), *filter(_is_short, said)]
+    named = [licences.get(canonicalize_name(name)), *filter(_is_short, said)]
     named += [each.rpartition(" :: ")[2] for each in classes]
     return Pin(name, metadata["version"].partition("+")[0], next(filter(None, named), None))
 

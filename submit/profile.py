@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import packaging.markers
+
 from engines.errors import unknown
 from engines.toml_file import parse_toml
 from submit.errors import SubmitError
@@ -93,10 +95,8 @@ class Profile:
 
     def markers(self) -> dict[str, str]:
         """Return what markers of requirements are evaluated with there, whatever this machine is."""
-        from packaging.markers import default_environment
-
         return {
-            **default_environment(),
+            **packaging.markers.default_environment(),
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",
             "os_name": "posix",
