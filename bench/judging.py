@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,25 @@ from bench.quality_goal import Judged
 from engines.artifact import file_sha256, key
 from engines.errors import InputError
 from pipeline.batch.dataset import Request
+from pipeline.batch.run_folder import MANIFEST
 
 SAME = 100.0  # dB, for videos that do not differ
 
 
-def find_references(data: Path, requests: Sequence[Request]) -> dict[str, Path]:
+def find_references(data: Path, requests: Sequence[Request], generator: str) -> dict[str, Path]:
     """Find the base model's videos by id; InputError says how to make those that are missing."""
-    references = videos_in(data / "outputs")
+    folder = data / "outputs"
+    references = videos_in(folder)
     missing = [request.id for request in requests if request.id not in references]
     if missing:
+        ours = not references or (folder / MANIFEST).is_file()
+        out = folder if ours else Path("out", "base")
+        command = shlex.join(
+            ["python", "infer.py", "--generator", generator, "--data", str(data), "--out", str(out)]
+        )
         raise InputError(
-            f"{data / 'outputs'} lacks the base model's videos of {', '.join(missing)}; make them: "
-            f"python infer.py --data {data} --out {data / 'outputs'}"
+            f"{folder} lacks the base model's videos of {', '.join(missing)}; make them: {command}"
+            + ("" if ours else f", and copy those that are missing to {folder}")
         )
     return references
 

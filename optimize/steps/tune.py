@@ -76,7 +76,7 @@ def tuning_runner_of(job: TuningJob, folder: Path) -> TuningRunner:
 
 def judge_of(job: TuningJob, requests: Sequence[Request]) -> RequestJudge:
     """Open the job's judge on the base model's videos. InputError: one is missing. ExtractorError."""
-    references = find_references(job.data, requests)
+    references = find_references(job.data, requests, job.generator)
     return RequestJudge(Judge([load_extractor(name) for name in job.extractors]), references)
 
 

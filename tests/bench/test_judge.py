@@ -124,7 +124,7 @@ def test_names_are_found_however_their_accents_are_stored(judge, folders, make_d
     assert [(each["id"], each["passes"]) for each in judged(judge, folders)] == [(one, True), ("b", True)]
     (data / "outputs").symlink_to(folders.reference)
     requests = find_requests(data).requests
-    assert find_references(data, requests)[one] == data / "outputs" / f"{apart}.mp4"
+    assert find_references(data, requests, "presenter")[one] == data / "outputs" / f"{apart}.mp4"
     (folders.candidate / f"{apart}.mp4").write_bytes(b"")
     with pytest.raises(InputError, match=f"two videos named {one}; keep one"):
         judged(judge, folders)

@@ -260,3 +260,20 @@ def test_both_runtimes_take_the_threads_they_are_allowed(four_cores, path, monke
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert not compiled.get_property("ENABLE_CPU_PINNING")
     assert OnnxRuntimeEngine(SPEC, path)._session.get_session_options().intra_op_num_threads == 1
+
+
+def test_onnxruntime_leaves_nothing_at_home_and_sends_nothing(path, tmp_path):
+    """From 1.31 on it keeps an id in HOME and what it is going to send to Microsoft, and a file in TMPDIR."""
+    program = f"""if True:
+        from tests.engines.test_onnx_engines import A, B, SPEC, OnnxRuntimeEngine
+        OnnxRuntimeEngine(SPEC, {str(path)!r})(a=A, b=B)
+    """
+    places = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp"}
+    for folder in places.values():
+        folder.mkdir()
+    environment = {**os.environ, **{name: str(folder) for name, folder in places.items()}}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-c", program]
+    answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert [*places["HOME"].rglob("*"), *places["TMPDIR"].rglob("*")] == []

@@ -13,7 +13,7 @@ from bench.quality_goal import Goal, Judged
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import InputError
 from generators.contract import load_generator
-from optimize.steps.tune import TuningJob, tune_folder
+from optimize.steps.tune import TuningJob, judge_of, tune_folder
 from optimize.steps.tuning_runner import CODE, TuningRunner
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
@@ -166,8 +166,13 @@ def test_a_folder_is_tuned_and_the_second_time_nothing_is_run_again(data, tiny_f
 
 def test_missing_base_videos_are_named_with_the_command_that_makes_them(data, tmp_path):
     (data / "outputs" / "b.mp4").unlink()
-    with pytest.raises(InputError, match="lacks the base model's videos of b; make them: python infer.py"):
-        tune_folder(TuningJob(data), Goal(), [PLAIN], tmp_path / "x.toml", lambda text: None)
+    job, command = TuningJob(data, "my file.py:My"), "python infer.py --generator 'my file.py:My' --data "
+    words = f"lacks the base model's videos of b; make them: {command}{data} --out "
+    with pytest.raises(InputError, match=f"{words}{data / 'outputs'}$"):
+        judge_of(job, find_requests(data).requests)
+    (data / "outputs" / "manifest.jsonl").unlink()  # as a contest's are: nobody is told to write over them
+    with pytest.raises(InputError, match=f"{words}out/base, and copy those that are missing to "):
+        judge_of(job, find_requests(data).requests)
     shutil.rmtree(data / "outputs")
     with pytest.raises(InputError, match="outputs does not exist"):
         tune_folder(TuningJob(data), Goal(), [PLAIN], tmp_path / "x.toml", lambda text: None)

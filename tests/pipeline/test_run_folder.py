@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import infer
 from engines.errors import DiskError, Exit, OutputError
 from pipeline.batch.run_folder import LOCK, MADE, MANIFEST, RunFolder, check_writable
 from pipeline.recipe import Recipe
@@ -87,6 +88,20 @@ def test_other_inputs_are_refused_by_name_and_made_with_restart(run, make_data, 
     assert todo == ["a", "b"] and lines_of(tmp_path / "out") == jobs.lines
     with pytest.raises(OutputError, match="a: seed was 42 when it was made, is 7 here"):
         run(data, seed=7)
+
+
+def test_videos_that_no_run_has_made_are_not_written_over(tiny_file, make_data, run_main):
+    """A contest's data folder has its base demos in outputs/."""
+    data = make_data({"a": 2, "b": 2})
+    (data / "outputs").mkdir()
+    (data / "outputs" / "b.mp4").write_bytes(b"theirs")
+    given = "--generator", f"{tiny_file}:Tiny", "--data", data, "--out", data / "outputs"
+    refused = run_main(infer, *given)
+    assert refused.status == 2 and "has b.mp4, which no run of infer.py made" in refused.err
+    assert [path.name for path in (data / "outputs").iterdir()] == ["b.mp4"]
+    assert (data / "outputs" / "b.mp4").read_bytes() == b"theirs"
+    assert run_main(infer, *given, "--restart").status == 0
+    assert (data / "outputs" / "b.mp4").read_bytes() != b"theirs"
 
 
 @pytest.mark.parametrize(("change", "text"), [
