@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import pickle
-import pickletools
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
-import numpy as np
 from packaging.utils import canonicalize_name
 
 from engines.artifact import Label, differences, file_sha256, find
@@ -25,22 +21,8 @@ from submit.imports import distribution, needed_packages, technique_files
 from submit.model_files import build_seconds, expected_of_engine
 from submit.pack import ENTRY, REQUIREMENTS, WHEELS
 from submit.packages import Pin, installs_offline, parse_pins, resolve
+from submit.pickles import is_pickle
 
-PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"}
-CALLS = {
-    "GLOBAL",
-    "STACK_GLOBAL",
-    "INST",
-    "OBJ",
-    "REDUCE",
-    "NEWOBJ",
-    "NEWOBJ_EX",
-    "BUILD",
-    "EXT1",
-    "EXT2",
-    "EXT4",
-}
-MOST_PICKLED = 16 << 20  # bytes in which a pickle calls something, if it does
 ADD = f"pin it in {REQUIREMENTS}: make the archive with python -m submit pack"
 
 
@@ -159,36 +141,10 @@ def whole_files(submission: Submission) -> Iterator[str]:
             yield from _broken_graph(path, name)
         elif suffix == ".safetensors":
             yield from _broken_tensors(path, name)
-        elif suffix in PICKLES or _is_pickle(path):
+        elif is_pickle(path):
             yield f"{name} is a pickle, which can run any code; save tensors as safetensors"
     missing = sorted(listed.keys() - set(submission.files))
     yield from (f"{name} is listed in {MANIFEST} and missing" for name in missing)
-
-
-def _is_pickle(path: Path) -> bool:
-    """Return whether a file is a pickle of any protocol that calls something, or an array of objects."""
-    with path.open("rb") as file:
-        if file.read(6) == b"\x93NUMPY":
-            file.seek(0)
-            return _holds_objects(file)
-        file.seek(0)
-        seen, protocol = set(), False
-        try:
-            for opcode, argument, _ in pickletools.genops(file.read(MOST_PICKLED)):
-                protocol = protocol or (opcode.name == "PROTO" and 2 <= argument <= pickle.HIGHEST_PROTOCOL)
-                seen.add(opcode.name)
-        except (ValueError, OverflowError, MemoryError, IndexError):
-            return protocol  # cut or not, its beginning says what it is
-    return protocol or bool(seen & CALLS)
-
-
-def _holds_objects(file: BinaryIO) -> bool:
-    try:
-        major = np.lib.format.read_magic(file)[0]
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        return read(file)[2].hasobject
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return True  # no header that NumPy writes
 
 
 def _broken_graph(path: Path, name: str) -> Iterator[str]:

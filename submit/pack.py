@@ -24,6 +24,7 @@ from submit.errors import SubmitError
 from submit.imports import needed_files, needed_packages, technique_files, wrapper_files
 from submit.model_files import BUILT, ModelFiles, model_files
 from submit.packages import WHEELS, Pin, choose, download
+from submit.pickles import is_pickle
 from submit.profile import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,6 +112,12 @@ def generator_files(name: str, generator: Generator, weights: bool) -> tuple[str
     settings = (path for path in getattr(generator, "settings_files", ()) if path.is_file())
     for source in map(Path.resolve, [*settings, *generator.fingerprint_files] if weights else settings):
         found[_archived(source, place or Path(inspect.getfile(type(generator))))] = source
+    for source in found.values():
+        if is_pickle(source):
+            raise SubmitError(
+                f"{source} is a pickle, which can run any code, and an archive with one is refused; save its "
+                "tensors as safetensors, and have the generator read and name that file"
+            )
     names = {source.resolve(): each for each, source in found.items()}  # without weights nothing of them
     adapters = [f"{names.get(each.path.resolve(), each.path.name)}:{each.scale:g}" for each in loras]
     return MARK.join([name, *adapters]), found

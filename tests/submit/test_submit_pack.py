@@ -16,10 +16,10 @@ from pipeline.caches.calibration import Calibration, save_calibration
 from pipeline.caches.technique import TechniqueChoice
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.step_plan import StepPlan
-from submit.content_checks import PICKLES
 from submit.errors import SubmitError
 from submit.pack import pack
 from submit.packages import Pin
+from submit.pickles import PICKLES
 from submit.profile import load_profile
 from tests.graphs import copy_built
 from tests.submissions import OPENVINO, ROOT, contents, only_wheels, pack_tiny, write_wheels
@@ -170,6 +170,17 @@ def test_with_torch_the_weights_come_along(tiny_file, tmp_path, fixed_pins):
     files = contents(pack_tiny(tiny_file, tmp_path / "submit.zip", BASELINE).path)
     assert {"generator/autoencoder.safetensors", "generator/denoiser.safetensors"} <= files.keys()
     assert not any(name.endswith(".onnx") for name in files)
+
+
+def test_weights_that_are_a_pickle_are_refused_before_an_archive_is_made_that_check_would_refuse(
+        tiny_file, tmp_path, fixed_pins):
+    copy = shutil.copytree(tiny_file.parent, tmp_path / "mine") / tiny_file.name
+    copy.with_name("more.pt").write_bytes(b"PK")
+    more = "        self.fingerprint_files += (Path(__file__).parent / 'more.pt',)\n"
+    copy.write_text(copy.read_text() + more)
+    with pytest.raises(SubmitError, match="more.pt is a pickle, .* save its tensors as safetensors"):
+        pack_tiny(copy, tmp_path / "submit.zip", BASELINE)
+    assert not (tmp_path / "submit.zip").exists()
 
 
 def test_a_generator_of_the_repository_keeps_its_place(tmp_path, fixed_pins):
