@@ -136,7 +136,8 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
 
 
 def _remarks(run: dict) -> Iterator[str]:
-    """Return a recipe's note, its base, what infer.py notes on videos, and why some were not made."""
+    """Return why a run fails, a recipe's note, its base, what infer.py notes, and why some were not made."""
+    yield from run["verdict"].get("reasons", ())
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
     if run.get("base"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.judge import reasons, similarity
 from bench.score import GATE, score
-from bench.timing import LEAST_REPEAT
+from bench.timing import result_kept
 from engines.doctor import examine
 from engines.errors import Exit
 
@@ -48,7 +48,7 @@ def run_entry(
     seconds = timing["contest_seconds"] if timing else None
     alike, found = all(each["passes"] for each in comparisons), similarity(comparisons)
     texts, in_time = reasons(comparisons), True
-    if timing and timing["repeat_ratio"] < LEAST_REPEAT:
+    if timing and result_kept(timing["repeat_ratio"], timing["repeat_saved"]):
         alike = False
         texts.append(f"a request made again took {timing['repeat_ratio']:.2f} of its time: results are kept")
     if seconds is not None and question.threshold is not None and seconds > question.threshold:

@@ -14,7 +14,7 @@ from tests.clips import write
 
 FRAMES, BITS = 40, 6
 TIMING = {"contest_seconds": 4.0, "seconds_per_video": {"p50": 3.0, "p90": 3.5}, "cold_start": 1.0,
-          "repeat_ratio": 1.0, "peak_memory_mb": 800, "build_seconds": 12.5,
+          "repeat_ratio": 1.0, "repeat_saved": 0.0, "peak_memory_mb": 800, "build_seconds": 12.5,
           "stages": {"read": 0.1, "denoise": 2.5, "other": 0.4}}
 
 

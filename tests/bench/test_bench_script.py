@@ -17,7 +17,7 @@ from tests.clips import picture_frames, write
 from tests.extractors import write_extractor
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMING = {"contest_seconds": 5.0, "repeat_ratio": 1.0}
+TIMING = {"contest_seconds": 5.0, "repeat_ratio": 1.0, "repeat_saved": 0.0}
 ALIKE = {"id": "a", "status": "judged", "error": None, "passes": True, "checks": [],
          "cosine": {"grid": {"value": 0.99, "passes": True}}}
 
@@ -96,7 +96,7 @@ def test_a_recipe_with_a_mistake_is_status_2_before_anything_runs(bench, tmp_pat
     (5.0, 1.0, 0, 65.0), (10.5, 1.0, 6, 30.0), (5.0, 0.5, 5, 65.0)])
 def test_a_slow_run_is_status_6_and_one_that_keeps_results_status_5(seconds, repeat, status, score, tmp_path):
     question = Question(tmp_path, tmp_path, ["grid"], threshold=10)
-    timing = {"contest_seconds": seconds, "repeat_ratio": repeat}
+    timing = {"contest_seconds": seconds, "repeat_ratio": repeat, "repeat_saved": 4 * (1 - repeat)}
     run = run_entry("fast", tmp_path, [ALIKE], question, {"timing": timing, "speed_ratio": 2.0})
     assert exit_status([run]) == status and run["verdict"]["score"] == score
     assert run["verdict"]["passes"] == (status == 0) == (not run["verdict"]["reasons"])

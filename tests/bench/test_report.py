@@ -162,6 +162,12 @@ def test_notes_and_requests_without_a_video_are_said_below_the_table():
     assert markdown(of(run("baseline"))).split("\n\n")[1].startswith("- A cosine of pooled features alone")
 
 
+def test_why_a_run_fails_stands_below_the_table():
+    entry = run("late")
+    entry["verdict"] |= {"passes": False, "in_time": False, "reasons": ["9.00 s a video, allowed are 2"]}
+    assert "- late: 9.00 s a video, allowed are 2\n" in markdown(of(entry))
+
+
 def test_a_score_has_a_column_where_there_is_one():
     scored, unscored = run("scored"), run("unscored")
     scored["verdict"]["score"] = 61.25

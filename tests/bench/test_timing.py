@@ -1,6 +1,7 @@
 """Timing recipes: the order of runs, the arithmetic, what is kept, what is noticed and how it fails."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Runner:
 
     def __init__(self):
         self.calls, self.broken, self.status, self.printed, self.notes = [], {}, 0, "", {}
+        self.lengths = {}  # frames by id
         self.seconds = lambda call, name: 0.1 if "openvino" in call else 1.0
         self.frames = lambda call, name: "same"
 
@@ -46,7 +48,7 @@ class Runner:
         seconds = self.seconds(call, name)
         spent = {"read": 0.1, "condition": 0.1, "denoise": 0.5, "decode": 0.1, "write": 0.1}
         return {"id": name, "status": "done", "recipe": "baseline", "output": str(out / f"{name}.mp4"),
-                "notes": self.notes.get(name, []),
+                "notes": self.notes.get(name, []), "frames": self.lengths.get(name, 1),
                 "backend": "openvino" if "openvino" in call else "torch", "peak_memory_mb": 10**6,
                 "built": BUILT if "openvino" in call else {},
                 "frames_sha256": self.frames(call, name), "total_seconds": seconds,
@@ -153,7 +155,7 @@ def test_a_run_has_what_the_report_shows(timed, runner):
     each = {**dict.fromkeys((*timing.STAGES, "other"), 0.01), "denoise": 0.05}
     assert fast["timing"] == {
         "script_seconds": [0.7], "contest_seconds": 0.35, "seconds_per_video": {"p50": 0.1, "p90": 0.1},
-        "cold_start": 0.5, "stages": each, "repeat_ratio": 1.0, "peak_memory_mb": 10**6,
+        "cold_start": 0.5, "stages": each, "repeat_ratio": 1.0, "repeat_saved": 0.0, "peak_memory_mb": 10**6,
         "gpu_memory_mb": None, "build_seconds": 3.8,
         "videos": {name: {"seconds": [0.1], "stages": each} for name in "ab"}}
     json.dumps(runs, allow_nan=False)
@@ -207,6 +209,26 @@ def test_a_kept_result_is_believed_when_five_runs_agree(timed, runner):
     runner.seconds = lambda call, name: 0.2 if name == "again" else 1.0
     assert timed(BASE, rounds=1)["baseline"]["timing"]["repeat_ratio"] == 0.2
     assert sum("/repeat/" in call for call in runner.calls) == 5
+
+
+def test_short_requests_that_differ_by_less_than_a_quarter_of_a_second_accuse_nobody(timed, runner):
+    runner.seconds = lambda call, name: {"first": 0.3, "again": 0.1}.get(name, 1.0)
+    found = timed(BASE, rounds=1)["baseline"]["timing"]
+    assert (found["repeat_ratio"], found["repeat_saved"]) == (0.3333, 0.2)
+    assert sum("/repeat/" in call for call in runner.calls) == 1
+
+
+def test_the_request_before_a_repeat_has_about_as_many_frames(timed, runner):
+    """What starts for a size of its own in the first one's time would look like a kept result."""
+    for part, suffix in (("videos", "mp4"), ("images", "png")):
+        shutil.copy(timed.data / part / f"b.{suffix}", timed.data / part / f"c.{suffix}")
+    (timed.data / "pairs.csv").write_text("id,video,image,seed\n" + "".join(
+        f"{name},{name}.mp4,{name}.png,{seed}\n" for name, seed in {"a": 1, "b": 2, "c": 3}.items()))
+    runner.lengths, seeds = {"a": 9, "b": 8, "c": 3}, []
+    runner.frames = lambda call, name: seeds.extend(
+        r.seed for r in find_requests(Path(call.split()[1])).requests if r.id == name) or "same"
+    timed(BASE, rounds=1)
+    assert seeds[-3:] == [2, 1, 1]
 
 
 def test_a_single_slow_moment_accuses_nobody(timed, runner):
