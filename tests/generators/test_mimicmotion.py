@@ -198,6 +198,7 @@ def test_a_decoder_that_overflows_is_an_error_with_what_to_do(tiny_mimic):
 
 @pytest.mark.parametrize(("damage", "reason"), [
     (lambda folder: (folder / "unet" / "config.json").unlink(), "config.json: No such file.*needs Stable"),
+    (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "holds no settings but list"),
     (lambda folder: (folder / "MimicMotion_1-1.pth").unlink(), "no checkpoint at .*MimicMotion_1-1.pth"),
     (lambda folder: (folder / "vivace.toml").write_text("tiles = 4"), "unknown setting 'tiles'.*'tile'"),
     (lambda folder: (folder / "vivace.toml").write_text("gpu = -1"), "gpu 0 or more"),

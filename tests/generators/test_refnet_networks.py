@@ -183,6 +183,7 @@ def broken(name, change):
      r"conv_in.weight is \(16, 4, 3, 3\) in the file, \(16, 3, 3, 3\)"),
     (lambda folder: (folder / "pose_guider.pth").unlink(), "pose", "no checkpoint at .*pose_guider.pth"),
     (lambda folder: (folder / "image_encoder" / "config.json").unlink(), None, "and image_encoder beside"),
+    (lambda folder: (folder / "sd-vae-ft-mse" / "config.json").write_text("[]"), None, "no settings but"),
     (lambda folder: (folder / "vivace.toml").write_text("width = 60"), None, "multiples of 8"),
 ])
 def test_a_folder_that_does_not_fit_is_refused_by_name(tmp_path, damage, component, reason):
