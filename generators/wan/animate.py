@@ -13,7 +13,7 @@ from generators.contract import Constants, Engines
 from generators.resize import letterbox
 from generators.wan.config import VAE_STRIDE_T, AnimateSize
 from generators.wan.frame_groups import groups, mirrored
-from generators.wan.generator import Wan, known
+from generators.wan.generator import Picture, Wan, known
 from generators.wan.settings import Settings
 from generators.windows import ContinuationWindows
 
@@ -60,7 +60,7 @@ class Animate(Wan):
         return letterbox(pixels, *self.size)
 
     def condition(
-        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray
+        self, engines: Engines, chunks: Iterable[np.ndarray], image: np.ndarray, *, original: Picture = None
     ) -> dict[str, np.ndarray]:
         """Give pose (1, 16, F of all windows, h, w), reference (1, 20, 1, h, w), image_keys, image_values."""
         reference = self.encode(engines, known([image]))
