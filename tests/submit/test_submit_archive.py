@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import submit.__main__ as submit
 from engines.errors import InputError
 from submit.archive import damaged, read_entries, unpack, unpack_with_unzip, unsafe, write_archive
 from tests.submissions import entry
@@ -185,3 +186,14 @@ def test_random_edits_never_write_outside(tmp_path):
         assert not (tmp_path / "inside").exists() or list((tmp_path / "inside").iterdir()) == []
 
 
+
+
+def test_a_base_demo_that_is_missing_is_an_error_of_the_data(make_data, run_main, tmp_path):
+    """Else the archive would be run, and blamed for the video that nothing can be held against."""
+    data = make_data({"a": 2, "b": 2})
+    shutil.copytree(data / "videos", data / "outputs")
+    (data / "outputs" / "b.mp4").unlink()
+    found = run_main(submit, "check", tmp_path / "no.zip", "--data", data, "--target", "cpu")
+    assert found.status == 3 and "lacks the base model's videos of b; make them: python infer.py" in found.err
+    (data / "outputs" / "b.mp4").write_bytes(b"")
+    assert "no.zip" in run_main(submit, "check", tmp_path / "no.zip", "--data", data, "--target", "cpu").err
