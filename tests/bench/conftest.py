@@ -1,4 +1,4 @@
-"""A report of two runs, and a headless Chromium to look at it with."""
+"""A report of two runs, a headless Chromium to look at it with, and timing by a stand-in for infer.py."""
 
 import shutil
 from types import SimpleNamespace
@@ -6,11 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bench import timing
 from bench.judge import Folders, Judge, judge_folder
 from bench.report import write_report
 from bench.similarity import Cosine
+from bench.timed_run import Job
 from bench.verdict import Question, make_report, run_entry
 from tests.clips import write
+from tests.timing_runner import Runner
 
 FRAMES, BITS = 40, 6
 TIMING = {"contest_seconds": 4.0, "seconds_per_video": {"p50": 3.0, "p90": 3.5}, "cold_start": 1.0,
@@ -105,3 +108,21 @@ def visit(browser):
 def page(visit, index):
     """The report, opened."""
     return visit(index)
+
+
+@pytest.fixture
+def runner():
+    return Runner()
+
+
+@pytest.fixture
+def timed(runner, make_data, tmp_path, monkeypatch):
+    """A function that times recipes on two pairs with the runner, into its out: runs by name."""
+    monkeypatch.setattr(timing.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    data, said = make_data({"a": 1, "b": 1}), []
+
+    def run(*recipes, rounds=3, start=runner, data=data, **options):
+        job = Job(data, tmp_path / "out", rounds=rounds, **options)
+        return {each["name"]: each for each in timing.time_recipes(recipes, job, said.append, start)}
+    run.said, run.out, run.data = said, tmp_path / "out", data
+    return run

@@ -1,76 +1,16 @@
 """Timing recipes: the order of runs, the arithmetic, what is kept, what is noticed and how it fails."""
 
 import json
-import shutil
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
 from bench import timing
-from bench.timed_run import Ended, Job, Outcome, RunFailed
-from bench.timing import TWIN, differing, figures, noise_floor, stages, time_recipes
+from bench.timed_run import Outcome, RunFailed
+from bench.timing import TWIN, differing, figures, noise_floor, stages
 from engines.errors import InputError, OutputError
-from pipeline.batch.dataset import find_requests
 from pipeline.recipe import Recipe, RecipeError
-
-BUILT = {"encode": {"file": "e.onnx", "seconds": 1.5}, "decode": {"file": "d.onnx", "seconds": 2.25}}
-BASE, FAST = Recipe("baseline"), Recipe("fast", "openvino", "bf16")
-
-
-class Runner:
-    """Stands in for infer.py: a second a video and half a second around them, ten times faster on openvino.
-
-    The tests change what it answers: seconds and hash of a video, the exit status, what else it prints.
-    """
-
-    def __init__(self):
-        self.calls, self.broken, self.status, self.printed, self.notes = [], {}, 0, "", {}
-        self.lengths = {}  # frames by id
-        self.seconds = lambda call, name: 0.1 if "openvino" in call else 1.0
-        self.frames = lambda call, name: "same"
-
-    def __call__(self, command, log):
-        out, recipe = (Path(command[command.index(flag) + 1]) for flag in ("--out", "--recipe"))
-        self.calls.append(call := f"{' '.join(command[2:])} {recipe.read_text()}")
-        log.write_text("".join(f"message {i} on {out}\n" for i in range(30)))
-        pairing = find_requests(Path(command[command.index("--data") + 1]))
-        lines = [self.line(call, request.id, out) for request in pairing.requests]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (out / "manifest.jsonl").write_text(text)
-        total = sum(line.get("total_seconds", 0) for line in lines)
-        return Ended(self.status or 7 * bool(self.broken), total + 0.5, text + self.printed)
-
-    def line(self, call, name, out):
-        if name in self.broken:
-            return {"id": name, "status": "failed", "error": self.broken[name]}
-        (out / f"{name}.mp4").write_bytes(str(len(self.calls)).encode())
-        seconds = self.seconds(call, name)
-        spent = {"read": 0.1, "condition": 0.1, "denoise": 0.5, "decode": 0.1, "write": 0.1}
-        return {"id": name, "status": "done", "recipe": "baseline", "output": str(out / f"{name}.mp4"),
-                "notes": self.notes.get(name, []), "frames": self.lengths.get(name, 1),
-                "backend": "openvino" if "openvino" in call else "torch", "peak_memory_mb": 10**6,
-                "built": BUILT if "openvino" in call else {},
-                "frames_sha256": self.frames(call, name), "total_seconds": seconds,
-                "seconds": {stage: part * seconds for stage, part in spent.items()}}
-
-
-@pytest.fixture
-def runner():
-    return Runner()
-
-
-@pytest.fixture
-def timed(runner, make_data, tmp_path, monkeypatch):
-    """A function that times recipes on two pairs with the runner, into its out: runs by name."""
-    monkeypatch.setattr(timing.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    data, said = make_data({"a": 1, "b": 1}), []
-
-    def run(*recipes, rounds=3, start=runner, data=data, **options):
-        job = Job(data, tmp_path / "out", rounds=rounds, **options)
-        return {each["name"]: each for each in time_recipes(recipes, job, said.append, start)}
-    run.said, run.out, run.data = said, tmp_path / "out", data
-    return run
+from tests.timing_runner import BASE, BUILT, FAST
 
 
 def outcome(script, **videos):
@@ -180,71 +120,6 @@ def test_a_recipe_that_does_not_repeat_its_frames_is_reported(timed, runner, whe
 def test_a_baseline_whose_twin_makes_other_frames_is_reported(timed, runner):
     runner.frames = lambda call, name: str(TWIN in call)
     assert timed(BASE, rounds=1)["baseline"]["nondeterministic"] == ["a", "b"]
-
-
-def test_the_repeat_check_makes_another_request_then_one_twice(timed, runner):
-    (timed.data / "pairs.csv").write_text("id,video,image,seed,image2,mood\na,a.mp4,a.png,3,b.png,glad\n"
-                                          "b,b.mp4,b.png,4,,\n")
-    seen = []
-
-    def asked(request):
-        return request.hashes(), request.seed, request.columns
-
-    def seconds(call, name):
-        data = Path(call.split()[1])
-        if "/repeat/" in call:
-            seen.append((name, *next((asked(r), r.video) for r in find_requests(data).requests
-                                     if r.id == name)))
-        return {"first": 2.0, "again": 1.9}.get(name, 1.0)
-
-    runner.seconds = seconds
-    assert timed(BASE, rounds=1)["baseline"]["timing"]["repeat_ratio"] == 0.95
-    a, b = find_requests(timed.data).requests
-    assert [each[:2] for each in seen] == [("other", asked(b)), ("first", asked(a)), ("again", asked(a))]
-    assert asked(a)[2] == {"mood": "glad"} and "image2_sha256" in asked(a)[0]
-    assert seen[1][2] == seen[2][2] != seen[0][2]  # the same file, as a cache by name would want it
-
-
-def test_a_kept_result_is_believed_when_five_runs_agree(timed, runner):
-    runner.seconds = lambda call, name: 0.2 if name == "again" else 1.0
-    assert timed(BASE, rounds=1)["baseline"]["timing"]["repeat_ratio"] == 0.2
-    assert sum("/repeat/" in call for call in runner.calls) == 5
-
-
-def test_short_requests_that_differ_by_less_than_a_quarter_of_a_second_accuse_nobody(timed, runner):
-    runner.seconds = lambda call, name: {"first": 0.3, "again": 0.1}.get(name, 1.0)
-    found = timed(BASE, rounds=1)["baseline"]["timing"]
-    assert (found["repeat_ratio"], found["repeat_saved"]) == (0.3333, 0.2)
-    assert sum("/repeat/" in call for call in runner.calls) == 1
-
-
-def test_the_request_before_a_repeat_has_about_as_many_frames(timed, runner):
-    """What starts for a size of its own in the first one's time would look like a kept result."""
-    for part, suffix in (("videos", "mp4"), ("images", "png")):
-        shutil.copy(timed.data / part / f"b.{suffix}", timed.data / part / f"c.{suffix}")
-    (timed.data / "pairs.csv").write_text("id,video,image,seed\n" + "".join(
-        f"{name},{name}.mp4,{name}.png,{seed}\n" for name, seed in {"a": 1, "b": 2, "c": 3}.items()))
-    runner.lengths, seeds = {"a": 9, "b": 8, "c": 3}, []
-    runner.frames = lambda call, name: seeds.extend(
-        r.seed for r in find_requests(Path(call.split()[1])).requests if r.id == name) or "same"
-    timed(BASE, rounds=1)
-    assert seeds[-3:] == [2, 1, 1]
-
-
-def test_a_single_slow_moment_accuses_nobody(timed, runner):
-    times = iter([1.0, 1.0, 0.5, 1.0, 2.0, 1.2, 1.0, 1.0, 0.95])  # other, first, again; three times
-    runner.seconds = lambda call, name: next(times) if "/repeat/" in call else 1.0
-    assert timed(BASE, rounds=1)["baseline"]["timing"]["repeat_ratio"] == 0.95
-
-
-def test_a_single_request_warms_the_repeat_check_up_with_another_seed(timed, runner):
-    (timed.data / "videos" / "b.mp4").unlink()
-    (timed.data / "images" / "b.png").unlink()
-    seeds = []
-    runner.frames = lambda call, name: seeds.extend(
-        r.seed for r in find_requests(Path(call.split()[1])).requests if r.id == name) or "same"
-    timed(BASE, rounds=1)
-    assert seeds[-3:] == [43, 42, 42]
 
 
 # What is kept, and how it fails
