@@ -70,6 +70,9 @@ def run_judge(args: argparse.Namespace) -> Exit:
     names = [extractor.name for extractor in judge.extractors]
     beside = {ANOTHER_SEED: args.other_seed, AGAIN: args.base_again}
     beside = {name: given for name, given in beside.items() if given}
+    for name, given in beside.items():
+        if given.resolve() == reference.resolve():
+            raise UsageError(f"{given} is the reference itself, not {name}; make that by a run of its own")
     find_wanted(reference, beside)  # what is wrong with these too
     question = Question(args.data, reference, names, args.time_threshold, args.rounds, load, beside)
 

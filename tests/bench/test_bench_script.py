@@ -76,6 +76,12 @@ def test_missing_folders_are_status_3_and_an_unknown_extractor_is_status_4(bench
     assert answer.status == 4 and "no extractor 'clip'; there are grid" in answer.err
 
 
+@pytest.mark.parametrize("option", ["--base-again", "--other-seed"])
+def test_the_reference_is_no_scale_for_itself(bench, data, tmp_path, option):
+    answer = bench("--candidate", tmp_path / "candidate", option, data / "videos" / ".." / "outputs")
+    assert answer.status == 2 and "outputs is the reference itself, not " in answer.err
+
+
 def test_candidates_and_recipes_at_once_or_none_are_a_usage_error(bench, tmp_path):
     assert bench().status == 2
     assert bench("--candidate", tmp_path, "--recipes", tmp_path / "a.toml").status == 2
