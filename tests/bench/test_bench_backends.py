@@ -1,19 +1,17 @@
 """bench backends: interleaved rounds, figures against the base, and variants that cannot run."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import bench.__main__ as script
 from bench import engine_bench as backends
 from bench.engine_bench import BASE, Clip, compare, table
 from engines.errors import EngineError
 
-ROOT = Path(__file__).resolve().parents[2]
 CLIP = Clip(np.zeros((20, 96, 64, 3), np.uint8), np.zeros((96, 64, 3), np.uint8), 7)
 
 
@@ -90,18 +88,20 @@ def test_every_engine_is_closed(runs):
     assert sorted(runs.closed) == sorted(f"{b} {n}" for b in ("torch", "openvino") for n in names)
 
 
-def bench(*arguments):
-    command = [sys.executable, "-m", "bench", "backends", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def bench(run_main):
+    """A function that runs the command: status, stdout, stderr."""
+    return partial(run_main, script, "backends")
 
 
-def test_the_command_prints_a_table_and_writes_a_report(tiny_file, make_data, tmp_path):
+def test_the_command_prints_a_table_and_writes_a_report(bench, tiny_file, make_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIVACE_BUILT", str(tmp_path / "built"))
     report = tmp_path / "results" / "report.json"
     result = bench("--generator", f"{tiny_file}:Tiny", "--data", make_data({"a": 4}), "--frames", 3,
                    "--ways", "openvino:fp32", "--rounds", 1, "--report", report)
-    assert result.returncode == 0, result.stderr
-    assert "| torch:fp32 | 1.00 | the base | 0.000 |" in result.stdout
-    assert "no encode-fp32.onnx" in result.stdout  # nothing was exported
+    assert result.status == 0, result.err
+    assert "| torch:fp32 | 1.00 | the base | 0.000 |" in result.out
+    assert "no encode-fp32.onnx" in result.out  # nothing was exported
     written = json.loads(report.read_text())
     assert written["frames"] == 3 and written["machine"]["cores"] > 0 and set(written["ways"]) == {
         "torch:fp32", "openvino:fp32"}
@@ -112,6 +112,6 @@ def test_the_command_prints_a_table_and_writes_a_report(tiny_file, make_data, tm
     (["--ways", "torch:fp17"], 2, "unknown precision 'fp17'"),
     (["--generator", "nobody"], 2, "no generator 'nobody'"),
 ])
-def test_bad_input_stops_with_its_status(arguments, status, text):
+def test_bad_input_stops_with_its_status(bench, arguments, status, text):
     result = bench(*arguments)
-    assert result.returncode == status and text in result.stderr
+    assert result.status == status and text in result.err
