@@ -19,6 +19,7 @@ from pipeline.columns import FORM, example_columns
 from pipeline.component_check import STATELESS, Finding, check_export, check_graph_of, check_module, same
 from pipeline.output_form import at_size, output_form
 from pipeline.sampler import Sampler
+from pipeline.steps_check import check_steps, kind_of
 
 Findings = dict[str, list[Finding]]
 SEED = 1
@@ -45,7 +46,7 @@ def check_generator(generator: Generator, export: Path | None = None, trace: boo
     for size in (generator.size, *sizes):
         trial = Trial(at_size(generator, size), engines)
         at = "" if size == generator.size else " at {} x {}".format(*size)
-        for what in ("fit", "noise", "condition", "denoise", "decode", *(() if at else ("state",))):
+        for what in ("fit", "noise", "steps", "condition", "denoise", "decode", *(() if at else ("state",))):
             found[what + at] = _tried(what + at, getattr(trial, what))
             if found[what + at] and what != "state":
                 return found
@@ -77,7 +78,7 @@ class Trial:
         fitted = self._generator.fit(np.zeros((2, 75, 131, 3), np.uint8))
         wanted = (2, height, width, 3)
         if getattr(fitted, "shape", None) != wanted or fitted.dtype != np.uint8:
-            wrong = f"it gives {_what(fitted)}, expected {wanted} uint8"
+            wrong = f"it gives {kind_of(fitted)}, expected {wanted} uint8"
             yield Finding("fit", wrong, "scale and cut to size, (width, height); see generators/resize.py")
 
     def noise(self) -> Iterator[Finding]:
@@ -86,7 +87,7 @@ class Trial:
         count, axis = len(generator.windows.condition_indices(self._frames)), generator.frame_axis
         first, again, other = (generator.noise(count, seed) for seed in (SEED, SEED, SEED + 1))
         if not isinstance(first, np.ndarray) or first.dtype != np.float32:
-            wrong = f"it gives {_what(first)}, expected float32"
+            wrong = f"it gives {kind_of(first)}, expected float32"
             yield Finding("noise", wrong, "end it with .astype(np.float32)")
         elif first.ndim <= axis or first.shape[axis] != count:
             wrong = f"asked for {count} latent frames, it gives {first.shape}: frame_axis is {axis}"
@@ -98,6 +99,10 @@ class Trial:
             yield Finding("noise", "another seed gives the same numbers", "use the seed that is given")
         self._noise = [first, other]
 
+    def steps(self) -> Iterator[Finding]:
+        """Check the noise of longer clips and of steps, and the scheduler over all steps."""
+        return check_steps(self._generator)
+
     def condition(self) -> Iterator[Finding]:
         """Check that condition() gives NumPy arrays by name, among them all that per_frame names."""
         generator = self._generator
@@ -108,7 +113,7 @@ class Trial:
             if not isinstance(constants, Mapping) or not all(
                 isinstance(each, np.ndarray) for each in constants.values()
             ):
-                yield Finding("condition", f"it gives {_what(constants)}", "give NumPy arrays by name")
+                yield Finding("condition", f"it gives {kind_of(constants)}", "give NumPy arrays by name")
             elif lost:
                 mend = "name there exactly the entries of condition() that have a value a frame"
                 yield Finding("per_frame", f"condition() gives no {', '.join(lost)}", mend)
@@ -123,7 +128,7 @@ class Trial:
         for step in (0, generator.scheduler.steps - 1):
             for prediction in self._predict(0, step):
                 if prediction.shape != noise.shape or prediction.dtype != np.float32:
-                    wrong = f"it gives {_what(prediction)} for latents {noise.shape} float32"
+                    wrong = f"it gives {kind_of(prediction)} for latents {noise.shape} float32"
                     yield Finding("denoise", wrong, "give a prediction for each number of the latents")
                     return
         if not np.array_equal(before, noise):
@@ -142,7 +147,7 @@ class Trial:
         self._pixels = [self._decode(0), self._decode(1)]
         pixels = self._pixels[0]
         if pixels.shape[1:] != (height, width, 3) or pixels.dtype != np.uint8:
-            wrong = f"it gives {_what(pixels)}, expected (frames, {height}, {width}, 3) uint8"
+            wrong = f"it gives {kind_of(pixels)}, expected (frames, {height}, {width}, 3) uint8"
             yield Finding("decode", wrong, "correct size, or what the decoder gives; colours come last")
         elif len(pixels) < self._frames:
             wrong = f"it gives {len(pixels)} frames of a clip of {self._frames}"
@@ -202,7 +207,7 @@ def _settings(generator: Generator) -> Iterator[Finding]:
     times, steps = np.asarray(generator.scheduler.times), generator.scheduler.steps
     if times.shape != (steps + 1,) or times.dtype != np.float32:
         yield Finding(
-            "scheduler", f"times are {_what(times)}", f"give {steps + 1} float32: steps and the end"
+            "scheduler", f"times are {kind_of(times)}", f"give {steps + 1} float32: steps and the end"
         )
     for frames in (1, generator.windows.frames, 2 * generator.windows.frames + 1):
         yield from _covered(generator, frames)
@@ -289,9 +294,3 @@ def _mend(error: BaseException) -> str:
 
 def _equal(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
     return first.keys() == second.keys() and same(list(first.values()), [second[name] for name in first])
-
-
-def _what(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.shape} {value.dtype.name}"
-    return type(value).__name__
