@@ -18,23 +18,24 @@ ROUNDS, MULTIPLIERS, WEYL = 10, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE8
 THREADS, UNROLLED = 256, 4  # of a block on the GPU; numbers that a thread draws at a time
 
 
-def torch_normal(shape: tuple[int, ...], seed: int, skip: int = 0) -> np.ndarray:
+def torch_normal(shape: tuple[int, ...], seed: int, skip: int = 0, calls: int = 0) -> np.ndarray:
     """Draw what torch.randn(shape) gives in float32 after torch.manual_seed(seed), bit for bit.
 
-    skip: numbers drawn before, in calls for whole multiples of 16. Torch takes 24 bits of a 32-bit Mersenne
-    Twister a number and turns eight pairs at a time by Box and Muller, with Cephes' functions and fused
-    products (x86 with AVX2; elsewhere the last bit may differ). Below 16 numbers it draws in another way:
-    ValueError.
+    calls: of torch.randn with this shape made before. skip: numbers drawn before them, in calls for whole
+    multiples of 16. Torch takes 24 bits of a 32-bit Mersenne Twister a number and turns eight pairs at a time
+    by Box and Muller, with Cephes' functions and fused products (x86 with AVX2; elsewhere the last bit may
+    differ). Below 16 numbers it draws in another way: ValueError.
     """
     size = int(np.prod(shape))
     if size < BLOCK or skip % BLOCK:
-        raise ValueError(f"needs {BLOCK} numbers or more after whole {BLOCK}s, got {size} after {skip}")
+        hint = "; calls=N counts calls with the same shape, of any size" if skip % BLOCK else ""
+        raise ValueError(f"needs {BLOCK} numbers or more after whole {BLOCK}s, got {size} after {skip}{hint}")
     twister = np.random.RandomState(np.random.MT19937())
     twister.seed(seed & 0xFFFFFFFF)
-    whole = size + BLOCK * bool(size % BLOCK)
-    drawn = np.frombuffer(twister.bytes(4 * (skip + whole)), np.uint32)[skip:]
+    whole = size + BLOCK * bool(size % BLOCK)  # torch draws the last 16 again
+    drawn = np.frombuffer(twister.bytes(4 * (skip + whole * (calls + 1))), np.uint32)[-whole:]
     uniform = (drawn & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
-    if size % BLOCK:  # torch draws the last 16 again
+    if size % BLOCK:
         numbers = np.empty(size, np.float32)
         numbers[: size // BLOCK * BLOCK] = _box_muller(uniform[: size // BLOCK * BLOCK])
         numbers[-BLOCK:] = _box_muller(uniform[-BLOCK:])

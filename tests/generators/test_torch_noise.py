@@ -23,6 +23,28 @@ def test_what_was_drawn_before_is_skipped():
     np.testing.assert_allclose(torch_normal((1, 6, 4, 8, 6), 42, skip=3 * 64 * 48), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(16,), (1, 4, 3, 8, 8), (17,), (31,), (1, 4, 7, 35, 25)])
+def test_calls_before_with_the_same_shape_are_counted_whatever_its_size(shape):
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("torch uses the C library's functions here")
+    generator = torch.Generator().manual_seed(42)
+    for calls in range(4):
+        wanted = torch.randn(shape, generator=generator).numpy()
+        np.testing.assert_array_equal(torch_normal(shape, 42, calls=calls), wanted)
+
+
+def test_calls_of_one_shape_come_behind_what_is_skipped():
+    generator = torch.Generator().manual_seed(42)
+    torch.randn(32, generator=generator), torch.randn(21, generator=generator)
+    wanted = torch.randn(21, generator=generator).numpy()
+    np.testing.assert_allclose(torch_normal((21,), 42, skip=32, calls=1), wanted, atol=1e-5)
+
+
+def test_numbers_to_skip_that_are_no_whole_sixteens_are_refused_with_what_counts_them():
+    with pytest.raises(ValueError, match="got 17 after 17; calls=N counts calls with the same shape"):
+        torch_normal((17,), 1, skip=17)
+
+
 @pytest.mark.parametrize(("size", "skip"), [(15, 0), (16, 8)])
 def test_fewer_than_sixteen_numbers_are_refused(size, skip):
     with pytest.raises(ValueError, match="needs 16 numbers or more after whole 16s"):
