@@ -15,6 +15,7 @@ import numpy as np
 
 from engines import load
 from engines.errors import EngineError
+from generators.generator_error import GeneratorError
 from tests.conftest import Plain
 from tests.processes import children_of
 
@@ -93,6 +94,8 @@ class Misbehaving(Plain):
                 raise ZeroDivisionError("a bug")
             if what == "broken":
                 raise EngineError("the GPU has fallen off the bus")
+            if what == "contract":
+                raise GeneratorError("step_noise gives what is not like latents")
             if what == "memory":
                 raise MemoryError("no room for 931 PiB")
             if what == "busy":  # in one call that lets no signal through

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 
-from engines.errors import EngineError, Exit, VivaceError
+from engines.errors import BROKEN, EngineError, Exit, VivaceError, describe_error
 from generators.weight_files import licences
 from pipeline.batch.run_folder import MADE
 from pipeline.runner import start_runner
@@ -32,7 +32,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Refused:
-    """A message: engines cannot run. error: carries the exit code."""
+    """A message: engines cannot run, or a video shows that none can be made. error: carries the exit code."""
 
     error: Exception
 
@@ -56,6 +56,13 @@ class Ended:
 @dataclass(frozen=True)
 class Broken:
     """A message: an engine failed and may be unusable, so this process ends."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """A message: an error that nobody foresaw ends this process. why: its class, text and line."""
 
     why: str
 
@@ -111,6 +118,12 @@ def serve(descriptor: int, parent: int) -> None:
                 connection.send(Ended(*runner(request, out, progress, MADE, upcoming)))
         except EngineError as error:
             connection.send(Broken(str(error)))
+        except VivaceError as error:  # ends the run, as in one process
+            connection.send(Refused(error))
+        except BROKEN as error:
+            with suppress(OSError):  # the parent may be gone
+                connection.send(Crashed(describe_error(error)))
+            raise
         finally:
             runner.close()
 

@@ -24,7 +24,7 @@ from engines.progress import Progress
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
 from pipeline.parallel.cpu_affinity import shares_of_cores
-from pipeline.parallel.worker import Broken, Counted, Ended, Refused, Started
+from pipeline.parallel.worker import Broken, Counted, Crashed, Ended, Refused, Started
 from pipeline.parallel.worker_process import is_stopped, start_worker
 from pipeline.runner import Settings
 from pipeline.video.mp4_boxes import frames_in_header
@@ -80,14 +80,15 @@ def _at_file(measure: Callable[[Path], int | None], path: Path) -> int | None:
 class Worker:
     """A process that makes videos for this one.
 
-    name: for messages. request: the one it is working on. upcoming: the one that it reads ahead.
+    name: for messages. request: the one it is working on. upcoming: the one that it reads ahead. why, crash:
+    why it ends, by what it or this process has foreseen, or by an error that nobody has.
     """
 
     def __init__(self, number: int, settings: Settings, out: Path, cores: list[int]) -> None:
         self.number, self.settings, self.cores = number, settings, cores
         self.name = f"worker {number + 1} on {settings.device}"
         self.request = self.upcoming = None
-        self.ready, self.why = False, ""
+        self.ready, self.why, self.crash = False, "", ""
         self._bar: Progress | None = None
         self._stopped_at: float | None = None
         self.process, self.connection = start_worker("pipeline.parallel.worker", "serve", cores, os.getpid())
@@ -138,7 +139,8 @@ class Worker:
         if status < 0:  # a system that runs out of memory sends SIGKILL
             reason = Exit.EXHAUSTED if status == -signal.SIGKILL else Exit.BUG
             return f"was ended by {signal.Signals(-status).name}", reason
-        return f"ended with status {status}", Exit.BUG
+        crash = f" ({self.crash})" if self.crash else ""
+        return f"ended with status {status}{crash}", Exit.BUG
 
     def _send(self, message: object) -> None:
         with suppress(OSError):  # a dead process is noticed when its answer is received
@@ -185,20 +187,25 @@ class _Pool:
             worker.end(max(0.0, until - time.monotonic()))
 
     def _heard(self, worker: Worker, message: object) -> None:
-        """Handle a worker's message. Raises a worker's error if no worker has started before. DiskError."""
+        """Handle a worker's message. DiskError.
+
+        Raises a worker's error if no worker has started before it, or if a video is what it was raised at.
+        """
         match message:
             case Started():
                 self._opened(worker, message)
                 worker.ready = True
                 self._give(worker)
             case Refused():
-                if self.jobs is None:
+                if self.jobs is None or worker.ready:
                     raise message.error
                 worker.why = f"cannot start ({message.error})"
             case Counted():
                 worker.show(self.jobs.label(worker.request.id), message)
             case Broken():
                 worker.why = f"failed ({message.why})"
+            case Crashed():
+                worker.crash = message.why
             case Ended():
                 worker.hide()
                 line = self.jobs.taken(message.line, worker.name)

@@ -14,6 +14,7 @@ import pytest
 
 from engines.errors import EngineError, Exit
 from engines.load import BACKENDS
+from generators.generator_error import GeneratorError
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import Request, find_requests
 from pipeline.batch.run_folder import MADE, RunFolder
@@ -108,7 +109,8 @@ def test_a_worker_that_is_stopped_is_ended_and_its_video_tried_once_more(
 
 
 @pytest.mark.parametrize(("what", "words", "reason"), [
-    ("kill", "was ended by SIGKILL", Exit.EXHAUSTED), ("bug", "ended with status 1", Exit.BUG),
+    ("kill", "was ended by SIGKILL", Exit.EXHAUSTED),
+    ("bug", "ended with status 1 (ZeroDivisionError: a bug (", Exit.BUG),
     ("broken", "failed (the GPU has fallen off the bus)", Exit.ENVIRONMENT)])
 def test_a_video_whose_workers_die_twice_is_listed_and_the_others_are_made(
         pool, make_data, orders, tmp_path, what, words, reason):
@@ -120,6 +122,15 @@ def test_a_video_whose_workers_die_twice_is_listed_and_the_others_are_made(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "manifest.jsonl"]
     only, _ = pool(make_data({"b": 20}), 1)
     assert only.status is Exit.SOME_FAILED and [line.get("kept") for line in only.lines] == [True, None]
+
+
+def test_a_video_that_breaks_the_contract_ends_the_run_as_in_one_process(
+        pool, make_data, orders, tmp_path, capfd):
+    tell(orders, "condition", 20, "contract")
+    with pytest.raises(GeneratorError, match="^step_noise gives what is not like latents$") as raised:
+        pool(make_data({"a": 20, "b": 2}))
+    assert raised.value.exit is Exit.USAGE and "Traceback" not in capfd.readouterr().err
+    assert processes_about(tmp_path) == []
 
 
 def test_workers_that_cannot_start_end_the_run_with_their_own_error(pool, make_data, tmp_path):
