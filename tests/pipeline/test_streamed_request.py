@@ -1,15 +1,20 @@
 """Videos made piece by piece: the bytes of those made at once, the first frames before the last are read."""
 
 import json
+import re
+import textwrap
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import infer
+from engines.backends.torch_backend import TorchEngine
 from engines.errors import EngineError, InputError
+from generators.contract import load_generator
 from generators.pieces import gathered, in_chunks
 from pipeline.batch.dataset import Request
 from pipeline.guard import Guard
@@ -19,6 +24,7 @@ from pipeline.runner import Settings, start_runner
 from pipeline.step_plan import StepPlan
 from pipeline.streamed_request import sampling_of
 
+ROOT = Path(__file__).parents[2]
 FAR = (9.0,) * 25, (9.0,) * 25  # the parts of two constants: 16 groups of channels and 9 regions
 FIRES = StepPlan("FS", guard=Guard(5, (0.0,), ("pose", "reference"), FAR, ((1.0,) * 25,) * 2, (1.0, 1.0)))
 
@@ -78,6 +84,26 @@ def test_a_generator_that_does_not_stream_delivers_at_the_end_and_says_so(
     options = Options(sampling=sampling_of)
     made = make_video(asked, tmp_path / "o.mp4", generator, generator.engines(), silent, options)
     assert "plain does not make its frames piece by piece: they come at the end" in made["notes"]
+
+
+def test_the_example_of_the_docs_streams_the_frames_that_its_generator_makes_at_once(
+    make_video_file, make_image_file, tmp_path
+):
+    chapter = (ROOT / "docs" / "wrapping.md").read_text().split("## Frames piece by piece")[1]
+    [code] = re.findall(r"^```python\n(.*?)^```$", chapter, re.MULTILINE | re.DOTALL)
+    plain = load_generator(str(ROOT / "examples" / "my_generator.py:MyGenerator"))
+    members = {"gathered": gathered, "in_chunks": in_chunks}
+    exec(textwrap.dedent(code), members)
+    streams = type("Streams", (type(plain),), members)()
+    engines = {name: TorchEngine(spec, plain.build(name)) for name, spec in plain.components.items()}
+    asked = request(tmp_path, make_video_file, make_image_file, 40)
+    made = {}
+    for name, generator, sampling in (("plain", plain, None), ("whole", streams, None),
+                                      ("streamed", streams, sampling_of)):
+        options = Options(sampling=sampling)
+        made[name] = make_video(asked, tmp_path / "o.mp4", generator, engines, silent, options)
+    assert len({each["frames_sha256"] for each in made.values()}) == 1 and made["plain"]["frames"] == 40
+    assert not any("piece by piece" in note for note in made["streamed"]["notes"])
 
 
 def test_a_file_with_fewer_frames_than_packets_is_refused(
