@@ -20,7 +20,7 @@ from shutil import rmtree
 
 import numpy as np
 
-from engines.errors import EngineError, Exit, OutputError
+from engines.errors import Exit, OutputError, VivaceError
 from pipeline.batch.dataset import Request
 from pipeline.parallel.worker import REFUSALS, TICK, Broken, Ended, Refused, Started
 from pipeline.runner import VideoRunner, start_runner
@@ -140,7 +140,7 @@ def work(descriptor: int) -> None:
                     for runner in runners.values():
                         runner.close()
                     time.sleep(IDLE)
-        except (EngineError, OSError) as error:
+        except (VivaceError, OSError) as error:
             connection.send(Broken(str(error)))
 
 
