@@ -25,7 +25,6 @@ from engines.artifact import fingerprint, key
 from engines.errors import InputError
 from generators.resize import FITS
 from pipeline.batch.dataset import VIDEO_SUFFIXES, stem_of
-from pipeline.output_form import at_rate
 from pipeline.video.reader import Clip, Form, VideoReader, colours_of
 
 FOLDER = Path(__file__).parent
@@ -143,8 +142,8 @@ class Judge:
             if not skeletons:
                 return self.compare(*readers)
             drawn = stack.enter_context(VideoReader(skeletons, square=True))
-            ratio = readers[0].fps / drawn.fps
-            shown = at_rate(drawn, ratio if abs(ratio - 1) > RATE_ROUNDED else Fraction(1))
+            own = abs(readers[0].fps / drawn.fps - 1) <= RATE_ROUNDED
+            shown = drawn.at_rate(drawn.fps if own else readers[0].fps)
             return self.compare(*readers, shown, rule_of(both[1]))
 
     def _gate_check(self, name: str, cosine: Mapping) -> Check:

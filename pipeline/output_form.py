@@ -6,12 +6,11 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 
@@ -27,7 +26,6 @@ from pipeline.video.reader import VideoReader
 from pipeline.video.times import RATES
 
 Size = tuple[int, int]  # width, height
-Frame = TypeVar("Frame")
 
 
 def output_form(
@@ -100,18 +98,6 @@ def taking_size(size: Size, own: Size) -> Iterator[None]:
         ) from error
 
 
-def at_rate(frames: Iterable[Frame], ratio: Fraction) -> Iterator[Frame]:
-    """Give the frame that is shown at each time of another rate: some twice, or not all.
-
-    ratio: of that rate to the frames' own. As many are given as begin before the last one ends.
-    """
-    given = 0
-    for number, frame in enumerate(frames, start=1):
-        while given < number * ratio:
-            yield frame
-            given += 1
-
-
 class SkeletonChunks:
     """A skeleton video at the generator's size, in chunks of generator.chunk frames.
 
@@ -121,8 +107,8 @@ class SkeletonChunks:
     """
 
     def __init__(self, reader: VideoReader, generator: Generator, fps: Fraction | None = None) -> None:
-        self._reader, self._generator, self._ratio = reader, generator, (fps or reader.fps) / reader.fps
-        self.announced = math.ceil(reader.info.frames * self._ratio)
+        self._reader, self._generator, self._fps = reader, generator, fps or reader.fps
+        self.announced = math.ceil(reader.info.ends(self._fps)[-1])
         self.frames, self.waited, self.ahead = 0, 0.0, 0.0
         self.framing = Framing(generator.fit, (reader.width, reader.height))
         self._begun: Iterator[np.ndarray] | None = None
@@ -163,7 +149,7 @@ class SkeletonChunks:
 
     def _frames(self) -> Iterator[np.ndarray]:
         with reading(self._reader.path):
-            yield from at_rate(self._reader, self._ratio)
+            yield from self._reader.at_rate(self._fps)
 
 
 def _in_turn(held: deque[np.ndarray], rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -19,6 +19,7 @@ from pipeline.video.times import Times, check_rate
 
 MAX_PIXELS = 7680 * 4320  # of one frame
 STALL_SECONDS = 30.0  # without a new frame
+ROUNDED = Fraction(1, 2000)  # of a second: what times in Matroska, whole milliseconds, are off by
 HEADER_LINES = 50  # lines of a listing beside those of the frames, at most
 USE_BOTH = ["-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "null", "-"]
 
@@ -47,6 +48,18 @@ class VideoInfo:
     def begins(self) -> np.ndarray:
         """When each frame begins to be shown, and when the last one ends (N + 1,), in seconds of the file."""
         return self.times.seconds(self.times.densest() if self.variable_rate else self.fps)
+
+    def ends(self, fps: Fraction) -> list[Fraction]:
+        """Return when each frame's time ends, counted from the first one's begin in frames of that rate.
+
+        At the video's own rate all frames last equally long, as they do in a video that keeps each of them.
+        """
+        if not self.variable_rate or fps == self.fps:
+            return [number * fps / self.fps for number in range(1, self.frames + 1)]
+        first, *others = self.times.ticks.tolist()
+        ends = [(tick - first) * self.times.unit for tick in others]
+        ends.append(ends[-1] + 1 / self.times.densest())
+        return [(end - ROUNDED) * fps for end in ends]
 
     @property
     def square(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ truncated file without an error.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import subprocess
@@ -31,6 +32,7 @@ from pipeline.video.info import (
     too_large,
     too_long,
 )
+from pipeline.video.times import at_rate
 from pipeline.video.writer import VideoWriter
 
 __all__ = [
@@ -103,8 +105,8 @@ class VideoReader:
     """An iterator over every frame of a video that is shown, as (H, W, 3) uint8 RGB, in constant memory.
 
     A second iteration starts again at the first frame, and ends an earlier one. Frames of variable-rate video
-    are neither repeated nor dropped; info.times says when they are shown. Rotation is applied; sound and
-    alpha are ignored, and pixel aspect ratio is unless `square` asks for square pixels.
+    are neither repeated nor dropped, but by at_rate; info.times says when they are shown. Rotation is
+    applied; sound and alpha are ignored, and pixel aspect ratio is unless `square` asks for square pixels.
     Colours follow the file's tags; untagged video is taken as BT.601 at every size, as by ffmpeg; with
     tag_blind all video is, as by OpenCV 4. InputError: as `probe`, and in the iteration when the data is
     damaged, ends early, or does not come within stall_seconds. No reader can notice damage that is valid data
@@ -179,6 +181,17 @@ class VideoReader:
             self._check_end(child, count, got)
         finally:
             child.close()
+
+    def at_rate(self, fps: Fraction) -> Iterator[np.ndarray]:
+        """Give the frame that is shown at each time of a video of that rate; at its own, every frame.
+
+        Frames beyond those that the packets announce last as long as the average one.
+        """
+        if self.info.variable_rate and fps != self.fps:
+            shown = f"at {float(fps):.6g} frames/s each frame is the one that is shown at its time"
+            self.notes = (f"{self.path}: variable frame rate; {shown}",)
+        ends, each = self.info.ends(fps), fps / self.fps
+        return at_rate(self, itertools.chain(ends, itertools.count(ends[-1] + each, each)))
 
     def _check_end(self, child: Ffmpeg, count: int, rest: int) -> None:
         """Raise InputError if decoding stopped before the video's end, and add notes on what is odd.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 
 from engines.errors import InputError
 from pipeline.video.ffmpeg import evenly_spaced, tick
 
+Frame = TypeVar("Frame")
 RATES = (Fraction(1, 1001), Fraction(1000))  # frames a second that can be written
 REORDERED = 16  # frames, at most, that H.264 and HEVC code before one that is shown earlier
 UNKNOWN = ("NOPTS", str(-(2**63)))
@@ -78,6 +81,19 @@ class Times:
         """Return the frames a second, up to `most`, of the frames that follow each other most closely."""
         step = Fraction(float(np.quantile(np.diff(np.unique(self.ticks)), 0.05))) * self.unit
         return min(Fraction(most), 1 / step).limit_denominator(1001)
+
+
+def at_rate(frames: Iterable[Frame], ends: Iterable[Fraction]) -> Iterator[Frame]:
+    """Give the frame that is shown at each time of another rate: some twice, or not all.
+
+    ends: of each frame's time, counted in that rate's frames from the first one on. As many are given as
+    begin before the last one ends.
+    """
+    given = 0
+    for frame, end in zip(frames, ends, strict=False):
+        while given < end:
+            yield frame
+            given += 1
 
 
 def timestamps(listing: str) -> list[int]:

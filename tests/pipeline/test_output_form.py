@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from fractions import Fraction
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +14,13 @@ from generators.contract import load_generator
 from generators.resize import Fit
 from pipeline.batch.dataset import find_requests
 from pipeline.check_generator import check_generator
-from pipeline.output_form import at_rate, at_size
+from pipeline.output_form import at_size
 from pipeline.parallel.ray_actors import FileWorker, NetworkWorker
 from pipeline.request import Limits, Source, make_video
 from pipeline.runner import Settings, VideoRunner
-from pipeline.video.reader import Form, read
+from pipeline.video.reader import Form, VideoReader, read
+from pipeline.video.times import at_rate
+from tests.clips import run
 from tests.pipeline.test_contract_check import PLUGIN
 
 SILENT = nullcontext(SimpleNamespace(tick=lambda: None))
@@ -108,7 +111,27 @@ def test_a_form_that_cannot_be_fails_its_video_by_name(by_video, listed, tmp_pat
 def test_the_skeleton_is_brought_to_the_rate_by_what_is_shown_at_each_time():
     shown = {"1": "01234", "5/4": "0012344", "1/2": "024", "2": "0011223344", "3/5": "013"}
     for ratio, wanted in shown.items():
-        assert "".join(at_rate("01234", Fraction(ratio))) == wanted
+        ratio = Fraction(ratio)
+        assert "".join(at_rate("01234", count(ratio, ratio))) == wanted
+
+
+def test_a_variable_rate_skeleton_is_brought_to_the_rate_by_its_own_times(by_video, make_data, tmp_path):
+    """Five levels of grey at 30 frames/s, then five at 10, at times in whole milliseconds."""
+    data, levels = make_data({"a": 2}), tmp_path / "levels.raw"
+    levels.write_bytes(b"".join(bytes([20 + 20 * level]) * (48 * 32 * 3) for level in range(10)))
+    late = "setpts='if(lt(N,5),N,5+(N-5)*3)/30/TB'"
+    run("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "32x48", "-r", 30, "-i", levels, "-vf", late,
+        "-fps_mode", "vfr", "-c:v", "ffv1", data / "videos" / "vfr.mkv")
+    (data / "pairs.csv").write_text("id,video,image,rate\na,vfr.mkv,a.png,12\nb,vfr.mkv,a.png,30\n")
+    for request, wanted in zip(find_requests(data).requests, ("02556789", "012345556667778889"), strict=True):
+        with Source(request, load_generator(by_video)) as source:
+            shown = np.concatenate(list(source))
+            assert "".join(str(round((frame.mean() - 20) / 20)) for frame in shown) == wanted
+            assert source.announced == len(wanted)
+            [note] = [note for note in source.notes if "variable" in note]
+            assert note.endswith(f"at {source.fps} frames/s each frame is the one that is shown at its time")
+    with VideoReader(data / "videos" / "vfr.mkv") as reader:
+        assert len(list(reader.at_rate(reader.fps))) == 10 and "every frame is kept" in reader.notes[0]
 
 
 def test_a_rule_of_fit_goes_by_the_videos_size(by_video, listed):
