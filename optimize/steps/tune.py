@@ -27,8 +27,8 @@ from pipeline.video.base_colours import as_base_videos
 class TuningJob:
     """A tuning job: a generator on a device, with the requests of a data folder and the base model's videos.
 
-    overlaps: of windows, smaller than the generator's own, to be tried at the end. lossless: for base videos
-    that are lossless: above about 40 dB, PSNR would otherwise mostly measure how they were encoded.
+    overlaps: of windows, to be tried at the end where they are smaller than the generator's own. lossless: for
+    base videos that are lossless: above about 40 dB, PSNR would otherwise mostly measure how they were encoded.
     """
 
     data: Path
@@ -50,7 +50,9 @@ def tune_folder(
     """
     folder = out.with_suffix(".tuning")
     with closing(tuning_runner_of(job, folder)) as runner:
-        tuned = Tuner(runner, goal, record_of(runner, goal, folder), say).tune(recipes, job.overlaps)
+        own = getattr(runner.generator.windows, "overlap", 0)  # a rule of the user's may have none
+        overlaps = [overlap for overlap in job.overlaps if overlap < own]
+        tuned = Tuner(runner, goal, record_of(runner, goal, folder), say).tune(recipes, overlaps)
     note = (
         f"Tuned for {runner.generator.name} on {len(runner.clips)} videos, "
         f"to similarity {goal.similarity:g} and PSNR {goal.psnr:g} dB, from {tuned.best.recipe.name}."

@@ -24,7 +24,7 @@ from optimize.steps.planner import Costs
 from optimize.steps.trajectory import Gram, kept_gram
 from pipeline.batch.dataset import Request
 from pipeline.columns import read_columns
-from pipeline.output_form import SkeletonChunks
+from pipeline.output_form import SkeletonChunks, at_size, output_form, taking_size
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.runner import identity_of
 from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
@@ -50,17 +50,20 @@ PROBES = 5  # evaluations that are timed; the least time counts: more than that 
 class TuningClip:
     """A request to tune on. folder: its own, for the base run's latents, one file for each step.
 
-    frames, fps: the skeleton video's. image: the picture (1, H, W, 3) uint8. columns: see read_columns. After
-    prepare(), constants are the results of its conditioning, and denoise is its denoiser.
+    generator: the one given, at its video's size. frames, fps: of its video. image: the picture (1, H, W, 3)
+    uint8. columns: see read_columns. After prepare(), constants are the results of its conditioning, and
+    denoise is its denoiser. InputError: a file cannot be used.
     """
 
     def __init__(self, request: Request, generator: Generator, folder: Path) -> None:
-        self.request, self.folder, self.generator = request, folder, generator
+        self.request, self.folder = request, folder
         picture = read_image(request.image, notes=[])
-        self.image = generator.fit(picture[None])
-        with VideoReader(request.video) as reader:
-            self.frames, self.fps = sum(1 for _ in reader), reader.fps
-        self.columns = read_columns(request, generator, notes=[], image=picture)
+        with VideoReader(request.video, square=True) as reader:
+            sizes = (reader.width, reader.height), picture.shape[1::-1]
+            self.generator, self.fps = output_form(request, generator, *sizes, reader.fps)
+            self.frames = sum(1 for _ in reader.at_rate(self.fps))
+        self.image = self.generator.fit(picture[None])
+        self.columns = read_columns(request, self.generator, notes=[], image=picture)
         self.denoise, self.constants = None, {}
 
     def prepare(
@@ -72,10 +75,11 @@ class TuningClip:
     ) -> None:
         """Condition with these engines, and open the denoiser that runs on them in the plan's windows.
 
-        tick: called after every evaluated window.
+        tick: called after every evaluated window. InputError: the networks do not take the video's size.
         """
-        with VideoReader(self.request.video, square=True) as reader:
-            chunks = SkeletonChunks(reader, generator)
+        own, generator = generator.size, at_size(generator, self.generator.size)
+        with VideoReader(self.request.video, square=True) as reader, taking_size(generator.size, own):
+            chunks = SkeletonChunks(reader, generator, self.fps)
             self.constants = generator.condition(engines, chunks, self.image, **self.columns)
         self.denoise = Sampler(generator, engines, plan, tick=tick).blended(self.constants, self.frames)
 
@@ -150,9 +154,9 @@ class TuningRunner:
         self.generator, self._device, self._folder, self.judge = generator, device, folder, judge
         self._lossless, self._colours = lossless, colours
         made_of = identity_of(generator)
-        self.clips = [
-            TuningClip(each, generator, folder / "base" / _identity(each, made_of)) for each in requests
-        ]
+        self.clips = [TuningClip(each, generator, folder / "base") for each in requests]
+        for clip in self.clips:
+            clip.folder /= _identity(clip, made_of)
         self._order = list(range(len(self.clips)))  # in which their videos are judged
         self._started: tuple[Choice, dict[str, Engine]] | None = None
 
@@ -257,7 +261,7 @@ class TuningRunner:
         self, clip: TuningClip, recipe: Recipe, engines: dict[str, Engine], latents: np.ndarray
     ) -> Path:
         """Decode a clip's latents, write the video, and return its path."""
-        generator, path = self.generator, self._folder / "videos" / f"{clip.request.id}.mp4"
+        generator, path = clip.generator, self._folder / "videos" / f"{clip.request.id}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         latents = own_latents(generator, latents, clip.frames)
         options = {"preset": recipe.preset, "colours": self._colours, "lossless": self._lossless}
@@ -284,8 +288,9 @@ def _end(loop: Iterator[SamplerState], tick: Callable[[], None]) -> np.ndarray:
     return state.latents
 
 
-def _identity(request: Request, made_of: Mapping[str, object]) -> str:
+def _identity(clip: TuningClip, made_of: Mapping[str, object]) -> str:
     """Return a folder name that changes with everything a base run depends on."""
+    request, form = clip.request, [*clip.generator.size, str(clip.fps)]
     files = [file_sha256(path) for path in (request.video, request.image, *request.pictures.values())]
-    known = {"files": files, "seed": request.seed, "columns": dict(request.columns), **made_of}
+    known = {"files": files, "form": form, "seed": request.seed, "columns": dict(request.columns), **made_of}
     return f"{request.id}-{key(known)}"

@@ -1,6 +1,7 @@
 """Tuning on a real data folder with the tiny presenter: what is written runs, and is what was measured."""
 
 import shutil
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.runner import VideoRunner
 from pipeline.sampler import Sampler
 from pipeline.step_plan import StepPlan
 from tests.extractors import write_extractor
+from tests.pipeline.test_output_form import BY_VIDEO
 
 PLAIN = Recipe("plain")
 
@@ -146,6 +148,37 @@ def test_costs_are_of_a_window_and_two_branches_cost_more_than_one(tuning_runner
     assert tuning_runner[0].windows(Recipe("x", overlap=12)) == 2 + 2
     bench, plan = tuning_runner[0], StepPlan("FC", overlaps=(15,))
     assert bench.windows(Recipe("x", steps=plan)) == pytest.approx(((2 + 5) * 2 + (2 + 2)) / 3)
+
+
+@pytest.mark.slow
+def test_videos_are_tuned_at_the_size_and_rate_that_infer_gives_them(
+        make_data, make_image_file, tmp_path, monkeypatch):
+    """A wrapper with output_size and output_fps, windows that do not overlap, and an odd rate."""
+    text = BY_VIDEO.replace("OverlapWindows(4, 1)", "OverlapWindows(4, 0)")
+    (tmp_path / "mine.py").write_text(text)
+    data, name = make_data({"a": 6}), f"{tmp_path / 'mine.py'}:Mine"
+    make_image_file(data / "images" / "wide.png", (60, 40))
+    lines = "id,video,image,size,rate", "a,a.mp4,a.png,,12", "wide,a.mp4,wide.png,,", "b,a.mp4,a.png,40x32,"
+    (data / "pairs.csv").write_text("\n".join(lines) + "\n")
+    mine, made = load_generator(name), data / "outputs"
+    engines = {each: TorchEngine(spec, mine.build(each)) for each, spec in mine.components.items()}
+    make_all(data, made, VideoRunner(mine, engines))
+
+    def judge(request, path):
+        assert path.read_bytes() == (made / path.name).read_bytes()
+        return Judged(request.id, 1.0, 40.0)
+
+    runner = TuningRunner(find_requests(data).requests, mine, "cpu", tmp_path / "work", judge)
+    with closing(runner):
+        assert [gram.steps for gram in runner.capture(print)] == [2] * 3
+        assert len(runner.run(Recipe("base", "torch"), print)[1]) == 3
+        runner.judge = lambda request, path: Judged(request.id, 1.0, 40.0)
+        assert runner.run(Recipe("short", "torch", steps=StepPlan("FS")), print)[0].steps.guard.videos == 3
+    monkeypatch.setattr(similarity, "EXTRACTORS", tmp_path / "extractors")
+    write_extractor(tmp_path / "extractors")
+    job = TuningJob(data, name, extractors=("grid",))
+    tuned = tune_folder(job, Goal(0.5), [Recipe("plain", "torch")], tmp_path / "fast.toml", print)
+    assert tuned.best.recipe.steps
 
 
 @pytest.mark.slow
