@@ -10,6 +10,7 @@ import numpy as np
 from bench.quality_goal import tolerance_factor
 from pipeline.guard import Guard, distance, profile
 
+LEAST_DIMS = {"f": 2}  # by kind of number; others of fewer than 3, as ids, are no pictures and no features
 FRAMES = 24  # frames of a tuning clip that count, so that long clips do not count more
 LEAST_SPREAD = 0.02  # in natural logarithms: what was equal in all tuning clips may differ by 2 %
 ROOM = 1.45  # limit of a distance, as a multiple of the tuning clips' distances, root mean square
@@ -28,7 +29,7 @@ def fit_guard(
     changes: one list for each clip, one number (see `change`) for each evaluated step, measured in runs whose
     corrections were fitted to the other clips.
     """
-    names = [name for name, array in clips[0].items() if array.dtype.kind == "f" and array.ndim > 1]
+    names = [name for name, array in clips[0].items() if array.ndim >= LEAST_DIMS.get(array.dtype.kind, 3)]
     means, spreads, limits = [], [], []
     for name in names:
         profiles = [profile(clip[name], frame_axis if name in per_frame else None) for clip in clips]

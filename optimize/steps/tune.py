@@ -27,8 +27,9 @@ from pipeline.video.base_colours import as_base_videos
 class TuningJob:
     """A tuning job: a generator on a device, with the requests of a data folder and the base model's videos.
 
-    overlaps: of windows, to be tried at the end where they are smaller than the generator's own. lossless: for
-    base videos that are lossless: above about 40 dB, PSNR would otherwise mostly measure how they were encoded.
+    overlaps: of windows, to be tried at the end where they are smaller than the generator's own. lossless:
+    for base videos that are lossless: above about 40 dB, PSNR would otherwise mostly measure how they were
+    encoded.
     """
 
     data: Path

@@ -248,5 +248,18 @@ def test_few_videos_and_videos_that_are_alike_are_doubted():
     assert len(doubts) == 1 and doubts[0].startswith("the tuning videos are alike in reference (sizes of")
 
 
+def test_pictures_and_masks_of_whole_numbers_are_guarded_and_ids_are_not():
+    def whole(seed, black=False):
+        rng = np.random.default_rng(seed)
+        picture = rng.integers(0, 200 + seed, (1, 48, 32, 3), np.uint8)
+        return {**clip(seed), "picture": picture * np.uint8(not black), "mask": picture[:, :6, :4, 0] > 9,
+                "ids": rng.integers(0, 9, (1, 8)), "count": np.int64(seed)}
+
+    guard = fit_guard([whole(seed) for seed in range(5)], [[0.0]] * 5, 2, PER_FRAME)
+    assert guard.constants == ("pose", "reference", "picture", "mask")
+    assert guard.means[:2] == fitted().means and unlike(guard, whole(6)) is None
+    assert unlike(guard, whole(6, black=True)).startswith("picture is ")
+
+
 def test_the_base_models_plan_has_no_guard(drifting):
     assert base_plan(drifting).guard is None
