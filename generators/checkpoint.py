@@ -117,7 +117,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Open a file, an index or a folder; GeneratorError names what is missing or damaged."""
     stored: dict[str, Stored] = {}
     for file in weight_files(path):
-        for name in _names(file):
+        for name in tensor_names(file):
             if name in stored:
                 raise GeneratorError(f"{name} is in {stored[name].file.name} and in {file.name}; remove one")
             stored[name] = Stored(file, name)
@@ -216,7 +216,7 @@ def _contents(names: Iterable[str]) -> str:
     return f"its names begin with {', '.join(starts[:SHOWN])}"
 
 
-def _names(file: Path) -> list[str]:
+def tensor_names(file: Path) -> list[str]:
     """List the tensors of a file; GeneratorError if it is cut short or no such file."""
     with file.open("rb") as opened:
         start = opened.read(len(LFS))

@@ -15,15 +15,13 @@ from engines.load import start_engines
 from engines.progress import Progress
 from generators.contract import Constants, Generator
 from pipeline.batch.dataset import Request
-from pipeline.caches.calibration import Calibration
+from pipeline.caches.calibration import EMBEDDER, Calibration, embedder_names
 from pipeline.recipe import BASELINE
 from pipeline.request import Options, make_video
 from pipeline.window_denoiser import Key, SerialDenoiser, WindowBranch
 
 if TYPE_CHECKING:
     import torch
-
-EMBEDDER = "condition_embedder."
 
 
 class BaseRuns:
@@ -138,13 +136,7 @@ def embedder_weights(generator: Generator) -> dict[str, np.ndarray]:
     """The weights of a Wan network's time embedder, by what follows EMBEDDER in their names; else none."""
     from safetensors import safe_open
 
-    for path in map(Path, generator.fingerprint_files):
-        if path.suffix != ".safetensors":
-            continue
+    for path, names in embedder_names(generator).items():
         with safe_open(path, "np") as file:
-            names = [name for name in file.keys() if f"{EMBEDDER}time_" in name]  # noqa: SIM118 (not a dict)
-            if names:
-                return {
-                    name.partition(EMBEDDER)[2]: file.get_tensor(name).astype(np.float64) for name in names
-                }
+            return {name.partition(EMBEDDER)[2]: file.get_tensor(name).astype(np.float64) for name in names}
     return {}

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 from engines.artifact import built_folder, fingerprint
 from engines.errors import EngineError
 from engines.files import atomic_write
+from generators.checkpoint import tensor_names
+from generators.weight_files import SAFETENSORS
 
 if TYPE_CHECKING:
     from generators.contract import Generator
 
 CALIBRATIONS = "calibration-????????.json"  # in a generator's folder, by the start of its weights' hash
-COMMAND = "run: python -m pipeline.caches calibrate --generator NAME --data DATA"
+COMMAND = "run: python -m pipeline.caches calibrate (same --generator and --data)"
+EMBEDDER = "condition_embedder."  # of a Wan network, in the names of its tensors
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,16 @@ def find_calibration(generator: Generator) -> Path:
     if len(found) != 1:
         raise EngineError(f"{folder}: there is no calibration of {generator.name}'s weights; {COMMAND}")
     return found[0]
+
+
+def embedder_names(generator: Generator) -> dict[Path, list[str]]:
+    """List the tensors of a Wan network's time embedder, by the file among the generator's that has them."""
+    found = {
+        path: [name for name in tensor_names(path) if f"{EMBEDDER}time_" in name]
+        for path in map(Path, generator.fingerprint_files)
+        if path.suffix in SAFETENSORS
+    }
+    return {path: names for path, names in found.items() if names}
 
 
 def save_calibration(calibration: Calibration, generator: Generator, data: Iterable[str]) -> Path:

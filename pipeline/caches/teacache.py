@@ -10,14 +10,14 @@ input modulated by it. It is the same for all requests, windows and branches: th
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from engines.errors import EngineError
 from generators.contract import Generator
-from pipeline.caches.calibration import Calibration
+from pipeline.caches.calibration import Calibration, embedder_names
 from pipeline.caches.kept_predictions import SkippingDenoiser
-from pipeline.caches.technique import Technique
+from pipeline.caches.technique import Technique, TechniqueError
 from pipeline.window_denoiser import OpenDenoiser
 
 DEGREE = 4  # of the polynomial, as in the paper
@@ -25,11 +25,29 @@ THRESHOLDS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4,
 
 
 def apply(generator: Generator, threshold: float, calibration: Calibration) -> OpenDenoiser:
-    """Evaluate the first and the last step, and those where the accumulated change passes the threshold."""
+    """Evaluate the first and the last step, and those where the accumulated change passes the threshold.
+
+    TechniqueError: the calibration is of another network than Wan's.
+    """
     if not calibration.signals:
-        raise EngineError(f"teacache needs the time embedder of a Wan network, and {generator.name} has none")
+        raise no_embedder(generator)
     expected = rescaled(np.array(calibration.signals), np.array(calibration.changes))
     return partial(SkippingDenoiser, frozenset(evaluated(expected, threshold)))
+
+
+def check_embedder(generator: Generator) -> None:
+    """Raise TechniqueError if the generator's weights, where they are here, are no Wan network's."""
+    here = all(Path(path).is_file() for path in generator.fingerprint_files)
+    if here and not embedder_names(generator):
+        raise no_embedder(generator)
+
+
+def no_embedder(generator: Generator) -> TechniqueError:
+    """Return the error for a network without the time embedder that the signal is from."""
+    return TechniqueError(
+        f"name: teacache needs the time embedder of a Wan network, and {generator.name} has none; "
+        "uniform-skip runs with any"
+    )
 
 
 def evaluated(expected: np.ndarray, threshold: float) -> list[int]:
@@ -55,4 +73,5 @@ TECHNIQUE = Technique(
     {"threshold": THRESHOLDS},
     apply,
     calibrated=True,
+    check=check_embedder,
 )

@@ -60,7 +60,8 @@ class Technique:
     of which the first is the coarse one. apply: takes a copy of a generator, which it may change, and the
     settings by keyword, and gives what evaluates the copy's windows. inside: it hooks into the network.
     calibrated: apply takes what was measured of the generator's base runs too, as `calibration`. keeps: what
-    it keeps of a window is used at later steps, so that one process must evaluate them all.
+    it keeps of a window is used at later steps, so that one process must evaluate them all. check: raises
+    TechniqueError for a generator that it cannot be used with, before a calibration is asked for.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Technique:
     inside: bool = False
     calibrated: bool = False
     keeps: bool = True
+    check: Callable[[Generator], None] = lambda generator: None
 
     @property
     def module(self) -> str:
@@ -93,6 +95,7 @@ class Technique:
                 f"name: {self.name} keeps what it predicts of a window for later steps, and the windows of "
                 f"{generator.name} change by step; use a step plan"
             )
+        self.check(generator)
         adapted, chosen = copy.copy(generator), {}
         for name, values in self.search_space(generator).items():
             chosen[name] = settings.get(name, values[0])

@@ -9,6 +9,7 @@ from PIL import Image
 
 from engines.errors import EngineError
 from engines.progress import Progress
+from generators.contract import load_generator
 from generators.samplers import KarrasEuler
 from pipeline import runner as runners
 from pipeline.batch.dataset import find_requests
@@ -172,6 +173,16 @@ def test_without_a_calibration_the_message_says_how_to_make_one(small, name, mon
     monkeypatch.setenv("VIVACE_BUILT", str(tmp_path))
     with pytest.raises(EngineError, match=r"no calibration of small's weights; run: python -m pipeline"):
         recipe_of(name).adapt(small)
+
+
+def test_teacache_refuses_another_network_than_wans_before_it_asks_for_a_calibration(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIVACE_BUILT", str(tmp_path))
+    other = load_generator("examples/my_generator.py:MyGenerator")
+    with pytest.raises(RecipeError, match="technique.name: teacache needs the time embedder of a Wan network"):
+        recipe_of("teacache").adapt(other)
+    save_calibration(CALIBRATION, other, ["a"])
+    with pytest.raises(RecipeError, match="teacache needs the time embedder"):
+        recipe_of("teacache").adapt(other)
 
 
 def test_a_calibration_of_base_runs_is_found_by_the_weights(small, make_data, monkeypatch, tmp_path):
