@@ -37,6 +37,10 @@ class Difference:
         return mean_fits and most_fits and self.cosine >= tolerance.cosine
 
 
+class NotFiniteError(ParityError):
+    """Numbers of a graph that are not finite, where its reference has finite ones."""
+
+
 class Parity:
     """The errors of a component over several calls, to compare with a precision's tolerance."""
 
@@ -45,11 +49,11 @@ class Parity:
         self._found: dict[str, list[Difference]] = {tensor.name: [] for tensor in spec.outputs}
 
     def add(self, reference: Arrays, outputs: Arrays) -> None:
-        """Add one call. ParityError: a number is not finite, or shapes or dtypes differ."""
+        """Add one call. ParityError: a number is not finite (NotFiniteError), or shapes or dtypes differ."""
         for tensor in self._spec.outputs:
             wanted, found = reference[tensor.name], outputs[tensor.name]
-            for whose, array in (("the reference", wanted), ("the graph", found)):
-                require_finite(self._spec, tensor, array, whose)
+            require_finite(self._spec, tensor, wanted, "the reference", ParityError)
+            require_finite(self._spec, tensor, found, "the graph", NotFiniteError)
             if wanted.shape != found.shape or found.dtype.name != tensor.dtype:
                 raise ParityError(
                     f"{self._spec.name}: {tensor.name} is {found.shape} {found.dtype.name}, "
@@ -85,12 +89,14 @@ class Parity:
         return "; ".join(f"{name}: {difference}" for name, difference in self.result().items())
 
 
-def require_finite(spec: ComponentSpec, tensor: TensorSpec, array: np.ndarray, whose: str) -> None:
-    """Raise ParityError, which names component and output, if a number is NaN or infinite."""
+def require_finite(
+    spec: ComponentSpec, tensor: TensorSpec, array: np.ndarray, whose: str, error: type[ParityError]
+) -> None:
+    """Raise the error, which names component and output, if a number is NaN or infinite."""
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         where = f"{spec.name}: {tensor.name} of {whose}"
-        raise ParityError(f"{where}: {bad} of {array.size} numbers are not finite")
+        raise error(f"{where}: {bad} of {array.size} numbers are not finite")
 
 
 def draw(spec: ComponentSpec, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:

@@ -13,10 +13,11 @@ from engines.artifact import Artifact, Draft, Field, Label, writing
 from engines.errors import EngineError
 from engines.onnx.attention_form import FUSED, opset_for
 from engines.onnx.export import Target, check_graph, kept, save_graph, toolchain
-from engines.onnx.parity import Parity
+from engines.onnx.parity import NotFiniteError, Parity
 from engines.precision import PRECISIONS, Precision
 from engines.progress import shown
 from engines.spec import ComponentSpec
+from optimize.precision.finite import first_not_finite
 from optimize.precision.fuse_attention import fuse_attention
 from optimize.precision.half import SAFE, find_fp32_layers, rehearsal, to_half
 from optimize.precision.layer_sensitivity import (
@@ -97,7 +98,7 @@ def convert(
     with writing(target.folder, label, {**expected, "recipe": recipe}) as draft:
         save_graph(made.model, draft.path)
         check_graph(spec, draft.path)
-        parity = _compare(source, draft, spec, scheme, spread(inputs, calibration.checks))
+        parity = _compare(source, draft, spec, precision, spread(inputs, calibration.checks))
         seconds = time.perf_counter() - started
         _note(draft, made, parity.require(precision), scheme, seconds)
     target.say(f"{label}: {parity} ({seconds:.0f} s)")
@@ -203,15 +204,24 @@ def _quantise(
 
 
 def _compare(
-    source: Artifact, draft: Draft, spec: ComponentSpec, scheme: Precision, inputs: Sequence[Mapping]
+    source: Artifact, draft: Draft, spec: ComponentSpec, precision: str, inputs: Sequence[Mapping]
 ) -> Parity:
     import onnx
 
-    parity, model = Parity(spec), onnx.load(draft.path)
+    scheme, parity, base = PRECISIONS[precision], Parity(spec), onnx.load(source.path)
+    model = onnx.load(draft.path)
     model = rehearsal(model) if _in_half(scheme) else model
-    reference = run_graph(onnx.load(source.path), inputs)
-    for wanted, found in zip(reference, run_graph(model, inputs, _literal(scheme)), strict=True):
-        parity.add(wanted, found)
+    runs = run_graph(base, inputs), run_graph(model, inputs, _literal(scheme))
+    for arrays, wanted, found in zip(inputs, *runs, strict=True):
+        try:
+            parity.add(wanted, found)
+        except NotFiniteError as error:
+            first = first_not_finite(model, base, arrays)
+            where = f", first those of node {first}" if first else ""
+            raise NotFiniteError(
+                f"{error} in {precision}{where}; in fp32 all are. Leave this component there: --precision "
+                f"{precision},{spec.name}=fp32"
+            ) from error
     return parity
 
 

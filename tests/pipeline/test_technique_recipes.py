@@ -178,7 +178,7 @@ def test_without_a_calibration_the_message_says_how_to_make_one(small, name, mon
 def test_teacache_refuses_another_network_than_wans_before_it_asks_for_a_calibration(monkeypatch, tmp_path):
     monkeypatch.setenv("VIVACE_BUILT", str(tmp_path))
     other = load_generator("examples/my_generator.py:MyGenerator")
-    with pytest.raises(RecipeError, match="technique.name: teacache needs the time embedder of a Wan network"):
+    with pytest.raises(RecipeError, match="technique.name: teacache needs the time embedder of a Wan net"):
         recipe_of("teacache").adapt(other)
     save_calibration(CALIBRATION, other, ["a"])
     with pytest.raises(RecipeError, match="teacache needs the time embedder"):
