@@ -8,7 +8,7 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -63,25 +63,27 @@ def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
 def markdown(report: dict) -> str:
     """Return one table of all runs, with remarks below it.
 
-    Similarity, PSNR and temporal error are those of the worst video. Levels: see bench/score.py. The PSNR of
-    another seed, and of the base again, are those of the video that lies nearest to its reference.
+    Similarity, PSNR and temporal error are those of the worst video; videos that do not differ have the PSNR
+    "equal", and "–" is what is not known. Levels: see bench/score.py. The PSNR of another seed, and of the
+    base again, are those of the video that lies nearest to its reference, of those that differ.
     """
     scored = any(run["verdict"]["score"] is not None for run in report["runs"])
     scales = list(report["settings"].get("beside", {}))
     heads = HEADS + [f"PSNR of {name}, dB" for name in scales] + ["score"] * scored
     lines = [heads, ["---"] * len(heads)]
     for run in report["runs"]:
-        verdict, seconds = run["verdict"], (run["timing"] or {}).get("seconds_per_video")
+        verdict, videos = run["verdict"], run["videos"]
+        seconds = (run["timing"] or {}).get("seconds_per_video")
         lines.append([
             _words(run["name"]),
             _number(verdict["speed_ratio"], 2),
             f"{seconds['p50']:.2f} / {seconds['p90']:.2f}" if seconds else "–",
             _number(verdict["similarity"], 4),
-            _number(min(metric(run, "psnr"), default=None), 1),
+            _decibels(min, (each.get("metrics", {}) for each in videos)),
             _number(max(metric(run, "temporal_error"), default=None), 2),
             "passes" if verdict["passes"] else "fails",
             level_of(run) or "–",
-            *[_number(max(beside(run, name), default=None), 1) for name in scales],
+            *[_decibels(max, (each.get("beside", {}).get(name, {}) for each in videos)) for name in scales],
             *[_number(verdict["score"], 1)] * scored,
         ])  # fmt: skip
     table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -97,12 +99,6 @@ def remarks_of_all(report: dict) -> list[str]:
     floor = floor_of(report)
     noise = f"Noise floor: the base model made again is {floor}." if floor else UNKNOWN
     return [COSINE_ALONE, noise, *([] if known else [UNKNOWN_SCALE])]
-
-
-def beside(run: dict, name: str) -> list[float]:
-    """Return PSNR of the videos made with another seed, or by the base again, of those that differ at all."""
-    found = [each.get("beside", {}).get(name, {}).get("psnr") for each in run["videos"]]
-    return [value for value in found if value is not None]
 
 
 def curves(report: dict) -> list[dict]:
@@ -208,6 +204,13 @@ def metric(run: dict, name: str) -> list[float]:
     """Return a metric of each video of a run that has it."""
     found = [each.get("metrics", {}).get(name) for each in run["videos"]]
     return [value for value in found if value is not None]
+
+
+def _decibels(pick: Callable, videos: Iterable[dict]) -> str:
+    """Return one PSNR of videos' figures, of those that differ; where it is None, there is no difference."""
+    found = [each["psnr"] for each in videos if "psnr" in each]
+    differ = [value for value in found if value is not None]
+    return "equal" if found and not differ else _number(pick(differ, default=None), 1)
 
 
 def _number(value: float | None, digits: int) -> str:

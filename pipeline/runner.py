@@ -16,7 +16,7 @@ from pathlib import Path
 from engines.artifact import built_files, fingerprint
 from engines.deferred_engines import defer_steps
 from engines.device_arrays import Place, place_for
-from engines.errors import EngineError, Exit, InputError, OutputError, ProgramKilled, exit_of
+from engines.errors import Exit, InputError, OutputError, ProgramKilled, UsageError, exit_of
 from engines.load import precisions_on, start_engines
 from engines.start_times import start_seconds
 from generators.adapters import MARK, split_name
@@ -41,7 +41,7 @@ class Settings:
     """The settings of a run, which can be pickled. generator: a name or path for load_generator.
 
     lossless: files keep every RGB value. fit: the rule of FITS that brings inputs to the generator's size;
-    None: its own rule. stream: sample piece by piece.
+    None: its own rule. stream: sample piece by piece. UsageError: that does not go with the recipe.
     """
 
     generator: str
@@ -51,6 +51,13 @@ class Settings:
     limits: Limits = Limits()
     fit: str | None = None
     stream: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stream and self.recipe.technique:
+            raise UsageError(
+                "--stream: a technique keeps what all windows of a step have, and here they are not "
+                "evaluated together; leave --stream or the technique out"
+            )
 
     @property
     def options(self) -> Options:
@@ -165,11 +172,6 @@ def start_runner(settings: Settings, say: Callable[[str], None], resident: bool 
 
     resident: what engines compute may stay on their device until a video's pixels are there.
     """
-    if settings.stream and settings.recipe.technique:
-        raise EngineError(
-            "--stream: a technique keeps what all windows of a step have, and here they are not evaluated "
-            "together; leave --stream or the technique out"
-        )
     started = Seconds()
     with started("generator"):
         generator = settings.load()

@@ -53,10 +53,10 @@ function worst(run, metric, pick) {
   return values.length ? pick(...values) : null;
 }
 
-/* PSNR of the video made with another seed, or by the base again, that lies nearest to its reference. */
-function nearest(run, name) {
-  const values = run.videos.map((video) => ((video.beside || {})[name] || {}).psnr).filter(known);
-  return values.length ? Math.max(...values) : null;
+/* The PSNR of videos' figures: of those that differ; null is of videos that are equal. */
+function decibels(pick, figures, unit = "") {
+  const found = figures.map((each) => (each || {}).psnr).filter((value) => value !== undefined), differ = found.filter(known);
+  return found.length && !differ.length ? "equal" : number(differ.length ? pick(...differ) : null, 1, unit);
 }
 
 function runs() {
@@ -65,11 +65,11 @@ function runs() {
     const made = [run.backend, run.recipe && run.recipe.precision, run.name === report.baseline ? "baseline" : null].filter(Boolean);
     return [[run.name, made.length ? el("small", made.join(", ")) : null], mark(run.verdict.passes),
       number(run.verdict.speed_ratio, 2, "\u00d7"), number(timing.contest_seconds, 2), number(p.p50, 2), number(p.p90, 2),
-      number(timing.cold_start, 2), number(timing.build_seconds, 1), number(run.verdict.similarity, 4), number(worst(run, "psnr", Math.min), 1),
+      number(timing.cold_start, 2), number(timing.build_seconds, 1), number(run.verdict.similarity, 4), decibels(Math.min, run.videos.map((video) => video.metrics)),
       number(worst(run, "temporal_error", Math.max), 2), number(timing.peak_memory_mb, 0), number(timing.gpu_memory_mb, 0)];
   });
   const scales = Object.keys(report.settings.beside || {});
-  rows.forEach((row, i) => row.push(...scales.map((name) => number(nearest(report.runs[i], name), 1))));
+  rows.forEach((row, i) => row.push(...scales.map((name) => decibels(Math.max, report.runs[i].videos.map((video) => (video.beside || {})[name])))));
   const titles = heads("run", "verdict", "#speed", "#s a video", "#p50, s", "#p90, s", "#cold start, s", "#build, s", "#similarity", "#PSNR, dB",
     "#temporal error", "#memory, MB", "#GPU, MB", ...scales.map((name) => `#PSNR of ${name}, dB`));
   const filled = titles.map((_, i) => i < 2 || rows.some((row) => row[i] !== "\u2013"));

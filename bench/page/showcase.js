@@ -71,7 +71,7 @@ function showcase(head) {
 
 function large(run) {
   const { similarity, speed_ratio, passes } = run.verdict, manifests = run.manifests, { gate } = report.settings;
-  const psnr = worst(run, "psnr", Math.min), loss = worst(run, "control_loss", Math.max);
+  const loss = worst(run, "control_loss", Math.max);
   const ratio = known(speed_ratio) ? speed_ratio : manifests && manifests.ratio;
   const again = floor && (known(floor.psnr) ? `the base model again: ${floor.psnr.toFixed(1)} dB` : "the base model again: equal");
   const figure = (value, what, ...under) => el("div", el("b", value), el("span", what), ...under.filter(Boolean).map((text) => el("small", text)));
@@ -81,7 +81,7 @@ function large(run) {
     known(ratio) ? figure(`${ratio.toFixed(ratio < 10 ? 2 : 1)}\u00d7`, "as fast as the base model",
       known(speed_ratio) ? null : `by the manifests, ${manifests.videos.length === 1 ? manifests.videos[0] : `${manifests.videos.length} videos`}`) : null,
     figure(number(similarity, 4), "similarity", known(similarity) ? `at least ${gate[0]}` : "could not be evaluated"),
-    figure(known(psnr) ? `${psnr.toFixed(1)} dB` : "equal", "PSNR, worst video", again || "noise floor not measured"),
+    figure(decibels(Math.min, run.videos.map((video) => video.metrics), " dB"), "PSNR, worst video", again || "noise floor not measured"),
     known(loss) ? figure(`${(100 * worst(run, "control_candidate", Math.min)).toFixed(1)} %`, "of joints where the skeleton has them",
       `the base model: ${(100 * worst(run, "control_reference", Math.min)).toFixed(1)} %`) : null,
   ].filter(Boolean);

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from engines.errors import EngineError
+from engines.errors import UsageError
 from engines.load import start_engines
 from engines.spec import Engine
 from generators.contract import Generator
@@ -42,11 +42,11 @@ def start_parallel_runner(
 ) -> VideoRunner:
     """Return a runner as start_runner does, whose windows are split over count processes including this one.
 
-    Processes take the devices in turn; on a CPU each is pinned to its share of the cores. EngineError: the
+    Processes take the devices in turn; on a CPU each is pinned to its share of the cores. UsageError: the
     recipe needs all windows in one process.
     """
     if settings.recipe.open_denoiser is not SerialDenoiser:
-        raise EngineError(
+        raise UsageError(
             "a recipe with a technique, the action H or branches together cannot be split over processes: "
             "what one window keeps stays in one process; leave --split out"
         )

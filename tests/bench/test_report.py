@@ -64,7 +64,7 @@ def test_numbers_that_json_lacks_are_null_and_nothing_is_left_half_written(tmp_p
     assert sorted(path.name for path in index.parent.iterdir()) == ["index.html", "report.json", "report.md"]
     metrics = json.loads((index.parent / "report.json").read_text())["runs"][0]["videos"][0]["metrics"]
     assert metrics == {"psnr": None, "ssim": None}
-    assert (index.parent / "report.md").read_text() == markdown(of(run("one")))
+    assert (index.parent / "report.md").read_text() == markdown(of(run("one", metrics=metrics)))
 
 
 def test_a_report_that_cannot_be_written_leaves_the_older_one_whole(tmp_path, monkeypatch):
@@ -137,6 +137,8 @@ def test_a_table_row_has_the_worst_video_and_dashes_for_what_is_not_known():
     entry["timing"] = None
     row = "| a\\|b &lt;c&gt; | 2.00 | – | 0.9900 | 40.0 | 2.00 | passes | faithful |"
     assert markdown(of(entry)).splitlines()[2] == row
+    for videos, psnr in (([{"metrics": {"psnr": None}}, {}], "equal"), ([{}], "–"), ([good], "40.0")):
+        assert markdown(of({**entry, "videos": videos})).splitlines()[2].split(" | ")[4] == psnr
 
 
 @pytest.mark.parametrize("passes, similarity, psnr, level", [

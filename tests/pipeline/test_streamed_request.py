@@ -13,14 +13,14 @@ import pytest
 
 import infer
 from engines.backends.torch_backend import TorchEngine
-from engines.errors import EngineError, InputError
+from engines.errors import InputError, UsageError
 from generators.contract import load_generator
 from generators.pieces import gathered, in_chunks
 from pipeline.batch.dataset import Request
 from pipeline.guard import Guard
 from pipeline.recipe import Recipe
 from pipeline.request import Options, make_video
-from pipeline.runner import Settings, start_runner
+from pipeline.runner import Settings
 from pipeline.step_plan import StepPlan
 from pipeline.streamed_request import sampling_of
 
@@ -140,8 +140,8 @@ def test_a_technique_is_refused(tiny_file, tmp_path):
 
     path = tmp_path / "a.toml"
     path.write_text('[technique]\nname = "teacache"\n')
-    with pytest.raises(EngineError, match="--stream: a technique keeps what all windows of a step have"):
-        start_runner(Settings(f"{tiny_file}:Tiny", load_recipe(path), stream=True), lambda text: None)
+    with pytest.raises(UsageError, match="--stream: a technique keeps what all windows of a step have"):
+        Settings(f"{tiny_file}:Tiny", load_recipe(path), stream=True)
 
 
 def test_chunks_have_their_length_whatever_the_pieces():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.errors import EngineError
+from engines.errors import EngineError, UsageError
 from engines.progress import Progress
 from generators.contract import load_generator
 from generators.samplers import KarrasEuler
@@ -160,7 +160,7 @@ def test_the_generator_itself_is_left_as_it_was(small):
 
 @pytest.mark.parametrize("name", ["teacache", "first-block-cache"])
 def test_what_keeps_something_cannot_be_split_over_processes(name):
-    with pytest.raises(EngineError, match="the action H or branches together cannot be split"):
+    with pytest.raises(UsageError, match="the action H or branches together cannot be split"):
         start_parallel_runner(Settings("presenter", recipe_of(name)), ["cpu"], 2, lambda text: None)
     assert recipe_of("fewer-steps").open_denoiser is SerialDenoiser  # keeps nothing
 
