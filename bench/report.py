@@ -133,7 +133,7 @@ def page(report: dict, folder: Path, lossless: bool = False) -> str:
 
 def _remarks(run: dict) -> Iterator[str]:
     """Return why a run fails, a recipe's note, its base, what infer.py notes, and why some were not made."""
-    yield from run["verdict"].get("reasons", ())
+    yield from run.get("verdict", {}).get("reasons", ())
     if (run.get("recipe") or {}).get("note"):
         yield run["recipe"]["note"]
     if run.get("base"):

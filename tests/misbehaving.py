@@ -1,8 +1,8 @@
 """A generator in NumPy alone that does what files in $MISBEHAVE tell it to.
 
-Where it is loaded, the backends "onnxruntime" and "torch" give its functions, and nothing imports torch. Each
-file is named <place>-<frames>-<what>: at that place, for videos of so many frames; once, if it ends so.
-Places: condition, step (the second), decode (after the first chunk).
+Where it is loaded, the backend "onnxruntime" gives its functions. A file is named <place>-<frames>-<what>: at
+that place, for videos of so many frames; once, if it ends so. Places: condition, step (the second), decode
+(after the first chunk).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from tests.processes import children_of
 SCRIPT = f"{__file__}:Misbehaving"
 BACKEND = ("tests.misbehaving", "start")
 if __name__ != BACKEND[0]:  # as the generator of a script, not by a test
-    load.BACKENDS |= dict.fromkeys(("onnxruntime", "torch"), BACKEND)
+    load.BACKENDS["onnxruntime"] = BACKEND
 
 
 def why_not(device):

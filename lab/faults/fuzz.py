@@ -9,7 +9,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import Label, find, writing
-from engines.errors import FILE_ERRORS, EngineError, VivaceError
+from engines.errors import FILE_ERRORS, VivaceError
 from generators.checkpoint import ARCHIVE_ERRORS, open_checkpoint
 from lab.faults.mutations import MUTATIONS, mutated, reworded
 from lab.faults.numpy_generator import NumpyGenerator
@@ -50,7 +49,7 @@ limits = [3.0]
 [about]
 note = "a note"
 """
-TECHNIQUE = '[technique]\nname = "teacache"\nthreshold = 0.2\n'
+TECHNIQUE = '[technique]\nname = "uniform-skip"\nevery = 3\n'
 
 
 @dataclass
@@ -166,8 +165,7 @@ def _recipe_seeds(folder: Path) -> list[Path]:
 
 def _read_recipe(source: Path, now: Path, spoil: Spoil) -> None:
     recipe = load_recipe(_put(source, now, spoil))
-    with suppress(EngineError) if recipe.technique else nullcontext():  # which wants a calibration
-        recipe.adapt(NumpyGenerator())
+    recipe.adapt(NumpyGenerator())
     recipe.to_toml()
 
 

@@ -14,9 +14,15 @@ from bench.timed_run import Ended, Job, RunFailed, run_script, start_process, wa
 from bench.timing import time_recipes
 from engines.errors import Exit
 from pipeline.recipe import Recipe
-from tests.misbehaving import SCRIPT
 
 BASE = Recipe("baseline")
+# Loaded by processes of infer.py alone, which so import no torch for what the base model runs on.
+ALONE = """
+from engines import load
+from tests.misbehaving import BACKEND, Misbehaving
+
+load.BACKENDS["torch"] = BACKEND
+"""
 
 
 def python(program, log, *arguments):
@@ -149,9 +155,10 @@ def test_without_a_gpu_to_ask_there_are_no_samples(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_real_run_of_a_generator_in_numpy_on_a_busy_machine(make_data, tmp_path, monkeypatch):
     monkeypatch.setenv("MISBEHAVE", str(tmp_path))  # it does not
+    (tmp_path / "alone.py").write_text(ALONE)
     monkeypatch.setattr(os, "getloadavg", lambda: (9.0 * os.cpu_count(), 0.0, 0.0))
     data, said = make_data({"a": 2}), []
-    job = Job(data, tmp_path / "out", SCRIPT, rounds=1)
+    job = Job(data, tmp_path / "out", f"{tmp_path / 'alone.py'}:Misbehaving", rounds=1)
     (run,) = time_recipes([], job, said.append)
     timing = run["timing"]
     assert run["nondeterministic"] == [] and run["failed"] == {} and run["backend"] == "torch"
