@@ -26,7 +26,7 @@ from bench.similarity import load_extractor
 from bench.timed_run import Ended, Job, RunFailed, run_script
 from engines.cli import above_zero, common_arguments, ending, new_parser, printable, run, say, show
 from engines.errors import Exit
-from generators.contract import BUNDLED, load_generator
+from generators.contract import load_generator
 from pipeline.batch.dataset import find_requests, first_requests
 from pipeline.recipe import BASELINE, load_recipe
 from pipeline.video.base_colours import as_base_videos
@@ -68,9 +68,9 @@ def run_check(args: argparse.Namespace) -> Exit:
     profile = load_profile(args.target)
     if args.max_mb is not None:
         profile = replace(profile, max_mb=args.max_mb)
-    requests = first_requests(args.data, sys.maxsize)  # an error here, not in the trial
+    requests = first_requests(args.data)  # an error here, not in the trial
     if (args.data / "outputs").is_dir():  # else S10 says that there is nothing to judge by
-        find_references(args.data, requests, args.generator or next(iter(BUNDLED)))
+        find_references(args.data, requests, args.generator or "presenter")
     if args.generator:
         load_generator(args.generator)
     judge = Judge([load_extractor(name) for name in args.extractors])

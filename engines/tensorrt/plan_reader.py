@@ -15,8 +15,7 @@ _WHENCE = {"SET": os.SEEK_SET, "CUR": os.SEEK_CUR, "END": os.SEEK_END}
 def plan_of(api: TensorRT, file: BinaryIO) -> object:
     """Return what deserialize_cuda_engine takes of an open file: a reader.
 
-    What cannot be read is reported as no bytes, by which
-    TensorRT gives up: exceptions do not pass through it.
+    What cannot be read is reported as no bytes: by that TensorRT gives up, and exceptions do not pass it.
     """
     base = api.trt.IStreamReaderV2
 

@@ -108,8 +108,8 @@ def _check_count(data: Path, count: int) -> None:
         raise InputError(f"{data} has {count} videos, more than {MOST_REQUESTS}; make folders of fewer")
 
 
-def first_requests(data: Path, count: int) -> list[Request]:
-    """Return at most `count` requests of a data folder, to measure on. InputError: it has none."""
+def first_requests(data: Path, count: int | None = None) -> list[Request]:
+    """Return at most `count` requests of a data folder, None for all. InputError: it has none."""
     pairing = find_requests(data)
     if not pairing.requests:
         raise InputError(f"no video in {data} has its image: {'; '.join(pairing.unpaired.values())}")
