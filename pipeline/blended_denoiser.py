@@ -25,7 +25,8 @@ class BlendedDenoiser:
     """A ClipDenoiser that evaluates each window and blends the predictions.
 
     denoise: evaluates windows. condition_indices: for each latent frame, the index of the conditions it sees.
-    windows: for each step of the schedule. tick: called after every evaluated window.
+    windows: for each step of the schedule. tick: called after every evaluated window. part: the latent frames
+    to predict for, whose windows these are (see `part_of`); None: all.
     """
 
     def __init__(
@@ -35,10 +36,13 @@ class BlendedDenoiser:
         condition_indices: np.ndarray,
         windows: Sequence[StepWindows],
         tick: Callable[[], None] = lambda: None,
+        part: np.ndarray | None = None,
     ) -> None:
-        self.frames, self.windows = len(condition_indices), denoise
+        self.frames, self.windows = len(condition_indices if part is None else part), denoise
         self.guidance = guidance_over(generator, condition_indices)
-        self._generator, self._step_windows, self._tick = generator, windows, tick
+        if part is not None and isinstance(self.guidance, np.ndarray):
+            self.guidance = self.guidance.take(part, generator.frame_axis)
+        self._generator, self._step_windows, self._tick, self._part = generator, windows, tick, part
 
     def __call__(self, latents: np.ndarray, step: int, action: str) -> tuple[np.ndarray, ...]:
         """Return the conditional prediction, at F and H the other branches' too; an empty tuple at S.
@@ -47,7 +51,11 @@ class BlendedDenoiser:
         """
         branches = branches_at(self._generator, action)
         rule, indices = self._step_windows[step]
-        wanted = [WindowBranch(n, own, branch) for n, own in enumerate(indices) for branch in branches]
+        wanted = [
+            WindowBranch(n, own, branch, None if self._part is None else self._part[own])
+            for n, own in enumerate(indices)
+            for branch in branches
+        ]
         blends = {branch: Blend(rule, latents, self._generator.frame_axis) for branch in branches}
         for each, prediction in zip(wanted, self.windows(latents, step, action, wanted), strict=True):
             blends[each.conditional].add(each.indices, prediction)
@@ -71,6 +79,29 @@ def step_windows(generator: Generator, plan: StepPlan, frames: int) -> list[Step
         number: StepWindows(rules[number], rules[number].window_indices(frames)) for number in set(made)
     }
     return [windows[number] for number in made]
+
+
+def part_of(windows: Sequence[StepWindows], begin: int, end: int) -> tuple[np.ndarray, list[StepWindows]]:
+    """Return the latent frames of the windows in which a run of frames lies, in order, and their own windows.
+
+    Sampled alone, they are as in the whole clip but for what windows beyond tell these where they overlap.
+    windows: of each step, as those that are returned, whose indices are places among these frames. Where
+    windows differ from step to step, there are as many frames as it takes to have all of them covered.
+    """
+    unique = {id(each): each for each in windows}
+    part = np.arange(begin, end)
+    while True:
+        touching = [own for each in unique.values() for own in each.indices if np.isin(own, part).any()]
+        part = np.unique(np.concatenate(touching))
+        inside = {
+            key: StepWindows(
+                rule, [np.searchsorted(part, own) for own in indices if np.isin(own, part).all()]
+            )
+            for key, (rule, indices) in unique.items()
+        }
+        covered = (np.unique(np.concatenate([[], *each.indices])) for each in inside.values())
+        if all(len(places) == len(part) for places in covered):
+            return part, [inside[id(each)] for each in windows]
 
 
 def branches_at(generator: Generator, action: str) -> tuple:

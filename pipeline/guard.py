@@ -7,7 +7,7 @@ prediction has changed since the evaluated step before.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,8 @@ from engines.errors import UsageError
 
 PARTS = 16  # channel groups of a profile, at most
 PLACES = 3  # a profile's regions per axis, over height and width
-STRETCH = 16  # frames over which a mean is taken: the worst stretch of a clip decides
+STRETCH = 16  # frames over which a mean is taken, and that are decided on together
+LONGEST = 8  # stretches in a row that are the base model's before the plan is trusted again
 TINY = float(np.finfo(np.float32).tiny)
 ENOUGH = 5  # videos, of different people and motions
 ALIKE = 0.04  # mean spread of a constant's parts; the presenter's pose has 0.09, its reference 0.19
@@ -84,7 +85,7 @@ class Guard:
 
 
 class Unlike(NamedTuple):
-    """The first latent frame of the first stretch that is unlike the tuning clips, and why it is.
+    """Why a stretch of latent frames is unlike the tuning clips, and where it lies.
 
     rank: of the reason; of those for one stretch, the lowest is given, whichever was found first.
     """
@@ -93,33 +94,87 @@ class Unlike(NamedTuple):
     rank: int
     why: str
 
-    def described(self) -> str:
-        """Return why, and where if not from the start."""
-        return self.why + (f", from latent frame {self.begin} on" if self.begin else "")
+
+class Part(NamedTuple):
+    """A run of latent frames that one plan makes; unlike: the base model's, since they are that."""
+
+    begin: int
+    end: int
+    unlike: bool
 
 
 class GuardWatch:
     """The guard of one clip's run, which takes its frames as they come, in order, many or few at a time.
 
     It looks at stretches of frames (see `stretches`), each on its own, so it decides alike whether a clip is
-    sampled at once or piece by piece. unlike: None while no stretch was found to be unlike.
+    sampled at once or piece by piece.
 
     frame_axis: of the latents, and of the constants that per_frame names. own: latent frames of the clip,
-    which these constants have. sampled: those that are sampled, some of them only to fill a window.
+    which these constants have. sampled: those that are sampled, some of them only to fill a window. tied:
+    each frame hangs on all, so that one unlike stretch has the clip made by the base model's plan as a whole.
     """
 
     def __init__(
-        self, guard: Guard, frame_axis: int, per_frame: Collection[str], own: int, sampled: int
+        self,
+        guard: Guard,
+        frame_axis: int,
+        per_frame: Collection[str],
+        own: int,
+        sampled: int,
+        tied: bool = False,
     ) -> None:
-        self.unlike: Unlike | None = None
-        self._guard, self._frame_axis, self._per_frame = guard, frame_axis, per_frame
+        self._guard, self._frame_axis, self._per_frame, self._tied = guard, frame_axis, per_frame, tied
         self._changes = {n: _Stretches(own) for n, limit in enumerate(guard.changes) if limit}
         self._taken: dict[str, int] = {}  # frames of each constant
         self._constants: dict[str, _Stretches] = {}  # of those that the clip has
+        self._unlike: dict[int, Unlike] = {}  # by the stretch's first frame
+        self._parts: list[Part] = []
         self._own = own
         if own < min(guard.shortest, sampled):
             theirs = f"the shortest of theirs has {guard.shortest}"
             self._found(0, -1, f"it has {own} latent frames, less than a window; {theirs}")
+
+    @property
+    def unlike(self) -> Unlike | None:
+        """The first stretch that was found to be unlike, if any was."""
+        return self._unlike[min(self._unlike)] if self._unlike else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the clip is left to the base model's plan: it is unlike from its first frame on."""
+        return bool(self._unlike) and (self._tied or 0 in self._unlike)
+
+    def described(self) -> str | None:
+        """Return why and where the clip is unlike, if it is; complete after `parts` have ended."""
+        if not self.unlike or self.whole:
+            return self.unlike and self.unlike.why
+        first, *others = [part for part in self._parts if part.unlike]
+        count = sum(part.end - part.begin for part in (first, *others))
+        where = f"{first.begin} to {first.end - 1}" + f" and others, {count}" * bool(others)
+        return f"{self.unlike.why}, at latent frames {where} of {self._own}"
+
+    def parts(self, decide: Callable[[int], None] = lambda frame: None) -> Iterator[Part]:
+        """Cut the clip into runs of frames that the plan makes, and runs that the base model's plan makes.
+
+        These are the stretches that are unlike. Of such in a row, two, four, up to LONGEST are one run, even
+        if not all of them are unlike, as it costs less than each on its own.
+
+        decide: is called with the end of a stretch before it is looked at, to have its frames taken first.
+        """
+        bounds, begin, number, together = stretches(self._own), 0, 0, 1
+        while begin < self._own:
+            decide(self._own if self._tied else bounds[number].stop)
+            if self.whole or self._tied:
+                end, unlike = self._own, self.whole
+            elif unlike := bounds[number].start in self._unlike:
+                number = min(number + together, len(bounds))
+                end, together = bounds[number - 1].stop, min(2 * together, LONGEST)
+            else:
+                number, together = number + 1, 1
+                end = bounds[number].start if number < len(bounds) else self._own
+            self._parts.append(Part(begin, end, unlike))
+            yield self._parts[-1]
+            begin = end
 
     def constants(self, constants: Mapping[str, np.ndarray]) -> None:
         """Take a clip's constants; of those that change over time, the frames after those taken before."""
@@ -156,13 +211,9 @@ class GuardWatch:
                 why = f"the prediction changed by {found:.3f} (limit {limit:.3f})"
                 self._found(begin, rank, why)
 
-    def settled(self, frame: int) -> bool:
-        """Return whether it is known of all frames before this one if they are unlike."""
-        return all(each.settled(frame) for each in (*self._constants.values(), *self._changes.values()))
-
-    def _found(self, *found: int | str) -> None:
-        if self.unlike is None or found[:2] < self.unlike[:2]:
-            self.unlike = Unlike(*found)
+    def _found(self, begin: int, *found: int | str) -> None:
+        new = Unlike(begin, *found)
+        self._unlike[begin] = min(self._unlike.get(begin, new), new)
 
 
 class _Stretches:
@@ -181,10 +232,6 @@ class _Stretches:
         for each in [each for each in self._open if each.start < own.stop and self._come[each].all()]:
             self._open.remove(each)
             yield each.start, self._rows[each]
-
-    def settled(self, frame: int) -> bool:
-        """Return whether every stretch that begins before this frame is complete."""
-        return not self._open or self._open[0].start >= frame
 
 
 def profile(array: np.ndarray, frame_axis: int | None) -> np.ndarray:

@@ -62,10 +62,10 @@ def make_video(
     """Generate one video; return the fields that its manifest line gets.
 
     generator: the one that recipe.adapt() returned. inputs: may have read the request ahead, and reads on
-    when it has been conditioned. Of the fields, actions are the letters of the steps that
-    ran, for each window where windows continue one another; guard_fired, why the guard switched to the base
-    model's plan; chunks, frames at a time after memory ran out, by stage. Skeletons are read, and
-    pixels written, in chunks: only latents grow in memory with a clip. InputError: an input cannot be used.
+    when it has been conditioned. Of the fields, actions are the letters of the plan that ran, for each window
+    where windows continue one another; guard_fired, why the guard had the base model's plan run, and where;
+    chunks, frames at a time after memory ran out, by stage. Skeletons are read, and pixels written, in
+    chunks: only latents grow in memory with a clip. InputError: an input cannot be used.
     OutputError: the video cannot be written. MemoryError. FloatingPointError: numbers are not finite.
     """
     seconds, started, recipe = Seconds(), time.perf_counter(), options.recipe

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from engines.device_arrays import place_of
+from engines.device_arrays import place_of, take_frames
 from generators.contract import Constants, Engines, Generator
 from generators.samplers import Draw, Scheduler
 from generators.windows import ContinuationWindows, frame_slice
-from pipeline.blended_denoiser import BlendedDenoiser, StepWindows, step_windows
-from pipeline.guard import GuardWatch
+from pipeline.blended_denoiser import BlendedDenoiser, StepWindows, part_of, step_windows
+from pipeline.guard import GuardWatch, Part
 from pipeline.oom_retry import without_first
 from pipeline.sampler_state import ClipGuidance, SamplerState, begin_noise
 from pipeline.step_plan import Action, StepPlan
@@ -92,8 +92,13 @@ class Sampler:
         """Sample a clip whose windows are blended; return the final state with its frames' clean latents."""
         generator = self.generator
         noise, draw = self._noise(len(generator.windows.condition_indices(frames)), seed)
-        own = generator.windows.latent_frames(frames)
-        state = self._guarded(lambda plan: self.blended(constants, frames, plan), constants, noise, draw, own)
+        watch = watch_of(generator, self.plan, frames)
+        state = self._guarded(
+            lambda plan: self.blended(constants, frames, plan), constants, noise, draw, watch
+        )
+        if watch and watch.unlike and not watch.whole:
+            state.latents = self._with_unlike_parts(state.latents, watch, constants, frames, noise, draw)
+            state.unlike = watch.described()
         state.latents = own_latents(generator, state.latents, frames)
         return state
 
@@ -130,54 +135,71 @@ class Sampler:
         constants: Constants,
         noise: np.ndarray,
         draw: Draw,
-        own: int | None = None,
+        watch: GuardWatch | None,
     ) -> SamplerState:
-        """Run the plan; from where its guard fires, run the base model's plan instead, from the noise again.
+        """Run the plan; where its guard finds all of the clip unlike, run the base model's, from the noise.
 
-        own: latent frames of the clip; None: of a window, which is the base model's as a whole if it fires.
-        Latents from there on are thrown away, because later steps do not repair the error of a wrong jump.
+        The latents till then are thrown away, because later steps do not repair the error of a wrong jump.
         """
-        generator, base = self.generator, base_plan(self.generator)
-        axis, plan, state = generator.frame_axis, self.plan or base, None
-        denoise, watch = denoiser_of(plan), None
-        if plan.guard:
-            sampled = noise.shape[axis]
-            watch = GuardWatch(plan.guard, axis, generator.per_frame, own or sampled, sampled)
+        plan, base, state = self.plan or base_plan(self.generator), base_plan(self.generator), None
+        denoise = denoiser_of(plan)
+        if watch:
             watch.constants(constants)
-        if not (watch and watch.unlike and not (own and watch.unlike.begin)):
-            state = self._run_until_unlike(denoise, noise, draw, plan, watch, own is None)
-        if not (watch and watch.unlike):
+        if not (watch and watch.whole):
+            state = self._run(denoise, noise, draw, plan, watch)
+        if not (watch and watch.whole):
             return state
-        again, kept = denoiser_of(base), watch.unlike.begin if own else 0
-        done = len(state.taken) if state else 0
+        again, done = denoiser_of(base), len(state.taken) if state else 0
         self.more(again.count(base) - denoise.count(plan) + denoise.count(plan, done))
-        rest = self._run_until_unlike(again, noise, draw, base)
-        if kept:
-            first, second = (np.split(each.latents, [kept], axis) for each in (state, rest))
-            rest.latents = np.concatenate([first[0], second[1]], axis)
-        rest.unlike = watch.unlike.described()
-        return rest
+        state = self._run(again, noise, draw, base)
+        state.unlike = watch.described()
+        return state
 
-    def _run_until_unlike(
+    def _run(
         self,
         denoise: BlendedDenoiser,
         noise: np.ndarray,
         draw: Draw,
         plan: StepPlan,
         watch: GuardWatch | None = None,
-        whole: bool = False,
     ) -> SamplerState:
-        """Run the loop; return the state at its end, or after the step that leaves no frame to the plan.
-
-        whole: one unlike stretch is enough for that.
-        """
+        """Run the loop; return the state at its end, or after the step that leaves no frame to the plan."""
         generator = self.generator
         for state in denoise_loop(denoise, generator.scheduler, noise, plan, generator.frame_axis, draw):
             if watch and state.predictions:
                 watch.prediction(plan.evaluated.index(state.step), state.conditional, state.previous)
-                if watch.unlike and (whole or not watch.unlike.begin):
+                if watch.whole:
                     break
         return state
+
+    def _with_unlike_parts(
+        self, latents: np.ndarray, watch: GuardWatch, *given: Constants | int | np.ndarray | Draw
+    ) -> np.ndarray:
+        """Return a clip's latents with its unlike parts made by the base model's plan. given: for that."""
+        axis = self.generator.frame_axis
+        for part in watch.parts():
+            if part.unlike:
+                before, _, after = np.split(latents, [part.begin, part.end], axis)
+                latents = np.concatenate([before, self.by_base_plan(part, *given), after], axis)
+        return latents
+
+    def by_base_plan(
+        self, part: Part, constants: Constants, frames: int, noise: np.ndarray, draw: Draw | None = None
+    ) -> np.ndarray:
+        """Return the clean latents of a part of a clip by the base model's plan, in the windows it lies in.
+
+        noise: of the whole clip, as an array or what has `take` alone. Windows beyond are left out: without
+        them the presenter's frames are 62 dB from those of the whole clip (docs/tuning.md).
+        """
+        generator, base = self.generator, base_plan(self.generator)
+        axis, seen = generator.frame_axis, generator.windows.condition_indices(frames)
+        own, windows = part_of(step_windows(generator, base, frames), part.begin, part.end)
+        opened = self.window_denoiser(constants, seen)
+        denoise = BlendedDenoiser(generator, opened, seen, windows, self.tick, own)
+        self.more(denoise.count(base))
+        drawn = draw and (lambda step: take_frames(draw(step), own, axis))
+        state = self._run(denoise, take_frames(noise, own, axis), drawn, base)
+        return take_frames(state.latents, np.searchsorted(own, np.arange(part.begin, part.end)), axis)
 
     def _continued(self, constants: Constants, frames: int, seed: int) -> Iterator[Segment]:
         """Sample one window after the other, each continued from the last frames of the one before."""
@@ -191,7 +213,8 @@ class Sampler:
             start = number * windows.length
             own = frame_slice(noise.ndim, generator.frame_axis, start, windows.length)
             drawn = lambda step: draw(step)[own]  # noqa: B023, E731
-            state = self._guarded(lambda plan: denoise, seen, noise[own], drawn)  # noqa: B023
+            watch = watch_of(generator, self.plan)
+            state = self._guarded(lambda plan: denoise, seen, noise[own], drawn, watch)  # noqa: B023
             known = windows.keep if number else 0  # frames that the window before has given already
             begin = number * (windows.frames - windows.keep) + known
             decoded = tail.watch(generator.decode(self.engines, state.latents))
@@ -237,6 +260,21 @@ def generate(
 def base_plan(generator: Generator) -> StepPlan:
     """Return the base model's own plan: every step is F."""
     return StepPlan(Action.FULL.value * generator.scheduler.steps)
+
+
+def watch_of(generator: Generator, plan: StepPlan | None, frames: int | None = None) -> GuardWatch | None:
+    """Return what watches a clip of that many frames for the plan's guard, if it has one.
+
+    frames: None for one of the windows that continue one another.
+    """
+    if not (plan and plan.guard):
+        return None
+    rule, given = generator.windows, (plan.guard, generator.frame_axis, generator.per_frame)
+    if frames is None:
+        return GuardWatch(*given, rule.length, rule.length, tied=True)
+    sampled = len(rule.condition_indices(frames))
+    reached, _ = part_of(step_windows(generator, base_plan(generator), frames), 0, 1)
+    return GuardWatch(*given, rule.latent_frames(frames), sampled, tied=len(reached) == sampled)
 
 
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:

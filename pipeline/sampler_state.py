@@ -26,7 +26,7 @@ class SamplerState:
     conditional one, and those of other branches where they were evaluated; empty at S. began: the latents
     that the last evaluated step started from. conditional, previous: the conditional predictions of that step
     and of the evaluated step before, None if there is none. taken: the letters of all steps so far. unlike:
-    why the guard switched to the base model's plan.
+    why the guard had the base model's plan run, and where.
     """
 
     def __init__(

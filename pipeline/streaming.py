@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from generators.windows import Blend, frame_slice
 from pipeline.blended_denoiser import StepWindows, branches_at, guidance_over, step_windows
 from pipeline.frame_buffer import Conditions, FrameBuffer, gather, noise_of
 from pipeline.guard import GuardWatch
-from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations
+from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, watch_of
 from pipeline.sampler_state import SamplerState
 from pipeline.step_plan import StepPlan
 from pipeline.window_denoiser import WindowBranch, WindowDenoiser
@@ -41,81 +40,80 @@ class StreamedClip:
         self, sampler: Sampler, conditions: Iterator[dict[str, np.ndarray]], frames: int, seed: int
     ) -> None:
         generator = sampler.generator
-        plan, axis = sampler.plan or base_plan(generator), generator.frame_axis
+        plan = sampler.plan or base_plan(generator)
         self.taken = plan.actions
         self._sampler, self._plan, self._frames = sampler, plan, frames
         self._own = generator.windows.latent_frames(frames)
-        seen = generator.windows.condition_indices(frames)
-        sampled, count = len(seen), getattr(generator.windows, "conditions", lambda frames: seen.max() + 1)
-        self._watch = None
-        if plan.guard:
-            self._watch = GuardWatch(plan.guard, axis, generator.per_frame, self._own, sampled)
+        self._seen = generator.windows.condition_indices(frames)
+        count = getattr(generator.windows, "conditions", lambda frames: self._seen.max() + 1)
+        self._watch = watch_of(generator, plan, frames)
         came = self._watch.constants if self._watch else lambda constants: None
         place = place_of(sampler.engines)
         self._conditions = Conditions(generator, conditions, int(count(frames)), came, place)
-        self._noise = noise_of(generator, sampled, seed, place)
+        self._noise = noise_of(generator, len(self._seen), seed, place)
+        windows = {id(each): each for each in step_windows(generator, base_plan(generator), frames)}
+        self._bounds = [
+            np.array([(own.min(), own.max()) for own in each.indices]) for each in windows.values()
+        ]
         self._done = 0
 
     def latents(self) -> Iterator[np.ndarray]:
         """Give the clip's clean latents, piece by piece. FloatingPointError: numbers are not finite."""
-        clip, watch = self._clip(self._plan), self._watch
-        waiting: deque[tuple[int, np.ndarray]] = deque()  # pieces of which it is not known if they are unlike
-        for piece in clip.pieces:
-            if watch and piece.begin >= self._trusted and watch.settled(self._trusted):
+        pieces, watch = _Pieces(self._clip(self._plan)), self._watch
+        if not watch:
+            yield from self._taken(pieces, self._own, self._own)
+            return
+        for part in watch.parts(lambda frame: pieces.reach(frame, lambda: watch.whole)):
+            if watch.whole:
                 break
-            waiting.append((piece.begin, piece.finish()))
-            while waiting and (not watch or watch.settled(min(self._end(*waiting[0]), self._trusted))):
-                yield from self._given(*waiting.popleft(), 0, self._trusted)
-        if self._trusted < self._own:
-            yield from self._by_base_plan(self._trusted)
+            needed = self._needed_from(part.begin)
+            if part.unlike:
+                yield self._sampler.by_base_plan(part, self._conditions, self._frames, self._noise)
+                pieces.drop(part.end)
+                self._forget(needed)
+            else:
+                yield from self._taken(pieces, part.end, needed)
+        else:
+            return
+        pieces = None
+        yield from self._by_base_plan()
 
     @property
     def unlike(self) -> str | None:
-        """Why the guard fired, if it did; frames that come later may bring a reason of a lower rank."""
-        return self._watch.unlike.described() if self._watch and self._watch.unlike else None
+        """Why the guard fired, if it did."""
+        return self._watch.described() if self._watch else None
 
-    @property
-    def _trusted(self) -> int:
-        """The latent frames that are left to the plan: those before where its guard fires."""
-        return self._watch.unlike.begin if self._watch and self._watch.unlike else self._own
+    def _taken(self, pieces: _Pieces, end: int, needed: int) -> Iterator[np.ndarray]:
+        """Give the latents up to a frame as they come; forget what is before the frames that are needed."""
+        while pieces.begin < end:
+            yield pieces.take(end)
+            self._forget(min(pieces.end, needed))
 
-    def _by_base_plan(self, begin: int) -> Iterator[np.ndarray]:
-        """Give the latents from a frame on by the base model's plan, from the noise of all they depend on."""
-        planned = evaluations(self._sampler.generator, self._frames, self._plan)
-        self._sampler.more(self._base.reach(begin)[1] - (planned - self._done))
-        self.taken = self._base.plan.actions
-        for piece in self._base.pieces:
-            if piece.end > begin:
-                yield from self._given(piece.begin, piece.finish(), begin, self._own)
+    def _needed_from(self, frame: int) -> int:
+        """Return the first frame that it takes to make this one and all that follow by the base model's plan.
 
-    def _given(self, at: int, latents: np.ndarray, begin: int, end: int) -> Iterator[np.ndarray]:
-        """Give what of a piece that begins at `at` lies between two frames; forget what is not needed now."""
-        axis = self._sampler.generator.frame_axis
-        first, last = max(begin - at, 0), max(min(end, self._own) - at, 0)
-        part = latents[frame_slice(latents.ndim, axis, first, last - first)]
-        if last > first and part.shape[axis]:
-            yield part
-        keep = self._end(at, latents)
-        if self._watch and not begin:
-            keep = self._base.reach(min(keep, self._own - 1))[0]
+        All are held where windows differ from step to step.
+        """
+        first, *others = self._bounds
+        return 0 if others else int(first[first[:, 1] >= frame, 0].min())
+
+    def _forget(self, before: int) -> None:
         # A window may see conditions of frames that are not its own: those whose place they take.
-        self._conditions.forget(keep - self._sampler.generator.windows.length)
-        self._noise.forget(keep)
+        self._conditions.forget(before - self._sampler.generator.windows.length)
+        self._noise.forget(before)
 
-    def _end(self, at: int, latents: np.ndarray) -> int:
-        return at + latents.shape[self._sampler.generator.frame_axis]
-
-    @cached_property
-    def _base(self) -> PiecewiseClip:
-        """The clip by the base model's plan; nothing of it is sampled unless the guard fires."""
-        return self._clip(base_plan(self._sampler.generator))
+    def _by_base_plan(self) -> Iterator[np.ndarray]:
+        """Give all latents by the base model's plan, from the noise."""
+        generator, base = self._sampler.generator, base_plan(self._sampler.generator)
+        planned, all_steps = (evaluations(generator, self._frames, plan) for plan in (self._plan, base))
+        self._sampler.more(all_steps - (planned - self._done))
+        self.taken = base.actions
+        yield from self._taken(_Pieces(self._clip(base)), self._own, self._own)
 
     def _clip(self, plan: StepPlan) -> PiecewiseClip:
-        generator = self._sampler.generator
-        seen = generator.windows.condition_indices(self._frames)
-        opened = self._sampler.window_denoiser(self._conditions, seen)
-        watch = self._watch if plan is self._plan else None
-        return PiecewiseClip(generator, opened, plan, self._frames, self._noise, watch, self._tick)
+        opened = self._sampler.window_denoiser(self._conditions, self._seen)
+        watch, given = self._watch if plan is self._plan else None, (self._frames, self._noise)
+        return PiecewiseClip(self._sampler.generator, opened, plan, *given, watch, self._tick)
 
     def _tick(self) -> None:
         self._done += 1
@@ -147,14 +145,6 @@ class PiecewiseClip:
         covers = {id(windows): _Cover.of(self.pieces, windows.indices) for windows in self.windows}
         self._covers = [covers[id(windows)] for windows in self.windows]
 
-    def reach(self, frame: int) -> tuple[int, int]:
-        """Return the first frame that pieces from this frame on depend on, and how many windows they take."""
-        frame, count = max(piece.begin for piece in self.pieces if piece.begin <= frame), 0
-        for step in reversed(self.plan.evaluated):
-            reaching = self._covers[step].ends >= frame
-            frame, count = int(self._covers[step].begins[reaching].min()), count + int(reaching.sum())
-        return frame, count
-
     def predictions(self, piece: _Piece, step: int, action: str) -> tuple[np.ndarray, ...]:
         """Return the blended predictions of a piece's frames, as BlendedDenoiser does of all."""
         branches = branches_at(self.generator, action)
@@ -183,6 +173,40 @@ class PiecewiseClip:
             return self._made[key]
         del self._waiting[key]
         return self._made.pop(key)
+
+
+class _Pieces:
+    """The clean latents of a clip's pieces in order, made when they are asked for.
+
+    begin: the frame that is taken next. end: of the pieces that are made.
+    """
+
+    def __init__(self, clip: PiecewiseClip) -> None:
+        self.begin = self.end = 0
+        self._coming, self._axis = iter(clip.pieces), clip.generator.frame_axis
+        self._made: deque[np.ndarray] = deque()
+
+    def reach(self, frame: int, enough: Callable[[], bool] = lambda: False) -> None:
+        """Make all pieces that begin before a frame, until it is enough."""
+        while self.end < frame and not enough():
+            piece = next(self._coming)
+            self._made.append(piece.finish())
+            self.end = piece.end
+
+    def take(self, end: int) -> np.ndarray:
+        """Take the next frames, as many as a piece has, but none from `end` on."""
+        self.reach(self.begin + 1)
+        count = min(self._made[0].shape[self._axis], end - self.begin)
+        taken, rest = np.split(self._made.popleft(), [count], self._axis)
+        if rest.shape[self._axis]:
+            self._made.appendleft(rest)
+        self.begin += count
+        return taken
+
+    def drop(self, end: int) -> None:
+        """Take all frames before `end`, and keep none."""
+        while self.begin < end:
+            self.take(end)
 
 
 class _Piece:
@@ -242,15 +266,10 @@ class _LatentsNow:
 
 
 class _Cover(NamedTuple):
-    """Which windows of a rule cover a piece, and which pieces a window covers, in order.
-
-    begins, ends: the first and the last frame of each window.
-    """
+    """Which windows of a rule cover a piece, and which pieces a window covers, in order."""
 
     windows: dict[_Piece, list[int]]
     pieces: list[list[_Piece]]
-    begins: np.ndarray
-    ends: np.ndarray
 
     @classmethod
     def of(cls, pieces: Sequence[_Piece], indices: Sequence[np.ndarray]) -> _Cover:
@@ -261,8 +280,7 @@ class _Cover(NamedTuple):
             covered.append(found)
             for piece in found:
                 windows.setdefault(piece, []).append(number)
-        bounds = np.array([(own.min(), own.max()) for own in indices])
-        return cls(windows, covered, *bounds.T)
+        return cls(windows, covered)
 
 
 def _borders(windows: Sequence[StepWindows]) -> list[tuple[int, int]]:

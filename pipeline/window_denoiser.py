@@ -28,12 +28,19 @@ Key = tuple[int, Branch]  # a window's number, and whether the branch is the con
 class WindowBranch(NamedTuple):
     """What is asked of a denoiser at a step: one window in one branch of guidance.
 
-    window: its number within the clip. indices: of its latent frames.
+    window: its number. indices: of its latent frames in the latents that are given. frames: their numbers in
+    the clip, where the latents are those of a part of it.
     """
 
     window: int
     indices: np.ndarray
     conditional: Branch
+    frames: np.ndarray | None = None
+
+    @property
+    def place(self) -> np.ndarray:
+        """The numbers of its latent frames in the clip."""
+        return self.indices if self.frames is None else self.frames
 
     @property
     def key(self) -> Key:
@@ -47,7 +54,9 @@ class WindowDenoiser(Protocol):
     def __call__(
         self, latents: np.ndarray, step: int, action: str, wanted: Sequence[WindowBranch]
     ) -> Iterator[np.ndarray]:
-        """Give the predictions that are wanted, in order; latents: of the whole clip before that step."""
+        """Give the predictions that are wanted, in order; latents: those of the clip, or of a part of it that
+        has these windows, before that step.
+        """
         ...
 
 
@@ -87,7 +96,7 @@ class SerialDenoiser:
         for _, branches in groupby(wanted, lambda branch: branch.window):
             first, *others = branches
             window = take_frames(latents, first.indices, self._generator.frame_axis)
-            constants = self._window_constants(first.indices)
+            constants = self._window_constants(first.place)
             if self.batches:
                 asked = [branch.conditional for branch in (first, *others)]
                 yield from self.predict(window, step, constants, asked)
@@ -120,11 +129,11 @@ class SerialDenoiser:
             )
         return np.split(made, len(branches))
 
-    def _window_constants(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def _window_constants(self, place: np.ndarray) -> dict[str, np.ndarray]:
         """The constants of one window; beyond their last frame that is repeated."""
         generator, rule = self._generator, self._generator.windows
-        seen = rule.seen(indices) if hasattr(rule, "seen") else self._condition_indices[indices]
-        if self._cut is not None and self._cut[0] == indices.tobytes():
+        seen = rule.seen(place) if hasattr(rule, "seen") else self._condition_indices[place]
+        if self._cut is not None and self._cut[0] == place.tobytes():
             return self._cut[1]
         self._cut = None  # a window's constants may be large: one at a time
         axis = generator.frame_axis
@@ -134,7 +143,7 @@ class SerialDenoiser:
             else array
             for name, array in self._constants.items()
         }
-        self._cut = indices.tobytes(), cut
+        self._cut = place.tobytes(), cut
         return cut
 
 
@@ -165,7 +174,7 @@ class DeepCacheDenoiser(SerialDenoiser):
         generator = self._generator
         for branch in wanted:
             window = take_frames(latents, branch.indices, generator.frame_axis)
-            given = window, step, self._window_constants(branch.indices), branch.conditional
+            given = window, step, self._window_constants(branch.place), branch.conditional
             if action == Action.DEEP_CACHE:
                 yield generator.denoise_shallow(self._shallow, *given, self.features[branch.key])
                 continue

@@ -78,7 +78,7 @@ def said(guard: Guard | None, run: np.lib.npyio.NpzFile, generator: Generator) -
     watch.constants(constants)
     for number in range(1, len(made)):
         watch.prediction(number, made[number], made[number - 1])
-    return watch.unlike and watch.unlike.described()
+    return watch.unlike and watch.unlike.why
 
 
 def _judged(judge: Judge, request: Request, part: Path, runs: Path) -> Judged:

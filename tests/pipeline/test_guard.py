@@ -81,6 +81,20 @@ def test_a_stretch_that_is_unlike_is_found_in_a_long_clip():
     assert unlike(guard, long).startswith("pose is ")
 
 
+def test_of_stretches_in_a_row_more_and_more_are_the_base_models_until_one_is_like_the_others():
+    guard, odd = fitted(), clip(7, frames=16 * 30, size=1.0)
+    for begin, end in ((2, 3), (5, 25)):
+        odd["pose"][:, :, 16 * begin : 16 * end] *= 100
+    watch = GuardWatch(guard, 2, PER_FRAME, 480, 480)
+    watch.constants(odd)
+    found = [(part.begin // 16, part.end // 16) for part in watch.parts() if part.unlike]
+    assert found == [(2, 3), (5, 6), (6, 8), (8, 12), (12, 20), (20, 28)]
+    assert watch.described().endswith(", at latent frames 32 to 47 and others, 384 of 480")
+    tied = GuardWatch(guard, 2, PER_FRAME, 480, 480, tied=True)
+    tied.constants(odd)
+    assert [*tied.parts()] == [(0, 480, True)] and "at latent" not in tied.described()
+
+
 def test_a_clip_that_does_not_fill_a_window_is_unlike_longer_ones():
     guard = fitted()
     assert guard.shortest == 24

@@ -1,13 +1,15 @@
 """Clips sampled piece by piece: the same numbers as at once, early, and without holding the clip."""
 
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from generators.samplers import FlowMatchEuler, UniPcMultistep
+from generators.uniform_windows import MovingWindows, UniformWindows
+from generators.wan.unianimate import PrivateStarts
 from generators.windows import OverlapWindows, ReferenceWindows
 from pipeline.frame_buffer import FrameBuffer
 from pipeline.guard import Guard
@@ -138,30 +140,103 @@ def test_first_frames_take_a_triangle_of_windows_and_later_ones_a_row_whatever_t
     assert max(taken) < 80  # nothing was read beyond
 
 
-def unlike_from(frame, frames, plan, generator):
-    """A plan whose guard takes the poses from that frame on for unlike, and constants of such a clip."""
+def unlike_at(frames, plan, *runs):
+    """A plan whose guard takes these runs of poses for unlike, and constants of such a clip."""
     changes = (0.0,) + (NEVER,) * (len(plan.evaluated) - 1)
     guard = Guard(5, changes, ("pose",), ((0.0,) * 12,), ((1.0,) * 12,), (1.0,))
     constants = constants_of(frames)
-    constants["pose"][:, frame:] *= 100
+    for begin, end in runs:
+        constants["pose"][:, begin:end] *= 100
     return StepPlan(plan.actions, overlaps=plan.overlaps, guard=guard), constants
 
 
-@pytest.mark.parametrize(("frame", "frames"), [(0, 60), (20, 60), (33, 200), (95, 100), (150, 160)])
-def test_where_the_guard_fires_on_a_stretch_both_run_the_base_models_plan_from_there(plain, frame, frames):
-    generator, ticks, more = mixing(plain(steps=6)), [], []
-    plan, constants = unlike_from(frame, frames, StepPlan("FSSFSC", overlaps=(0, 2)), generator)
+def both_ways(generator, plan, constants, frames, length=8):
+    """The latents of a clip made at once, which streamed ones must be, and the state."""
+    ticks, more = [], []
     whole = at_once(generator, plan, constants, frames)
-    found, clip = streamed(generator, plan, constants, frames, tick=lambda: ticks.append(1), more=more.append)
-    assert found.tobytes() == whole.latents.tobytes()
-    assert clip.unlike == whole.unlike and clip.taken == whole.taken == "F" * 6
-    begin = frame // 16 * 16 if frame < frames - 16 - (frames - 16) % 16 else None
-    plain_plan = StepPlan("FSSFSC", overlaps=(0, 2))
-    base, fast = (at_once(generator, each, constants, frames).latents for each in (None, plain_plan))
-    if begin is not None:
-        assert found[:, begin:].tobytes() == base[:, begin:].tobytes()
-        assert found[:, :begin].tobytes() == fast[:, :begin].tobytes()
+    found, clip = streamed(generator, plan, constants, frames, length, tick=lambda: ticks.append(1),
+                           more=more.append)
+    assert found.tobytes() == whole.latents.tobytes() and found.shape == whole.latents.shape
+    assert clip.unlike == whole.unlike and clip.taken == whole.taken
     assert evaluations(generator, frames, plan) + sum(more) == len(ticks)
+    return found, whole
+
+
+STEPS = StepPlan("FSSFSC", overlaps=(0, 2))
+UNLIKE = [  # runs of poses that are unlike; runs of frames that are the base model's
+    (60, [(20, 30)], [(16, 32)]), (60, [(50, 60)], [(44, 60)]), (100, [(95, 100)], [(84, 100)]),
+    (200, [(33, 48), (160, 170)], [(32, 48), (160, 176)]),
+    (200, [(40, 150)], [(32, 48), (48, 80), (80, 144), (144, 200)]),  # 1, 2, 4 stretches at a time, the rest
+]
+
+
+@pytest.mark.parametrize("overlap", [0, 2])
+@pytest.mark.parametrize(("frames", "unlike", "base_runs"), UNLIKE)
+def test_stretches_that_are_unlike_are_the_base_models_and_all_others_the_plans(
+        plain, frames, unlike, base_runs, overlap):
+    generator = mixing(plain(steps=6))
+    generator.windows = OverlapWindows(4, overlap)
+    steps = replace(STEPS, overlaps=())
+    plan, constants = unlike_at(frames, steps, *unlike)
+    found, whole = both_ways(generator, plan, constants, frames)
+    base, fast = (at_once(generator, each, constants, frames).latents for each in (None, steps))
+    theirs = np.zeros(frames, bool)
+    for begin, end in base_runs:
+        theirs[begin:end] = True
+    assert found[:, ~theirs].tobytes() == fast[:, ~theirs].tobytes() and whole.taken == plan.actions
+    off, plans_off = (np.abs(each - base)[:, theirs].max() for each in (found, fast))
+    assert off == 0 if overlap == 0 else 0 < off < 0.7 * plans_off  # windows beyond are missing
+    shown = f"at latent frames {base_runs[0][0]} to {base_runs[0][1] - 1} "
+    shown += f"and others, {theirs.sum()} of" if base_runs[1:] else "of"
+    assert f"{shown} {frames}" in whole.unlike
+
+
+def test_a_clip_that_is_unlike_from_the_start_is_the_base_models_as_a_whole(plain):
+    generator = mixing(plain(steps=6))
+    plan, constants = unlike_at(90, STEPS, (0, 8))
+    found, whole = both_ways(generator, plan, constants, 90)
+    assert found.tobytes() == at_once(generator, None, constants, 90).latents.tobytes()
+    assert whole.taken == "F" * 6 and "at latent frames" not in whole.unlike
+
+
+@pytest.mark.parametrize("rule", [MovingWindows(8, 2), ReferenceWindows(6, 3), OverlapWindows(26, 4)])
+def test_where_each_frame_hangs_on_all_the_base_model_makes_the_whole_clip(plain, rule):
+    generator = mixing(plain(steps=6))
+    generator.windows, frames = rule, 26
+    plan, constants = unlike_at(rule.latent_frames(frames), StepPlan("FSSFSC"), (20, 27))
+    found, _ = both_ways(generator, plan, constants, frames)
+    assert found.tobytes() == at_once(generator, None, constants, frames).latents.tobytes()
+
+
+@pytest.mark.parametrize("rule", [Around(), UniformWindows(4, 1, strides=3)])
+def test_windows_around_the_end_of_a_clip_are_part_of_its_last_stretch(plain, rule):
+    generator = mixing(plain(steps=6))
+    generator.windows = rule
+    _, whole = both_ways(generator, *unlike_at(70, StepPlan("FSSFSC"), (66, 70)), 70)
+    assert "at latent frames 54 to 69 of 70" in whole.unlike
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_unlike_stretches_of_any_rule_and_plan_are_the_same_at_once_and_streamed(plain, seed):
+    rule, plan, scheduler, frames, random = random_case(seed)
+    generator = mixing(plain(guidance=float(random.choice([1.0, 2.0]))))
+    generator.windows, generator.scheduler = rule, scheduler
+    begins = random.integers(0, frames, 3)
+    runs = [(begin, begin + int(random.integers(1, 40))) for begin in begins]
+    both_ways(generator, *unlike_at(frames, plan, *runs), frames, int(random.integers(1, 20)))
+
+
+def test_windows_with_conditions_of_their_own_see_them_in_a_part_of_a_clip_too(plain):
+    generator = mixing(plain(steps=4))
+    generator.windows = rule = PrivateStarts(8, 2)
+    frames, steps = 60, StepPlan("FSFC")
+    given = constants_of(rule.conditions(frames))
+    plan, _ = unlike_at(frames, steps)
+    given["pose"][:, 33:44] *= 100
+    found, whole = both_ways(generator, plan, given, frames)
+    base, fast = (at_once(generator, each, given, frames).latents for each in (None, steps))
+    assert found[:, :32].tobytes() == fast[:, :32].tobytes() and whole.unlike
+    assert np.abs(found - base)[:, 32:48].max() < 0.7 * np.abs(fast - base)[:, 32:48].max()
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.2, 0.6, 1.0, 1.4])
@@ -174,24 +249,29 @@ def test_predictions_that_change_too_far_are_seen_at_the_same_frames(plain, limi
     assert found.tobytes() == whole.latents.tobytes() and clip.unlike == whole.unlike
 
 
-def test_what_is_held_does_not_grow_with_the_clip(plain):
+@pytest.mark.parametrize(("guarded", "more"), [(False, 50_000), (True, 120_000)])  # a guard's own: 48 a frame
+def test_what_is_held_does_not_grow_with_the_clip(plain, guarded, more):
     generator, peaks = mixing(plain(steps=3)), []
     generator.noise_pieces = lambda frames, seed: (
         np.zeros((1, min(50, frames - n), 12, 8), np.float32) for n in range(0, frames, 50)
     )
     generator.denoise = lambda engine, latents, step, constants, conditional: latents * 0.5
-    for frames in (500, 5000):
+    guard = Guard(5, (0.0, NEVER, NEVER), ("pose",), ((0.0,) * 12,), ((1.0,) * 12,), (1.0,))
+    for frames in (700, 1700):
         def pieces():
+            odd = lambda at: 9 if at == 200 or at > 300 and at % 40 else 1  # noqa: E731
             yield {"pose": np.ones((1, 10, 12, 8), np.float32), "reference": np.ones((1, 2), np.float32)}
-            for _ in range(frames // 10 - 1):  # noqa: B023
-                yield {"pose": np.ones((1, 10, 12, 8), np.float32)}
+            for number in range(1, frames // 10):  # noqa: B023
+                yield {"pose": np.full((1, 10, 12, 8), odd(10 * number), np.float32)}
 
-        clip = StreamedClip(Sampler(generator, {"denoise": None}), pieces(), frames, 7)
+        plan = StepPlan("FFF", guard=guard if guarded else None)
+        clip = StreamedClip(Sampler(generator, {"denoise": None}, plan), pieces(), frames, 7)
         tracemalloc.start()
         kept = [peak for _ in clip.latents() for peak in tracemalloc.get_traced_memory()[:1]]
         tracemalloc.stop()
         peaks.append(max(kept[5:]) - kept[5])
-    assert peaks[1] < peaks[0] + 200_000  # the whole clip's poses and noise are 3.8 MB
+        assert bool(clip.unlike) == guarded
+    assert peaks[1] < peaks[0] + more  # 1,000 frames' poses and noise are 770,000
 
 
 def test_a_buffer_holds_what_is_kept_and_takes_frames_from_any_of_its_pieces():
