@@ -10,7 +10,7 @@ import numpy as np
 from engines.spec import Cadence, ComponentSpec
 from generators.contract import SHALLOW, Generator
 from pipeline.recipe import Recipe
-from pipeline.sampler import base_plan
+from pipeline.step_plan import base_plan
 
 SIZE = 2048  # of the square matrices whose product is timed
 TIMES = 12  # that it is timed; the least counts

@@ -10,7 +10,7 @@ from engines.cli import common_arguments, ending, new_parser, run
 from engines.errors import Exit
 from generators.contract import Generator, load_generator
 from pipeline.recipe import BASELINE, Recipe, load_recipe
-from pipeline.sampler import base_plan
+from pipeline.step_plan import base_plan
 
 
 def main() -> Exit:

@@ -81,27 +81,16 @@ def step_windows(generator: Generator, plan: StepPlan, frames: int) -> list[Step
     return [windows[number] for number in made]
 
 
-def part_of(windows: Sequence[StepWindows], begin: int, end: int) -> tuple[np.ndarray, list[StepWindows]]:
-    """Return the latent frames of the windows in which a run of frames lies, in order, and their own windows.
+def part_of(indices: Sequence[np.ndarray], begin: int, end: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the latent frames of the windows in which a run of frames lies, in order, and these windows.
 
-    Sampled alone, they are as in the whole clip but for what windows beyond tell these where they overlap.
-    windows: of each step, as those that are returned, whose indices are places among these frames. Where
-    windows differ from step to step, there are as many frames as it takes to have all of them covered.
+    Sampled alone, the run is as in the whole clip but for what windows beyond tell these where they overlap.
+    indices: of each window's frames. Those that are returned are places among the part's frames.
     """
-    unique = {id(each): each for each in windows}
-    part = np.arange(begin, end)
-    while True:
-        touching = [own for each in unique.values() for own in each.indices if np.isin(own, part).any()]
-        part = np.unique(np.concatenate(touching))
-        inside = {
-            key: StepWindows(
-                rule, [np.searchsorted(part, own) for own in indices if np.isin(own, part).all()]
-            )
-            for key, (rule, indices) in unique.items()
-        }
-        covered = (np.unique(np.concatenate([[], *each.indices])) for each in inside.values())
-        if all(len(places) == len(part) for places in covered):
-            return part, [inside[id(each)] for each in windows]
+    run = np.arange(begin, end)
+    own = [each for each in indices if np.isin(each, run).any()]
+    part = np.unique(np.concatenate(own))
+    return part, [np.searchsorted(part, each) for each in own]
 
 
 def branches_at(generator: Generator, action: str) -> tuple:

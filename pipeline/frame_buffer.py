@@ -19,13 +19,13 @@ class FrameBuffer:
 
     def __init__(self, first: np.ndarray, frames: int, axis: int, fetch: Callable[[], None]) -> None:
         self.dtype, self.shape = first.dtype, (*first.shape[:axis], frames, *first.shape[axis + 1 :])
-        self._axis, self._fetch, self._begin = axis, fetch, 0
+        self.axis, self._fetch, self._begin = axis, fetch, 0
         self._parts = [first]
 
     @property
     def end(self) -> int:
         """The number of frames that have come, forgotten ones among them."""
-        return self._begin + sum(part.shape[self._axis] for part in self._parts)
+        return self._begin + sum(part.shape[self.axis] for part in self._parts)
 
     def append(self, part: np.ndarray) -> None:
         """Take the frames that follow."""
@@ -39,16 +39,16 @@ class FrameBuffer:
             raise IndexError(
                 f"frame {indices.min()} is asked for, and those before {self._begin} are forgotten"
             )
-        sizes = [part.shape[self._axis] for part in self._parts]
+        sizes = [part.shape[self.axis] for part in self._parts]
         return gather(np.cumsum([self._begin, *sizes[:-1]]), self._parts, indices, axis)
 
     def forget(self, before: int) -> None:
         """Drop frames before that one, whole pieces of them."""
-        while len(self._parts) > 1 and self._begin + self._parts[0].shape[self._axis] <= before:
-            self._begin += self._parts.pop(0).shape[self._axis]
+        while len(self._parts) > 1 and self._begin + self._parts[0].shape[self.axis] <= before:
+            self._begin += self._parts.pop(0).shape[self.axis]
         spare = before - self._begin
-        if len(self._parts) == 1 and 2 * spare > self._parts[0].shape[self._axis]:
-            kept = np.split(self._parts[0], [spare], self._axis)[1]
+        if len(self._parts) == 1 and 2 * spare > self._parts[0].shape[self.axis]:
+            kept = np.split(self._parts[0], [spare], self.axis)[1]
             self._parts, self._begin = [contiguous(kept)], before
 
 
@@ -87,6 +87,15 @@ class Conditions(Mapping):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+    def whole(self) -> Constants:
+        """Return all of them as arrays; no frame may have been dropped."""
+        return {
+            name: array.take(np.arange(array.shape[array.axis]), array.axis)
+            if isinstance(array, FrameBuffer)
+            else array
+            for name, array in self._arrays.items()
+        }
 
     def forget(self, before: int) -> None:
         """Drop frames before that latent frame."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Protocol
 
@@ -13,11 +14,12 @@ from engines.device_arrays import place_of, take_frames
 from generators.contract import Constants, Engines, Generator
 from generators.samplers import Draw, Scheduler
 from generators.windows import ContinuationWindows, frame_slice
+from pipeline.base_windows import base_windows, watch_of
 from pipeline.blended_denoiser import BlendedDenoiser, StepWindows, part_of, step_windows
-from pipeline.guard import GuardWatch, Part
+from pipeline.guard_watch import GuardWatch, Part
 from pipeline.oom_retry import without_first
 from pipeline.sampler_state import ClipGuidance, SamplerState, begin_noise
-from pipeline.step_plan import Action, StepPlan
+from pipeline.step_plan import StepPlan, base_plan
 from pipeline.window_denoiser import OpenDenoiser, WindowDenoiser, denoiser_for
 
 
@@ -38,13 +40,14 @@ def denoise_loop(
     plan: StepPlan,
     frame_axis: int = 2,
     draw: Draw | None = None,
+    finite: bool = True,
 ) -> Iterator[SamplerState]:
     """Denoise a clip's latents from noise to the end of the schedule; give the state after each step.
 
     It is the same state object each time; if the caller changes its latents, the next step begins with those.
-    StepPlanError: the plan is for a schedule of another length.
+    finite: see SamplerState. StepPlanError: the plan is for a schedule of another length.
     """
-    state = SamplerState(plan, scheduler, denoise.guidance, noise, frame_axis, draw)
+    state = SamplerState(plan, scheduler, denoise.guidance, noise, frame_axis, draw, finite)
     for step, action in enumerate(plan.actions):
         predictions = denoise(state.latents, step, action)
         state.advance(step, *predictions)
@@ -97,7 +100,10 @@ class Sampler:
             lambda plan: self.blended(constants, frames, plan), constants, noise, draw, watch
         )
         if watch and watch.unlike and not watch.whole:
-            state.latents = self._with_unlike_parts(state.latents, watch, constants, frames, noise, draw)
+            made, axis = self.base_parts(constants, frames, noise, draw), generator.frame_axis
+            latents = lambda part: take_frames(state.latents, np.arange(part.begin, part.end), axis)  # noqa: E731
+            parts = [(made if part.unlike else latents)(part) for part in watch.parts()]
+            state.latents = np.concatenate(parts, axis)
             state.unlike = watch.described()
         state.latents = own_latents(generator, state.latents, frames)
         return state
@@ -164,42 +170,39 @@ class Sampler:
         watch: GuardWatch | None = None,
     ) -> SamplerState:
         """Run the loop; return the state at its end, or after the step that leaves no frame to the plan."""
-        generator = self.generator
-        for state in denoise_loop(denoise, generator.scheduler, noise, plan, generator.frame_axis, draw):
+        given = self.generator.scheduler, noise, plan, self.generator.frame_axis, draw
+        for state in denoise_loop(denoise, *given, finite=watch is None):
             if watch and state.predictions:
                 watch.prediction(plan.evaluated.index(state.step), state.conditional, state.previous)
                 if watch.whole:
-                    break
+                    return state
+        if watch:
+            watch.latents(state.latents)
         return state
 
-    def _with_unlike_parts(
-        self, latents: np.ndarray, watch: GuardWatch, *given: Constants | int | np.ndarray | Draw
-    ) -> np.ndarray:
-        """Return a clip's latents with its unlike parts made by the base model's plan. given: for that."""
-        axis = self.generator.frame_axis
-        for part in watch.parts():
-            if part.unlike:
-                before, _, after = np.split(latents, [part.begin, part.end], axis)
-                latents = np.concatenate([before, self.by_base_plan(part, *given), after], axis)
-        return latents
+    def base_parts(
+        self, constants: Constants, frames: int, noise: np.ndarray, draw: Draw | None = None
+    ) -> Callable[[Part], np.ndarray]:
+        """Return what samples a part of a clip by the base model's plan, in the windows that it lies in.
 
-    def by_base_plan(
-        self, part: Part, constants: Constants, frames: int, noise: np.ndarray, draw: Draw | None = None
-    ) -> np.ndarray:
-        """Return the clean latents of a part of a clip by the base model's plan, in the windows it lies in.
-
-        noise: of the whole clip, as an array or what has `take` alone. Windows beyond are left out: without
-        them the presenter's frames are 62 dB from those of the whole clip (docs/tuning.md).
+        Windows beyond these are left out (docs/tuning.md has what that costs). noise: of the whole clip, as
+        an array or what has `take` alone. FloatingPointError, when it is called: numbers are not finite.
         """
-        generator, base = self.generator, base_plan(self.generator)
+        generator, plan = self.generator, base_plan(self.generator)
         axis, seen = generator.frame_axis, generator.windows.condition_indices(frames)
-        own, windows = part_of(step_windows(generator, base, frames), part.begin, part.end)
-        opened = self.window_denoiser(constants, seen)
-        denoise = BlendedDenoiser(generator, opened, seen, windows, self.tick, own)
-        self.more(denoise.count(base))
-        drawn = draw and (lambda step: take_frames(draw(step), own, axis))
-        state = self._run(denoise, take_frames(noise, own, axis), drawn, base)
-        return take_frames(state.latents, np.searchsorted(own, np.arange(part.begin, part.end)), axis)
+        rule, windows = base_windows(generator, frames)[0]
+        opened = cache(lambda: self.window_denoiser(constants, seen))
+
+        def sample(part: Part) -> np.ndarray:
+            own, indices = part_of(windows, part.begin, part.end)
+            steps = [StepWindows(rule, indices)] * len(plan.actions)
+            denoise = BlendedDenoiser(generator, opened(), seen, steps, self.tick, own)
+            self.more(denoise.count(plan))
+            drawn = draw and (lambda step: take_frames(draw(step), own, axis))
+            state = self._run(denoise, take_frames(noise, own, axis), drawn, plan)
+            return take_frames(state.latents, np.searchsorted(own, np.arange(part.begin, part.end)), axis)
+
+        return sample
 
     def _continued(self, constants: Constants, frames: int, seed: int) -> Iterator[Segment]:
         """Sample one window after the other, each continued from the last frames of the one before."""
@@ -255,26 +258,6 @@ def generate(
     constants = generator.condition(engines, chunks, image[None], **columns)
     segments = Sampler(generator, engines, plan, tick=tick).segments(constants, len(skeletons), seed)
     return np.concatenate([chunk for segment in segments for chunk in segment.pixels])
-
-
-def base_plan(generator: Generator) -> StepPlan:
-    """Return the base model's own plan: every step is F."""
-    return StepPlan(Action.FULL.value * generator.scheduler.steps)
-
-
-def watch_of(generator: Generator, plan: StepPlan | None, frames: int | None = None) -> GuardWatch | None:
-    """Return what watches a clip of that many frames for the plan's guard, if it has one.
-
-    frames: None for one of the windows that continue one another.
-    """
-    if not (plan and plan.guard):
-        return None
-    rule, given = generator.windows, (plan.guard, generator.frame_axis, generator.per_frame)
-    if frames is None:
-        return GuardWatch(*given, rule.length, rule.length, tied=True)
-    sampled = len(rule.condition_indices(frames))
-    reached, _ = part_of(step_windows(generator, base_plan(generator), frames), 0, 1)
-    return GuardWatch(*given, rule.latent_frames(frames), sampled, tied=len(reached) == sampled)
 
 
 def evaluations(generator: Generator, frames: int, plan: StepPlan | None = None) -> int:

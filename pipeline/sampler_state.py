@@ -37,11 +37,12 @@ class SamplerState:
         latents: np.ndarray,
         frame_axis: int = 2,
         draw: Draw | None = None,
+        finite: bool = True,
     ) -> None:
         """Begin with latents that are noise. StepPlanError: the plan is for a schedule of another length.
 
         frame_axis: of the latents, whose last two axes are height and width. draw: of the noise that a
-        stochastic scheduler adds.
+        stochastic scheduler adds. finite: latents must be, else it is an error.
         """
         plan.check_steps(scheduler.steps)
         self.step, self.latents, self.taken = -1, latents, ""
@@ -53,7 +54,8 @@ class SamplerState:
             self._guidance = constant(guidance, latents)
         self._channel_axis = channels_beside(frame_axis, latents.ndim)
         self._numbers = {step: number for number, step in enumerate(plan.evaluated)}
-        self._guided = self._difference = self._finite = None
+        self._guided = self._difference = None
+        self._must_be_finite, self._finite = finite, None
 
     def advance(self, step: int, *predictions: np.ndarray) -> None:
         """Take a step with its predictions: the conditional branch's, then those of the others.
@@ -67,7 +69,9 @@ class SamplerState:
         if predictions:
             self._guide(*predictions)
             self._jump(self._numbers[step])
-            before, self._finite = self._finite, (step, np.isfinite(self.latents).all())
+            before = self._finite
+            if self._must_be_finite:
+                self._finite = step, np.isfinite(self.latents).all()
             queue_step(self.latents)
             self._check(before if on_device(self.latents) else self._finite)
         if step + 1 == len(self._plan.actions):

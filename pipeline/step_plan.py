@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from engines.errors import UsageError
-from generators.contract import Guidance, branches_of
+from generators.contract import Generator, Guidance, branches_of
 from generators.windows import ContinuationWindows, WindowRule, overlapping
 from pipeline.guard import Guard
 
@@ -207,3 +207,8 @@ class StepPlan:
             raise StepPlanError(
                 f"level_corrections: are for {known} channels, not {channels}; tune for this generator"
             )
+
+
+def base_plan(generator: Generator) -> StepPlan:
+    """Return the base model's own plan: every step is F."""
+    return StepPlan(Action.FULL.value * generator.scheduler.steps)

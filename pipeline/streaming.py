@@ -17,12 +17,13 @@ import numpy as np
 from engines.device_arrays import place_of
 from generators.contract import Generator
 from generators.windows import Blend, frame_slice
+from pipeline.base_windows import reach_of, watch_of
 from pipeline.blended_denoiser import StepWindows, branches_at, guidance_over, step_windows
 from pipeline.frame_buffer import Conditions, FrameBuffer, gather, noise_of
-from pipeline.guard import GuardWatch
-from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, watch_of
+from pipeline.guard_watch import GuardWatch
+from pipeline.sampler import Sampler, denoise_loop, evaluations
 from pipeline.sampler_state import SamplerState
-from pipeline.step_plan import StepPlan
+from pipeline.step_plan import StepPlan, base_plan
 from pipeline.window_denoiser import WindowBranch, WindowDenoiser
 
 
@@ -31,7 +32,8 @@ class StreamedClip:
 
     They are those of Sampler.sample, bit for bit. sampler: gives generator, engines, plan and what is called.
     conditions: pieces of them, see Streaming.condition_pieces; they are asked for as windows need them. Where
-    all windows share a frame, the first latents come when all are there.
+    all windows share a frame, the first latents come when all are there; likewise for plans with H, whose
+    features would be kept for all windows.
 
     taken, unlike: as in SamplerState; complete with the last latents, after which nobody need ask again.
     """
@@ -40,67 +42,71 @@ class StreamedClip:
         self, sampler: Sampler, conditions: Iterator[dict[str, np.ndarray]], frames: int, seed: int
     ) -> None:
         generator = sampler.generator
-        plan = sampler.plan or base_plan(generator)
-        self.taken = plan.actions
-        self._sampler, self._plan, self._frames = sampler, plan, frames
-        self._own = generator.windows.latent_frames(frames)
-        self._seen = generator.windows.condition_indices(frames)
-        count = getattr(generator.windows, "conditions", lambda frames: self._seen.max() + 1)
+        plan, rule = sampler.plan or base_plan(generator), generator.windows
+        self.taken, self._state = plan.actions, None
+        self._sampler, self._plan, self._frames, self._seed = sampler, plan, frames, seed
+        self._own, self._seen = rule.latent_frames(frames), rule.condition_indices(frames)
         self._watch = watch_of(generator, plan, frames)
         came = self._watch.constants if self._watch else lambda constants: None
         place = place_of(sampler.engines)
-        self._conditions = Conditions(generator, conditions, int(count(frames)), came, place)
+        count = rule.conditions(frames) if hasattr(rule, "seen") else self._seen.max() + 1
+        self._conditions = Conditions(generator, conditions, int(count), came, place)
         self._noise = noise_of(generator, len(self._seen), seed, place)
-        windows = {id(each): each for each in step_windows(generator, base_plan(generator), frames)}
-        self._bounds = [
-            np.array([(own.min(), own.max()) for own in each.indices]) for each in windows.values()
-        ]
+        self._reach = reach_of(generator, frames)
         self._done = 0
 
     def latents(self) -> Iterator[np.ndarray]:
         """Give the clip's clean latents, piece by piece. FloatingPointError: numbers are not finite."""
-        pieces, watch = _Pieces(self._clip(self._plan)), self._watch
-        if not watch:
-            yield from self._taken(pieces, self._own, self._own)
-            return
-        for part in watch.parts(lambda frame: pieces.reach(frame, lambda: watch.whole)):
-            if watch.whole:
-                break
-            needed = self._needed_from(part.begin)
-            if part.unlike:
-                yield self._sampler.by_base_plan(part, self._conditions, self._frames, self._noise)
-                pieces.drop(part.end)
-                self._forget(needed)
-            else:
-                yield from self._taken(pieces, part.end, needed)
+        watch = self._watch
+        if self._plan.deep_cache or watch and watch.clip.tied:
+            self._state = self._sampler.sample(self._conditions.whole(), self._frames, self._seed)
+            self.taken = self._state.taken
+            yield self._state.latents
+        elif not watch:
+            yield from self._given(_Pieces(self._clip(self._plan)), self._own, self._own)
         else:
-            return
-        pieces = None
-        yield from self._by_base_plan()
+            yield from self._by_parts(_Pieces(self._clip(self._plan)), watch)
+            if watch.whole:
+                yield from self._by_base_plan()
 
     @property
     def unlike(self) -> str | None:
-        """Why the guard fired, if it did."""
+        """Why the guard had the base model's plan run, and where."""
+        if self._state:
+            return self._state.unlike
         return self._watch.described() if self._watch else None
 
-    def _taken(self, pieces: _Pieces, end: int, needed: int) -> Iterator[np.ndarray]:
+    def _by_parts(self, pieces: _Pieces, watch: GuardWatch) -> Iterator[np.ndarray]:
+        """Give the latents by plan and base plan; none where all of the clip is left to the base plan."""
+        made = self._sampler.base_parts(self._conditions, self._frames, self._noise)
+        for part in watch.parts(lambda frame: pieces.reach(frame, lambda: watch.whole)):
+            if watch.whole:
+                return
+            needed = int(self._reach[self._reach[:, 1] >= part.begin, 0].min())
+            if part.unlike:
+                latents = made(part)
+                pieces.drop(part.end)
+                self._forget(needed)
+                yield latents
+            else:
+                yield from self._given(pieces, part.end, needed)
+
+    def _given(self, pieces: _Pieces, end: int, needed: int) -> Iterator[np.ndarray]:
         """Give the latents up to a frame as they come; forget what is before the frames that are needed."""
         while pieces.begin < end:
-            yield pieces.take(end)
+            latents = pieces.take(end)
             self._forget(min(pieces.end, needed))
-
-    def _needed_from(self, frame: int) -> int:
-        """Return the first frame that it takes to make this one and all that follow by the base model's plan.
-
-        All are held where windows differ from step to step.
-        """
-        first, *others = self._bounds
-        return 0 if others else int(first[first[:, 1] >= frame, 0].min())
+            yield latents
 
     def _forget(self, before: int) -> None:
-        # A window may see conditions of frames that are not its own: those whose place they take.
-        self._conditions.forget(before - self._sampler.generator.windows.length)
+        """Drop noise before a frame, and conditions that only windows before it see."""
+        rule = self._sampler.generator.windows
         self._noise.forget(before)
+        # A window may see conditions of frames that are not its own: those whose place they take.
+        seen = before - rule.length
+        if hasattr(rule, "seen"):
+            seen = self._reach[self._reach[:, 1] >= before, 2].min(initial=self._reach[-1, 2])
+        self._conditions.forget(int(seen))
 
     def _by_base_plan(self) -> Iterator[np.ndarray]:
         """Give all latents by the base model's plan, from the noise."""
@@ -108,7 +114,7 @@ class StreamedClip:
         planned, all_steps = (evaluations(generator, self._frames, plan) for plan in (self._plan, base))
         self._sampler.more(all_steps - (planned - self._done))
         self.taken = base.actions
-        yield from self._taken(_Pieces(self._clip(base)), self._own, self._own)
+        yield from self._given(_Pieces(self._clip(base)), self._own, self._own)
 
     def _clip(self, plan: StepPlan) -> PiecewiseClip:
         opened = self._sampler.window_denoiser(self._conditions, self._seen)
@@ -238,7 +244,8 @@ class _Piece:
         clip = self._clip
         if self._loop is None:
             scheduler, axis = clip.generator.scheduler, clip.generator.frame_axis
-            self._loop = denoise_loop(self, scheduler, self.latents, clip.plan, axis)
+            given = scheduler, self.latents, clip.plan, axis
+            self._loop = denoise_loop(self, *given, finite=clip.watch is None)
         while self._taken < steps:
             state = next(self._loop)
             self._latents, self._taken = state.latents, self._taken + 1
@@ -250,6 +257,8 @@ class _Piece:
         """Take all steps; return the clean latents, and keep nothing."""
         self.advance(self._clip.generator.scheduler.steps)
         latents, self._latents, self._loop = self._latents, None, None
+        if self._clip.watch:
+            self._clip.watch.latents(latents, self.begin)
         return latents
 
 

@@ -22,12 +22,11 @@ from pipeline.recipe import Recipe
 from pipeline.sampler import (
     BlendedDenoiser,
     Sampler,
-    base_plan,
     denoise_loop,
     first_frames,
     own_latents,
 )
-from pipeline.step_plan import StepPlan
+from pipeline.step_plan import StepPlan, base_plan
 from pipeline.video.reader import VideoReader, VideoWriter, read_image
 
 Say = Callable[[str], None]

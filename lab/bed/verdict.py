@@ -15,7 +15,8 @@ from bench.quality_goal import Goal, Judged
 from engines.artifact import key
 from generators.contract import Generator
 from pipeline.batch.dataset import Request, find_requests
-from pipeline.guard import Guard, GuardWatch
+from pipeline.guard import Guard
+from pipeline.guard_watch import ClipForm, GuardWatch
 from pipeline.recipe import Recipe
 
 
@@ -74,7 +75,8 @@ def said(guard: Guard | None, run: np.lib.npyio.NpzFile, generator: Generator) -
     constants = {name.removeprefix(prefix): run[name] for name in run.files if name.startswith(prefix)}
     made = run["conditional"]
     changing = [array.shape[axis] for name, array in constants.items() if name in generator.per_frame]
-    watch = GuardWatch(guard, axis, generator.per_frame, *(changing[:1] or [1]), made[0].shape[axis])
+    form = ClipForm(axis, generator.per_frame, *(changing[:1] or [1]), made[0].shape[axis])
+    watch = GuardWatch(guard, form)
     watch.constants(constants)
     for number in range(1, len(made)):
         watch.prediction(number, made[number], made[number - 1])

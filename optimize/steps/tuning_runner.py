@@ -27,9 +27,9 @@ from pipeline.columns import read_columns
 from pipeline.output_form import SkeletonChunks, at_size, output_form, taking_size
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.runner import identity_of
-from pipeline.sampler import Sampler, base_plan, denoise_loop, evaluations, first_frames, own_latents
+from pipeline.sampler import Sampler, denoise_loop, evaluations, first_frames, own_latents
 from pipeline.sampler_state import SamplerState, guided_difference
-from pipeline.step_plan import StepPlan
+from pipeline.step_plan import StepPlan, base_plan
 from pipeline.video.colours import TAGGED, Colours
 from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader, VideoWriter

@@ -12,11 +12,12 @@ import pytest
 from engines.progress import Progress
 from optimize.steps.guard_fit import RISK, ROOM, SINGLE, fit_guard, upper_bound
 from pipeline.batch.dataset import Request
-from pipeline.guard import STRETCH, Guard, GuardError, GuardWatch, change, distance, profile
+from pipeline.guard import STRETCH, Guard, GuardError, change, distance, profile
+from pipeline.guard_watch import ClipForm, GuardWatch
 from pipeline.recipe import Recipe, RecipeError, load_recipe
 from pipeline.request import Options, make_video
-from pipeline.sampler import Sampler, base_plan, evaluations
-from pipeline.step_plan import StepPlan, StepPlanError
+from pipeline.sampler import Sampler, evaluations
+from pipeline.step_plan import StepPlan, StepPlanError, base_plan
 from tests.pipeline.test_sample import conditions
 
 POSE = {"constants": ("pose",), "means": ((0,) * 12,), "spreads": ((1,) * 12,), "limits": (0.1,)}
@@ -41,7 +42,7 @@ def fitted(count=5):
 
 def unlike(guard, constants):
     frames = constants["pose"].shape[2] if "pose" in constants else 1
-    watch = GuardWatch(guard, 2, PER_FRAME, frames, frames)
+    watch = GuardWatch(guard, ClipForm(2, PER_FRAME, frames, frames))
     watch.constants(constants)
     return watch.unlike and watch.unlike.why
 
@@ -85,12 +86,16 @@ def test_of_stretches_in_a_row_more_and_more_are_the_base_models_until_one_is_li
     guard, odd = fitted(), clip(7, frames=16 * 30, size=1.0)
     for begin, end in ((2, 3), (5, 25)):
         odd["pose"][:, :, 16 * begin : 16 * end] *= 100
-    watch = GuardWatch(guard, 2, PER_FRAME, 480, 480)
+    watch = GuardWatch(guard, ClipForm(2, PER_FRAME, 480, 480))
     watch.constants(odd)
     found = [(part.begin // 16, part.end // 16) for part in watch.parts() if part.unlike]
     assert found == [(2, 3), (5, 6), (6, 8), (8, 12), (12, 20), (20, 28)]
-    assert watch.described().endswith(", at latent frames 32 to 47 and others, 384 of 480")
-    tied = GuardWatch(guard, 2, PER_FRAME, 480, 480, tied=True)
+    for _ in range(2):
+        assert watch.described().endswith(", at latent frames 32 to 47 and others, 384 of 480")
+        assert [(part.begin // 16, part.end // 16) for part in watch.parts() if part.unlike] == found
+    assert not next(watch.parts()).unlike
+    assert watch.described() == watch.unlike.why  # no unlike part has come yet
+    tied = GuardWatch(guard, ClipForm(2, PER_FRAME, 480, 480, tied=True))
     tied.constants(odd)
     assert [*tied.parts()] == [(0, 480, True)] and "at latent" not in tied.described()
 
@@ -99,11 +104,11 @@ def test_a_clip_that_does_not_fill_a_window_is_unlike_longer_ones():
     guard = fitted()
     assert guard.shortest == 24
     for own, sampled, fires in ((1, 16, True), (15, 16, True), (16, 16, False), (20, 20, False)):
-        unlike = GuardWatch(guard, 2, PER_FRAME, own, sampled).unlike
+        unlike = GuardWatch(guard, ClipForm(2, PER_FRAME, own, sampled)).unlike
         assert bool(unlike) == fires
         assert not unlike or unlike.why == (
             f"it has {own} latent frames, less than a window; the shortest of theirs has 24")
-    assert GuardWatch(replace(guard, shortest=8), 2, PER_FRAME, 9, 16).unlike is None
+    assert GuardWatch(replace(guard, shortest=8), ClipForm(2, PER_FRAME, 9, 16)).unlike is None
 
 
 def test_what_lies_elsewhere_is_unlike():
