@@ -52,5 +52,6 @@ def reach_of(generator: Generator, frames: int) -> np.ndarray:
     for _, indices in base_windows(generator, frames):
         for window in indices:
             own = window[window < rule.latent_frames(frames)]
-            found.append((own.min(), own.max(), rule.seen(window).min() if hasattr(rule, "seen") else 0))
+            if len(own):  # else it has only frames that fill it
+                found.append((own.min(), own.max(), rule.seen(window).min() if hasattr(rule, "seen") else 0))
     return np.array(found)
