@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 Array = np.ndarray  # or a device's, which has the same members
-INSTALL = "pip install cupy-cuda12x (or cupy-cuda13x, by nvidia-smi's CUDA version)"
+INSTALL = 'pip install "cupy-cuda13x[ctk]" (or "cupy-cuda12x[ctk]", by nvidia-smi\'s CUDA version)'
 KEPT = 256  # small arrays that are kept on a device
 
 
@@ -78,9 +78,10 @@ class StepMemory(Protocol):
 
 
 class CupyPlace:
-    """The Place of CuPy's arrays on "cuda" or "cuda:<index>". ImportError without CuPy.
+    """The Place of CuPy's arrays on "cuda" or "cuda:<index>".
 
-    stream: the handle of a stream that engines have; None: one is made.
+    stream: the handle of a stream that engines have; None: one is made. ImportError without CuPy;
+    RuntimeError where it cannot compile and run a kernel, as a wheel without NVRTC (its extra, ctk) cannot.
     """
 
     capturing = False
@@ -93,6 +94,11 @@ class CupyPlace:
         with self._device:
             made = cupy.cuda.ExternalStream(stream, index) if stream else cupy.cuda.Stream(non_blocking=True)
         self._stream, self._index = made, index
+        try:
+            with self._device, made:
+                (cupy.zeros(1) + 1).get()  # now, and not in mid-video
+        except cupy.cuda.compiler.CompileException as error:  # CuPy's other errors are RuntimeErrors
+            raise RuntimeError(f"it cannot compile a kernel: {error}") from error
 
     def running(self) -> AbstractContextManager[object]:
         """See Place; torch's work goes the same way where torch is loaded."""
@@ -106,7 +112,7 @@ class CupyPlace:
 
     def asarray(self, array: Array) -> Array:
         """See Place."""
-        return self._cupy.ascontiguousarray(array)
+        return self._cupy.asarray(array, order="C")  # ascontiguousarray takes no host arrays
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
         """See Place."""

@@ -188,7 +188,8 @@ def _reach(
             continue
         name = canonicalize_name(requirement.name)
         if name not in found:
-            missing.append(f"{requirement.name}{requirement.specifier}")
+            extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+            missing.append(f"{requirement.name}{extras}{requirement.specifier}")
             continue
         reached.add(name)
         for each in ("", *requirement.extras):

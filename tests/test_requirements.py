@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from submit.packages import choose
+from submit.profile import Profile, load_profile
+
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ["requirements.txt", "requirements-gpu.txt"]
 TEST = "requirements-test.txt"  # beyond requirements.txt
@@ -26,9 +29,9 @@ GPU_ONLY = {"pycuda", "cuda-python", "cupy-cuda13x", "tensorrt", "tensorrt-rtx",
 
 
 def required(file):
-    """Package and range of every requirement of a file."""
+    """Package and range of every requirement of a file, without extras."""
     lines = [line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
-    return dict(re.match(r"([\w-]+)(.*)", line).groups() for line in lines if line)
+    return dict(re.match(r"([\w-]+)(?:\[[\w,]+\])?(.*)", line).groups() for line in lines if line)
 
 
 def imported(rooms=OURS):
@@ -70,3 +73,18 @@ def test_both_files_give_the_same_ranges():
 def test_every_requirement_states_its_licence(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if re.match(r"\w", line)]
     assert lines and all(re.search(r"# (BSD|MIT|Apache|MPL|NVIDIA|PSF)", line) for line in lines)
+
+
+def test_cupy_comes_with_the_compiler_of_its_kernels_for_each_targets_cuda(monkeypatch):
+    asked = []
+
+    def resolved(wanted, *others):
+        asked.append(wanted)
+        return []
+    monkeypatch.setattr("submit.packages.resolve", resolved)
+    choose(["cupy"], Profile("any", device="cuda", gpu={"sm": "sm_90", "name": "H"}), ROOT)
+    for profile in map(load_profile, ("a800-py310-cu124", "h200-cu130")):
+        choose(["cupy"], profile, ROOT)
+    assert asked == [["cupy-cuda13x[ctk]>=14,<15"],
+                     ["cupy-cuda12x[ctk]>=14,<15", "cuda-toolkit==12.4.*"],
+                     ["cupy-cuda13x[ctk]>=14,<15", "cuda-toolkit==13.0.*"]]

@@ -244,5 +244,5 @@ def test_without_a_gpu_or_cupy_arrays_pass_through_the_host(generators, monkeypa
     assert place_for(engines, "cpu", said.append) is None and not said
     monkeypatch.setitem(__import__("sys").modules, "cupy", None)
     assert place_for(engines, "cuda", said.append) is None
-    assert "CuPy does not run" in said[0] and "pip install cupy-cuda12x" in said[0]
+    assert "CuPy does not run" in said[0] and 'pip install "cupy-cuda13x[ctk]"' in said[0]
     assert place_for({"a": object()}, "cuda", said.append) is None and len(said) == 1

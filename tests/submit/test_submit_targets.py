@@ -108,6 +108,14 @@ def test_markers_of_the_machine_are_the_targets_too(tmp_path, monkeypatch):
     assert _reach([Requirement("top")], found, OLD) == ({"top", "blas"}, [])
 
 
+def test_extras_lead_to_packages_too_and_are_asked_for_again_where_pip_left_them_out(index):
+    write_wheel(index, "far", "1.0", ['top[all]; python_version < "3.11"'])
+    names = [pin.name.lower() for pin in resolve(["far"], OLD, [], {})]
+    assert names == ["both-named", "far", "more", "old", "top"]
+    found = {"far": {"requires_dist": ["top[all]>=1"]}}
+    assert _reach([Requirement("far")], found, OLD) == ({"far"}, ["top[all]>=1"])
+
+
 def test_constraints_decide_versions_and_impossible_ones_are_an_error(index):
     versions = {pin.name: pin.version for pin in resolve(["top"], OLD, ["top==1.0"], {})}
     assert versions == {"top": "1.0"}
