@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ SUPPORTED = {
 STARTS_FROM = ".onnx"
 OLDEST_ON_CUDA = (1, 25)  # before, Attention ran on the processor, and bf16 lacked Exp, Sqrt and Sigmoid
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+LINKED_TENSORRT = 10  # the provider of onnxruntime-gpu 1.25 to 1.31 is linked to libnvinfer.so.10
+TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 
 
 def why_not(device: str) -> str | None:
@@ -61,9 +64,13 @@ def start(model: Model, component: str, precision: str, device: str, folder: Pat
 def start_tensorrt(
     model: Model, component: str, precision: str, device: str, folder: Path
 ) -> OnnxRuntimeEngine:
-    """Start it through the TensorRT provider, which builds at the first call and stores the engine."""
+    """Start it through the TensorRT provider, which builds at the first call and stores the engine.
+
+    EngineError: the device is none of CUDA's, no ONNX artifact fits, or TensorRT is of another version.
+    """
     if device == "cpu":
         raise EngineError("onnxruntime's TensorRT provider needs a GPU; give --device cuda")
+    _check_linked_tensorrt()
     path = _find(model, component, precision, device, folder)
     return OnnxRuntimeEngine(model.components[component], path, device, tensorrt_cache=folder / "onnxruntime")
 
@@ -91,7 +98,8 @@ class OnnxRuntimeEngine:
         if device != "cpu":
             _load_libraries(tensorrt_cache is not None)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            with redirect_stdout(sys.stderr):  # it prints that a provider fails, among manifest lines
+                self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except _errors() as error:
             raise failure(f"onnxruntime cannot load {path}: {_first_line(error)}{_way_out(error)}") from error
         wanted = providers[0][0]
@@ -170,6 +178,22 @@ def _load_libraries(tensorrt: bool) -> None:
         if tensorrt:
             with suppress(ImportError):
                 importlib.import_module("tensorrt")
+
+
+def _check_linked_tensorrt() -> None:
+    """Raise EngineError if TensorRT's package is of another major version than the provider is linked to.
+
+    Without a package it may be the system's; what is missing then, the start of a session says.
+    """
+    for package in TENSORRT_PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(package)
+            if int(version.partition(".")[0]) == LINKED_TENSORRT:
+                return
+            raise EngineError(
+                f"onnxruntime's TensorRT provider needs TensorRT {LINKED_TENSORRT}, and {package} {version} "
+                f'is installed; run: pip install "tensorrt<{LINKED_TENSORRT + 1}"'
+            )
 
 
 def _way_out(error: Exception) -> str:
