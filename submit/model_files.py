@@ -11,7 +11,7 @@ from engines.errors import EngineError, Exit
 from engines.load import graph_precision, starts_from
 from engines.onnx.attention_form import DECOMPOSED, reads_attention
 from engines.spec import Model
-from engines.tensorrt.artifact import SUFFIX
+from engines.tensorrt.artifact import BUILDER, SUFFIX
 from submit.errors import SubmitError
 from submit.profile import Profile
 
@@ -84,6 +84,7 @@ def build_seconds(graph: Artifact, profile: Profile) -> float:
 def expected_of_engine(profile: Profile) -> dict:
     """Return fields of an engine's manifest that its target decides."""
     return {
+        "builder": BUILDER,
         "toolchain": {"flavour": "tensorrt", "version": profile.tensorrt},
         "targets": {profile.gpu["sm"]: profile.gpu["name"]},
         "os": "Linux-x86_64",

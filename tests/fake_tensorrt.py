@@ -70,6 +70,7 @@ class FakeTensorRT:
     ExecutionContextAllocationStrategy = Enum("ExecutionContextAllocationStrategy", "STATIC USER_MANAGED")
     CudaGraphStrategy = Enum("CudaGraphStrategy", "DISABLED WHOLE_GRAPH_CAPTURE")
     DynamicShapesKernelSpecializationStrategy = Enum("Specialization", "LAZY EAGER")
+    PreviewFeature = Enum("PreviewFeature", "RUNTIME_ACTIVATION_RESIZE_10_10")
     ComputeCapability = Enum("ComputeCapability", "SM86 SM89")
     EngineValidity = Enum("EngineValidity", "VALID SUBOPTIMAL INVALID")
 
@@ -120,6 +121,7 @@ class FakeEngine:
     def __init__(self, trt):
         self.trt, self.tensors = trt, [*trt.spec.inputs, *trt.spec.outputs]
         self.num_io_tensors = len(self.tensors)
+        self.device_memory_size_v2 = trt.activations
         trt.engine = self
 
     def get_tensor_name(self, i):
@@ -142,7 +144,7 @@ class FakeEngine:
     def create_execution_context(self, how):
         if not self.trt.works("create_execution_context", None):
             return None
-        self.trt.contexts.append(FakeContext(self.trt, self.tensors))
+        self.trt.contexts.append(FakeContext(self, self.tensors))
         return self.trt.contexts[-1]
 
 
@@ -174,8 +176,8 @@ class FakeRuntimeCache:
 
 
 class FakeContext:
-    def __init__(self, trt, tensors):
-        self.trt, self.tensors = trt, {tensor.name: tensor for tensor in tensors}
+    def __init__(self, engine, tensors):
+        self.engine, self.trt, self.tensors = engine, engine.trt, {tensor.name: tensor for tensor in tensors}
         self.shapes, self.addresses, self.memory, self.state = {}, {}, None, 0
 
     def set_input_shape(self, name, shape):
@@ -189,7 +191,11 @@ class FakeContext:
         return [] if self.trt.works("infer_shapes", False) else ["x"]
 
     def update_device_memory_size_for_shapes(self):
-        """As much for each frame as there is for the most of a profile."""
+        """As much for each frame as there is for the most of a profile; memory is to be set again."""
+        self.memory = None
+        return self._memory_size() if self.trt.works("update_device_memory_size_for_shapes", 0) else 0
+
+    def _memory_size(self):
         return self.trt.activations * next(iter(self.shapes.values()))[0] // 8
 
     def get_tensor_shape(self, name):
@@ -204,11 +210,12 @@ class FakeContext:
 
     def set_device_memory(self, address, size):
         self.state += 1
-        assert size >= self.update_device_memory_size_for_shapes()
-        self.memory = address
+        assert size >= self._memory_size()
+        self.memory = address if self.trt.works("set_device_memory", True) else None
 
     def execute_async_v3(self, stream):
         driver, state = self.trt.driver, self.state
+        assert self.memory is not None, "a run without memory for its activations"
         spoilt = driver.capturing is not None and not self.trt.capturable
         if not self.trt.works("execute", False) or spoilt:
             if driver.capturing is not None:

@@ -10,7 +10,8 @@ import functools
 import importlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TypeVar
 
@@ -79,6 +80,16 @@ class TensorRT:
         if answer is None or answer is False or (type(answer) is int and answer == -1):
             raise self.failure(what)
         return answer
+
+    @contextmanager
+    def heard(self, what: str) -> Iterator[None]:
+        """Raise `failure` if an error is logged while the block runs: of some calls nothing else tells it."""
+        self.take_messages()
+        yield
+        with self._lock:
+            failed = any(level != "WARNING" for level, _ in self._messages)
+        if failed:
+            raise self.failure(what)
 
     def failure(self, what: str, reasons: Sequence[str] = ()) -> EngineError | MemoryError:
         """Make an error to raise: what failed, why by TensorRT's last messages, and what to do about it.

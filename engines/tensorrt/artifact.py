@@ -13,6 +13,7 @@ from engines.spec import Model, merged
 from engines.tensorrt.api import TensorRT
 
 SUFFIX = ".engine"
+BUILDER = {"activations": "resized"}  # in built_from.builder: what Network.configure asks for of a profile
 ANY_GPU = "any GPU"  # TensorRT-RTX compiles kernels where it runs; classic engines fit one model of GPU
 
 
@@ -51,6 +52,7 @@ def find_engine(
         "precision": precision,
         "loras": merged(model, component),
         "spec": model.components[component].described(),
+        "builder": BUILDER,
         "toolchain": toolchain(api),
         "targets": target_of(api, gpu),
         "os": system(),

@@ -6,13 +6,12 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from engines.artifact import Artifact, Field, Label, writing
 from engines.errors import EngineError
 from engines.spec import ComponentSpec, Model
-from engines.tensorrt.artifact import SUFFIX, find_graph, system, toolchain
+from engines.tensorrt.artifact import BUILDER, SUFFIX, find_graph, system, toolchain
 from engines.tensorrt.build_progress import Report, interruptible, progress_monitor
 from engines.tensorrt.network import Network, Settings, Shapes, shapes_of
 from engines.tensorrt.rtx_runtime import verdict
@@ -51,7 +50,7 @@ class Order:
             "loras": graph.get("loras"),
             "spec": self.spec.described(),
             "shapes": self.shapes,
-            "builder": asdict(self.settings),
+            "builder": {**asdict(self.settings), **BUILDER},
             "toolchain": toolchain(self.targets.api),
             "targets": dict(self.targets.gpus),
             "os": system(),
@@ -144,7 +143,11 @@ def _compile(network: Network, order: Order, report: Report) -> object:
     else:
         cache = TimingCache(api, config, order.onnx.path.parent, order.targets.here)
     network.monitor = config.progress_monitor = progress_monitor(api.trt, report)
-    compiling = partial(network.builder.build_serialized_network, network.network, config)
+
+    def compiling() -> object:
+        with order.targets.current():  # which is each thread's own, and this is another thread
+            return network.builder.build_serialized_network(network.network, config)
+
     engine = interruptible(compiling, network.monitor)
     api.checked(engine, f"{order.label} cannot be built")
     if cache:

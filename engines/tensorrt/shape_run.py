@@ -31,6 +31,7 @@ class ShapeRun:
         """Set the shapes of the inputs. EngineError, MemoryError."""
         self._driver.synchronize(self._gpu.stream)  # an earlier call may have failed with copies under way
         self.drop_graph()
+        self._addresses = ()  # activations of another size count as memory of theirs once they are set again
         name = self._spec.name
         for tensor, shape in shapes.items():
             accepted = self._context.set_input_shape(tensor, shape)
@@ -45,6 +46,8 @@ class ShapeRun:
         found = {each.name: tuple(self._context.get_tensor_shape(each.name)) for each in tensors}
         self.layout = Layout({each.name: (found[each.name], each.dtype) for each in tensors})
         self._activation_bytes = self._context.update_device_memory_size_for_shapes()
+        if not self._activation_bytes and self._context.engine.device_memory_size_v2 > 0:
+            raise self._api.failure(f"{name}: TensorRT does not tell what memory {shapes} take")
 
     def bind(self) -> None:
         """Set the addresses of tensors and activations if one changed, and drop the graph of the old ones."""
@@ -59,7 +62,8 @@ class ShapeRun:
         for name in names:
             bound = self._context.set_tensor_address(name, self.address(name))
             self._api.checked(bound, f"{self._spec.name}: the address of {name} was refused")
-        self._context.set_device_memory(activations.address, activations.size)
+        with self._api.heard(f"{self._spec.name}: the memory of activations was refused"):
+            self._context.set_device_memory(activations.address, activations.size)
         self._addresses = addresses
 
     def run(self, recorded: bool = False) -> None:

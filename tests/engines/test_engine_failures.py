@@ -41,7 +41,7 @@ def test_a_failed_engine_leaves_the_others_of_its_lane_their_memory(make):
     engine = make()
     check(engine, 2)
     larger = make(engine.context, activations=20_000)
-    engine.driver.faults.at = len(engine.driver.faults.calls) + 6  # the larger activation memory
+    engine.driver.faults.at = len(engine.driver.faults.calls) + 7  # the larger activation memory
     with pytest.raises(MemoryError, match="allocate"):
         larger(**inputs(2))
     check(engine, 2), check(larger, 2)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from engines.errors import EngineError
 from engines.tensorrt.engine import RUNS
 from tests.fake_tensorrt import VideoRunner, calls_of, check
 
@@ -53,3 +54,34 @@ def test_memory_that_grew_is_bound_anew(make, monkeypatch):
     assert not set(old.values()) & set(engine.driver.alive)
     calls = calls_of(engine, 2)  # whose graph reads what was freed
     assert calls.count("set_tensor_address") == 4 and "free_graph" in calls and "launch" not in calls
+
+
+def test_memory_of_activations_is_set_again_for_other_shapes_of_a_context(make):
+    engine = make(rtx=True)  # which has one context
+    for n in (8, 2):
+        assert "set_device_memory" in calls_of(engine, n)
+    assert "set_device_memory" not in calls_of(engine, 2)
+
+
+def test_memory_that_tensorrt_does_not_tell_is_an_error_unless_there_is_none(make):
+    engine = make()
+    engine.trt.engine.device_memory_size_v2 = 0
+    engine.trt.activations = 0
+    check(engine, 2)
+    engine.trt.engine.device_memory_size_v2 = 1000
+    with pytest.raises(EngineError, match=r"mix: TensorRT does not tell what memory .*\(8, 3\).* take"):
+        check(engine, 8)
+
+
+def test_memory_that_is_refused_in_the_log_alone_is_an_error(make):
+    engine = make()
+    engine.trt.logger.log(type("Level", (), {"name": "ERROR"}), "of an earlier call")
+    check(engine, 2)
+    before = calls_of(make(), 8)
+    engine = make()
+    engine.driver.faults.at = len(engine.driver.faults.calls) + before.index("set_device_memory")
+    said = "^mix: the memory of activations was refused: set_device_memory was told to fail$"
+    with pytest.raises(EngineError, match=said):
+        check(engine, 8)
+    for n in (8, 8, 8):
+        check(engine, n)

@@ -1,5 +1,6 @@
 """Refusals of TensorRT become errors with its words; targets, settings and sizes are checked before."""
 
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ from engines.tensorrt import api as tensorrt_api
 from engines.tensorrt import build as tensorrt_build
 from engines.tensorrt import targets as tensorrt_targets
 from engines.tensorrt.api import TensorRT, load
-from engines.tensorrt.network import Settings, check_shapes, shapes_of
+from engines.tensorrt.network import Network, Settings, check_shapes, shapes_of
 from engines.tensorrt.targets import Targets, check_precision, resolve_targets
+from tests.fake_tensorrt import FakeTensorRT
 
 SPEC = ComponentSpec("mix", Cadence.STEP, (TensorSpec("a", ("n", 3)), TensorSpec("b", (4,))),
                      (TensorSpec("c", ("n",)),), {"n": DimRange(1, 2, 8)})
@@ -164,6 +166,42 @@ def test_the_gpu_here_is_the_current_one_while_its_engine_is_built(monkeypatch, 
     with pytest.raises(EngineError, match="no more is asked"):
         tensorrt_build.build(order, lambda share: None)
     assert seen == ["in", "building"]
+
+
+def test_the_gpu_here_is_current_on_the_thread_that_builds(api):
+    inside, seen = set(), []
+
+    @contextmanager
+    def current():
+        inside.add(threading.get_ident())
+        yield
+        inside.remove(threading.get_ident())
+
+    def build_serialized_network(network, config):
+        seen.append((threading.get_ident() == threading.main_thread().ident, threading.get_ident() in inside))
+        return b"plan"
+    api.trt.IProgressMonitor, api.is_rtx = object, True  # which reads no cache of timings
+    targets = Targets(api, {}, HOPPER, current)
+    builder = SimpleNamespace(build_serialized_network=build_serialized_network)
+    network = SimpleNamespace(config=SimpleNamespace(), builder=builder, network=None)
+    order = SimpleNamespace(targets=targets, label="mix-fp16.engine")
+    assert tensorrt_build._compile(network, order, lambda share: None) == b"plan"
+    assert seen == [(False, True)] and not inside  # another thread, with the GPU current on it
+
+
+def test_memory_within_kernels_is_sized_for_shapes_where_there_is_a_profile(api):
+    api.trt.PreviewFeature, asked = FakeTensorRT.PreviewFeature, []
+    network = Network.__new__(Network)
+    network.api, network.profile = api, None
+    network.config = SimpleNamespace(set_preview_feature=lambda *given: asked.append(given))
+    network.configure(Settings(), "fp16")
+    assert not asked
+    network.profile = object()
+    network.configure(Settings(), "fp16")
+    assert asked == [(FakeTensorRT.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, True)]
+    del api.trt.PreviewFeature  # of a TensorRT before 10.10
+    network.configure(Settings(), "fp16")
+    assert len(asked) == 1
 
 
 def test_fp8_is_refused_for_targets_without_it(api):

@@ -5,6 +5,7 @@ import resource
 import signal
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from engines.tensorrt.api import load
 from engines.tensorrt.artifact import find_engine, system
 from engines.tensorrt.build import build, place_orders, plan
-from engines.tensorrt.network import Settings
+from engines.tensorrt.network import Network, Settings
 from engines.tensorrt.targets import resolve_targets
 from optimize.precision.convert import Calibration, convert
 from tests.graphs import copy_built
@@ -96,6 +97,17 @@ def test_each_target_builds_alone_too_under_a_name_of_its_own(tiny, graphs, targ
     made = make(tiny, graphs, "decode", "int8", target)
     assert made.manifest["built_from"]["targets"] == {f"sm_{target}": "any GPU"}
     assert made.path != make(tiny, graphs, "decode", "int8").path and made.path.is_file()
+
+
+def test_tensorrt_takes_the_wish_that_activations_are_sized_for_the_shapes_that_run(tiny, graphs):
+    for fixed in (True, False):
+        order = order_of(tiny, graphs, "decode", "fp16", fixed=fixed)
+        with closing(Network(order.targets.api, order.spec, order.onnx.path)) as network:
+            network.set_shapes(order.shapes)
+            network.configure(order.settings, "fp16")
+            feature = order.targets.api.trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10
+            assert network.config.get_preview_feature(feature)  # RTX 1.7 has it by itself
+        assert order.built_from()["builder"].items() > {"fixed": fixed, "activations": "resized"}.items()
 
 
 def test_an_engine_is_found_for_each_of_its_targets(tiny, graphs, engine):
@@ -228,8 +240,7 @@ def chain(tmp_path):
         with writing(tmp_path, Label("chain", "fp32", ".onnx"), built_from) as draft:
             onnx.save(model, draft.path) if nodes else draft.path.write_bytes(b"not a graph")
         model = SimpleNamespace(components={"chain": spec}, fingerprint_files=())
-        return order_of(model, tmp_path, "chain", "fp32",
-                        targets)
+        return order_of(model, tmp_path, "chain", "fp32", targets)
     return order
 
 

@@ -13,7 +13,7 @@ from engines.cuda.driver import Gpu
 from engines.errors import EngineError
 from engines.spec import Cadence, ComponentSpec, TensorSpec
 from engines.tensorrt.api import TensorRT
-from engines.tensorrt.artifact import system, target_of, toolchain
+from engines.tensorrt.artifact import BUILDER, system, target_of, toolchain
 from engines.tensorrt.network import shapes_of
 from tests.fake_driver import FakeDriver
 from tests.fake_tensorrt import SPEC, FakeTensorRT, VideoRunner, check, inputs, mix
@@ -45,7 +45,7 @@ def here(monkeypatch):
 def write_engine(folder, api, gpu, **changed):
     built_from = {"component": "mix", "precision": "fp16", "spec": SPEC.described(), "os": system(),
                   "weights": fingerprint(()), "shapes": shapes_of(SPEC, False), "toolchain": toolchain(api),
-                  "targets": target_of(api, gpu), **changed}
+                  "targets": target_of(api, gpu), "builder": BUILDER, **changed}
     with writing(folder, Label("mix", "fp16", ".engine"), built_from) as draft:
         draft.path.write_bytes(b"plan" * 32)
 
@@ -68,6 +68,9 @@ def test_without_a_file_that_fits_the_error_is_of_the_flavour_asked_first(here, 
         tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
     write_engine(tmp_path, here.classic, here.driver.gpu, os="Windows-AMD64")
     with pytest.raises(EngineError, match='does not fit: os was "Windows-AMD64" when it was built'):
+        tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
+    write_engine(tmp_path, here.classic, here.driver.gpu, builder={"level": 3})
+    with pytest.raises(EngineError, match='builder.activations was null when it was built, is "resized"'):
         tensorrt_engine.start(MODEL, "mix", "fp16", "cuda", tmp_path)
     assert not here.driver.alive
 

@@ -16,7 +16,7 @@ LISTS = {path.stem: read_names(path) for path in sorted((ROOT / "tests/trt_names
 OBJECTS = {
     "engine.py": {
         "engine": "ICudaEngine", "context": "IExecutionContext", "runtime": "Runtime"},
-    "shape_run.py": {"context": "IExecutionContext"},
+    "shape_run.py": {"context": "IExecutionContext", "engine": "ICudaEngine"},
     "rtx_runtime.py": {
         "engine": "ICudaEngine", "runtime": "Runtime", "runtime_config": "IRuntimeConfig",
         "cache": "IRuntimeCache"},

@@ -234,7 +234,8 @@ def write_engines(tiny, folder, sm, name):
         graph = find_onnx(folder / tiny.name, tiny, component, "fp32").content
         built_from = {"component": component, "precision": "fp32", "onnx": graph, "os": "Linux-x86_64",
                       "spec": tiny.components[component].described(), "targets": {sm: name},
-                      "toolchain": {"flavour": "tensorrt", "version": "10.13.3.9"}}
+                      "toolchain": {"flavour": "tensorrt", "version": "10.13.3.9"},
+                      "builder": {"level": 3, "activations": "resized"}}
         with writing(folder / tiny.name, Label(component, "fp32", ".engine"), built_from) as draft:
             draft.path.write_bytes(b"engine")
 

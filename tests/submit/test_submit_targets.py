@@ -192,7 +192,7 @@ def engine(component, sm="sm_80", name="NVIDIA A800-SXM4-80GB", version="10.13.3
     """An engine of that component with a manifest, as files of an archive."""
     path = f"engines/built/tiny/{component}-fp32-01234567.engine"
     built_from = {"targets": {sm: name}, "toolchain": {"flavour": "tensorrt", "version": version},
-                  "os": "Linux-x86_64"}
+                  "os": "Linux-x86_64", "builder": {"activations": "resized"}}
     return {path: b"engine", f"{path}.json": json.dumps({"built_from": built_from}).encode()}
 
 
