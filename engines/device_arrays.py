@@ -15,6 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
+from engines.spare_memory import with_release
+
 Array = np.ndarray  # or a device's, which has the same members
 INSTALL = 'pip install "cupy-cuda13x[ctk]" (or "cupy-cuda12x[ctk]", by nvidia-smi\'s CUDA version)'
 KEPT = 256  # small arrays that are kept on a device
@@ -112,11 +114,15 @@ class CupyPlace:
 
     def asarray(self, array: Array) -> Array:
         """See Place."""
-        return self._cupy.asarray(array, order="C")  # ascontiguousarray takes no host arrays
+        # ascontiguousarray takes no host arrays
+        return self._allocated(lambda: self._cupy.asarray(array, order="C"))
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
         """See Place."""
-        return self._cupy.empty(shape, dtype)
+        return self._allocated(lambda: self._cupy.empty(shape, dtype))
+
+    def _allocated(self, make: Callable[[], Array]) -> Array:
+        return make() if self.capturing else with_release(make)
 
     def from_dlpack(self, tensor: object) -> Array:
         """See Place."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from engines.spare_memory import release
 from generators.contract import Engines, Generator
 
 STAGES = frozenset({"condition", "decode"})
@@ -66,6 +67,7 @@ class OomRetry:
         return str(error) or "no reason given"
 
     def _step_down(self, stage: str, why: str) -> None:
+        release()  # of the larger chunk, for libraries that could not have it
         self._generator = copy.copy(self._generator)
         self._generator.chunk //= 2
         self.chunk_by_stage[stage] = self._generator.chunk

@@ -13,14 +13,18 @@ from engines.cuda.driver import Buffer, Gpu
 
 
 class Faults:
-    """Counts calls by name; the call of number `at` fails, with a MemoryError if the driver makes it."""
+    """Counts calls by name; the call of number `at` fails, with a MemoryError if the driver makes it.
+
+    at: may also be several numbers.
+    """
 
     def __init__(self, at=None):
         self.at, self.calls = at, []
 
     def hit(self, name):
         self.calls.append(name)
-        return len(self.calls) - 1 == self.at
+        number = len(self.calls) - 1
+        return number in self.at if isinstance(self.at, range) else number == self.at
 
 
 class FakeDriver:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from engines.attention import Opened
 from engines.attention import open_attention as open_attention  # which load.py asks a backend for
 from engines.device_arrays import Array, Place, on_device
 from engines.precision import PRECISIONS, require, supported
+from engines.spare_memory import with_release
 from engines.spec import ComponentSpec, Model
 from engines.start_times import timed, timing_first_calls
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # What plain RuntimeErrors say when memory ran out: the processor's allocator, CUDA itself, cuBLAS and cuDNN.
 NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
+PINNED = 64 << 20  # bytes of an input that goes through pinned memory, which torch keeps
 SHAPES = 64  # that a compiled module is compiled for; torch runs others eagerly, without a word
 # Half precisions go through autocast, which leaves what would overflow in fp32.
 SUPPORTED = supported(compute=("float32", "float16", "bfloat16"))
@@ -101,15 +103,21 @@ class TorchEngine:
             self._module.to(device)
             if device.startswith("cuda") and self._half:
                 _as_cudnn_likes(self._module)
+            if device.startswith("cuda"):  # weights are written on this stream, and read on another
+                torch.cuda.synchronize(device)
 
     @timing_first_calls
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Compute outputs by name. ValueError: an input does not fit, or it is closed. MemoryError."""
-        import torch
-
         if self._module is None:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         self.spec.check(arrays)
+        alone = not self.device.startswith("cuda") or (self.place and self.place.capturing)
+        return self._computed(arrays) if alone else with_release(lambda: self._computed(arrays))
+
+    def _computed(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        import torch
+
         with _memory_errors(self.spec.name), torch.inference_mode(), self._precision(), self.attention():
             outputs = self._module(*(self._given(arrays[tensor.name]) for tensor in self.spec.inputs))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -161,7 +169,11 @@ class TorchEngine:
 
         if on_device(array):
             return torch.from_dlpack(array).contiguous()
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        given = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.startswith("cuda") and given.nbytes <= PINNED:
+            # A copy of ordinary memory would wait for all that is queued.
+            return given.pin_memory().to(self.device, non_blocking=True)
+        return given.to(self.device)
 
     def _made(self, output: torch.Tensor) -> Array:
         if self.place and output.is_floating_point():

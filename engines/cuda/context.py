@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 
 from engines.cuda.driver import Buffer, Driver, open_driver
+from engines.spare_memory import with_release
 
 ALIGNED = 256  # bytes
 
@@ -68,7 +70,7 @@ class GpuContext:
                 self.activations = self.tensors = self.pinned = None
 
     def reserve(self, activations: int, tensors: int = 0) -> None:
-        """Grow the memory on the GPU to at least that many bytes."""
+        """Grow the memory on the GPU to at least that many bytes. MemoryError."""
         for name, size in (("activations", activations), ("tensors", tensors)):
             size = max(size, ALIGNED)  # so that there is an address, also for an engine that needs none
             old = getattr(self, name)
@@ -78,7 +80,7 @@ class GpuContext:
                 setattr(self, name, None)
                 if old is not None:  # before: both at once may not fit
                     self.driver.free(old)
-                setattr(self, name, self.driver.allocate(size))
+                setattr(self, name, with_release(partial(self.driver.allocate, size)))
 
     def pin(self, size: int) -> np.ndarray:
         """Return the pinned memory, of at least that many bytes."""

@@ -41,7 +41,8 @@ def test_a_failed_engine_leaves_the_others_of_its_lane_their_memory(make):
     engine = make()
     check(engine, 2)
     larger = make(engine.context, activations=20_000)
-    engine.driver.faults.at = len(engine.driver.faults.calls) + 7  # the larger activation memory
+    at = len(engine.driver.faults.calls) + 7  # the larger activation memory
+    engine.driver.faults.at = range(at, at + 2)  # before and after what others keep is given back
     with pytest.raises(MemoryError, match="allocate"):
         larger(**inputs(2))
     check(engine, 2), check(larger, 2)
@@ -103,7 +104,9 @@ def test_whatever_call_fails_the_error_names_it_and_nothing_stays_allocated(make
             silent.add(name)
             continue
         assert f"{name} was told to fail" in str(failure) or name in str(failure) or name == "infer_shapes"
-    assert silent <= {"execute", "create_execution_context"}  # a capture, a second shape: it does without
+    again = {"allocate"} if error is MemoryError else set()  # which is tried once more
+    # A capture, a second shape: it does without.
+    assert silent <= {"execute", "create_execution_context"} | again
 
 
 def test_an_engine_runs_on_after_any_call_of_a_run_has_failed(make):
