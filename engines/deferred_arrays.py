@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from engines.device_arrays import Array, Place, on_device
+from engines.late_flag import read_later
 from engines.step_graphs import Call, EngineCall, Kind, Program, Ref, StepGraphs
 
 METHODS = (
@@ -151,6 +152,10 @@ class DeferringPlace:
         """See Place."""
         self.run()
         self.place.wait()
+
+    def read_later(self, flag: DeferredArray) -> Callable[[], bool]:
+        """See late_flag.py."""
+        return read_later(flag.now())
 
     def hold(self, found: object) -> object:
         """Return a DeferredArray of an array that is there, and anything else as it is."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from engines.device_arrays import constant, on_device, queue_step
+from engines.late_flag import read_later
 from generators.contract import Generator, GeneratorError
 from generators.noise import step_noise
 from generators.samplers import Draw, Scheduler, leap, open_solver
@@ -61,8 +62,8 @@ class SamplerState:
         """Take a step with its predictions: the conditional branch's, then those of the others.
 
         These are missing at C, and where guidance is 1, which cancels the branch; all are missing at S.
-        FloatingPointError: the new latents are not finite; on a device that is read a step later, so that the
-        next one is queued before this one is waited for.
+        FloatingPointError: the new latents are not finite; on a device the flag for that is copied behind
+        this step and read when the next one is queued, so that this one alone is waited for.
         """
         self.step, self.predictions = step, predictions
         self.taken += self._plan.actions[step]
@@ -70,16 +71,17 @@ class SamplerState:
             self._guide(*predictions)
             self._jump(self._numbers[step])
             before = self._finite
-            if self._must_be_finite:
-                self._finite = step, np.isfinite(self.latents).all()
+            flag = np.isfinite(self.latents).all() if self._must_be_finite else None
             queue_step(self.latents)
+            if flag is not None:
+                self._finite = step, read_later(flag)
             self._check(before if on_device(self.latents) else self._finite)
         if step + 1 == len(self._plan.actions):
             self._check(self._finite)
 
-    def _check(self, found: tuple[int, object] | None) -> None:
+    def _check(self, found: tuple[int, Callable[[], bool]] | None) -> None:
         """Raise FloatingPointError if what was found after a step is that latents are not finite."""
-        if found and not found[1]:
+        if found and not found[1]():
             raise FloatingPointError(
                 f"step {found[0] + 1} of {len(self._plan.actions)} gave numbers that are not finite: "
                 f"{LESS_EXACT}"

@@ -170,6 +170,13 @@ class FakePlace:
         """See Place."""
         return array._hidden.ctypes.data
 
+    def read_later(self, flag: FakeArray) -> Callable[[], bool]:
+        """See engines/late_flag.py."""
+        self.refuse_recorded("a flag that the host reads")
+        self.down["flags"] += 1
+        found = bool(flag._hidden)
+        return lambda: found
+
     def wait(self) -> None:
         """Do nothing: all is done at once."""
         self.refuse_recorded("a wait")
