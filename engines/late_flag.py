@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from engines.device_arrays import Array, on_device
 
 
@@ -26,9 +28,9 @@ class CopiedFlag:
 
     def __init__(self, flag: Array) -> None:
         import cupy
-        import cupyx
 
-        self._pinned = cupyx.empty_pinned(flag.shape, flag.dtype)
+        memory = cupy.cuda.alloc_pinned_memory(flag.nbytes)
+        self._pinned = np.ndarray(flag.shape, flag.dtype, memory)
         flag.get(out=self._pinned, blocking=False)
         self._copied = cupy.cuda.get_current_stream().record(cupy.cuda.Event(disable_timing=True))
 

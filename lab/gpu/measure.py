@@ -143,7 +143,8 @@ def _begin(model: Model, variant: str, inputs: Sequence[Tensor], device: str) ->
     row = {"start_seconds": round(time.perf_counter() - start, 2)}
     if device == "cuda":
         row["memory_mb"] = round((torch.cuda.max_memory_allocated() - before) / 1e6)
-    return call, row | {"seconds": timed(call, device), "rounds": 0}, made.clone()
+    made = made.clone()  # before the next call writes over it
+    return call, row | {"seconds": timed(call, device), "rounds": 0}, made
 
 
 def _rounds(calls: dict[str, Call], rows: dict[str, dict], place: Place, emit: Emit) -> None:

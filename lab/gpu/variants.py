@@ -39,7 +39,10 @@ def parse(text: str) -> tuple[frozenset[str], str]:
 
 
 def prepare(model: Model, text: str, inputs: Sequence[Tensor], device: str) -> Call:
-    """Return a call of the network in that variant, for its first output; torch's errors, EngineError."""
+    """Return a call of the network in that variant, for its first output; torch's errors, EngineError.
+
+    The next call may write over that output, where calls are CUDA graphs.
+    """
     features, precision = parse(text)
     if "engine" in features:
         return _engine_call(model, precision, inputs, device)
@@ -50,7 +53,10 @@ def prepare(model: Model, text: str, inputs: Sequence[Tensor], device: str) -> C
     if "compile" in features:
         # On a processor it only traces: compiling C++ takes minutes.
         backend = "eager" if device == "cpu" else "inductor"
-        module = torch.compile(module, dynamic=False, backend=backend)
+        # As the backend, to CUDA graphs; within the variant's own graph there can be no other.
+        graphs = device.startswith("cuda") and "graph" not in features
+        mode = "reduce-overhead" if graphs else None
+        module = torch.compile(module, dynamic=False, backend=backend, mode=mode)
     kernels = [KERNELS[name] for name in features & {"flash", "cudnn"}]
 
     def call() -> Tensor:

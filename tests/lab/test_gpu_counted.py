@@ -1,5 +1,7 @@
 """Work is counted exactly, random networks are what they should be, variants are read or refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
+from lab.gpu import measure, variants
 from lab.gpu.__main__ import across, expected
 from lab.gpu.counted import count, crossing, size_of
 from lab.gpu.crossing import bytes_across
@@ -105,6 +108,25 @@ def test_a_way_is_read_from_its_text_and_a_wrong_one_is_told_what_there_is():
         with pytest.raises(ValueError, match=f"no variant '{text}'; it is made of .*compile.*fp16"):
             parse(text)
     assert all(parse(f"{feature}:fp16")[0] == {feature} for feature in FEATURES)
+
+
+@pytest.mark.parametrize(("variant", "device", "backend", "mode"), [
+    ("compile:fp16", "cuda", "inductor", "reduce-overhead"), ("compile+graph:fp16", "cuda", "inductor", None),
+    ("compile:fp16", "cpu", "eager", None)])
+def test_compiled_ways_are_compiled_as_the_backend_compiles(monkeypatch, variant, device, backend, mode):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda module, **how: asked.append(how) or module)
+    monkeypatch.setattr(variants, "captured", lambda call: call)
+    model = SimpleNamespace(build=lambda device, dtype: nn.Identity(), same_dtype=False)
+    call = variants.prepare(model, variant, [torch.ones(2)], device)
+    assert asked == [{"dynamic": False, "backend": backend, "mode": mode}] and call().tolist() == [1, 1]
+
+
+def test_a_ways_result_is_kept_before_its_next_call_writes_over_it(monkeypatch):
+    held = torch.zeros(1)
+    monkeypatch.setattr(measure, "prepare", lambda *given: lambda: held.add_(1))
+    _, row, made = measure._begin(None, "compile:fp16", [], "cpu")
+    assert made.tolist() == [measure.WARM_UP] and held.tolist() > [measure.WARM_UP] and row["rounds"] == 0
 
 
 def test_every_prediction_is_of_something_that_is_measured():
