@@ -45,9 +45,8 @@ class ShapeRun:
         tensors = (*self._spec.inputs, *self._spec.outputs)
         found = {each.name: tuple(self._context.get_tensor_shape(each.name)) for each in tensors}
         self.layout = Layout({each.name: (found[each.name], each.dtype) for each in tensors})
-        self._activation_bytes = self._context.update_device_memory_size_for_shapes()
-        if not self._activation_bytes and self._context.engine.device_memory_size_v2 > 0:
-            raise self._api.failure(f"{name}: TensorRT does not tell what memory {shapes} take")
+        needed = self._context.update_device_memory_size_for_shapes()  # 0 if it fails, too
+        self._activation_bytes = needed or self._context.engine.device_memory_size_v2
 
     def bind(self) -> None:
         """Set the addresses of tensors and activations if one changed, and drop the graph of the old ones."""
