@@ -108,7 +108,7 @@ class VideoRunner:
     ) -> None:
         self.generator, self.engines, self.options = generator, engines, options
         self._running = place.running if place else nullcontext
-        self._inputs = Inputs(generator, options.limits)
+        self._inputs = Inputs(generator, options.limits, streamed=options.sampling is not None)
         self.started = started
         recipe = options.recipe
         settings = json.dumps(recipe.settings(), sort_keys=True)

@@ -21,7 +21,9 @@ from pipeline.video.image import read_image
 from pipeline.video.reader import VideoReader
 from pipeline.video.skeleton_check import SkeletonCheck
 
-MOST_AHEAD = 256 << 20  # bytes of the next request's frames, at the generator's size, that may wait in memory
+# Bytes of the next request's frames, at the generator's size, that may wait in memory; fewer of one that is
+# streamed, since it reads its frames as it needs them.
+MOST_AHEAD, MOST_AHEAD_STREAMED = 256 << 20, 8 << 20
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ class Inputs:
     """A run's inputs: a request's source is opened, and the next one's is read while a video is made.
 
     upcoming: the request to read when the last one opened has been read. No more than one is ahead, with
-    MOST_AHEAD bytes of its frames; the others are read when its video is made. What fails ahead is opened
-    again in its turn, so that an error is that video's, as if nothing had been read.
+    MOST_AHEAD bytes of its frames, or MOST_AHEAD_STREAMED; the others are read when its video is made. What
+    fails ahead is opened again in its turn, so that an error is that video's, as if nothing had been read.
     """
 
-    def __init__(self, generator: Generator, limits: Limits) -> None:
-        self._generator, self._limits = generator, limits
+    def __init__(self, generator: Generator, limits: Limits, streamed: bool = False) -> None:
+        self._generator, self._limits, self._streamed = generator, limits, streamed
         self.upcoming: Request | None = None
         self._ahead: tuple[Request, Future[Source]] | None = None
         self._stop = Event()
@@ -136,6 +138,7 @@ class Inputs:
     def _read(self, request: Request) -> Source:
         with ExitStack() as failed:
             source = failed.enter_context(Source(request, self._generator, self._limits))
-            source.read_ahead(MOST_AHEAD, self._stop.is_set)
+            most = MOST_AHEAD_STREAMED if self._streamed else MOST_AHEAD
+            source.read_ahead(most, self._stop.is_set)
             failed.pop_all()
         return source

@@ -80,10 +80,12 @@ def test_while_a_video_is_made_the_next_one_is_read_and_the_videos_are_the_same(
     assert {line["read_ahead_seconds"] for line in by_turn} == {0}
 
 
-def test_no_more_is_read_ahead_than_may_be_and_the_rest_is_read_in_its_turn(plain, requests, monkeypatch):
-    (request,), inputs = requests(a=30), Inputs(plain(), Limits())
+@pytest.mark.parametrize(("streamed", "most"), [(False, "MOST_AHEAD"), (True, "MOST_AHEAD_STREAMED")])
+def test_no_more_is_read_ahead_than_may_be_and_the_rest_is_read_in_its_turn(
+        plain, requests, monkeypatch, streamed, most):
+    (request,), inputs = requests(a=30), Inputs(plain(), Limits(), streamed)
     expected, _ = read(inputs, request)
-    monkeypatch.setattr("pipeline.source.MOST_AHEAD", 9 * FRAMES)  # two chunks of 8
+    monkeypatch.setattr(f"pipeline.source.{most}", 9 * FRAMES)  # two chunks of 8
     ahead(inputs, request)
     source = inputs._ahead[1].result()
     assert source.frames == 0 and len(processes_about(request.video)) == 1  # ffmpeg waits
