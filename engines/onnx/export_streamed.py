@@ -46,6 +46,7 @@ SMALL = 8192  # numbers; smaller weights may be folded into constants, as the ex
 LARGE = 2 << 30  # bytes of a generator's files, above which its networks come here
 # What a processor is asked for: bytes of weights in fp32, in which it holds every graph, and 1e12 operations.
 MOST_BYTES, MOST_WORK = 8 << 30, 20.0
+DRAWS = 4  # random calls that inputs of layers in 8 bits are measured on
 
 
 def is_large(model: Model) -> bool:
@@ -65,7 +66,8 @@ def export_streamed(
     """Export the component's graph in fp32, fp16, bf16 or int8; one in the folder that fits is kept.
 
     Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising, of fp16 to int8: apply(graph,
-    its module, inputs to measure on) says what it did. rewriting: apply(network, turn) changes a network
+    its module, the inputs of DRAWS calls to measure on, none of which the result is held against) says what
+    it did. rewriting: apply(network, turn) changes a network
     without weights in place and says what it did; turn(parameter, rows): with its rows in that order. Held
     against torch, as it was before rewriting, in fp32 at the smallest sizes of its spec, where a processor
     can do that, which excludes bf16. EngineError for another precision or a weight that fp16 cannot hold;
@@ -89,7 +91,7 @@ def export_streamed(
     module = model.build(component).eval()
     if layers:  # known without the minutes of a trace
         _check_calibrated(component, _too_much(module))
-    inputs = draw(spec, {name: limits.min for name, limits in spec.ranges.items()}, seed=1)
+    least = {name: limits.min for name, limits in spec.ranges.items()}
     graph, work, changes = trace_bare(spec, module, compute, opset, rewriting)
     for change in changes:
         target.say(f"{label}: rewritten: {change}")
@@ -97,7 +99,8 @@ def export_streamed(
     target.say(f"{label}: traced in {time.perf_counter() - started:.0f} s, {work:.3g} TFLOP a call")
     if layers:
         _check_calibrated(component, too_much)
-        target.say(f"{label}: {quantising.apply(graph, module, inputs)}")
+        measured = (draw(spec, least, seed) for seed in range(1, 1 + DRAWS))
+        target.say(f"{label}: {quantising.apply(graph, module, measured)}")
     if compute == "bfloat16":
         too_much = "ONNX Runtime has no kernels for bfloat16 on a processor; export it in fp32 once"
     with writing(target.folder, label, built_from) as draft:
@@ -108,7 +111,7 @@ def export_streamed(
         if not too_much:
             reference = TorchEngine(spec, copy.deepcopy(module))
             with rows_of_masks(draft.path) as compared:
-                parity = compare(spec, reference, compared, [inputs])
+                parity = compare(spec, reference, compared, [draw(spec, least, seed=0)])
         against = f"nothing: {too_much}" if too_much else "torch in fp32, random inputs at the smallest sizes"
         draft.facts.update(
             parity=parity.require(precision) if parity else None,

@@ -117,7 +117,7 @@ def build(order: Order, report: Report) -> Artifact:
             writing(folder, order.label, order.built_from()) as draft,
         ):
             network.set_shapes(order.shapes)
-            network.configure(order.settings, order.precision)
+            network.configure(order.settings)
             with draft.path.open("wb") as file:
                 file.write(_compile(network, order, report))
             warnings = [text for level, text in api.take_messages() if level == "WARNING"]

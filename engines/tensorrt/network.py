@@ -124,15 +124,14 @@ class Network:
             profile.set_shape(tensor.name, *shapes[tensor.name])
         self.api.checked(self.config.add_optimization_profile(profile), f"{self.onnx.name}: profile refused")
 
-    def configure(self, settings: Settings, precision: str) -> None:
+    def configure(self, settings: Settings) -> None:
         """Set the builder's effort, memory and flags, after the sizes."""
         trt, config = self.api.trt, self.config
         config.builder_optimization_level = settings.level
         if settings.memory is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.memory)
-        if precision == "fp32":
-            config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa would not be the base model's
-
+        # TF32 rounds to 10 bits what is said to be in fp32: the base model, and layers that must stay exact.
+        config.clear_flag(trt.BuilderFlag.TF32)
         resize = self.api.maybe("PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10")
         if self.profile is not None and resize is not None:
             # Else what kernels need within themselves stays that of the profile's largest sizes (NvInfer.h).

@@ -30,7 +30,7 @@ from optimize.precision.layer_sensitivity import (
 )
 from optimize.precision.layers import find_layers, largest, outer_layers
 from optimize.precision.ort_run import run_graph
-from optimize.precision.quantize import SCHEMES, quantize
+from optimize.precision.quantize import SCHEMES, quantize, unfit
 from optimize.precision.ranges import measure_ranges
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def _quantise(
         made.kept_layers |= far
     outer = outer_layers(model.graph) & {layer.name for layer in layers}
     made.kept_layers |= dict.fromkeys(sorted(outer), "first or last layer")
+    made.kept_layers |= unfit(model, ranges, layers, kind, _in_half(scheme))
     rest = [layer.name for layer in layers if layer.name not in made.kept_layers]
     if not rest:
         return

@@ -12,8 +12,16 @@ LAYERS = ("Conv", "MatMul", "Gemm")
 
 
 def find_layers(graph: GraphProto, kinds: Iterable[str] = LAYERS) -> list[NodeProto]:
-    """Find the nodes of those kinds whose second input is a weight; in attention it is an activation."""
+    """Find the nodes of those kinds whose second input is a weight; in attention it is an activation.
+
+    A weight in 8 bits is one too, behind the node that scales it.
+    """
     weights = {initializer.name for initializer in graph.initializer}
+    weights |= {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    }
     return [node for node in graph.node if node.op_type in kinds and node.input[1] in weights]
 
 

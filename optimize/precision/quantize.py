@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from optimize.precision.layers import LAYERS
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 # What TensorRT reads: all zero points 0, biases left alone, nothing between a layer and what is fused to it.
 OPTIONS = {
@@ -23,6 +23,7 @@ OPTIONS = {
 }
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 INT8_MOST, FP8_MOST = 127.0, 448.0
+LEAST = 2.0**-24  # the smallest number of fp16
 
 
 def quantize(
@@ -54,6 +55,42 @@ def quantize(
     quantised = quantizer.model.model
     _spare(quantised, layers)
     return scheme.finish(quantised, model)
+
+
+def unfit(
+    model: ModelProto,
+    ranges: Mapping[str, tuple[float, float]],
+    layers: Iterable[NodeProto],
+    kind: str,
+    in_half: bool,
+) -> dict[str, str]:
+    """Find the layers whose numbers a scheme cannot scale; each name with the reason.
+
+    in_half: scales will be in half precision, so that none is below LEAST. Columns of a matrix have a scale
+    each; a weight of more dims would get them along the dim that the product sums over.
+    """
+    from onnx import numpy_helper
+
+    scheme, found = SCHEMES[kind], {}
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for layer in layers:
+        weight = numpy_helper.to_array(weights[layer.input[1]])
+        if scheme.per_channel and layer.op_type == "MatMul" and weight.ndim != 2:
+            found[layer.name] = f"its weight has {weight.ndim} dims"
+            continue
+        columns = _columns(layer, weight) if scheme.per_channel else np.abs(weight).max(keepdims=True)
+        inputs = max(np.abs(ranges.get(layer.input[0], (0.0, 0.0))))
+        reached = [most for most in (inputs, *columns.flat) if most > 0]
+        if in_half and reached and min(reached) / scheme.most < LEAST:
+            found[layer.name] = f"a scale of {min(reached) / scheme.most:.1g} is none in half precision"
+    return found
+
+
+def _columns(layer: NodeProto, weight: np.ndarray) -> np.ndarray:
+    """Return the largest magnitude of each output channel of a layer's weight."""
+    transposed = any(each.name == "transB" and each.i for each in layer.attribute)
+    channels = 0 if layer.op_type == "Conv" or transposed else 1
+    return np.abs(weight).max(axis=tuple(dim for dim in range(weight.ndim) if dim != channels))
 
 
 def _spare(quantised: ModelProto, layers: Collection[str]) -> None:
@@ -97,17 +134,19 @@ class Scheme:
 
     layers: the node types that it quantises. per_channel: whether weights have a scale for each output
     channel, else one for the tensor. finish(quantised, original): the graph with int8 nodes turned into this
-    scheme's. literal: whether ONNX Runtime has no kernels for it, so that its optimiser must be off.
+    scheme's. most: the largest number of its 8 bits. literal: whether ONNX Runtime has no kernels for it, so
+    that its optimiser must be off.
     """
 
     layers: tuple[str, ...]
     per_channel: bool
     finish: Callable[[ModelProto, ModelProto], ModelProto]
+    most: float
     literal: bool = False
 
 
 SCHEMES = {
-    "int8": Scheme(LAYERS, True, lambda quantised, _: quantised),
+    "int8": Scheme(LAYERS, True, lambda quantised, _: quantised, INT8_MOST),
     # Convolutions have no 8-bit float kernels in TensorRT. Its scales for these are one a tensor.
-    "fp8": Scheme(("MatMul", "Gemm"), False, _to_fp8, literal=True),
+    "fp8": Scheme(("MatMul", "Gemm"), False, _to_fp8, FP8_MOST, literal=True),
 }

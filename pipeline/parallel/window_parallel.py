@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from engines.errors import EngineError
+from engines.spare_memory import release
 from engines.spec import Engine
 from generators.contract import Constants, Engines, Generator, GeneratorError
 from pipeline.parallel.shared_memory import Channel
@@ -33,13 +34,15 @@ class WindowWorkers:
 
     workers: for each process to start, a function that gives its generator and its engine of `denoise`. The
     generator must keep no state of windows. If a worker is lost, say gets a sentence, and its share is
-    evaluated in this process from then on. EngineError: a worker cannot start.
+    evaluated in this process from then on; one that is out of memory rests for the clip.
+    EngineError: a worker cannot start; MemoryError: for lack of memory.
     """
 
     def __init__(
         self, workers: Sequence[Start], say: Callable[[str], None], stall_seconds: float = STALL_SECONDS
     ) -> None:
         self._say, self._stall_seconds = say, stall_seconds
+        self._resting: list[Worker] = []  # out of memory in this clip
         with contextlib.ExitStack() as closing:  # if one cannot start, the others are ended
             self._workers = [Worker(number, how) for number, how in enumerate(workers, 2)]
             for worker in self._workers:
@@ -52,6 +55,7 @@ class WindowWorkers:
         self, generator: Generator, engines: Engines, constants: Constants, condition_indices: np.ndarray
     ) -> WindowDenoiser:
         """Begin a clip, which ends the one before; return its denoiser. engines: this process's."""
+        self._resting = []
         for worker in self._workers:
             worker.send(list(constants), [*constants.values(), condition_indices])
         for worker in list(self._workers):
@@ -72,7 +76,8 @@ class WindowWorkers:
         if own.batches:  # a window's branches stay together, for the bytes of an unsplit run
             by_window = groupby(range(len(wanted)), lambda place: wanted[place].window)
             units = [list(places) for _, places in by_window]
-        asked = self._workers[: max(len(units) - 1, 0)]
+        able = [worker for worker in self._workers if worker not in self._resting]
+        asked = able[: max(len(units) - 1, 0)]
         count = 1 + len(asked)
         places = [list(chain.from_iterable(units[number::count])) for number in range(count)]
         shares = [[wanted[place] for place in share] for share in places]
@@ -88,13 +93,18 @@ class WindowWorkers:
         return iter(predictions)
 
     def _answer(self, worker: Worker) -> list[np.ndarray] | None:
-        """Return a worker's arrays, valid until its next order; None: it is lost, and has been removed."""
+        """Return a worker's arrays, valid until its next order; None: it is lost or out of memory."""
         try:
-            return worker.receive(self._stall_seconds)[1]
+            refusal, arrays = worker.receive(self._stall_seconds)
         except WorkerLost as lost:
             self._say(f"{lost}; its share is evaluated in this process from now on")
             self._workers.remove(worker)
             return None
+        if refusal is not None:
+            self._say(f"split worker {worker.number} is out of memory ({refusal}); it rests for this video")
+            self._resting.append(worker)
+            return None
+        return arrays
 
 
 class WorkerLost(RuntimeError):
@@ -107,7 +117,7 @@ class Worker:
     def __init__(self, number: int, how: Start) -> None:
         """Start the process, which opens its engine in the background."""
         spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self._number = number
+        self.number = number
         ours, theirs = spawn.Pipe()
         self._channel = Channel(ours)
         self._process = spawn.Process(target=_serve, args=(theirs, how), daemon=True)
@@ -115,13 +125,14 @@ class Worker:
         theirs.close()  # so that the pipe ends when the process does
 
     def wait_until_ready(self) -> None:
-        """Wait until its engine is ready. EngineError: it cannot start."""
+        """Wait until its engine is ready. EngineError: it cannot start; MemoryError: for lack of memory."""
         try:
             refusal, _ = self.receive(START_SECONDS)
         except WorkerLost as lost:
             raise EngineError(f"{lost} while it started; what it said is above") from lost
-        if refusal:
-            raise EngineError(f"split worker {self._number}: {refusal}")
+        if refusal is not None:
+            kind = MemoryError if isinstance(refusal, MemoryError) else EngineError
+            raise kind(f"split worker {self.number}: {refusal}")
 
     def send(self, order: object, arrays: Sequence[np.ndarray]) -> None:
         """Send an order; that a worker is lost is noticed when its answer is received."""
@@ -139,7 +150,7 @@ class Worker:
             code = self._process.exitcode
             how = f"ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with {code}"
         self.end()
-        raise WorkerLost(f"split worker {self._number} {how}")
+        raise WorkerLost(f"split worker {self.number} {how}")
 
     def end(self) -> None:
         """End the process; does nothing if it has ended already."""
@@ -157,8 +168,11 @@ def _serve(pipe: Connection, how: Start) -> None:
     except (EngineError, GeneratorError) as error:
         channel.send(str(error), [])
         return
+    except MemoryError as error:
+        channel.send(MemoryError(str(error)), [])
+        return
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone
-        channel.send("", [])
+        channel.send(None, [])
         denoise = None
         while True:
             order, arrays = channel.receive()
@@ -168,5 +182,11 @@ def _serve(pipe: Connection, how: Start) -> None:
                 named = dict(zip(order, constants, strict=True))
                 denoise = SerialDenoiser(generator, {"denoise": engine}, named, indices)
                 channel.send(None, [])
-            else:
-                channel.send(None, list(denoise(arrays[0], *order)))
+                continue
+            try:
+                refusal, predictions = None, list(denoise(arrays[0], *order))
+            except MemoryError as error:
+                refusal, predictions = str(error), []
+            if refusal is not None:
+                release()  # out of the handler, for the error holds what the failed work had in memory
+            channel.send(refusal, predictions)

@@ -190,17 +190,19 @@ def test_the_gpu_here_is_current_on_the_thread_that_builds(api):
 
 
 def test_memory_within_kernels_is_sized_for_shapes_where_there_is_a_profile(api):
-    api.trt.PreviewFeature, asked = FakeTensorRT.PreviewFeature, []
+    api.trt.PreviewFeature, api.trt.BuilderFlag = FakeTensorRT.PreviewFeature, SimpleNamespace(TF32="TF32")
+    asked, cleared = [], []
     network = Network.__new__(Network)
     network.api, network.profile = api, None
-    network.config = SimpleNamespace(set_preview_feature=lambda *given: asked.append(given))
-    network.configure(Settings(), "fp16")
-    assert not asked
+    network.config = SimpleNamespace(set_preview_feature=lambda *given: asked.append(given),
+                                     clear_flag=cleared.append)
+    network.configure(Settings())
+    assert not asked and cleared == ["TF32"]
     network.profile = object()
-    network.configure(Settings(), "fp16")
+    network.configure(Settings())
     assert asked == [(FakeTensorRT.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, True)]
     del api.trt.PreviewFeature  # of a TensorRT before 10.10
-    network.configure(Settings(), "fp16")
+    network.configure(Settings())
     assert len(asked) == 1
 
 

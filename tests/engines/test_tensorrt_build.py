@@ -104,7 +104,7 @@ def test_tensorrt_takes_the_wish_that_activations_are_sized_for_the_shapes_that_
         order = order_of(tiny, graphs, "decode", "fp16", fixed=fixed)
         with closing(Network(order.targets.api, order.spec, order.onnx.path)) as network:
             network.set_shapes(order.shapes)
-            network.configure(order.settings, "fp16")
+            network.configure(order.settings)
             feature = order.targets.api.trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10
             assert network.config.get_preview_feature(feature)  # RTX 1.7 has it by itself
         assert order.built_from()["builder"].items() > {"fixed": fixed, "activations": "resized"}.items()

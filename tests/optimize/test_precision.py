@@ -250,7 +250,7 @@ def test_a_component_without_inner_layers_of_that_kind_keeps_all_and_says_so(
 
 def test_a_large_model_s_component_without_blocks_is_kept_whole_and_says_so():
     model = onnx_ir.Model(onnx_ir.Graph([], [], nodes=[], opset_imports={"": 20}), ir_version=10)
-    told = quantise_blocks(model, torch.nn.Linear(2, 2), {"x": np.zeros((1, 2), np.float32)})
+    told = quantise_blocks(model, torch.nn.Linear(2, 2), [{"x": np.zeros((1, 2), np.float32)}])
     assert told == "no layer of a repeated block is a matrix product: all of it stays in fp16"
 
 

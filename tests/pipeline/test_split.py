@@ -1,10 +1,11 @@
 """One video split over processes: the same bytes, also when a process is lost; nothing hangs or stays."""
 
+import itertools
 import multiprocessing
 import os
 import re
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,19 @@ def test_a_process_that_ends_as_it_starts_is_an_error(split):
         split(2, EndAtOnce())
 
 
+def test_a_process_that_cannot_start_for_lack_of_memory_says_so(split):
+    with pytest.raises(MemoryError, match="split worker 2: the GPU has 3 GB"):
+        split(2, OutOfMemory())
+
+
+def test_a_process_out_of_memory_rests_for_the_video_and_costs_no_byte(split, opening, unsplit):
+    *model, said = split(2, Starved(opening, good=3))
+    assert latents(*model).tobytes() == unsplit
+    assert said == ["split worker 2 is out of memory (no room for 8 GB); it rests for this video"]
+    assert latents(*model).tobytes() == unsplit and len(said) == 1  # the next one finds it at work again
+    assert len(multiprocessing.active_children()) == 1
+
+
 @pytest.mark.parametrize("actions", ["FFF", "FCF"])
 def test_branches_that_go_together_stay_together_in_a_process(actions):
     generator = Together()
@@ -141,3 +155,27 @@ class Together(Plain):
 class EndAtOnce:
     def __call__(self):
         raise SystemExit(3)
+
+
+class OutOfMemory:
+    def __call__(self):
+        raise MemoryError("the GPU has 3 GB")
+
+
+@dataclass
+class Starved:
+    """Opens an engine that is out of memory once, after so many good calls."""
+
+    opening: StartDenoiser
+    good: int
+
+    def __call__(self):
+        generator, engine = self.opening()
+        calls = itertools.count()
+
+        def run(**inputs):
+            if next(calls) == self.good:
+                raise MemoryError("no room for 8 GB")
+            return engine(**inputs)
+
+        return generator, run
