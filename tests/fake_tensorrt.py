@@ -93,7 +93,8 @@ class FakeTensorRT:
         """True, or what TensorRT does when it fails: it says so in the log."""
         if not self.driver.faults.hit(name):
             return True
-        self.logger.log(Severity.ERROR, f"{name} was told to fail")
+        why = " (out of memory)" if self.driver.error is MemoryError else ""
+        self.logger.log(Severity.ERROR, f"{name} was told to fail{why}")
         return answer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from engines.artifact import Artifact, check_agreement
 from engines.cuda.context import GpuContext, Layout
 from engines.device_arrays import Array, Place
 from engines.errors import EngineError
+from engines.spare_memory import with_release
 from engines.spec import ComponentSpec, TensorSpec
 from engines.start_times import timing_first_calls
 from engines.tensorrt.api import TensorRT
@@ -161,21 +163,25 @@ class TensorRTEngine:
             last_in_first_out.callback(self._driver.synchronize, self._gpu.stream)
 
     def _load(self, path: Path) -> None:
-        self._runtime = runtime = self._api.create(self._api.trt.Runtime)
-        what = f"{path.name} cannot be loaded; build it again with build_trt.py"
-        with path.open("rb") as file:
-            if self._api.is_rtx:
-                check_header(self._api, runtime, file.read(runtime.engine_header_size), path.name)
-                file.seek(0)
-            found = runtime.deserialize_cuda_engine(plan_of(self._api, file))
-        self._engine = self._api.checked(found, what)
+        self._runtime = self._api.create(self._api.trt.Runtime)
+        self._engine = with_release(partial(self._deserialize, path))
         self._verify(path)
         if self._api.is_rtx:
             self._rtx = RtxContext(self._api, self._engine, path)
             context = self._rtx.context
         else:
-            context = self._api.checked(self._open_context(), f"no execution context for {path.name}")
+            what = f"no execution context for {path.name}"
+            context = with_release(lambda: self._api.checked(self._open_context(), what))
         self._spare.append(ShapeRun(context, self.spec, self._api, self._gpu, self.capturable))
+
+    def _deserialize(self, path: Path) -> object:
+        with path.open("rb") as file:
+            if self._api.is_rtx:
+                size = self._runtime.engine_header_size
+                check_header(self._api, self._runtime, file.read(size), path.name)
+                file.seek(0)
+            found = self._runtime.deserialize_cuda_engine(plan_of(self._api, file))
+        return self._api.checked(found, f"{path.name} cannot be loaded; build it again with build_trt.py")
 
     def _verify(self, path: Path) -> None:
         """Raise EngineError unless the engine's own names and dtypes are the spec's."""

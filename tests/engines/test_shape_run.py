@@ -75,7 +75,7 @@ def test_memory_that_is_refused_in_the_log_alone_is_an_error(make):
     engine.trt.logger.log(type("Level", (), {"name": "ERROR"}), "of an earlier call")
     check(engine, 2)
     before = calls_of(make(), 8)
-    engine = make()
+    engine = make(error=EngineError)
     engine.driver.faults.at = len(engine.driver.faults.calls) + before.index("set_device_memory")
     said = "^mix: the memory of activations was refused: set_device_memory was told to fail$"
     with pytest.raises(EngineError, match=said):
