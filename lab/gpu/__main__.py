@@ -1,9 +1,9 @@
 """Measure on a machine with an NVIDIA GPU and no network, in a quarter of an hour, whether this project's
 networks are right there, how fast they are and what limits them.
-Each figure goes to bench/results/<gpu>.json and .md once it is known.
+Each figure goes to <gpu>.json once it is known, tables to <gpu>.md and stdout behind each entry.
 
 python -m lab.gpu first              400 s: machine, tests, frames, three networks as they are
-python -m lab.gpu second             300 s: two of them compiled
+python -m lab.gpu second             340 s: two of them compiled
 python -m lab.gpu wan-81             an entry measured again, after a change
 python -m lab.gpu --dry-run          all of it rehearsed on a processor, with tiny networks
 python -m lab.gpu expect             operations, bytes and floors, counted without a GPU
@@ -11,32 +11,46 @@ python -m lab.gpu across             bytes between host and device for a video, 
 
 A bare machine lacks diffusers and importlib-metadata: bring their wheels, see docs/gpu-notes.md. What is done
 is not measured again; an entry that ends the process or hangs is named, and the others are measured.
+A lent machine that gives back only the folder $OUT has that in the environment: results go there.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from engines.cli import ending, folder, new_parser, run, say
 from engines.errors import EngineError, Exit, UsageError, unknown
 from lab.gpu.expected import BYTES, CROSSING, OPERATIONS
-from lab.gpu.run import COMMANDS, ENTRIES, ROOT, Place, Record, file_name, gpu_state, measure_entries
-from lab.gpu.table import rows
+from lab.gpu.run import (
+    COMMANDS,
+    ENTRIES,
+    IMPORT_SECONDS,
+    IMPORTS,
+    ROOT,
+    Place,
+    Record,
+    file_name,
+    gpu_state,
+    measure_entries,
+)
+from lab.gpu.table import brief, rows
 
 
 def main() -> Exit:
     """Parse, call, print."""
     args = parse()
-    return ending("lab.gpu", lambda: run_gpu(args, print))
+    return ending("lab.gpu", lambda: run_gpu(args, partial(print, flush=True)))
 
 
 def run_gpu(args: argparse.Namespace, show: Callable[[str], None]) -> Exit:
-    """Measure what is asked for; shows where the results are. UsageError, EngineError."""
+    """Measure what is asked for; shows tables, and where the results are. UsageError, EngineError."""
     what = args.what or list(COMMANDS)
     if what in (["expect"], ["across"]):
         show((expected if what == ["expect"] else across)(args.dry_run))
@@ -47,28 +61,43 @@ def run_gpu(args: argparse.Namespace, show: Callable[[str], None]) -> Exit:
     gpu = gpu_state()
     if gpu is None and not args.dry_run:
         raise EngineError("no GPU: nvidia-smi shows none; --dry-run rehearses on the processor")
-    out = (args.out or ROOT / ("out/gpu" if args.dry_run else "bench/results")).resolve()
+    given = args.out or os.environ.get("OUT")
+    out = Path(given or ROOT / ("out/gpu" if args.dry_run else "bench/results")).resolve()
     record = Record(out / f"{'rehearsal' if args.dry_run else file_name(gpu['name'])}.json")
     entries = {each.name: each for name in what for each in COMMANDS.get(name, ([ENTRIES.get(name)],))[0]}
     if args.here_until is not None:
         place = Place("cpu" if args.dry_run else "cuda", args.dry_run, out)
-        measure_entries(list(entries.values()), place, record, args.here_until, say)
+        for name in measure_entries(list(entries.values()), place, record, args.here_until, say):
+            show(brief(record.entries, [name]))
         return Exit.OK
+    _watch(what, record, args)
+    record = Record(record.path)
+    record.write_table()
+    show(brief(record.entries, [IMPORTS, *entries]))
+    show(str(record.path))
+    return Exit.OK
+
+
+def _watch(what: list[str], record: Record, args: argparse.Namespace) -> None:
+    """Run processes that measure, one behind what ended another. EngineError: one was at nothing."""
     for name in what:
         if name in ENTRIES and record.status(name):
             record.put(name, "status", None)
             record.put(name, "earlier", record.entries.pop(name))
-    limit = sum(COMMANDS[name][1] if name in COMMANDS else ENTRIES[name].seconds + 30 for name in what)
+    if IMPORTS in record.entries:  # of another command
+        record.put(IMPORTS, "tries", {})
+    say(f"results: {record.path}")
+    limit = sum(
+        COMMANDS[name][1] if name in COMMANDS else IMPORT_SECONDS + ENTRIES[name].limit for name in what
+    )
     until = float("inf") if args.dry_run else time.monotonic() + (args.seconds or limit)
-    while _measured(what, out, args.dry_run, until):
-        at = [name for name in ENTRIES if Record(record.path).status(name) == "begun"]
-        Record(record.path).write_table()
-        if not at:
+    while _measured(what, record.path.parent, args.dry_run, until):
+        found = Record(record.path)
+        ended = found.note_ended()
+        found.write_table()
+        if not ended:
             raise EngineError("the process that measures ended before it was at an entry; see what it said")
-        say(f"the process ended at {at[0]}; another goes on behind it")
-    Record(record.path).write_table()
-    show(str(record.path))
-    return Exit.OK
+        say(f"the process ended at {', '.join(ended)}; another goes on behind it")
 
 
 def _measured(what: list[str], out: Path, rehearsal: bool, until: float) -> int:
@@ -123,8 +152,10 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "python -m lab.gpu")
     parser.add_argument("what", nargs="*", help=f"{', '.join(COMMANDS)}, expect, across or entries")
-    parser.add_argument("--out", type=folder, help="folder of results (bench/results; rehearsed: out/gpu)")
-    parser.add_argument("--seconds", type=float, help="in which it ends (400, 300, or as entries say)")
+    parser.add_argument(
+        "--out", type=folder, help="folder of results ($OUT, else bench/results; rehearsed: out/gpu)"
+    )
+    parser.add_argument("--seconds", type=float, help="in which it ends (400, 340, or as entries say)")
     parser.add_argument("--dry-run", action="store_true", help="rehearse on the processor")
     parser.add_argument("--here-until", type=float, help=argparse.SUPPRESS)  # set by the process that watches
     return parser.parse_args()

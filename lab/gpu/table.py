@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from lab.gpu.expected import PREDICTED
 
 NOT_RUN = "not run yet"
+BRIEF, WIDE = 11_000, 160  # characters of what is printed, and of its lines: logs are kept by their ends
 
 
 def markdown(entries: Mapping[str, Mapping]) -> str:
@@ -16,10 +17,30 @@ def markdown(entries: Mapping[str, Mapping]) -> str:
     parts += ["Written by `python -m lab.gpu`; all figures are in the JSON file of the same name."]
     about = [machine.get("processor", ""), *(f"{k} {v}" for k, v in machine.get("installed", {}).items())]
     about += [f"{k} {v}" for k, v in (machine.get("gpu") or {}).items()]
-    parts += [", ".join(filter(None, about)), "## Predictions", _predictions(entries)]
+    parts += [", ".join(filter(None, about)), "## Predictions", _predictions(entries, PREDICTED)]
     for name, entry in entries.items():
         parts += [f"## {name}", *_entry(name, entry, machine.get("rates", {}))]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def brief(entries: Mapping[str, Mapping], names: Sequence[str]) -> str:
+    """Return short tables of those entries, for a log: few kernels or none, long lines cut, predictions last.
+
+    They have more than BRIEF characters only where they have no kernels any more.
+    """
+    rates = entries.get("machine", {}).get("rates", {})
+    for kernels in (3, 1, 0):
+        parts = []
+        for name in names:
+            if name in entries:
+                parts += [f"## {name}", *_entry(name, entries[name], rates, kernels)]
+        if PREDICTED.keys() & set(names):
+            parts += ["## Predictions", _predictions(entries, names)]
+        text = "\n".join(filter(None, parts))
+        text = "\n".join(line[:WIDE] for line in text.splitlines())
+        if len(text) <= BRIEF:
+            break
+    return text
 
 
 def rows(head: str, lines: list[str]) -> str:
@@ -39,10 +60,10 @@ def floor_of(work: Mapping, rates: Mapping) -> float | None:
     return max(work["operations"] / found[0], work["least_bytes"] / found[1])
 
 
-def _predictions(entries: Mapping[str, Mapping]) -> str:
+def _predictions(entries: Mapping[str, Mapping], names: Iterable[str]) -> str:
     lines = []
-    for name, each in PREDICTED.items():
-        for row, value in each.items():
+    for name in names:
+        for row, value in PREDICTED.get(name, {}).items():
             found = _measured(name, row, entries.get(name, {}))
             ratio = f"{found / value:.2f}" if isinstance(found, float) else ""
             lines.append(f"{name}: {row}|{_short(value)}|{_short(found)}|{ratio}")
@@ -58,16 +79,18 @@ def _measured(name: str, row: str, entry: Mapping) -> float | str:
     return found if isinstance(found, str) or name.endswith("end to end") else 1e3 * found
 
 
-def _entry(name: str, entry: Mapping, rates: Mapping) -> list[str]:
+def _entry(name: str, entry: Mapping, rates: Mapping, kernels: int | None = None) -> list[str]:
     parts = [f"{entry.get('status') or NOT_RUN}, {entry.get('seconds', '?')} s. {entry.get('left_out', '')}"]
     if name == "machine":
         parts += [f"Largest error of the noise: {_short(entry.get('noise_error', NOT_RUN))}"]
         parts += [rows("what|T a second", [f"{k}|{_short(v, 1e-12)}" for k, v in rates.items()])]
+    if "modules" in entry:
+        parts += [", ".join(f"{module} {seconds} s" for module, seconds in entry["modules"].items())]
     if name == "tests":
-        parts += [f"{entry.get('counts', entry.get('pytest'))}"]
+        parts += [f"{entry.get('counts', '')}, pytest: {entry.get('pytest', NOT_RUN)}"]
         parts += [f"- {test}: {why}" for test, why in entry.get("reasons", {}).items()]
     if "work" in entry:
-        parts += _network(entry, rates)
+        parts += _network(entry, rates, kernels)
     elif "ways" in entry:
         lines = [
             f"{variant}|" + "|".join(_short(row.get(key)) for key in (
@@ -79,7 +102,7 @@ def _entry(name: str, entry: Mapping, rates: Mapping) -> list[str]:
     return parts
 
 
-def _network(entry: Mapping, rates: Mapping) -> list[str]:
+def _network(entry: Mapping, rates: Mapping, kernels: int | None) -> list[str]:
     work, floor, profile = entry["work"], floor_of(entry["work"], rates), entry.get("profile", {})
     parts = [
         f"A call: {_short(work['operations'], 1e-12)} TFLOP, of them {_short(work['attention'], 1e-12)} "
@@ -106,9 +129,9 @@ def _network(entry: Mapping, rates: Mapping) -> list[str]:
         lines = [
             f"`{each['kernel'].replace('|', '/')}`|{_short(1e3 * each['seconds'])}|"
             f"{_short(100 * each['seconds'] / profile['busy'])}|{each['launches']:g}"
-            for each in profile["kernels"]
+            for each in profile["kernels"][:kernels]
         ]
-        parts += [rows("kernel|ms a call|% of the busy time|launches", lines)]
+        parts += [rows("kernel|ms a call|% of the busy time|launches", lines)] * bool(lines)
     return parts
 
 

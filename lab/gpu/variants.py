@@ -8,11 +8,10 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import sdpa_kernel
 
+from engines.attention import CUDNN, open_attention
 from engines.backends.torch_backend import TorchEngine
 from engines.errors import EngineError
-from lab.gpu.ceilings import KERNELS
 from lab.gpu.networks import Model
 
 FEATURES = {
@@ -21,8 +20,7 @@ FEATURES = {
     "graph": "the eager kernels, replayed as one CUDA graph",
     "channels_last": "convolutions with channels innermost",
     "engine": "the torch engine that infer.py uses: weights in fp32, arrays come from the host and go back",
-    "flash": "the flash kernel for attention",
-    "cudnn": "cuDNN's kernel for attention",
+    "cudnn": 'attention as infer.py computes it by attention = "cudnn": by cuDNN where it can',
 }
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Call = Callable[[], Tensor]
@@ -57,10 +55,10 @@ def prepare(model: Model, text: str, inputs: Sequence[Tensor], device: str) -> C
         graphs = device.startswith("cuda") and "graph" not in features
         mode = "reduce-overhead" if graphs else None
         module = torch.compile(module, dynamic=False, backend=backend, mode=mode)
-    kernels = [KERNELS[name] for name in features & {"flash", "cudnn"}]
+    attention = open_attention(CUDNN) if "cudnn" in features else nullcontext
 
     def call() -> Tensor:
-        with torch.inference_mode(), sdpa_kernel(kernels) if kernels else nullcontext():
+        with torch.inference_mode(), attention():
             made = module(*inputs)
         return made if isinstance(made, Tensor) else made[0]
 

@@ -9,8 +9,6 @@ from engines.backends.torch_backend import why_not
 from engines.device_arrays import place_of
 from engines.errors import EngineError
 from generators.contract import load_generator
-from lab.gpu.frames import SAMPLE, opening, start
-from pipeline.batch.dataset import first_requests
 from pipeline.sampler import generate
 
 
@@ -27,12 +25,16 @@ class Stage:
     """The bundled generator on the opening of a sample clip, by any backend; engines stay until the end."""
 
     def __init__(self):
+        from lab.gpu.frames import SAMPLE, first_requests, opening  # tests of memory do without diffusers
+
         self.generator = load_generator("presenter")
         self.clips = [opening(request, self.generator) for request in first_requests(SAMPLE, 2)]
         self.closing, self._engines = ExitStack(), {}
 
     def engines(self, variant, device="cuda"):
         """Skips the test, with the backend's reason, if it cannot run here."""
+        from lab.gpu.frames import start
+
         if (variant, device) not in self._engines:
             try:
                 self._engines[variant, device] = start(self.generator, variant, device, self.closing)

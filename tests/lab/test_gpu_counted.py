@@ -1,5 +1,6 @@
 """Work is counted exactly, random networks are what they should be, variants are read or refused."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from engines.attention import open_attention
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
 from lab.gpu import measure, variants
 from lab.gpu.__main__ import across, expected
@@ -19,7 +21,7 @@ from lab.gpu.frames import TIMED, one_ulp
 from lab.gpu.networks import NETWORKS
 from lab.gpu.random_init import SMALL, inputs_of, normal, random_init
 from lab.gpu.run import ENTRIES
-from lab.gpu.table import floor_of, markdown
+from lab.gpu.table import BRIEF, brief, floor_of, markdown
 from lab.gpu.variants import FEATURES, as_taken, channels_last, parse
 from pipeline.sampler import generate
 from tests.fake_device import counted_engines
@@ -110,6 +112,22 @@ def test_a_way_is_read_from_its_text_and_a_wrong_one_is_told_what_there_is():
     assert all(parse(f"{feature}:fp16")[0] == {feature} for feature in FEATURES)
 
 
+def test_attention_of_a_cudnn_way_is_what_infer_runs_and_is_computed_where_there_is_no_cudnn():
+    ways = []
+
+    class Ask(nn.Module):
+        def forward(self, x):
+            ways.append(torch._C._get_sdp_priority_order())
+            return F.scaled_dot_product_attention(x, x, x)
+
+    model, x = SimpleNamespace(build=lambda device, dtype: Ask(), same_dtype=False), torch.ones(1, 2, 8, 4)
+    for open_it, way in ((nullcontext, "eager:fp32"), (open_attention("cudnn"), "cudnn:fp32")):
+        assert variants.prepare(model, way, [x], "cpu")().allclose(x)
+        with open_it():
+            assert ways[-1] == torch._C._get_sdp_priority_order()
+    assert ways[0] != ways[1]
+
+
 @pytest.mark.parametrize(("variant", "device", "backend", "mode"), [
     ("compile:fp16", "cuda", "inductor", "reduce-overhead"), ("compile+graph:fp16", "cuda", "inductor", None),
     ("compile:fp16", "cpu", "eager", None)])
@@ -148,6 +166,31 @@ def test_beside_a_prediction_stands_what_was_measured_or_why_not():
                 "wan-81 compiled: compile+cudnn:bf16|540|its 120 s did not fit into 60 s|",
                 "wan-decode: eager:fp16|95|not run yet|"):
         assert f"|{row}|" in table
+
+
+def test_what_is_printed_is_short_with_kernels_where_they_fit_and_has_every_row():
+    words = "no kernel of this kind for this GPU " * 8
+    network = {"operations": 3.078e14, "attention": 2.22e14, "least_bytes": 2.85e9, "eager_bytes": 7.707e11,
+               "crossing": 1.203e8}
+    row = {"seconds": 0.70412, "least": 0.70398, "most": 0.70451, "error": 0.0012345, "apart": 0.0012345,
+           "memory_mb": 12345, "start_seconds": 12.34, "speed": 1.234, "psnr": 51.23, "similarity": 0.99987}
+    kernels = [{"kernel": "void cutlass::device_kernel<" + "flash" * 16, "seconds": 0.1, "launches": 60}] * 20
+    entries = {name: {"status": "done", "seconds": 80.1} for name in ENTRIES}
+    for name in ENTRIES:
+        if ENTRIES[name].given:
+            entries[name] |= {"work": network, "ways": dict.fromkeys(ENTRIES[name].given[1], row),
+                              "profile": {"way": "eager:bf16", "idle": 0.01, "busy": 0.7, "kernels": kernels}}
+    entries["machine"]["rates"] = {f"attention of mimicmotion-72, 36x64, {n}": 5e14 for n in range(29)}
+    entries["tests"] |= {"counts": {"passed": 3, "skipped": 8}, "reasons": {f"{'test_' * 12}{n}": words
+                                                                            for n in range(8)}}
+    entries["presenter end to end"]["ways"] = dict.fromkeys([*TIMED, "torch:fp32 baseline"], row)
+    first = [name for name in ENTRIES if "compiled" not in name]
+    for names in (first, list(ENTRIES)):
+        text = brief(entries, names)
+        assert len(text) <= BRIEF and all(f"|{row}|" in text for row in TIMED)
+        assert text.count("|eager:bf16|704.1") == 2 + names.count("wan-81 compiled plain")
+    entries["wan-81"]["ways"] = {"eager:bf16": row}
+    assert brief(entries, ["wan-81"]).count("cutlass") == 3 and markdown(entries).count("cutlass") == 20 * 7
 
 
 def test_small_tensors_are_drawn_on_the_processor_whatever_the_device():
