@@ -26,18 +26,30 @@ from bench.demo import make_demo
 from bench.engine_bench import Clip
 from bench.engine_bench import compare as compare_ways
 from bench.engine_bench import table as table_of_ways
-from bench.judge import Folders, Judge, find_wanted, judge_folder
+from bench.judge import Judge, judge_folder
 from bench.pose import PRESENTER, load_pose_model
-from bench.report import write_report
-from bench.similarity import EXTRACTORS, load_extractor
+from bench.report import check_report_place, write_report
+from bench.similarity import EXTRACTORS, load_extractor, load_extractors
 from bench.timing import Job, time_recipes
 from bench.verdict import Question, exit_status, make_report, run_entry
+from bench.video_folders import CANDIDATE, REFERENCE, Folders, check_apart, find_wanted
 from bench.waterfall import bars_of, draw_waterfall
-from engines.cli import SAMPLE, common_arguments, ending, folder, new_parser, printable, run, say
+from engines.cli import (
+    SAMPLE,
+    check_numbers,
+    common_arguments,
+    ending,
+    folder,
+    new_parser,
+    printable,
+    run,
+    say,
+)
 from engines.doctor import examine
 from engines.errors import Exit, UsageError
 from generators.contract import load_generator
 from pipeline.batch.dataset import find_requests, first_requests
+from pipeline.batch.run_folder import check_replaced
 from pipeline.columns import read_columns
 from pipeline.recipe import BASELINE, load_recipe
 from pipeline.request import read_opening
@@ -64,16 +76,17 @@ def run_judge(args: argparse.Namespace) -> Exit:
     """Judge a folder of videos, or those that recipes make."""
     load = os.getloadavg()
     load_pose_model(args.pose_model)  # what is wrong with it is said before the work
-    judge = Judge([load_extractor(name) for name in args.extractors], pose_model=args.pose_model)
-    skeletons = {request.id: request.video for request in find_requests(args.data).requests}
+    judge = Judge(load_extractors(args.extractors), pose_model=args.pose_model)
     reference = args.reference or args.data / "outputs"
+    skeletons = skeletons_of(args, reference)
     names = [extractor.name for extractor in judge.extractors]
     beside = {ANOTHER_SEED: args.other_seed, AGAIN: args.base_again}
     beside = {name: given for name, given in beside.items() if given}
-    for name, given in beside.items():
-        if given.resolve() == reference.resolve():
-            raise UsageError(f"{given} is the reference itself, not {name}; make that by a run of its own")
+    candidate = {CANDIDATE: args.candidate} if args.candidate else {}
+    videos = args.out / "videos"
+    check_apart({REFERENCE: reference, **candidate, **beside}, None if args.candidate else videos)
     find_wanted(reference, beside)  # what is wrong with these too
+    check_report_place(args.out)
     question = Question(args.data, reference, names, args.time_threshold, args.rounds, load, beside)
 
     def entry(name: str, folder: Path, measured: dict | None = None) -> dict:
@@ -86,7 +99,7 @@ def run_judge(args: argparse.Namespace) -> Exit:
         return found if measured else {**found, "manifests": manifest_ratio(folder, bases)}
 
     if args.candidate is None:
-        job = Job(args.data, args.out / "videos", args.generator, args.device, args.rounds, args.lossless)
+        job = Job(args.data, videos, args.generator, args.device, args.rounds, args.lossless)
         recipes = [load_recipe(path) for path in args.recipes or ()]
         measured = time_recipes(recipes, job, say)
         runs = [entry(each["name"], Path(each["folder"]), each) for each in measured]
@@ -103,6 +116,17 @@ def run_judge(args: argparse.Namespace) -> Exit:
     return exit_status(report["runs"])
 
 
+def skeletons_of(args: argparse.Namespace, reference: Path) -> dict[str, Path]:
+    """Find the skeleton videos by id; the bundled sample's own are not those of other people's videos.
+
+    So without --data they are taken only where its videos are the reference, or recipes make them.
+    """
+    others = reference.resolve() != (SAMPLE / "outputs").resolve()
+    if args.candidate and args.data is SAMPLE and others:
+        return {}
+    return {request.id: request.video for request in find_requests(args.data).requests}
+
+
 def run_compare(args: argparse.Namespace) -> Exit:
     """Hold a report against an older one."""
     try:
@@ -115,6 +139,7 @@ def run_compare(args: argparse.Namespace) -> Exit:
 
 def run_waterfall(args: argparse.Namespace) -> Exit:
     """Draw where a timed report's seconds go."""
+    check_replaced(args.out)
     try:
         bars = bars_of(read_json(args.report), load_generator(args.generator), args.device)
     except ValueError as error:
@@ -129,6 +154,8 @@ def run_waterfall(args: argparse.Namespace) -> Exit:
 
 def run_backends(args: argparse.Namespace) -> Exit:
     """Compare engines on the first frames of one request."""
+    if args.report:
+        check_replaced(args.report)
     generator = load_generator(args.generator)
     request = first_requests(args.data, 1)[0]
     columns = read_columns(request, generator, notes=[])
@@ -149,7 +176,6 @@ def run_backends(args: argparse.Namespace) -> Exit:
         "ways": figures,
     }
     if args.report:
-        args.report.parent.mkdir(parents=True, exist_ok=True)
         args.report.write_text(json.dumps(report, indent=1) + "\n")
     print(table_of_ways(figures))
     return Exit.OK
@@ -213,6 +239,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     common_arguments(export, out={"default": EXTRACTORS, "help": "folder"})
     export.set_defaults(run_command=run_extractor_export)
     args = parser.parse_args(arguments)
+    check_numbers(parser, args)
     if args.run_command is run_judge and bool(args.candidate) == bool(args.recipes):
         parser.error("give either --candidate or --recipes")
     if args.run_command is run_judge and args.candidate and args.time_threshold is not None:

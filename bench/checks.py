@@ -39,6 +39,10 @@ LIMITS: dict[str, tuple[float | None, float | None, str]] = {
     "control_arms_error": (None, 1.5, "elbows and wrists are further off, in hundredths of the torso"),
     "detail": (0.68, None, "the finest detail is lost, as in an enlarged picture"),
 }
+# What is measured where the skeleton video shows hands and a face, and joints.
+NEED_SKELETON = tuple(
+    name for name in LIMITS if name.startswith("control_") or name.endswith(("_hands", "_face"))
+)
 ROUNDED_SHAPE = 0.01  # of a side: ffmpeg's scale leaves pixels of 404:405, which players show as square
 LATE = 0.5  # of a frame's time; containers round to 1 ms
 

@@ -81,13 +81,20 @@ def _less_alike(old: dict, new: dict) -> Iterator[str]:
 
 
 def _slower(old: dict, new: dict, floor: float) -> Iterator[str]:
-    """Yield what became slower by the ratio to its own baseline, which holds elsewhere; else by seconds."""
+    """Yield what became slower by the ratio to its own baseline, which holds elsewhere; else by seconds.
+
+    Of runs that made other videos than their baseline neither says anything.
+    """
     if old["verdict"]["in_time"] and not new["verdict"]["in_time"]:
         yield "is above the time threshold now"
     ratios, seconds = [_speed(run) for run in (old, new)], [_seconds(run) for run in (old, new)]
     if None not in ratios:
         if ratios[1] < ratios[0] * (1 - floor):
             yield f"{ratios[1]:.2f} times the baseline's speed, was {ratios[0]:.2f}"
+    elif unknown := new.get("speed_unknown"):
+        yield from () if ratios[0] is None else [f"was {ratios[0]:.2f} times as fast, and now {unknown}"]
+    elif old.get("speed_unknown"):
+        return
     elif None not in seconds and seconds[1] > seconds[0] * (1 + floor):
         yield f"{seconds[1]:.2f} s a video, was {seconds[0]:.2f}"
 

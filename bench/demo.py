@@ -12,7 +12,8 @@ from bench.base_again import floor_of, seconds_of
 from bench.report import metric
 from engines.errors import Exit, VivaceError
 from pipeline.batch.data_folder import list_requests
-from pipeline.batch.dataset import find_requests
+from pipeline.batch.dataset import first_requests
+from pipeline.batch.run_folder import check_writable
 from pipeline.recipe import load_recipe
 from pipeline.video.reader import probe
 
@@ -31,10 +32,10 @@ def make_demo(
     """Make the videos of data/ by a recipe, the shortest by the base model too; judge them.
 
     The videos go to out/fast and out/base, the report to out/report. Return the table to show, and the
-    judge's exit code. DemoError.
+    judge's exit code. InputError: no pairs. FolderError: out cannot be written. DemoError.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    shortest = min(find_requests(data).requests, key=lambda request: probe(request.video).frames)
+    check_writable(out)
+    shortest = min(first_requests(data, say=say), key=lambda request: probe(request.video).frames)
     chosen = "--generator", generator
     say("1 of 4: graphs of the networks (kept for the next time)")
     _run("export_onnx.py", *chosen, "--precision", "fp32")

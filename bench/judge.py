@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from bench.beside import AGAIN, ANOTHER_SEED, distance_of_files, nearer
+from bench.beside import ANOTHER_SEED, distance_of_files, nearer
 from bench.boxes import find_boxes, rule_of
-from bench.checks import Check, form_checks, metric_checks, shown_checks
+from bench.checks import NEED_SKELETON, Check, form_checks, metric_checks, shown_checks
 from bench.control import Control
 from bench.frame_metrics import FrameMetrics
 from bench.pose import PRESENTER, load_pose_model
 from bench.score import GATE
 from bench.similarity import Extractor
+from bench.video_folders import Folders, find_wanted, videos_in
 from bench.vmaf import VmafError, vmaf
 from engines.artifact import fingerprint, key
 from engines.errors import InputError
 from generators.resize import FITS
-from pipeline.batch.dataset import VIDEO_SUFFIXES, stem_of
 from pipeline.video.reader import Clip, Form, VideoReader, colours_of
 
 FOLDER = Path(__file__).parent
@@ -34,13 +34,25 @@ CODE = [FOLDER / f"{name}.py" for name in DECIDE]
 RATE_ROUNDED = Fraction(1, 500)  # of a rate: what files' time bases and averages are off by
 
 
+class GivenError(InputError):
+    """A reference or a skeleton video that cannot be read, which is no fault of the candidate's."""
+
+
 @dataclass(frozen=True)
 class Judge:
-    """A judge of videos: its extractors, which all must find a cosine within the gate; its pose model."""
+    """A judge of videos: its extractors, which all must find a cosine within the gate; its pose model.
+
+    ValueError: two extractors have one name, of which only one would count.
+    """
 
     extractors: list[Extractor]
     gate: tuple[float, float] = GATE
     pose_model: str = PRESENTER
+
+    def __post_init__(self) -> None:
+        names = [each.name for each in self.extractors]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two extractors have one name, of {', '.join(names)}; see load_extractors")
 
     @property
     def identity(self) -> str:
@@ -60,13 +72,13 @@ class Judge:
         All are read once, a frame at a time. skeletons: the frames of the skeleton video: hands and face
         get figures of their own, and control fidelity is measured (bench/control.py); one that is too short
         gives none. rule: of FITS, by which they were fitted to the generator's size. InputError: a video is
-        damaged.
+        damaged; GivenError if it is not the candidate.
         """
         size = (reference.width, reference.height)
         same_size = size == (candidate.width, candidate.height)
         pairs = {each.name: each.pair() for each in self.extractors}
         differences, control, counts = FrameMetrics(), None, [0, 0]
-        for wanted, found, skeleton in zip_longest(reference, candidate, skeletons):
+        for wanted, found, skeleton in zip_longest(_frames(reference), candidate, _frames(skeletons)):
             counts[0] += wanted is not None
             counts[1] += found is not None
             if wanted is None or found is None:
@@ -107,7 +119,7 @@ class Judge:
         """Compare two video files; where their colour matrices differ, add what a tag-blind reader sees.
 
         OpenCV 4 is such a reader; what a contest's own judge reads with is not known. InputError: one of the
-        files cannot be read.
+        files cannot be read; GivenError if it is not the candidate.
         """
         found = self._compare_read((reference, candidate), skeletons)
         coded = [colours_of(path) for path in (reference, candidate)]
@@ -138,13 +150,16 @@ class Judge:
         self, both: tuple[Path, Path], skeletons: Path | None = None, tag_blind: bool = False
     ) -> dict:
         with ExitStack() as stack:
-            readers = [stack.enter_context(VideoReader(path, tag_blind=tag_blind)) for path in both]
+            with _given():
+                reference = stack.enter_context(VideoReader(both[0], tag_blind=tag_blind))
+            candidate = stack.enter_context(VideoReader(both[1], tag_blind=tag_blind))
             if not skeletons:
-                return self.compare(*readers)
-            drawn = stack.enter_context(VideoReader(skeletons, square=True))
-            own = abs(readers[0].fps / drawn.fps - 1) <= RATE_ROUNDED
-            shown = drawn.at_rate(drawn.fps if own else readers[0].fps)
-            return self.compare(*readers, shown, rule_of(both[1]))
+                return self.compare(reference, candidate)
+            with _given():
+                drawn = stack.enter_context(VideoReader(skeletons, square=True))
+                own = abs(reference.fps / drawn.fps - 1) <= RATE_ROUNDED
+                shown = drawn.at_rate(drawn.fps if own else reference.fps)
+            return self.compare(reference, candidate, shown, rule_of(both[1]))
 
     def _gate_check(self, name: str, cosine: Mapping) -> Check:
         value = "not finite" if cosine["value"] is None else f"{cosine['value']:.5f}"
@@ -154,23 +169,26 @@ class Judge:
         return Check(f"similarity ({name})", value, f">= {least} and <= {most}", cosine["passes"])
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Folders of references and of candidates, as <id>.mp4 or another video, and skeleton videos by id.
+@contextmanager
+def _given() -> Iterator[None]:
+    """Turn what is wrong with a file that is read in the with block into a GivenError."""
+    try:
+        yield
+    except InputError as error:
+        raise GivenError(str(error)) from error
 
-    beside: folders of the same videos made otherwise, whose distance from the reference is a scale: another
-    seed, the base again (bench/beside.py).
-    """
 
-    reference: Path
-    candidate: Path
-    skeletons: Mapping[str, Path]
-    beside: Mapping[str, Path] = field(default_factory=dict)
+def _frames(given: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Give the frames of a reference or of a skeleton video on. GivenError."""
+    with _given():
+        yield from given
 
 
 def judge_folder(judge: Judge, folders: Folders, say: Callable[[str], None]) -> list[dict]:
     """Compare every video of either folder; what cannot be compared is "failed" and does not pass.
 
+    "unchecked" are checks that ask for a skeleton video, where there is none of that name. "bad_input": it is
+    not the candidate that cannot be read.
     InputError: the candidates' folder has no video, or as find_wanted.
     """
     (wanted, beside), found = find_wanted(folders.reference, folders.beside), videos_in(folders.candidate)
@@ -183,40 +201,6 @@ def judge_folder(judge: Judge, folders: Folders, say: Callable[[str], None]) -> 
         say(f"{name}: {'passes' if line['passes'] else '; '.join(reasons([line]))}")
         comparisons.append(line)
     return comparisons
-
-
-def find_wanted(
-    reference: Path, beside: Mapping[str, Path]
-) -> tuple[dict[str, Path], dict[str, dict[str, Path]]]:
-    """Find the references, and by name of each folder beside them the videos in it.
-
-    InputError: a folder has no video, or one beside lacks a reference's; of the base again one video will do.
-    """
-    wanted, found = videos_in(reference), {name: videos_in(folder) for name, folder in beside.items()}
-    for name, others in found.items():
-        missing = sorted(wanted.keys() - others.keys())
-        if missing if name != AGAIN else not wanted.keys() & others.keys():
-            raise InputError(f"{beside[name]}, {name}, lacks {', '.join(missing)}")
-    return wanted, found
-
-
-def videos_in(folder: Path) -> dict[str, Path]:
-    """Find the videos of a folder by name without suffix, in Unicode's NFC as ids of requests are.
-
-    InputError: there is none, or there are two of a name.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; it should hold videos")
-    videos: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
-            name = stem_of(path)
-            if name in videos:
-                raise InputError(f"{folder} has two videos named {name}; keep one")
-            videos[name] = path
-    if not videos:
-        raise InputError(f"{folder} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    return videos
 
 
 def reasons(comparisons: list[dict]) -> list[str]:
@@ -259,17 +243,19 @@ def _judge_one(
     reference, candidate = (each.get(name) for each in videos)
     line = {"id": name, "status": "failed", "error": None, "passes": False}
     line |= {"reference": str(reference) if reference else None, "candidate": str(candidate or "") or None}
+    skeleton = folders.skeletons.get(name)
     try:
         if reference is None or candidate is None:
             lacking = folders.reference if reference is None else folders.candidate
             raise InputError(f"no video of that name in {lacking}")
-        line |= {"status": "judged", **judge.compare_files(reference, candidate, folders.skeletons.get(name))}
+        found = judge.compare_files(reference, candidate, skeleton)
+        line |= {"status": "judged", "unchecked": [] if skeleton else list(NEED_SKELETON), **found}
         same = {check["name"]: check["passes"] for check in line["checks"]}
         comparable = same["frame count"] and same["size"]
         form = line["frames"], tuple(line["size"])
         line["metrics"]["vmaf"] = vmaf(reference, candidate, *form) if comparable else None
     except InputError as error:
-        line["error"] = str(error)
+        line |= {"error": str(error), "bad_input": isinstance(error, GivenError)}
     except VmafError as error:
         line["metrics"]["vmaf"] = None
         say(f"{name}: VMAF could not be measured: {error}")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.checks import largest_share
-from bench.judge import Judge, videos_in
+from bench.judge import Judge
 from bench.quality_goal import Judged
+from bench.video_folders import videos_in
 from engines.artifact import file_sha256, key
 from engines.errors import InputError
 from pipeline.batch.dataset import Request

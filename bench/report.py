@@ -21,11 +21,13 @@ from bench.playable import playable
 from bench.score import level_of, score
 from engines.cli import printable
 from engines.files import atomic_write
+from pipeline.batch.run_folder import check_replaced
 
 PAGE = Path(__file__).parent / "page"
 TEXT, STYLES = "report.html", ("report.css", "player.css")
 SCRIPTS = ("elements.js", "player.js", "showcase.js", "report.js")
 LARGEST = 40_000_000  # bytes of videos within the page; above that they stay where they are
+FILES = ("index.html", "report.md", "report.json")
 POINTS = 120  # of a score curve
 FROM_FILES = " file: 'self'"  # what a Content-Security-Policy calls its own folder, opened or served
 HEADS = ["run", "speed ratio", "s a video, p50 / p90", "similarity", "PSNR, dB", "temporal error"]
@@ -58,6 +60,12 @@ def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
             # A file name that is no text has bytes that UTF-8 cannot hold; \udcff is still valid JSON.
             draft.write_text(text, encoding="utf-8", errors="backslashreplace")
     return folder / "index.html"
+
+
+def check_report_place(folder: Path) -> None:
+    """Raise FolderError if write_report could not write to a folder, before the work."""
+    for name in FILES:
+        check_replaced(folder / name)
 
 
 def markdown(report: dict) -> str:
@@ -138,6 +146,7 @@ def _remarks(run: dict) -> Iterator[str]:
         yield run["recipe"]["note"]
     if run.get("base"):
         yield run["base"]
+    yield from run.get("remarks") or ()
     yield from _blind(run)
     fired = run.get("guard_fired") or {}
     for name, why in fired.items():
@@ -188,7 +197,7 @@ def _videos(report: dict, folder: Path, lossless: bool) -> dict[str, str]:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()))
 
 
 def _inline(path: Path) -> str:

@@ -31,9 +31,12 @@ def score(seconds: float, threshold: float, similar: bool) -> float:
 
 
 def level_of(run: dict) -> str | None:
-    """Return the strictest level that all videos of a report's run keep; None if it fails or has none."""
+    """Return the strictest level that all videos of a report's run keep; None if it fails or has none.
+
+    A video that was judged without its skeleton has none: a level asks for all checks.
+    """
     verdict = run["verdict"]
-    if not verdict["passes"]:
+    if not verdict["passes"] or any(each.get("unchecked") for each in run["videos"]):
         return None
     distances = [each.get("metrics", {}).get("psnr") for each in run["videos"]]
     # A video that equals the base model's has no PSNR: JSON lacks infinity.

@@ -205,6 +205,20 @@ def load_extractor(name: str) -> Extractor:
     return extractor
 
 
+def load_extractors(names: Iterable[str]) -> list[Extractor]:
+    """Load several extractors, each once; those of one name are told apart by their paths. ExtractorError."""
+    paths = {}
+    for name in names:
+        path = find_description(name, EXTRACTORS, "extractor")
+        paths.setdefault(path.resolve(), (name, path))
+    found = {path: load_extractor(name) for name, path in paths.values()}
+    own = [each.name for each in found.values()]
+    for path, extractor in found.items():
+        if own.count(extractor.name) > 1:
+            extractor.name = f"{extractor.name} of {path}"
+    return list(found.values())
+
+
 def self_test(extractor: Extractor) -> None:
     """Check that a still picture of a person is alike itself only; ExtractorError."""
     from PIL import Image

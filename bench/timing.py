@@ -30,7 +30,7 @@ from bench.timed_run import (
 )
 from engines.errors import Exit, OutputError
 from pipeline.batch.data_folder import list_requests
-from pipeline.batch.dataset import find_requests
+from pipeline.batch.dataset import find_requests, first_requests
 from pipeline.batch.run_folder import check_writable
 from pipeline.recipe import BASELINE, Recipe, RecipeError
 
@@ -75,11 +75,12 @@ def time_recipes(
 
     After a warm-up of each, a round runs all once and the baseline twice; every round begins with another.
     The last round's videos are kept in OUT/<recipe>, and appear there when all is done or not at all.
-    speed_ratio: median over rounds of the baseline's script seconds by the recipe's own. RecipeError: two of
-    one name. InputError: no data. OutputError: OUT cannot be written. RunFailed: a recipe makes no video.
+    speed_ratio: median over rounds of the baseline's script seconds by the recipe's own; None where
+    speed_unknown says why. RecipeError: two of one name. InputError: no data, no pairs. OutputError: OUT
+    cannot be written. RunFailed: a recipe makes no video.
     """
     recipes = _with_baseline(recipes)
-    find_requests(job.data)
+    first_requests(job.data)
     check_writable(job.out)
     if os.getloadavg()[0] > BUSY * os.cpu_count():
         load = f"the load is {os.getloadavg()[0]:.1f}: other programs are running"
@@ -157,6 +158,20 @@ def differing(frames: Sequence[dict[str, str]]) -> list[str]:
     return [name for name in names if len({run[name] for run in frames if name in run}) > 1]
 
 
+def other_work(base: Sequence[Outcome], own: Sequence[Outcome]) -> str | None:
+    """Say why seconds of two recipes' rounds are no ratio: videos failed, not in both alike. None: they are.
+
+    A video that fails saves its time, so that failing would look fast. What no recipe can make, as where the
+    input is damaged, fails in every round for the same reason.
+    """
+    rounds = [*base, *own]
+    names = sorted({name for outcome in rounds for name in outcome.failed})
+    unlike = [name for name in names if len({outcome.failed.get(name) for outcome in rounds}) > 1]
+    if not unlike:
+        return None
+    return f"its speed is no ratio: {', '.join(unlike)} failed in some runs, which took no time there"
+
+
 def _with_baseline(recipes: Sequence[Recipe]) -> list[Recipe]:
     recipes = list(recipes)
     if not any(recipe.is_baseline for recipe in recipes):
@@ -197,13 +212,15 @@ def _measure(
 def _check_repeat(series: _Series, job: Job, folder: Path, start: Start) -> None:
     """Make another request, then one, then that one again under another id; compare its times and frames.
 
-    The other has about as many frames: what starts for a size has started then. If there is only one, it is
-    the other too, with another seed. A time far below the first's is believed when it is so in all of TRIES;
-    the highest ratio is kept.
+    The other's pictures are as large and it has about as many frames: what starts for a size has started
+    then. If none is as large, the one is the other too, with another seed: no result of it fits. A time far
+    below the first's is believed when it is so in all of TRIES; the highest ratio is kept.
     """
-    frames = {name: line["frames"] for name, line in series.warm_up.made.items()}
-    one, *more = [request for request in find_requests(job.data).requests if request.id in frames]
-    other = min(more or [one], key=lambda request: abs(frames[request.id] - frames[one.id]))
+    made = series.warm_up.made
+    one, *more = [request for request in find_requests(job.data).requests if request.id in made]
+    as_large = [each for each in more if made[each.id].get("size") == made[one.id].get("size")]
+    frames = {name: line["frames"] for name, line in made.items()}
+    other = min(as_large or [one], key=lambda request: abs(frames[request.id] - frames[one.id]))
     warm_up = replace(other, id="other", seed=other.seed + (other == one))
     list_requests([warm_up, replace(one, id="first"), replace(one, id="again")], folder / "data")
     ratios, saved = [], []
@@ -224,8 +241,8 @@ def result_kept(ratio: float, saved: float) -> bool:
 
 
 def _describe(series: Sequence[_Series], twin: _Series, job: Job) -> list[dict]:
-    base = next(each.seconds for each in series if each.recipe is twin.recipe)
-    floor = round(noise_floor(base, twin.seconds), 4)
+    base = next(each for each in series if each.recipe is twin.recipe)
+    floor = None if other_work(base.rounds, twin.rounds) else noise_floor(base.seconds, twin.seconds)
     runs = []
     for each in series:
         timing, line = figures(each.rounds), next(iter(each.rounds[-1].made.values()))
@@ -235,14 +252,17 @@ def _describe(series: Sequence[_Series], twin: _Series, job: Job) -> list[dict]:
             "repeat_saved": each.repeat_saved,
         }
         timing["build_seconds"] = build_seconds(line)
+        unlike = other_work(base.rounds, each.rounds)
+        ratio = None if unlike else round(median_ratio(base.seconds, each.seconds), 4)
         runs.append({
             "name": each.recipe.name,
             "folder": str(job.out / each.recipe.name),
             "recipe": asdict(each.recipe),
             "backend": line["backend"],
             "built": line.get("built", {}),
-            "speed_ratio": round(median_ratio(base, each.seconds), 4),
-            "noise_floor": floor,
+            "speed_ratio": ratio,
+            "speed_unknown": unlike,
+            "noise_floor": floor if floor is None else round(floor, 4),
             "nondeterministic": differing(each.frames),
             "guard_fired": {name: made["guard_fired"] for name, made in each.rounds[-1].made.items()
                             if made.get("guard_fired")},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -140,8 +141,12 @@ def tell(text: object) -> None:
 
 
 def show(line: dict) -> None:
-    """Print a line of data on stdout, at once. BrokenPipeError: nobody reads it any more."""
-    print(printable(json.dumps(line, ensure_ascii=False)), flush=True)
+    """Print a line of data on stdout, at once. BrokenPipeError: nobody reads it any more.
+
+    A file name that is no text has bytes that UTF-8 cannot hold; \\udcff is still valid JSON.
+    """
+    text = printable(json.dumps(line, ensure_ascii=False))
+    print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 def ending(script: str, work: Callable[[], Exit], interrupted: str = "interrupted") -> Exit:
@@ -200,6 +205,8 @@ def _open_standard_files() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that is no text ends no run
 
 
 def _end_after_signal(pipe: int, seconds: float) -> None:

@@ -92,7 +92,7 @@ BROKEN = (
 )
 ABSENT = {errno.ENOENT, errno.ENOTDIR}
 SHORT = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}  # the last: `ulimit -f`
 
 
 # What decoders of files raise: Pillow's, ffmpeg's readers, NumPy's; all but MemoryError of Exception's kinds.

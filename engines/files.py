@@ -35,12 +35,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a record; after one that was cut off it still is a line of its own."""
+    """Append a line to a record; after one that was cut off it still is a line of its own.
+
+    Bytes of a file's name that are no text are written as \\udcff, which JSON takes.
+    """
     with path.open("ab+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else f"\n{line}"
-        file.write(f"{line}\n".encode())
+        file.write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def read_cache(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.quality_goal import Goal, Judged
-from engines.artifact import file_sha256, fingerprint, key
+from engines.artifact import fingerprint, key
 from engines.files import append_line, atomic_write
 from engines.load import start_engines
 from engines.progress import Progress
@@ -20,8 +20,8 @@ from engines.spec import Engine
 from generators.contract import Generator, load_generator
 from optimize.steps.tune import TuningJob, judge_of
 from optimize.steps.tuner import TuningError
-from pipeline.batch.dataset import Request, find_requests
-from pipeline.batch.run_folder import check_writable
+from pipeline.batch.dataset import Request, first_requests
+from pipeline.batch.run_folder import check_replaced, check_writable
 from pipeline.caches.technique import Number, SearchSpace, TechniqueChoice, load_technique
 from pipeline.recipe import Recipe
 from pipeline.request import Options, make_video
@@ -63,10 +63,12 @@ def tune_technique(
 
     recipe: names a technique, and engines; its settings are ignored. What was measured is kept in a folder
     beside out, and the same call goes on from there. InputError: no pairs, or a base video is missing.
-    TuningError: nothing keeps to the goal. Whatever else loading extractors, generator and engines raises.
+    FolderError: out cannot be written. TuningError: nothing keeps to the goal. Whatever else loading
+    extractors, generator and engines raises.
     """
     generator, folder = load_generator(job.generator), out.with_suffix(".tuning")
-    requests = find_requests(job.data).requests
+    check_replaced(out)
+    requests = first_requests(job.data, say=say)
     judge = judge_of(job, requests)
     check_writable(folder)
     coded = recipe if job.lossless else as_base_videos(recipe, job.data, lambda text: None)
@@ -120,9 +122,9 @@ class TechniqueRuns:
         return path, made["seconds"]["denoise"]
 
     def identity(self, requests: Sequence[Request]) -> str:
-        """A key that changes with all that a video is made from, but for the settings."""
+        """A key that changes with all that a video is made from, but for the settings. InputError."""
         adapted = self._with({}).adapt(self._generator)
-        files = {each.id: [each.seed, *map(file_sha256, (each.video, each.image))] for each in requests}
+        files = {each.id: [each.seed, each.hashes(), dict(each.columns)] for each in requests}
         how = {**self._with({}).settings(), "device": self._job.device, "lossless": self._job.lossless}
         code = [identity_of(self._generator), fingerprint(adapted.technique_files)]
         return key({"code": code, "files": files, "how": how})

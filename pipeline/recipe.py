@@ -181,7 +181,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The text of a file that load_recipe reads as this recipe."""
-        about = {"note": self.note} if self.note else {}
+        about = {"note": self.note.encode("utf-8", "replace").decode()} if self.note else {}
         tables = {"steps": {}, "guard": {}, "about": about, **self.settings()}
         lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not isinstance(value, dict)]
         for name, table in tables.items():

@@ -15,19 +15,20 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from bench.judge import Folders, Judge, judge_folder, reasons, similarity
+from bench.judge import Judge, judge_folder, reasons, similarity
 from bench.judging import find_references
-from bench.similarity import load_extractor
+from bench.similarity import load_extractors
 from bench.timed_run import Ended, Job, RunFailed, run_script
+from bench.video_folders import Folders
 from engines.cli import above_zero, common_arguments, ending, new_parser, printable, run, say, show
 from engines.errors import Exit
 from generators.contract import load_generator
 from pipeline.batch.dataset import find_requests, first_requests
+from pipeline.batch.run_folder import check_replaced
 from pipeline.recipe import BASELINE, load_recipe
 from pipeline.video.base_colours import as_base_videos
 from submit.archive import MB
@@ -47,6 +48,7 @@ def main() -> Exit:
 def run_pack(args: argparse.Namespace) -> Exit:
     """Write the archive."""
     recipe = load_recipe(args.recipe)
+    check_replaced(args.out)
     if args.data is not None:
         find_requests(args.data)
         recipe = as_base_videos(recipe, args.data, say)
@@ -73,7 +75,7 @@ def run_check(args: argparse.Namespace) -> Exit:
         find_references(args.data, requests, args.generator or "presenter")
     if args.generator:
         load_generator(args.generator)
-    judge = Judge([load_extractor(name) for name in args.extractors])
+    judge = Judge(load_extractors(args.extractors))
     base = partial(run_base, args.data, profile.device)
     question = Question(
         args.data, partial(verdict, judge), base, args.generator, args.time_threshold, args.trust
@@ -154,5 +156,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")
     run(main)

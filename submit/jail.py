@@ -96,7 +96,7 @@ def start(command: list[str], folder: str, largest_file: int) -> int:
         os.chdir(folder)
         os.execv(command[0], command)
     except OSError as error:
-        os.write(2, f"cannot be started: {error}\n".encode())
+        os.write(2, f"cannot be started: {error}\n".encode("utf-8", "backslashreplace"))
     finally:
         os._exit(127)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench.judge import Folders
+from bench.video_folders import Folders
 from engines.errors import InputError
 from pipeline.batch.dataset import find_requests
 from pipeline.video.base_colours import OUTPUTS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.judge import Folders
+from bench.video_folders import Folders
 from engines.errors import Exit
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.batch.data_folder import list_requests
-from pipeline.batch.dataset import Request, find_requests
+from pipeline.batch.dataset import Request, find_requests, first_requests
 from pipeline.video.image import read_image
 from pipeline.video.info import probe
 from pipeline.video.reader import Form, VideoReader, VideoWriter
@@ -99,9 +99,9 @@ def make_unseen(data: Path, folder: Path, size: tuple[int, int], draws: random.R
     """Make two skeleton videos that nobody can know: of two given ones, from a moment and for a seed drawn.
 
     One is longer than those given, of odd size and rate; one is mirrored and of another length. size: of a
-    finished video, which their outputs must have too.
+    finished video, which their outputs must have too. InputError: no picture matches any video.
     """
-    requests = find_requests(data).requests
+    requests = first_requests(data)
     drawn = draws.sample(requests, min(2, len(requests)))
     lengths = [probe(request.video).frames for request in requests]
     count = min(max(lengths), MOST) + LONGER

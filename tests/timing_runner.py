@@ -19,7 +19,7 @@ class Runner:
 
     def __init__(self):
         self.calls, self.broken, self.status, self.printed, self.notes = [], {}, 0, "", {}
-        self.lengths = {}  # frames by id
+        self.lengths, self.sizes = {}, {}  # frames, width and height by id
         self.seconds = lambda call, name: 0.1 if "openvino" in call else 1.0
         self.frames = lambda call, name: "same"
 
@@ -42,6 +42,7 @@ class Runner:
         spent = {"read": 0.1, "condition": 0.1, "denoise": 0.5, "decode": 0.1, "write": 0.1}
         return {"id": name, "status": "done", "recipe": "baseline", "output": str(out / f"{name}.mp4"),
                 "notes": self.notes.get(name, []), "frames": self.lengths.get(name, 1),
+                "size": self.sizes.get(name, [64, 96]),
                 "backend": "openvino" if "openvino" in call else "torch", "peak_memory_mb": 10**6,
                 "built": BUILT if "openvino" in call else {},
                 "frames_sha256": self.frames(call, name), "total_seconds": seconds,

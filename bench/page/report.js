@@ -40,7 +40,7 @@ function verdict(run) {
   if (run.timing) said.push(`${number(run.timing.contest_seconds, 2)} s a video`);
   const missing = Object.entries(run.failed || {}).map(([id, why]) => `${id} was not made: ${why}`);
   const notes = Object.entries(run.notes || {}).flatMap(([id, said]) => said.map((text) => `${id}: ${text}`));
-  const items = [...(run.base ? [run.base] : []), ...reasons, ...missing, ...notes].map((text) => el("li", text)), note = run.recipe && run.recipe.note;
+  const items = [...(run.base ? [run.base] : []), ...(run.remarks || []), ...reasons, ...missing, ...notes].map((text) => el("li", text)), note = run.recipe && run.recipe.note;
   const rest = items.splice(6);
   return el(`div.verdict.${passes ? "pass" : "fail"}`, el("h3", run.name, " ", mark(passes)),
     known(score) ? el("div.points", score.toFixed(1), el("small", "of 100")) : null, el("p", said.join(", ")), note ? el("p.soft", note) : null,
@@ -167,8 +167,9 @@ function content(video, details) {
 function section(video) {
   const cosines = Object.entries(video.cosine || {}).map(([name, cosine]) => `${name} ${number(cosine.value, 4)}`);
   const { psnr, vmaf } = video.metrics || {}, failed = (video.checks || []).filter((check) => !check.passes);
+  const left = (video.unchecked || []).length ? `judged without its skeleton: ${video.unchecked.length} checks left out` : "";
   const figures = [...cosines, known(psnr) ? `PSNR ${psnr.toFixed(1)} dB` : "", known(vmaf) ? `VMAF ${vmaf.toFixed(1)}` : "",
-    failed.length ? `fails: ${failed.map((check) => words(check.name)).join(", ")}` : ""];
+    left, failed.length ? `fails: ${failed.map((check) => words(check.name)).join(", ")}` : ""];
   const details = el("details.video", el("summary", el("b", video.id), mark(video.passes),
     el("span.soft", video.status === "judged" ? figures.filter(Boolean).join("; ") : "not judged")));
   const fill = () => {

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from bench.judge import Judge
-from bench.similarity import EXTRACTORS, load_extractor
+from bench.similarity import EXTRACTORS, load_extractors
 from engines.cli import SAMPLE, common_arguments, ending, folder, new_parser, run, say
 from engines.errors import Exit
 from lab.extractor.sensitivity import (
@@ -32,7 +32,7 @@ def main() -> Exit:
 
 def run_sensitivity(args: argparse.Namespace) -> Exit:
     """Measure what is caught, on the videos of a data folder."""
-    judge = Judge([load_extractor(name) for name in args.extractors])
+    judge = Judge(load_extractors(args.extractors))
     folders = args.other_engine, args.other_seed, args.harmless, args.harmful, args.real
     material = Material(*folders, only=args.only, most=args.frames)
     groups = measure_all(args.data, material, judge, say)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.judge import videos_in
+from bench.video_folders import videos_in
 from engines.errors import InputError
 from lab.extractor.defects import Scene
 from pipeline.video.reader import VideoReader

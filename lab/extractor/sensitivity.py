@@ -13,7 +13,8 @@ import numpy as np
 
 from bench.beside import ANOTHER_SEED
 from bench.boxes import find_boxes
-from bench.judge import Judge, videos_in
+from bench.judge import Judge
+from bench.video_folders import videos_in
 from engines.errors import InputError
 from generators.resize import FITS
 from lab.extractor.defects import DEFECTS, Defect, Kind, Scene

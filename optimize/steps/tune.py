@@ -10,15 +10,15 @@ from pathlib import Path
 from bench.judge import Judge
 from bench.judging import RequestJudge, find_references
 from bench.quality_goal import Goal
-from bench.similarity import load_extractor
+from bench.similarity import load_extractors
 from engines.artifact import key
 from engines.files import atomic_write
 from generators.contract import load_generator
 from optimize.steps.plot import draw_trials
 from optimize.steps.tuner import Tuned, Tuner
 from optimize.steps.tuning_runner import TuningRunner
-from pipeline.batch.dataset import Request, find_requests
-from pipeline.batch.run_folder import check_writable
+from pipeline.batch.dataset import Request, first_requests
+from pipeline.batch.run_folder import check_replaced, check_writable
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.video.base_colours import as_base_videos
 
@@ -46,11 +46,12 @@ def tune_folder(
     """Tune on a data folder, write the fastest recipe to the TOML file `out`, and return the result.
 
     Trials and a plot of them are kept in a folder beside out, so the same call resumes an interrupted one.
-    InputError: no pairs, or a base video is missing. TuningError: no recipe keeps to the goal. Errors of
-    loading extractors, generator and engines.
+    InputError: no pairs, or a base video is missing. FolderError: out cannot be written. TuningError: no
+    recipe keeps to the goal. Errors of loading extractors, generator and engines.
     """
     folder = out.with_suffix(".tuning")
-    with closing(tuning_runner_of(job, folder)) as runner:
+    check_replaced(out)
+    with closing(tuning_runner_of(job, folder, say)) as runner:
         own = getattr(runner.generator.windows, "overlap", 0)  # a rule of the user's may have none
         overlaps = [overlap for overlap in job.overlaps if overlap < own]
         tuned = Tuner(runner, goal, record_of(runner, goal, folder), say).tune(recipes, overlaps)
@@ -66,9 +67,9 @@ def tune_folder(
     return tuned
 
 
-def tuning_runner_of(job: TuningJob, folder: Path) -> TuningRunner:
+def tuning_runner_of(job: TuningJob, folder: Path, say: Callable[[str], None] | None = None) -> TuningRunner:
     """Return what runs and judges recipes for a job. folder: for its files alone. Errors: see tune_folder."""
-    requests = find_requests(job.data).requests
+    requests = first_requests(job.data, say=say)
     judge = judge_of(job, requests)
     check_writable(folder)
     coded = as_base_videos(BASELINE, job.data, lambda text: None).coded
@@ -80,7 +81,7 @@ def tuning_runner_of(job: TuningJob, folder: Path) -> TuningRunner:
 def judge_of(job: TuningJob, requests: Sequence[Request]) -> RequestJudge:
     """Open the job's judge on the base model's videos. InputError: one is missing. ExtractorError."""
     references = find_references(job.data, requests, job.generator)
-    return RequestJudge(Judge([load_extractor(name) for name in job.extractors]), references)
+    return RequestJudge(Judge(load_extractors(job.extractors)), references)
 
 
 def record_of(runner: TuningRunner, goal: Goal, folder: Path) -> Path:

@@ -58,8 +58,12 @@ class Jobs:
 
     @property
     def status(self) -> Exit:
-        """The run's exit code: the one that all videos have (OK, or a failure's reason), else SOME_FAILED."""
-        return next(iter(self._reasons)) if len(self._reasons) == 1 else Exit.SOME_FAILED
+        """The run's exit code: SOME_FAILED if videos were made and others failed; else what all have.
+
+        Where none was made, for several reasons, the lowest: what must be mended before the others matter.
+        """
+        made, failed = Exit.OK in self._reasons, self._reasons - {Exit.OK}
+        return Exit.SOME_FAILED if made and failed else min(failed, default=Exit.OK)
 
     def label(self, name: str) -> str:
         """Return a request's name for messages, "[number/count] id"."""

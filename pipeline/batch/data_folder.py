@@ -1,4 +1,7 @@
-"""Write the list of a data folder, which names the files of its requests wherever they lie."""
+"""Write the list of a data folder, which names the files of its requests wherever they lie.
+
+A name that is no UTF-8, as one from a Chinese archive, is written with the bytes that it has.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ def list_requests(requests: Sequence[Request], folder: Path) -> None:
         for each in requests
     ]
     names = dict.fromkeys(name for row in rows for name in row)
-    (folder / "pairs.csv").unlink(missing_ok=True)
-    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+    table = folder / "pairs.csv"
+    table.unlink(missing_ok=True)
+    with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -108,9 +108,16 @@ def _check_count(data: Path, count: int) -> None:
         raise InputError(f"{data} has {count} videos, more than {MOST_REQUESTS}; make folders of fewer")
 
 
-def first_requests(data: Path, count: int | None = None) -> list[Request]:
-    """Return at most `count` requests of a data folder, None for all. InputError: it has none."""
+def first_requests(
+    data: Path, count: int | None = None, say: Callable[[str], None] | None = None
+) -> list[Request]:
+    """Return at most `count` requests of a data folder, None for all. InputError: it has none.
+
+    say: is told of videos and pictures that are left out, as they have no pair.
+    """
     pairing = find_requests(data)
+    for why in pairing.unpaired.values() if say and pairing.requests else ():
+        say(f"note: left out: {why}")
     if not pairing.requests:
         raise InputError(f"no video in {data} has its image: {'; '.join(pairing.unpaired.values())}")
     return pairing.requests[:count]
@@ -208,22 +215,40 @@ def _too_long(name: str) -> bool:
 
 
 def _listed(data: Path, seed: int) -> Pairing:
-    """Read the pairs of data/pairs.csv. InputError: it is no CSV in UTF-8, or a column or line is wrong."""
+    """Read the pairs of data/pairs.csv. InputError: it is no CSV in UTF-8, or a column or line is wrong.
+
+    Names of files that are there may be other bytes than UTF-8's.
+    """
     table = data / "pairs.csv"
     if why := not_a_file(table):
         raise InputError(f"{table}: {why}; put the list of pairs in its place, or remove it")
     try:
-        with table.open(encoding="utf-8-sig", newline="") as lines:
+        with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             return _read_pairs(data, csv.DictReader(lines), table, seed)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 ({error}); save it as CSV UTF-8") from error
     except csv.Error as error:
         raise InputError(f"{table} is not a CSV file ({error}); save it as CSV UTF-8") from error
     except OSError as error:
         raise InputError(f"{table}: cannot be read ({error.strerror}); check permissions") from error
 
 
+def _check_text(row: Mapping[str, str], request: Request, table: Path, line: int) -> None:
+    """Raise InputError for what is no UTF-8 in a row, but for names of files that are there, and its id."""
+    paths = {"video": request.video, "image": request.image, **request.pictures}
+    named = [path for column, path in paths.items() if not _is_text(row[column])]
+    texts = [*request.columns.values(), *([] if named else [request.id])]
+    if not all(map(_is_text, texts)) or any(map(not_a_file, named)):
+        where = f"line {line} has other bytes, and not as the name of a file"
+        raise InputError(f"{table} is not UTF-8 ({where}); save it as CSV UTF-8")
+
+
+def _is_text(text: str | None) -> bool:
+    """Tell whether a text that was read with surrogateescape was UTF-8."""
+    return not text or text.isascii() or not any("\udc80" <= each <= "\udcff" for each in text)
+
+
 def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pairing:
+    if not all(map(_is_text, rows.fieldnames or ())):
+        raise InputError(f"{table} is not UTF-8 (its header has other bytes); save it as CSV UTF-8")
     if not {"id", "video", "image"} <= set(rows.fieldnames or ()):
         raise InputError(
             f"{table} needs the columns id,video,image and may have seed; it has {rows.fieldnames}"
@@ -233,6 +258,7 @@ def _read_pairs(data: Path, rows: csv.DictReader, table: Path, seed: int) -> Pai
     folders, why_not = (data / "videos", data / "images"), functools.cache(not_a_file)  # many share a picture
     for row in rows:
         request = _listed_request(folders, f"{table}, line {rows.line_num}", row, seed)
+        _check_text(row, request, table, rows.line_num)
         if request.id in requests or request.id in unpaired:
             raise InputError(f"{table}, line {rows.line_num}: id {request.id!r} is there twice")
         for path in (request.video, request.image, *request.pictures.values()):

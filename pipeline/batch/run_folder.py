@@ -226,6 +226,13 @@ def check_ours(out: Path, ids: Iterable[str]) -> None:
         )
 
 
+def check_replaced(out: Path) -> None:
+    """Raise FolderError if a file cannot be written to a path, in place of what is there, before the work."""
+    if out.is_dir():
+        raise FolderError(f"{out} is a folder, and a file is to be written there; choose another path")
+    check_writable(out.parent)
+
+
 def check_writable(out: Path) -> None:
     """Make the output folder; raise FolderError if no file can be created in it, before any costly work."""
     try:

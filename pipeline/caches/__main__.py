@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from engines.cli import SAMPLE, common_arguments, ending, new_parser, run, say
+from engines.cli import SAMPLE, check_numbers, common_arguments, ending, new_parser, run, say
 from engines.errors import Exit
 from generators.contract import load_generator
 from pipeline.batch.dataset import first_requests
@@ -29,6 +29,7 @@ def main() -> Exit:
     common_arguments(fitted, "device", data={"default": SAMPLE})
     fitted.add_argument("--videos", type=int, default=2, help="how many of DATA (2)")
     args = parser.parse_args()
+    check_numbers(parser, args)
     return ending("pipeline.caches", lambda: args.run_command(args))
 
 

@@ -78,7 +78,7 @@ def read_image(
     try:
         with _limited(max_pixels, path, notes):
             image = _loaded(path, kind, max_pixels, notes)
-            return _srgb(image, _rgb(image, path, notes), path, notes)
+            return _srgb(image, _rgb(image, kind, path, notes), path, notes)
     except InputError:
         raise
     except FILE_ERRORS as error:
@@ -154,7 +154,7 @@ def _limited(max_pixels: int, path: Path, notes: list[str]) -> Iterator[None]:
     notes.extend(f"{path}: was read, but Pillow said: {text}" for text in said)
 
 
-def _rgb(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
+def _rgb(image: Image.Image, kind: str, path: Path, notes: list[str]) -> Image.Image:
     """Return a loaded picture in mode RGB, in its own colours. InputError: 32-bit pixels."""
     from PIL import Image
 
@@ -162,7 +162,14 @@ def _rgb(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
     if image.mode == "F" or low < 0 or high > 65535:
         raise InputError(f"{path}: has 32-bit pixels of unknown range. Expected 8 or 16 bits; save as PNG.")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
-        grey = ((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        grey = np.asarray(image).astype(np.uint32)
+        if image.mode == "I" and kind == "TIFF" and high <= 255:  # some programs save 8 bits as 32
+            notes.append(f"{path}: has 32-bit pixels, none above 255; they were taken as 8 bits")
+        else:
+            if grey.max() <= 255:
+                notes.append(f"{path}: has 16-bit pixels, none above 255 of 65535, so it is black")
+            grey = (grey * 255 + 32767) // 65535
+        grey = grey.astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -53,6 +53,15 @@ def test_ratios_decide_so_that_a_slower_machine_is_no_regression(old, new):
     assert compare(old, new).regressions == ["fast: 50.00 s a video, was 5.00"]
 
 
+def test_a_ratio_that_is_lost_as_videos_failed_is_a_regression_and_seconds_stand_for_none(old, new):
+    new["runs"][1]["verdict"]["speed_ratio"] = None
+    new["runs"][1] |= {"speed_unknown": "its speed is no ratio: b failed", "timing": {"contest_seconds": 1}}
+    outcome = compare(old, new)
+    assert outcome.exit == Exit.TIME
+    assert outcome.regressions == ["fast: was 2.00 times as fast, and now its speed is no ratio: b failed"]
+    assert compare(new, old).exit == compare(new, new).exit == Exit.OK
+
+
 @pytest.mark.parametrize(("similarity", "status"), [
     (1.0, Exit.OK), (0.9895, Exit.OK), (0.988, Exit.SIMILARITY), (None, Exit.SIMILARITY)])
 def test_similarity_may_fall_by_a_thousandth_and_must_be_there(old, new, similarity, status):

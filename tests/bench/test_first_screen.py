@@ -44,3 +44,14 @@ def test_the_large_figures_are_ratio_similarity_and_noise_floor(visit, report, p
     text = visit(write_report(report, tmp_path)).locator(".large").inner_text()
     assert "12.3\u00d7" in text and "0.9877" in text and "by the manifests, a" in text
     assert "noise floor not measured" in text
+
+
+def test_remarks_and_what_was_left_out_are_on_the_page(visit, report, tmp_path):
+    report = copy.deepcopy(report)
+    report["runs"][0]["remarks"] = ["its speed is no ratio: b failed"]
+    report["runs"][0]["verdict"]["speed_ratio"] = None
+    next(each for each in report["runs"][0]["videos"] if each["id"] == "a")["unchecked"] = ["x", "y"]
+    page = visit(write_report(report, tmp_path))
+    assert "its speed is no ratio: b failed" in page.locator(".verdict").first.inner_text()
+    assert "times as fast" not in page.locator(".verdict").first.inner_text()
+    assert "judged without its skeleton: 2 checks left out" in page.locator("#report").inner_text()

@@ -1,7 +1,10 @@
 """The repeat check: a result that is kept from one request for the next is noticed, and no other."""
 
+import os
 import shutil
 from pathlib import Path
+
+import pytest
 
 from pipeline.batch.dataset import find_requests
 from tests.timing_runner import BASE
@@ -70,3 +73,30 @@ def test_a_single_request_warms_the_repeat_check_up_with_another_seed(timed, run
         r.seed for r in find_requests(Path(call.split()[1])).requests if r.id == name) or "same"
     timed(BASE, rounds=1)
     assert seeds[-3:] == [43, 42, 42]
+
+
+@pytest.mark.parametrize(("sizes", "warm_up"), [
+    ({"a": [32, 48], "b": [64, 96], "c": [32, 48]}, 3), ({"a": [32, 48], "b": [64, 96], "c": [64, 96]}, 2)])
+def test_the_request_before_a_repeat_has_pictures_as_large_else_it_is_the_one_of_another_seed(
+        timed, runner, sizes, warm_up):
+    """c is as large as a, or nothing is: what starts for a size must not look like a kept result."""
+    for part, suffix in (("videos", "mp4"), ("images", "png")):
+        shutil.copy(timed.data / part / f"b.{suffix}", timed.data / part / f"c.{suffix}")
+    (timed.data / "pairs.csv").write_text("id,video,image,seed\n" + "".join(
+        f"{name},{name}.mp4,{name}.png,{seed}\n" for name, seed in {"a": 1, "b": 9, "c": 3}.items()))
+    runner.lengths, runner.sizes, seeds = {"a": 9, "b": 9, "c": 3}, sizes, []
+    runner.frames = lambda call, name: seeds.extend(
+        r.seed for r in find_requests(Path(call.split()[1])).requests if r.id == name) or "same"
+    timed(BASE, rounds=1)
+    assert seeds[-3:] == [warm_up, 1, 1]
+
+
+def test_names_that_are_no_text_are_repeated_too(timed, runner):
+    for part, suffix in (("videos", "mp4"), ("images", "png")):
+        for name in "ab":
+            path = timed.data / part / f"{name}.{suffix}"
+            path.rename(path.with_name(os.fsdecode(name.encode() + b"\xcb\xef." + suffix.encode())))
+    names = []
+    runner.frames = lambda call, name: names.append(name) or "same"
+    assert timed(BASE, rounds=1)["baseline"]["failed"] == {}
+    assert names[-3:] == ["other", "first", "again"] and names[0] == "a\udccb\udcef"

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -110,6 +111,19 @@ def test_large_videos_stay_where_they_are(tmp_path, video, monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 4)
     text = write_report(judged(video), tmp_path / "o").read_text()
     assert '"../videos/a%20b.mp4"' in text and "media-src blob: file: 'self'" in text
+
+
+def test_a_large_video_whose_name_is_no_text_is_linked_by_its_bytes(tmp_path, monkeypatch):
+    path = tmp_path / "videos" / os.fsdecode(b"\xcb\xef.mp4")
+    path.parent.mkdir()
+    path.write_bytes(b"video")
+    monkeypatch.setattr(module, "LARGEST", 4)
+    assert '"../videos/%CB%EF.mp4"' in write_report(judged(str(path)), tmp_path / "o").read_text()
+
+
+def test_remarks_on_a_run_are_below_the_table():
+    entry = run("one") | {"remarks": ["its speed is no ratio: b failed"]}
+    assert "- one: its speed is no ratio: b failed\n" in markdown(of(entry))
 
 
 def test_a_video_that_went_away_leaves_the_rest_of_the_report(tmp_path):

@@ -1,6 +1,7 @@
 """Extractors: what is loaded is what was described and can tell people apart; cosines are clamped at one."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import onnx
@@ -9,8 +10,10 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from bench import described, similarity
-from bench.similarity import Cosine, ExtractorError, load_extractor
+from bench.judge import Judge
+from bench.similarity import Cosine, ExtractorError, load_extractor, load_extractors
 from engines.artifact import file_sha256
+from pipeline.video.reader import Clip
 from tests.extractors import picture, write_extractor
 
 
@@ -152,3 +155,19 @@ def test_padding_keeps_the_whole_picture_and_its_proportions(folder):
     fitted = described.fitted(wide, spec)
     assert fitted.shape == (48, 32, 3)
     assert (fitted[:12] == 0).all() and (fitted[12:36] == 200).all() and (fitted[36:] == 0).all()
+
+
+def test_extractors_of_one_name_are_told_apart_by_their_paths(folder, tmp_path):
+    paths = [str(write_extractor(tmp_path / place, "clip")) for place in ("one", "two")]
+    write_extractor(folder)
+    found = load_extractors([*paths, "grid"])
+    assert [each.name for each in found] == [f"clip of {paths[0]}", f"clip of {paths[1]}", "grid"]
+    cosine = Judge(found).compare(*[Clip(clip(3), Fraction(24))] * 2)["cosine"]
+    assert list(cosine) == [each.name for each in found]
+    with pytest.raises(ValueError, match="two extractors have one name, of clip, clip"):
+        Judge([load_extractor(path) for path in paths])
+
+
+def test_an_extractor_that_is_named_twice_counts_once(folder):
+    path = write_extractor(folder)
+    assert [each.name for each in load_extractors(["grid", str(path), "grid"])] == ["grid"]

@@ -101,6 +101,35 @@ def test_a_run_has_what_the_report_shows(timed, runner):
     json.dumps(runs, allow_nan=False)
 
 
+def test_a_video_that_fails_makes_no_recipe_fast(timed, runner):
+    """Five videos in 5.5 s and one of five in 1.5 s are no 3.67 times the speed."""
+    line = runner.line
+    runner.line = lambda call, name, out: {"id": name, "status": "failed", "error": "no memory"} if (
+        name == "b" and "openvino" in call) else line(call, name, out)
+    runs = timed(BASE, FAST, rounds=2)
+    assert runs["fast"]["speed_ratio"] is None and runs["baseline"]["speed_ratio"] == 1
+    assert runs["fast"]["speed_unknown"] == (
+        "its speed is no ratio: b failed in some runs, which took no time there")
+    assert runs["baseline"]["speed_unknown"] is None and runs["baseline"]["noise_floor"] == 0
+
+
+def test_where_the_baseline_fails_there_is_neither_a_ratio_nor_a_noise_floor(timed, runner):
+    line = runner.line
+    runner.line = lambda call, name, out: {"id": name, "status": "failed", "error": "no memory"} if (
+        name == "b" and TWIN in call) else line(call, name, out)
+    runs = timed(BASE, FAST, rounds=1)
+    assert runs["fast"]["speed_ratio"] is not None and runs["fast"]["noise_floor"] is None
+    runner.line = lambda call, name, out: {"id": name, "status": "failed", "error": "no memory"} if (
+        name == "b" and "openvino" not in call) else line(call, name, out)
+    assert timed(BASE, FAST, rounds=1)["fast"]["speed_ratio"] is None
+
+
+def test_what_no_recipe_can_make_leaves_the_ratio(timed, runner):
+    runner.broken = {"b": "b.mp4: is damaged"}
+    fast = timed(BASE, FAST, rounds=1)["fast"]
+    assert fast["speed_ratio"] == round(1.5 / 0.6, 4) and fast["speed_unknown"] is None
+
+
 # What is noticed
 
 

@@ -1,6 +1,8 @@
 """How scripts end: one status for a kind of error, in the words of people; bugs go through."""
 
 import errno
+import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from engines.errors import (
     UsageError,
     reading,
 )
+from engines.files import append_line
 from engines.precision import PrecisionError
 from generators.contract import GeneratorError
 from pipeline.recipe import RecipeError
@@ -54,6 +57,7 @@ def test_a_script_says_what_an_interruption_leaves(capsys):
 @pytest.mark.parametrize(("error", "status"), [
     (OSError(errno.ENOSPC, "No space left on device", "/x"), Exit.EXHAUSTED),
     (OSError(errno.EIO, "Input/output error"), Exit.EXHAUSTED),
+    (OSError(errno.EFBIG, "File too large"), Exit.EXHAUSTED),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), Exit.USAGE)], ids=str)
 def test_a_disk_that_is_full_and_a_place_that_cannot_be_written_end_differently(error, status, capsys):
     assert ended(error) is status
@@ -91,6 +95,26 @@ def test_a_reader_that_has_enough_ends_a_script_quietly():
         assert process.stdout.readline() == '{"n": 0}\n'
         process.stdout.close()
         assert (process.stderr.read(), process.wait()) == ("", Exit.INTERRUPTED)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape"])
+def test_names_that_are_no_text_end_no_script_and_leave_its_lines_json(encoding):
+    lines = r"show({'video': '\udccb 孙.mp4'})", r"print('\udccb 孙.mp4')", r"tell('\udccb')"
+    command = program("from engines.cli import tell", *lines)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, env={
+        **os.environ, "PYTHONIOENCODING": encoding})
+    assert found.returncode == 0, found.stderr
+    shown, *printed = found.stdout.decode("utf-8", "surrogateescape").splitlines()
+    assert json.loads(shown) == {"video": "\udccb 孙.mp4"} and shown.isprintable()
+    name = "\udccb" if "escape" in encoding else "\\udccb"
+    assert printed == [f"{name} 孙.mp4", name]
+
+
+def test_a_record_takes_a_name_that_is_no_text(tmp_path):
+    for name in ("\udccb", "孙"):
+        append_line(tmp_path / "record.jsonl", json.dumps({"id": name}, ensure_ascii=False))
+    lines = (tmp_path / "record.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines[1] == '{"id": "孙"}' and [json.loads(line)["id"] for line in lines] == ["\udccb", "孙"]
 
 
 def test_messages_that_nobody_reads_are_no_reason_to_end():

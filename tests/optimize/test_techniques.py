@@ -17,7 +17,7 @@ from engines.artifact import built_folder
 from engines.errors import InputError
 from optimize.steps.tune import TuningJob
 from optimize.steps.tuner import TuningError
-from optimize.techniques import Search, last_passing, tune_technique
+from optimize.techniques import Search, TechniqueRuns, last_passing, tune_technique
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder
@@ -140,6 +140,31 @@ def test_the_recipe_that_is_written_has_the_settings_found_and_is_loaded_again(d
     write_extractor(tmp_path / "extractors", "stfn", licence="of other weights")
     tune_technique(job, Goal(0.0), skipping(), out, again.append)
     assert len(list(out.with_suffix(".tuning").glob("*.jsonl"))) == len(kept) + 1, "another judge"
+
+
+@pytest.mark.parametrize("change", ["a second picture", "a column", "the seed", "the video"])
+def test_verdicts_are_not_those_of_other_inputs(data, tiny, tmp_path, change):
+    def identity(prompt="glad", seed=1):
+        (data / "pairs.csv").write_text("id,video,image,seed,image2,prompt\n"
+                                        f"a,a.mp4,a.png,{seed},b.png,{prompt}\n")
+        runs = TechniqueRuns(skipping(), tiny, TuningJob(data), tmp_path / "videos")
+        return runs.identity(find_requests(data).requests)
+
+    before = identity()
+    assert identity() == before
+    place = {"a second picture": "images/b.png", "the video": "videos/a.mp4"}.get(change)
+    if place:
+        (data / place).write_bytes((data / place).read_bytes() + b"another")
+    assert identity("sad" if "column" in change else "glad", 2 if "seed" in change else 1) != before
+
+
+def test_a_record_has_ids_that_are_no_text(tmp_path):
+    request, space = SimpleNamespace(id="\udccba"), {"coarse": (1,), "fine": (0.0,)}
+    for made in (1, 0):
+        runs = Runs()
+        found = Search([request], runs.run, lambda request, path: Judged(request.id, 0.99, 40.0),
+                       tmp_path / "record.jsonl", lambda text: None).fastest(space, GOAL)  # fmt: skip
+        assert len(runs.made) == made and found.best.videos[0].id == "\udccba"
 
 
 def test_hooks_are_attached_anew_for_other_settings(data, tiny_file, tmp_path):

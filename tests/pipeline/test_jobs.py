@@ -102,17 +102,22 @@ def test_a_file_name_that_is_no_text_still_makes_a_valid_manifest_line(run, make
     assert status is Exit.OK and manifest(tmp_path) == lines and lines[0]["id"] == "\udcff"
 
 
-def test_different_reasons_are_some_failed(run, make_data, plain):
-    generator, data = plain(), make_data({"a": 2, "b": 2})
+@pytest.mark.parametrize(("others", "expected"), [({}, Exit.INPUT), ({"c": 1}, Exit.SOME_FAILED)])
+def test_different_reasons_are_some_failed_if_a_video_was_made_else_the_lowest(
+        run, make_data, plain, others, expected):
+    generator, data = plain(), make_data({"a": 2, "b": 2, **others})
     (data / "videos" / "a.mp4").write_text("not a video")
+    decode = generator.decode
 
-    def decode(engines, latents):
-        raise MemoryError
-        yield
+    def decode_one(engines, latents):
+        if latents.shape[1] > 1:
+            raise MemoryError
+        yield from decode(engines, latents)
 
-    generator.decode = decode
+    generator.decode = decode_one
     lines, status, _ = run(data, generator)
-    assert status is Exit.SOME_FAILED and lines[1]["error"] == "MemoryError"
+    assert status is expected and lines[1]["error"] == "MemoryError"
+    assert [line["status"] for line in lines] == ["failed", "failed", *["done"] * len(others)]
 
 
 def test_a_bug_is_not_taken_for_a_bad_input(run, make_data, plain):

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from engines.errors import InputError
 from pipeline.batch.dataset import find_requests
 from submit.trial_data import copy_without_outputs, make_unseen
 
@@ -50,6 +51,22 @@ def test_unseen_videos_have_the_pictures_of_those_that_they_are_made_of(data, tm
     assert {name: among[name] for name in alone} == alone and alone.keys() == unseen.skeletons.keys()
     assert {each[0]["image2_sha256"] for each in alone.values()} <= {
         each[0]["image2_sha256"] for each in given.values()}
+
+
+def test_names_that_are_no_text_are_among_unseen_videos_too(make_data, tmp_path):
+    data, name = make_data({"a": 2}), os.fsdecode(b"\xcb\xef")
+    for part, suffix in (("videos", "mp4"), ("images", "png")):
+        (data / part / f"a.{suffix}").rename(data / part / f"{name}.{suffix}")
+    unseen = make_unseen(data, tmp_path / "unseen", (64, 96), random.Random(0))
+    assert described(data).items() <= described(unseen.among).items() and len(described(unseen.among)) == 3
+
+
+def test_without_a_pair_no_unseen_videos_are_made(make_data, tmp_path):
+    data = make_data({"a": 2, "b": 2})
+    for name in "ab":
+        (data / "images" / f"{name}.png").rename(data / "images" / f"{name} of another.png")
+    with pytest.raises(InputError, match="a.mp4 has no image"):
+        make_unseen(data, tmp_path / "unseen", (64, 96), random.Random(0))
 
 
 def test_copies_of_a_read_only_folder_can_be_written_to(data, tmp_path):
