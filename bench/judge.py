@@ -22,7 +22,7 @@ from bench.score import GATE
 from bench.similarity import Extractor
 from bench.vmaf import VmafError, vmaf
 from engines.artifact import fingerprint, key
-from engines.errors import InputError
+from engines.errors import InputError, entries_of
 from generators.resize import FITS
 from pipeline.batch.dataset import VIDEO_SUFFIXES, stem_of
 from pipeline.video.reader import Clip, Form, VideoReader, colours_of
@@ -203,12 +203,10 @@ def find_wanted(
 def videos_in(folder: Path) -> dict[str, Path]:
     """Find the videos of a folder by name without suffix, in Unicode's NFC as ids of requests are.
 
-    InputError: there is none, or there are two of a name.
+    InputError: there is none, or there are two of a name, or the folder cannot be listed.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; it should hold videos")
     videos: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in entries_of(folder, "it should hold videos"):
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
             name = stem_of(path)
             if name in videos:
