@@ -26,7 +26,8 @@ from generators.resize import FITS
 from generators.weight_files import licences
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import SEED, SEEDS, Pairing, find_requests
-from pipeline.batch.run_folder import RunFolder, check_ours
+from pipeline.batch.overwriting import check_ours
+from pipeline.batch.run_folder import RunFolder
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.runner import Settings, start_runner
 from pipeline.source import Limits
@@ -45,8 +46,7 @@ def main() -> Exit:
 def make(args: argparse.Namespace) -> Exit:
     """Make the videos that are not finished."""
     pairing = pairs_of(args)
-    if not args.restart:
-        check_ours(args.out, [request.id for request in pairing.requests])
+    check_ours(args.out, args.data, pairing.requests, args.restart)
     with RunFolder(args.out, args.restart) as folder:
         limits = Limits(args.max_frames, args.max_pixels)
         settings = Settings(

@@ -24,6 +24,7 @@ VIDEO_SUFFIXES = {
 ANIMATION_SUFFIXES = {".gif", ".apng", ".webp"}  # of skeletons; beside a video of that name they are previews
 SKELETON_SUFFIXES = VIDEO_SUFFIXES | ANIMATION_SUFFIXES
 IMAGE_SUFFIXES = set(PICTURE_SUFFIXES)
+OUTPUTS = "outputs"  # subfolder of a data folder with the base model's videos
 LITTER = {"thumbs.db", "desktop.ini"}  # of file managers, beside names that begin with a dot
 MOST_REQUESTS = 100_000  # a run holds all manifest lines in memory
 COLUMNS = ("id", "video", "image", "seed", None)  # None: cells beyond the header's

@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from engines.errors import InputError, entries_of, reading
-from pipeline.batch.dataset import VIDEO_SUFFIXES
+from pipeline.batch.dataset import OUTPUTS, VIDEO_SUFFIXES
 from pipeline.recipe import Recipe
 from pipeline.video.colours import TAGGED
 from pipeline.video.reader import colours_of
-
-OUTPUTS = "outputs"  # subfolder of a data folder with the base model's videos
 
 
 def as_base_videos(recipe: Recipe, data: Path, say: Callable[[str], None]) -> Recipe:
