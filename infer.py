@@ -150,6 +150,11 @@ def parse() -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     if args.split > 1 and args.ray:
         parser.error("--split and --ray do not go together: a cluster's workers take a video each")
+    if args.ray and (len(args.devices) > 1 or ":" in args.device):
+        parser.error(
+            f"--ray and --device {args.device} do not go together: Ray gives each worker its GPU; say cuda "
+            "or cpu, and how many with --workers"
+        )
     if args.stream and (args.split > 1 or args.ray):
         parser.error("--stream goes with neither --split nor --ray: one process makes all windows of a video")
     if args.split > 1 and (args.workers or 1) > 1:
