@@ -26,7 +26,8 @@ from generators.resize import FITS
 from generators.weight_files import licences
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import SEED, SEEDS, Pairing, find_requests
-from pipeline.batch.run_folder import RunFolder, check_ours
+from pipeline.batch.overwriting import check_ours
+from pipeline.batch.run_folder import RunFolder
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.runner import Settings, start_runner
 from pipeline.source import Limits
@@ -45,8 +46,7 @@ def main() -> Exit:
 def make(args: argparse.Namespace) -> Exit:
     """Make the videos that are not finished."""
     pairing = pairs_of(args)
-    if not args.restart:
-        check_ours(args.out, [request.id for request in pairing.requests])
+    check_ours(args.out, args.data, pairing.requests, args.restart)
     with RunFolder(args.out, args.restart) as folder:
         limits = Limits(args.max_frames, args.max_pixels)
         settings = Settings(
@@ -150,6 +150,11 @@ def parse() -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     if args.split > 1 and args.ray:
         parser.error("--split and --ray do not go together: a cluster's workers take a video each")
+    if args.ray and (len(args.devices) > 1 or ":" in args.device):
+        parser.error(
+            f"--ray and --device {args.device} do not go together: Ray gives each worker its GPU; say cuda "
+            "or cpu, and how many with --workers"
+        )
     if args.stream and (args.split > 1 or args.ray):
         parser.error("--stream goes with neither --split nor --ray: one process makes all windows of a video")
     if args.split > 1 and (args.workers or 1) > 1:

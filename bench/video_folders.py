@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.beside import AGAIN
-from engines.errors import InputError, UsageError
+from engines.errors import InputError, UsageError, entries_of
 from pipeline.batch.dataset import VIDEO_SUFFIXES, stem_of
 
 REFERENCE, CANDIDATE = "the reference", "the candidate"
@@ -45,12 +45,10 @@ def find_wanted(
 def videos_in(folder: Path) -> dict[str, Path]:
     """Find the videos of a folder by name without suffix, in Unicode's NFC as ids of requests are.
 
-    InputError: there is none, or there are two of a name.
+    InputError: there is none, or there are two of a name, or the folder cannot be listed.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; it should hold videos")
     videos: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in entries_of(folder, "it should hold videos"):
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
             name = stem_of(path)
             if name in videos:

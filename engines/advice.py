@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engines.artifact import built_folder
 from engines.cli import ROOT
+from engines.errors import entries_of
 from engines.load import native_precision
 
 NEEDED = ("torch", "onnx", "onnxscript", "imageio-ffmpeg")  # to export graphs, and for videos
@@ -114,4 +115,8 @@ def _run(choice: Advice, where: str, found: Mapping) -> str:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    return [
+        path
+        for path in entries_of(folder, "it should hold files")
+        if path.is_file() and not path.name.startswith(".")
+    ]

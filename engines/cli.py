@@ -20,7 +20,11 @@ from pathlib import Path
 from engines.errors import Exit, VivaceError, exit_of
 
 FORESEEN = (VivaceError, OSError, MemoryError, FloatingPointError, KeyboardInterrupt)
-WORDS = {MemoryError: "out of memory: {}", OSError: "{}; make room or choose another --out"}
+WORDS = {
+    MemoryError: "out of memory: {}",
+    PermissionError: "{}; check its permissions, or choose another --out",
+    OSError: "{}; make room or choose another --out",
+}
 # C0 and C1 but for tab and line feed, DEL, and what turns the direction of writing.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 ROOT = Path(__file__).resolve().parent.parent

@@ -162,6 +162,23 @@ def check_file(path: Path, kind: str) -> None:
         raise InputError(f"{path}: is empty (0 bytes); expected a {kind}. Copy or make the file again.")
 
 
+def entries_of(folder: Path, expected: str) -> list[Path]:
+    """List a folder of the user's, in order of names. InputError: it is not there, or cannot be listed.
+
+    expected: the end of the sentence where there is no such folder, as "it should hold videos".
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        if error.errno in SHORT:
+            raise  # it is the machine that has too little
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{folder} does not exist; {expected}") from error
+        if isinstance(error, NotADirectoryError):
+            raise InputError(f"{folder} is no folder; {expected}") from error
+        raise InputError(f"{folder} cannot be listed ({error.strerror}); check permissions") from error
+
+
 def describe_error(error: BaseException) -> str:
     """Return an error's class and text, and the file and line that raised it or asked a library for it."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -183,5 +200,8 @@ def reading(path: Path) -> Iterator[None]:
     except FILE_ERRORS as error:
         if isinstance(error, OSError) and (error.errno in SHORT or error.filename not in (None, str(path))):
             raise  # it is the machine that has too little, or another file
+        if isinstance(error, PermissionError):
+            why = error.strerror or error
+            raise InputError(f"{path}: cannot be read ({why}). Check permissions.") from error
         why = f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: cannot be read ({why}). Make the file again.") from error

@@ -50,6 +50,7 @@ from finish.scorer import WEIGHTS, Scorer, own_scorer, start_scorer
 from finish.signals import Eyes, measure
 from finish.watching import Gaze, watch
 from pipeline.batch.dataset import stem_of
+from pipeline.batch.overwriting import identity
 
 
 def main() -> Exit:
@@ -141,9 +142,12 @@ def run_cut(args: argparse.Namespace) -> Exit:
     args.out.mkdir(parents=True, exist_ok=True)
     failed = []
     chosen = [entry for entry in entries.values() if entry.line.get("predictions")]
+    sources = {identity(entry.video(args.videos)) for entry in entries.values()} - {None}
     for entry in chosen:
         try:
             out = args.out / file_name(entry.id)
+            if identity(out) in sources:
+                raise FolderError(f"{out} is a video to cut, and would be written over; choose another --out")
             frames = cut(entry.video(args.videos), entry.line["predictions"], entry.ratio, out)
             tell(json.dumps({"file": str(out), "frames": frames}) if args.json else out)
         except InputError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.errors import InputError, OutputError
+from engines.errors import InputError, OutputError, entries_of
 from engines.files import atomic_write
 from finish.sampling import sample
 from finish.scorer import BATCH, Scorer
@@ -55,7 +55,7 @@ def videos_of(path: Path) -> list[Path]:
     """A video itself, or the videos of a folder in order; InputError: none, or two of a name."""
     if not path.is_dir():
         return [path]
-    found = [each for each in sorted(path.iterdir())
+    found = [each for each in entries_of(path, "it should hold videos")
              if each.suffix.lower() in VIDEO_SUFFIXES and not each.name.startswith(".")]  # fmt: skip
     if not found:
         raise InputError(f"{path} holds no file ending in {', '.join(sorted(VIDEO_SUFFIXES))}")

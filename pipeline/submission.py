@@ -44,16 +44,20 @@ def build_engines_once(
 ) -> None:
     """Build the TensorRT engines that are missing for this GPU with root's build_trt.py, before any timing.
 
-    generator: the argument for build_trt.py. One process builds while others wait for it. EngineError:
-    TensorRT or a GPU is missing, or an engine cannot be built.
+    generator: the argument for build_trt.py. One process builds while others wait for it; where none is
+    missing nothing is written, so that another user's run, or one from a read-only folder, succeeds.
+    EngineError: TensorRT or a GPU is missing, or an engine cannot be built.
     """
     if choice.backend != "tensorrt":
         return
     from engines.backends.tensorrt_backend import lacking
 
+    precisions = precisions_on(choice.backend, choice)
+    wanted = model, precisions, choice.device, choice.folder
+    if not lacking(*wanted):
+        return
     with _locked(choice.folder):
-        precisions = precisions_on(choice.backend, choice)
-        missing = lacking(model, precisions, choice.device, choice.folder)
+        missing = lacking(*wanted)  # another process may have built them while this one waited for the lock
         if not missing:
             return
         say(f"first run: building {', '.join(missing)} for this GPU")

@@ -12,7 +12,9 @@ from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
 from pipeline.submission import FILE as MANIFEST
 from submit.archive import MB, MODE, STAMP, UNIX, beside_entries, damaged, unsafe
 from submit.checks import Note, Submission, check, too_large
+from submit.local_headers import beside_headers, headers_differ
 from submit.pack import ENTRY, RECIPE, REQUIREMENTS
+from submit.secret_forms import BARE_TEXT, secrets_in
 
 AT_ROOT = (ENTRY, MANIFEST, RECIPE, REQUIREMENTS)
 PACK = "make the archive with python -m submit pack, and change nothing in it"
@@ -27,36 +29,7 @@ LEFT_OVER = re.compile(r"\.(log|tmp|part|openvino|pyc|zip|tar|gz|7z|rar)$|^\.(ne
 SECRET_NAMES = re.compile(
     r"^\.(env|netrc|pypirc)|^id_(rsa|dsa|ecdsa|ed25519)|\.(pem|key|p12|pfx)$|^credentials"
 )
-
-
-def _word(start: str, rest: str) -> re.Pattern:
-    """Compile a pattern for a word; as its first letters are known, a text is searched at memory's speed."""
-    return re.compile(f"{start}(?<!\\w{start}){rest}")
-
-
-SECRETS = {
-    "a private key": [re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")],
-    "a cloud access key": [_word(each, r"[0-9A-Z]{16}\b") for each in ("AKIA", "ASIA")],
-    "a GitHub token": [_word("gh", r"[pousr]_[A-Za-z0-9]{36}"), _word("github_pat_", r"\w{60,}")],
-    "a Hugging Face token": [_word("hf_", r"[A-Za-z0-9]{30,}")],
-    "an API key": [_word("sk-", r"[A-Za-z0-9_-]{32,}")],
-}
-# In lower case. A name may end with one of these; what stands for a value, as ${NAME} or <name>, is none.
-PASSWORD_NAMES = ("password", "passwd", "secret", "secret_key", "access_key", "api_key", "apikey")
-PASSWORD_NAMES += ("auth_token", "access_token")
-STANDS_FOR = r"(?!\$\{|\$\(|\$\w+[\"']|[{<%])"
-ASSIGNED = r"[\"']?\]?\s{0,9}(?:[=:]|:\s{0,9}[\w.]{1,40}\s{0,9}=)\s{0,9}"
-QUOTED = [
-    re.compile(rf"{each}{ASSIGNED}[rbu]{{0,2}}[\"']{STANDS_FOR}[^\"'\s]{{8,}}[\"']")
-    for each in PASSWORD_NAMES
-]
-# A line of its own, in files where texts need no quotes.
-BARE = re.compile(
-    rf"^[ \t-]{{0,40}}(?:export |set )?[\w.-]{{0,40}}(?:{'|'.join(PASSWORD_NAMES)})"
-    r"[ \t]{0,9}[=:][ \t]{0,9}(?![$&*!|>{<%\[])[^\s\"'#]{8,}[ \t\r]{0,9}(?:#.*)?$",
-    re.MULTILINE,
-)
-BARE_TEXT = {".yaml", ".yml", ".cfg", ".ini", ".conf", ".env", ".properties", ".sh", ""}
+TEXT = {".yaml", ".yml", ".cfg", ".ini", ".conf", ".env", ".properties", ".sh", ""}
 TEXT = {".py", ".toml", ".txt", ".json", ".md", ".csv"} | BARE_TEXT
 GRAPHS = {".onnx", ".engine"}
 ROOTS = "home|root|Users|mnt|media|data|workspace|work|opt|srv|tmp|var|usr|tcdata|content|kaggle|private"
@@ -72,8 +45,8 @@ ABSOLUTE_IN_BYTES = re.compile(rb"/(home|root|Users|workspace)/[\w.-]{2,}/[\w.-]
 
 @check("S01", "archive hygiene", "an unpacker refuses it, unpacks it elsewhere, or loses files", PACK)
 def hygiene(submission: Submission) -> Iterator[str]:
-    """Check names, methods and kinds of entries; then their bytes, if that is safe."""
-    wrong = list(unsafe(submission.entries))
+    """Check names, methods and kinds of entries, both headers of each; then their bytes, if that is safe."""
+    wrong = [*unsafe(submission.entries), *headers_differ(submission.path, submission.entries)]
     yield from wrong
     if not wrong and submission.is_safe:
         yield from damaged(submission.path)
@@ -120,18 +93,8 @@ def forbidden(submission: Submission) -> Iterator[str]:
         elif SECRET_NAMES.search(path.name.lower()):
             yield f"{name} may be a secret, by its name"
         elif path.suffix.lower() in TEXT:
-            found = _secrets(submission.text(name), path.suffix.lower())
+            found = secrets_in(submission.text(name), path.suffix.lower())
             yield from (f"{name} seems to hold {what}" for what in found)
-
-
-def _secrets(text: str, suffix: str) -> Iterator[str]:
-    for what, forms in SECRETS.items():
-        if any(form.search(text) for form in forms):
-            yield what
-    lower = text.lower()
-    bare = suffix in BARE_TEXT and any(name in lower for name in PASSWORD_NAMES)
-    if any(form.search(lower) for form in QUOTED) or (bare and BARE.search(lower)):
-        yield "a password"
 
 
 @check("S05", "no absolute paths", "they lead nowhere on another machine", "make it relative to the file")
@@ -169,6 +132,7 @@ def _paths_in_code(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def deterministic(submission: Submission) -> Iterator[str]:
     """Check that order, times, modes and extras of entries are as pack makes them, and all there is."""
     yield from beside_entries(submission.path, submission.entries)
+    yield from beside_headers(submission.path, submission.entries)
     names = [entry.orig_filename for entry in submission.entries]
     if names != sorted(names):
         yield "entries are not in the order of their names"

@@ -22,6 +22,7 @@ from submit.model_files import build_seconds, expected_of_engine
 from submit.pack import ENTRY, REQUIREMENTS, WHEELS
 from submit.packages import Pin, installs_offline, parse_pins, resolve
 from submit.pickles import is_pickle
+from submit.requirement_lines import misleading
 
 ADD = f"pin it in {REQUIREMENTS}: make the archive with python -m submit pack"
 
@@ -33,12 +34,14 @@ def requirements(submission: Submission) -> Iterator[str]:
     if REQUIREMENTS not in submission.files:
         yield f"{REQUIREMENTS} is missing"
         return
-    pins, wrong = parse_pins(submission.text(REQUIREMENTS), profile.index)
+    text = submission.text(REQUIREMENTS)
+    (pins, wrong), doubts = parse_pins(text, profile.index), list(misleading(text))
     yield from (f"{line!r} is not as name==version" for line in wrong)
+    yield from doubts
     keys = [pin.key for pin in pins]
     yield from sorted({f"{key} is there twice" for key in keys if keys.count(key) > 1})
     wheels = submission.folder / WHEELS
-    if wrong:
+    if wrong or doubts:
         return
     if wheels.is_dir():
         yield from (f"{pin.name} has no hash" for pin in pins if not pin.hashes)

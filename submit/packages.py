@@ -21,11 +21,12 @@ from engines.errors import Exit
 from submit.errors import SubmitError
 from submit.imports import distribution
 from submit.profile import HERE, Profile
+from submit.requirement_lines import requirement_lines
 
 RANGES = {"cpu": "requirements.txt", "cuda": "requirements-gpu.txt"}
 WHEELS = "wheels"  # a folder of the archive with all packages
 TECHNIQUES = "pipeline/caches/requirements.txt"
-PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)==([\w.!]+)((?: --hash=sha256:[0-9a-f]{64})*)")
+PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)==([\w.!]+)((?: --hash=sha256:[0-9a-f]{64})*)", re.ASCII)
 LICENCE_CLASS = "License :: "
 
 
@@ -51,12 +52,12 @@ class Pin:
 def parse_pins(text: str, index: str | None = None) -> tuple[list[Pin], list[str]]:
     """The pins of a requirements file, and its lines that are neither a pin nor an option that pack writes.
 
-    index: the one that it may name.
+    index: the one that it may name. Lines are those that pip would take.
     """
     pins, wrong = [], []
     options = {"--no-index", f"--find-links {WHEELS}", f"--extra-index-url {index}"}
-    for line in (each.partition("#")[0].strip() for each in text.replace("\\\n", " ").splitlines()):
-        found = PINNED.fullmatch(re.sub(r"\s+", " ", line))
+    for line in requirement_lines(text):
+        found = PINNED.fullmatch(re.sub(" +", " ", line))
         if found:
             hashes = tuple(re.findall(r"sha256:([0-9a-f]+)", found[3]))
             pins.append(Pin(found[1], found[2], hashes=hashes))

@@ -14,8 +14,7 @@ from typing import TypeVar
 
 from bench.video_folders import Folders
 from engines.errors import InputError
-from pipeline.batch.dataset import find_requests
-from pipeline.video.base_colours import OUTPUTS
+from pipeline.batch.dataset import OUTPUTS, find_requests
 from pipeline.video.reader import VideoReader
 from submit.archive import unpack, unpack_with_unzip
 from submit.checks import NotEvaluated, Submission

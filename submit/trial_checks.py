@@ -10,9 +10,8 @@ import numpy as np
 
 from bench.video_folders import Folders
 from engines.errors import Exit
-from pipeline.batch.dataset import find_requests
+from pipeline.batch.dataset import OUTPUTS, find_requests
 from pipeline.batch.run_folder import MANIFEST as RUN_MANIFEST
-from pipeline.video.base_colours import OUTPUTS
 from pipeline.video.reader import Form, VideoReader
 from submit.checks import Note, NotEvaluated, check
 from submit.isolation import TIMED_OUT, isolation

@@ -149,6 +149,14 @@ def test_a_wrong_option_is_status_2(infer, arguments):
     assert infer(*arguments).status == 2
 
 
+@pytest.mark.parametrize("device", ["cuda:1", "cuda:0,cuda:1", "cpu,cpu"])
+def test_ray_hands_out_devices_itself(infer, device):
+    """It hides the others from a worker, so that cuda:1 would be none there, and what is listed unused."""
+    result = infer("--ray", "local", "--device", device)
+    assert result.status == 2
+    assert f"--ray and --device {device} do not go together: Ray gives each worker its GPU" in result.err
+
+
 def test_help_is_status_0_and_names_every_option(infer):
     result = infer("--help")
     assert result.status == 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.artifact import file_sha256
-from engines.errors import InputError, OutputError, check_file, not_a_file, reading
+from engines.errors import InputError, OutputError, check_file, entries_of, not_a_file, reading
 from pipeline.video.image import PICTURE_SUFFIXES
 
 # The containers that pipeline/video/ffmpeg.py lets ffmpeg read, by the endings that files of them have.
@@ -24,6 +24,7 @@ VIDEO_SUFFIXES = {
 ANIMATION_SUFFIXES = {".gif", ".apng", ".webp"}  # of skeletons; beside a video of that name they are previews
 SKELETON_SUFFIXES = VIDEO_SUFFIXES | ANIMATION_SUFFIXES
 IMAGE_SUFFIXES = set(PICTURE_SUFFIXES)
+OUTPUTS = "outputs"  # subfolder of a data folder with the base model's videos
 LITTER = {"thumbs.db", "desktop.ini"}  # of file managers, beside names that begin with a dot
 MOST_REQUESTS = 100_000  # a run holds all manifest lines in memory
 COLUMNS = ("id", "video", "image", "seed", None)  # None: cells beyond the header's
@@ -96,7 +97,9 @@ def find_requests(data: Path, seed: int = SEED) -> Pairing:
     seed: for every request to which pairs.csv gives none. InputError: the folder is missing or empty, or has
     more than MOST_REQUESTS requests.
     """
-    if not data.is_dir():
+    with reading(data):  # whose own folder may be locked
+        there = data.is_dir()
+    if not there:
         raise InputError(f"data folder {data} does not exist; it needs videos/ and images/ in it")
     pairing = _listed(data, seed) if os.path.lexists(data / "pairs.csv") else _by_name(data, seed)
     _check_count(data, len(pairing.requests) + len(pairing.unpaired))
@@ -174,16 +177,10 @@ def _by_stem(
 ) -> dict[str, list[Path]]:
     """Return a folder's entries with these suffixes by stem (Unicode NFC); add the others to ignored.
 
-    what: the kind of file, and what to do with another. InputError: there is no folder.
+    what: the kind of file, and what to do with another. InputError: as entries_of.
     """
-    try:
-        paths = sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{folder} does not exist; a data folder has videos/ and images/ in it") from error
-    except OSError as error:
-        raise InputError(f"{folder} cannot be listed ({error.strerror}); check permissions") from error
     stems: dict[str, list[Path]] = {}
-    for path in paths:
+    for path in entries_of(folder, "a data folder has videos/ and images/ in it"):
         if path.name.startswith(".") or path.name.lower() in LITTER:
             continue
         if path.suffix.lower() in suffixes:

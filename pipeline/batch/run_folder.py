@@ -14,7 +14,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -208,22 +208,6 @@ def _parsed(line: bytes, where: str) -> dict:
         reason = f"{where}: is no line of a manifest ({error!r}); --restart begins a new one"
         raise FolderError(reason) from error
     return found
-
-
-def check_ours(out: Path, ids: Iterable[str]) -> None:
-    """Raise FolderError if videos of these ids are in a folder that no run has made: they would be lost.
-
-    So are the base demos of a contest, in its data folder.
-    """
-    if (out / MANIFEST).exists():
-        return
-    there = [name for each in ids if (out / (name := f"{each}.mp4")).exists()]
-    if there:
-        shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
-        raise FolderError(
-            f"{out} has {shown}, which no run of infer.py made, as it has no {MANIFEST}; choose another "
-            "--out, or replace them with --restart"
-        )
 
 
 def check_replaced(out: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from engines.errors import EngineError, Exit, ProgramKilled, exit_of
+from engines.errors import EngineError, Exit, ProgramKilled, VivaceError, exit_of
 from pipeline.batch.batch import Jobs
 from pipeline.batch.dataset import Request
 from pipeline.parallel.ray_actors import FileWorker, NetworkWorker, Opened, Receipt
@@ -186,11 +186,16 @@ class Driver:
             self.jobs.ended(self._line(video.request, self._made.pop(video)), Exit.OK)
 
     def _failed(self, worker: Worker, video: Video, cause: Exception) -> None:
-        """Record a video whose inputs or output cannot be used as failed; try it again for other errors."""
+        """Record a video whose inputs or output cannot be used as failed; try it again for other errors.
+
+        What would come again on every machine, as a GeneratorError, is raised and ends the run.
+        """
         if isinstance(cause, VIDEO_FAILURES) and not isinstance(cause, ProgramKilled):
             self._lost(video, str(cause) or type(cause).__name__, exit_of(cause))
         elif isinstance(cause, self._ray.exceptions.RayError):
             self._again(video, "the worker that held what there was of it was lost", Exit.EXHAUSTED)
+        elif isinstance(cause, VivaceError) and not isinstance(cause, (EngineError, ProgramKilled)):
+            raise cause
         else:
             self._again(video, f"{worker.name} failed ({type(cause).__name__}: {cause})", exit_of(cause))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.errors import InputError, OutputError, ProgramKilled
+from engines.errors import InputError, OutputError, ProgramKilled, check_file
 from pipeline.video.colours import Colours
 from pipeline.video.ffmpeg import Ffmpeg, rgb_output, strict_input
 from pipeline.video.image import read_image
@@ -88,7 +88,8 @@ class Form:
 
 
 def colours_of(path: Path) -> Colours:
-    """Return how a video's pixels are coded. InputError: it is not a video."""
+    """Return how a video's pixels are coded. InputError: it is not a video, or cannot be read."""
+    check_file(path, "video")
     nothing = ["-map", "0:V:0", "-c", "copy", "-t", "0", "-f", "null", "-"]
     child = Ffmpeg(["-v", "info", *pixel_limit(MAX_PIXELS), *strict_input(path), *nothing], STALL_SECONDS)
     try:

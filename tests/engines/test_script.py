@@ -58,10 +58,12 @@ def test_a_script_says_what_an_interruption_leaves(capsys):
     (OSError(errno.ENOSPC, "No space left on device", "/x"), Exit.EXHAUSTED),
     (OSError(errno.EIO, "Input/output error"), Exit.EXHAUSTED),
     (OSError(errno.EFBIG, "File too large"), Exit.EXHAUSTED),
+    (OSError(errno.EROFS, "Read-only file system", "/x"), Exit.USAGE),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), Exit.USAGE)], ids=str)
 def test_a_disk_that_is_full_and_a_place_that_cannot_be_written_end_differently(error, status, capsys):
     assert ended(error) is status
-    assert capsys.readouterr().err == f"a.py: {error}; make room or choose another --out\n"
+    what = "check its permissions, or" if isinstance(error, PermissionError) else "make room or"
+    assert capsys.readouterr().err == f"a.py: {error}; {what} choose another --out\n"
 
 
 def test_what_is_no_known_error_goes_through():
@@ -156,7 +158,9 @@ def test_no_script_takes_an_empty_place_to_write_to():
     ZeroDivisionError(), NotImplementedError("x"), KeyError("x"), OSError("cut short"),
     PermissionError(errno.EACCES, "Permission denied", "in.mp4")], ids=repr)
 def test_whatever_a_decoder_raises_is_an_error_of_its_file(error):
-    words = rf"in.mp4: cannot be read \({type(error).__name__}"
+    denied = isinstance(error, PermissionError)
+    words = r"Permission denied\). Check permissions" if denied else rf"{type(error).__name__}.*Make the file"
+    words = rf"in.mp4: cannot be read \({words}"
     with pytest.raises(InputError, match=words), reading(Path("in.mp4")):
         raise error
 

@@ -81,6 +81,17 @@ def test_frames_of_a_variable_rate_last_as_long_in_a_cut_down(tmp_path, run_main
     assert greys(path) == [1, 2, 2, 2, 2, 2, 7, 10, 11, 11, 13] and read(path).fps == 10
 
 
+def test_a_cut_down_never_takes_the_place_of_a_video_to_cut(tmp_path, run_main):
+    video = shades(tmp_path / "5.mp4")
+    before = video.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    found = chosen(tmp_path, video, (1, 2), (0, 0, 48))
+    for out in (tmp_path, tmp_path / "link"):
+        answer = run_main(script, "cut", found, "--videos", tmp_path, "--out", out)
+        assert answer.status == 2 and "5.mp4 is a video to cut, and would be written over" in answer.err
+    assert video.read_bytes() == before
+
+
 @pytest.mark.parametrize(("begins", "rate", "shown"), [
     ([0, 0.1, 0.2], 10, [1, 1]),
     ([8.0, 8.333, 8.667, 9.0], 3, [1, 1, 1]),  # rounded to 1 ms

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import EngineError, Exit
+from generators.contract import GeneratorError
 from lab.scaling.null_workers import measure
 from lab.scaling.simulation import Costs, Machines
 from pipeline.batch.batch import Jobs, run_here
@@ -115,6 +116,28 @@ def test_an_engine_that_no_worker_can_start_ends_the_run_with_its_reason(setting
     recipe = replace(settings.recipe, precision="int8")
     with pytest.raises(EngineError, match="run: python export_onnx.py"):
         on(cluster, replace(settings, recipe=recipe), unused, print)
+
+
+REFUSING = """
+
+class Refusing(Tiny):
+    name = "tiny"
+
+    def condition(self, *inputs):
+        with (Path(__file__).parent / "tries").open("a") as tries:
+            tries.write("one\\n")
+        raise GeneratorError("no column for the prompt; add one to pairs.csv")
+"""
+
+
+def test_an_error_of_the_generator_that_would_come_again_ends_the_run_at_once(
+    settings, cluster, tiny_file, make_data, tmp_path):
+    copy = shutil.copytree(tiny_file.parent, tmp_path / "refusing") / tiny_file.name
+    copy.write_text(f"from generators.contract import GeneratorError\n{copy.read_text()}{REFUSING}")
+    with pytest.raises(GeneratorError, match="^no column for the prompt; add one to pairs.csv"):
+        run(make_data({"a": 8}), tmp_path / "out",
+            partial(on, cluster, replace(settings, generator=f"{copy}:Refusing")))
+    assert (copy.parent / "tries").read_text() == "one\n"
 
 
 DYING = """

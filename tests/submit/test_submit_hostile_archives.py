@@ -80,6 +80,10 @@ CONTENT = {
     "other wheels": ("S06", {"requirements.txt": b"--find-links http://127.0.0.1:9\nnumpy==1.0\n"}),
     "sources permitted": ("S06", {"requirements.txt": b"--only-binary :none:\nnumpy==1.0\n"}),
     "more requirements": ("S06", {"requirements.txt": b"-r /etc/passwd\n"}),
+    "a requirement behind a comment": ("S06", {
+        "requirements.txt": b"numpy==1.0\n# x \\\nevil @ https://example.org/evil.zip\n"}),
+    "requirements in UTF-7": ("S06", {"requirements.txt": b"# coding: utf-7\n# x+AAo-evil==6.6\n"}),
+    "a requirement with a mark": ("S06", {"requirements.txt": b"numpy==2.0#x\n"}),
     "deep recipe": ("S07", {"recipe.toml": b"x = " + b"[" * DEEP}),
     "digits in a recipe": ("S07", {"recipe.toml": b"step_plan = " + b"9" * 5000}),
     "binary recipe": ("S07", {"recipe.toml": bytes(range(256))}),

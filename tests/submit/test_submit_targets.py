@@ -1,16 +1,12 @@
-"""Target machines: profiles, exact packages for another Python, engines for another GPU, the first build."""
+"""Target machines: profiles, exact packages for another Python, engines for another GPU."""
 
 import json
-import threading
 
 import pytest
 from packaging import markers
 from packaging.requirements import Requirement
 
-from engines.errors import EngineError
-from engines.load import Choice
 from pipeline.recipe import Recipe
-from pipeline.submission import LOCK, build_engines_once, entry_defaults
 from submit.check import ALL
 from submit.checks import FAIL, PASS, Submission, evaluate
 from submit.errors import SubmitError
@@ -220,73 +216,3 @@ def test_missing_engines_that_nobody_builds_or_not_in_time_are_rejected(for_a800
     assert judged(for_a800, slow).problems == ["building takes 180 s, allowed are 100"]
     graph = next(name for name in contents(for_a800) if "denoise" in name and name.endswith(".onnx"))
     assert "is missing" in judged(repacked(for_a800, tmp_path / "bad.zip", {graph: None})).problems[0]
-
-
-# The first run there
-
-
-BUILD = """
-import sys, time
-from pathlib import Path
-log = Path(__file__).with_name("log")
-with log.open("a") as file:
-    file.write(" ".join(sys.argv[1:]) + "\\n")
-time.sleep(0.3)
-(Path(__file__).parent / "built").touch()
-sys.exit({status})
-"""
-
-
-@pytest.fixture
-def first_run(tmp_path, monkeypatch):
-    """A function that runs the first build with a stand-in for build_trt.py; lines of what it was asked."""
-    lacking = "engines.backends.tensorrt_backend.lacking"
-    monkeypatch.setattr(lacking, lambda model, precisions, device, folder: (
-        [] if (tmp_path / "built").exists() else ["encode", "decode"]))
-
-    def run(status=0, backend="tensorrt", device="cuda"):
-        draft = tmp_path / f"{threading.get_ident()}.py"  # a script cut short would be run as it is
-        draft.write_text(BUILD.format(status=status))
-        draft.replace(tmp_path / "build_trt.py")
-        choice = Choice(backend, {"encode": "fp16", "decode": "fp32"}, device, tmp_path / "engines")
-        build_engines_once("tiny.py:Tiny", None, choice, tmp_path, lambda text: None)
-        return (tmp_path / "log").read_text().splitlines()
-    return run
-
-
-ASKED = ("--generator tiny.py:Tiny --component encode,decode --precision fp16,encode=fp16,decode=fp32 "
-         "--target gpu")
-
-
-def test_engines_are_built_for_the_gpu_that_they_run_on(first_run):
-    assert first_run(device="cuda:1") == [f"{ASKED}:1"]
-
-
-def test_of_several_processes_one_builds_and_the_others_wait(first_run, tmp_path):
-    threads = [threading.Thread(target=first_run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (tmp_path / "log").read_text().splitlines() == [ASKED]
-    assert first_run() == [ASKED] and (tmp_path / "engines" / LOCK).is_file()
-
-
-def test_a_build_that_fails_is_an_error_of_the_environment(first_run):
-    with pytest.raises(EngineError, match="build_trt.py ended with status 4"):
-        first_run(status=4)
-
-
-def test_other_backends_build_nothing(first_run, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        first_run(backend="openvino")
-    assert not (tmp_path / "engines").exists()
-
-
-def test_a_checkout_has_no_defaults_of_a_submission(tmp_path):
-    assert entry_defaults(tmp_path) == {}
-    (tmp_path / "submission.json").write_text(
-        '{"entry": {"generator": "g/x.py:X", "recipe": "r.toml", "data": "d", "out": "o", "build": true}}')
-    assert entry_defaults(tmp_path) == {
-        "generator": f"{tmp_path}/g/x.py:X", "recipe": tmp_path / "r.toml", "data": tmp_path / "d",
-        "out": tmp_path / "o", "build": True}
