@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 
@@ -27,7 +27,8 @@ SELECT video FROM comparisons WHERE state = 'queued' AND (
     SELECT count(*) FROM jobs WHERE id IN (video, base) AND state = 'completed') = 2
 """
 CLAIM = """
-UPDATE comparisons SET state = 'in_progress', worker = ?, started = ?, attempt = attempt + 1 WHERE video = ?
+UPDATE comparisons SET state = 'in_progress', worker = :worker, started = :now, attempt = attempt + 1
+WHERE video = :id
 """
 RELEASE = """
 UPDATE comparisons SET deaths = deaths + :blame, worker = NULL, error = :why,
@@ -55,13 +56,14 @@ COLUMNS = ", ".join(field.name for field in fields(Comparison))
 Transaction = Callable[..., AbstractContextManager[sqlite3.Connection]]
 
 
-def claimed(transaction: Transaction, which: str, claim: str, worker: int) -> str | None:
-    """Give the first row that `which` finds to a worker by the statement `claim`; return its id, or None."""
+def claimed(transaction: Transaction, which: str, claims: Sequence[str], worker: int) -> str | None:
+    """Give the first row that `which` finds to a worker by the statements `claims`; return its id, or None."""
     for write in (False, True):  # a look first: most find nothing, and who writes keeps others waiting
         with transaction(write=write) as database:
             found = database.execute(which).fetchone()
             if found and write:
-                database.execute(claim, (worker, time.time(), *found))
+                for claim in claims:
+                    database.execute(claim, {"worker": worker, "now": time.time(), "id": found[0]})
         if not found:
             return None
     return found[0]
@@ -93,7 +95,7 @@ class Comparisons:
 
     def claim(self, worker: int) -> Comparison | None:
         """Give one whose videos are made to a worker, or None."""
-        found = claimed(self._transaction, NEXT, CLAIM, worker)
+        found = claimed(self._transaction, NEXT, (CLAIM,), worker)
         return found and self.get(found)
 
     def end(self, asked: Comparison, state: str, result: Mapping | None = None, error: str = "") -> bool:

@@ -29,19 +29,31 @@ CREATE TABLE IF NOT EXISTS jobs (
     total INTEGER NOT NULL DEFAULT 0, made INTEGER NOT NULL DEFAULT 0, first REAL, code TEXT, error TEXT,
     result TEXT NOT NULL DEFAULT '{}', UNIQUE (owner, idempotency)
 );
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, owner);
+DROP INDEX IF EXISTS jobs_by_state;
+CREATE INDEX IF NOT EXISTS jobs_by_turn ON jobs (state, owner, attempt, created, id);
 CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, created);
 CREATE INDEX IF NOT EXISTS jobs_by_inputs ON jobs (inputs);
+CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (state, ended);
+"""
+# A key's turn outlives its jobs, so that removing them gains nothing. last_served counts claims, as no clock
+# steps back; what databases from before have is filled in by the times in their rows.
+TURNS = """
+CREATE TABLE IF NOT EXISTS turns (owner TEXT PRIMARY KEY, last_served INTEGER NOT NULL);
+INSERT INTO turns SELECT owner, row_number() OVER (ORDER BY max(started)) FROM jobs
+    WHERE started IS NOT NULL AND NOT EXISTS (SELECT * FROM turns) GROUP BY owner;
 """
 # Interrupted jobs first; then the key with the fewest running, then the one served longest ago; then by age.
 NEXT = """
-SELECT id FROM jobs AS job WHERE state = 'queued' ORDER BY attempt = 0,
-    (SELECT count(*) FROM jobs WHERE owner = job.owner AND state = 'in_progress'),
-    (SELECT coalesce(max(started), 0) FROM jobs WHERE owner = job.owner), created, id
+WITH running AS (SELECT owner, count(*) AS many FROM jobs WHERE state = 'in_progress' GROUP BY owner)
+SELECT id FROM jobs LEFT JOIN running USING (owner) LEFT JOIN turns USING (owner) WHERE state = 'queued'
+ORDER BY attempt = 0, coalesce(many, 0), coalesce(last_served, 0), created, id
 """
 CLAIM = """
-UPDATE jobs SET state = 'in_progress', worker = ?, started = ?, attempt = attempt + 1, done = 0, total = 0,
-    made = 0, first = NULL WHERE id = ?
+UPDATE jobs SET state = 'in_progress', worker = :worker, started = :now, attempt = attempt + 1, done = 0,
+    total = 0, made = 0, first = NULL WHERE id = :id
+"""
+TAKE_TURN = """
+REPLACE INTO turns SELECT owner, (SELECT coalesce(max(last_served), 0) + 1 FROM turns) FROM jobs WHERE id = :id
 """
 OPEN, OVER = ("queued", "in_progress"), ("failed", "cancelled")  # OVER: ended without a video
 ID = re.compile(r"video_[0-9a-f]{24}")
@@ -112,7 +124,7 @@ class Store:
         self._database = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(SCHEMA + COMPARISONS)
+        self._database.executescript(SCHEMA + TURNS + COMPARISONS)
         self.comparisons = Comparisons(self._transaction)
 
     def close(self) -> None:
@@ -183,7 +195,7 @@ class Store:
 
     def claim(self, worker: int) -> Job | None:
         """Give the next job to a worker, or None."""
-        found = claimed(self._transaction, NEXT, CLAIM, worker)
+        found = claimed(self._transaction, NEXT, (CLAIM, TAKE_TURN), worker)
         return found and self.get(found)
 
     def upcoming(self, workers: int) -> Job | None:
