@@ -224,12 +224,5 @@ async def _look(service: Service, jobs: JobRoutes, say: Callable[[str], None]) -
     settings, store = service.settings, service.store
     for job in await run_in_threadpool(store.expired, settings.keep_seconds):
         await run_in_threadpool(jobs.remove, job)
-    for job in await run_in_threadpool(store.overdue, settings.job_seconds):
-        why = f"It took longer than {settings.job_seconds:g} s, the limit. Cut the video into parts."
-        if await run_in_threadpool(store.end, job, "failed", None, "timeout", why):
-            say(f"{job.id}: failed: {why}")
-            service.supervisor.kill(job.worker)
-    for asked in await run_in_threadpool(store.comparisons.overdue, settings.job_seconds):
-        late = "Judging took too long."
-        if await run_in_threadpool(store.comparisons.end, asked, "failed", None, late):
-            service.supervisor.kill(asked.worker)
+    for text in await run_in_threadpool(service.supervisor.watchdog.look):
+        say(text)

@@ -57,7 +57,7 @@ Transaction = Callable[..., AbstractContextManager[sqlite3.Connection]]
 
 
 def claimed(transaction: Transaction, which: str, claims: Sequence[str], worker: int) -> str | None:
-    """Give the first row that `which` finds to a worker by the statements `claims`; return its id, or None."""
+    """Give the first row that `which` finds to a worker by the statements `claims`; return its id or None."""
     for write in (False, True):  # a look first: most find nothing, and who writes keeps others waiting
         with transaction(write=write) as database:
             found = database.execute(which).fetchone()
@@ -103,8 +103,8 @@ class Comparisons:
         with self._transaction() as database:
             return database.execute(
                 "UPDATE comparisons SET state = ?, result = ?, error = ? "
-                "WHERE video = ? AND attempt = ? AND state = 'in_progress'",
-                (state, json.dumps(result), error or None, asked.video, asked.attempt),
+                "WHERE video = ? AND base = ? AND attempt = ? AND state = 'in_progress'",
+                (state, json.dumps(result), error or None, asked.video, asked.base, asked.attempt),
             ).rowcount > 0  # fmt: skip
 
     def release(self, worker: int | None, tries: int) -> None:
@@ -113,7 +113,3 @@ class Comparisons:
         values = {"worker": worker, "blame": int(worker is not None), "tries": tries, "why": why}
         with self._transaction() as database:
             database.execute(RELEASE, values)
-
-    def overdue(self, seconds: float) -> list[Comparison]:
-        """Return those that have been judged for longer."""
-        return self._rows("WHERE state = 'in_progress' AND started < ?", time.time() - seconds)

@@ -53,7 +53,8 @@ UPDATE jobs SET state = 'in_progress', worker = :worker, started = :now, attempt
     total = 0, made = 0, first = NULL WHERE id = :id
 """
 TAKE_TURN = """
-REPLACE INTO turns SELECT owner, (SELECT coalesce(max(last_served), 0) + 1 FROM turns) FROM jobs WHERE id = :id
+REPLACE INTO turns SELECT owner, (SELECT coalesce(max(last_served), 0) + 1 FROM turns) FROM jobs
+    WHERE id = :id
 """
 OPEN, OVER = ("queued", "in_progress"), ("failed", "cancelled")  # OVER: ended without a video
 ID = re.compile(r"video_[0-9a-f]{24}")
@@ -256,10 +257,6 @@ class Store:
         failed = self._rows("WHERE state = 'queued' AND deaths >= ?", TRIES)
         why = f"The worker died {TRIES} times while it made this video. Try a shorter one."
         return [job for job in failed if self.end(job, "failed", code="worker_died", error=why)]
-
-    def overdue(self, seconds: float) -> list[Job]:
-        """Return the jobs that have been running for longer."""
-        return self._rows("WHERE state = 'in_progress' AND started < ?", time.time() - seconds)
 
     def expired(self, seconds: float) -> list[Job]:
         """Return the jobs that ended so long ago, without base runs that a video is compared with."""

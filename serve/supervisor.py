@@ -18,6 +18,7 @@ from pipeline.parallel.worker_process import start_worker
 from serve.metrics import Metrics
 from serve.settings import ServeSettings
 from serve.store import Store
+from serve.watchdog import Took, Watchdog
 
 PAUSE, FULL_PAUSE = 1.0, 10.0  # seconds before a dead worker is replaced; between tries at a full disk
 TRIES = 3  # deaths in a row before it has started once
@@ -34,6 +35,7 @@ class Supervisor:
         self._say, self._give_up, self.error = say, give_up, None
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self._processes: dict[int, subprocess.Popen] = {}
+        self.watchdog = Watchdog(settings, store, self.kill)
         self._ready: set[int] = set()
         self._threads = [
             threading.Thread(target=self._keep, args=(number, device, cores), daemon=True)
@@ -98,6 +100,7 @@ class Supervisor:
             try:
                 for job in self._store.release(number):
                     self._say(f"{job.id}: failed: {job.error}")
+                self.watchdog.buried(number)
                 return
             except OSError as error:
                 self._say(f"what worker {number + 1} had is queued again when that can be written: {error}")
@@ -129,7 +132,10 @@ class Supervisor:
                         return False
                     case Broken(why=why):
                         self._say(f"worker {number + 1}: {why}")
+                    case Took(held=held):
+                        self.watchdog.took(number, held)
                     case Ended(line=line, reason=reason):
+                        self.watchdog.took(number, None)
                         self._metrics.ended(line, reason)
                         if line:
                             self._say(f"{line['id']}: {line.get('error') or line['status']}")

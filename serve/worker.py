@@ -30,6 +30,7 @@ from serve.judged import compare
 from serve.settings import LIVE, WATCHED, ServeSettings
 from serve.store import Job, Store
 from serve.uploads import without_paths
+from serve.watchdog import Took
 
 IDLE = 0.05  # seconds between two looks into an empty queue
 SHOWN = (
@@ -88,6 +89,7 @@ class JobProgress:
                 if self._first is None:
                     self._first = time.time() - self._job.started
                     self.send(0)
+                self.send(TICK)
                 yield chunk
 
     def close(self, whole: bool = False) -> str | None:
@@ -133,8 +135,11 @@ def work(descriptor: int) -> None:
             store = Store(settings.database)
             while True:
                 if asked := store.comparisons.claim(number):
+                    connection.send(Took(asked))
                     compare(asked, store, settings)
+                    connection.send(Took(None))
                 elif job := store.claim(number):
+                    connection.send(Took(job))
                     connection.send(make(job, store, runners.get(job.recipe), settings))
                 else:
                     for runner in runners.values():

@@ -13,6 +13,7 @@ from serve import supervisor, worker
 from serve.app import Service, look_after
 from serve.jobs import JobRoutes
 from serve.store import Store
+from serve.watchdog import Took
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(service, inputs, monkeypatch):
@@ -96,7 +97,7 @@ def test_a_worker_whose_store_is_full_ends_and_says_so(service, inputs, monkeypa
     ours.send((0, "cpu", service.settings))
     monkeypatch.setattr(worker, "_end_with", lambda connection: None)
     worker.work(os.dup(theirs.fileno()))
-    assert isinstance(ours.recv(), Started)
+    assert isinstance(ours.recv(), Started) and isinstance(ours.recv(), Took)
     broken = ours.recv()
     assert isinstance(broken, Broken) and "disk is full" in broken.why
 

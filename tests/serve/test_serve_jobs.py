@@ -251,7 +251,7 @@ def test_metrics_count_what_happened(service, work, inputs):
 def test_jobs_that_run_too_long_fail_and_old_ones_are_forgotten(open_service, inputs):
     service = open_service(job_seconds=0.01, keep_seconds=0.2)
     name = post(service, inputs()).json()["id"]
-    service.store.claim(0)
+    service.supervisor.watchdog.took(0, service.store.claim(0))
     jobs, said = JobRoutes(service.settings, service.store), []
     facts = Service(service.settings, service.store, service.metrics, service.supervisor)
 

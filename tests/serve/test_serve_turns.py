@@ -1,4 +1,4 @@
-"""Whose job comes next: keys take turns, whatever they delete, and finding it does not grow with what is kept."""
+"""Whose job comes next: keys take turns, whatever they delete, and finding it reads no job that has ended."""
 
 from contextlib import closing
 from itertools import count as counted

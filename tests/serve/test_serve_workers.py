@@ -1,0 +1,111 @@
+"""Workers that hang, die or are refused: real processes under the real supervisor, without engines."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.parallel.worker_process import start_worker
+from serve import supervisor, watchdog
+from serve.store import Job, new_id
+from serve.supervisor import Supervisor
+from tests.serve.stand_in import HANG
+
+
+@pytest.fixture
+def workers(open_service, monkeypatch):
+    """A function that starts workers: their service, what was said, whether they were given up."""
+    started = []
+    monkeypatch.setattr(supervisor, "start_worker", lambda module, name, cores: start_worker(
+        "tests.serve.stand_in", name, cores))
+    monkeypatch.setattr(supervisor, "PAUSE", 0.01)
+
+    def start(ready=1, **changed):
+        service, said, given_up = open_service(**changed), [], []
+        keeper = Supervisor(service.settings, service.store, service.metrics, said.append,
+                            lambda: given_up.append(keeper.error))
+        started.append(keeper)
+        keeper.start()
+        until(lambda: keeper.ready == ready or given_up)
+        return SimpleNamespace(keeper=keeper, store=service.store, said=said, given_up=given_up, **vars(
+            service.settings), metrics=service.metrics)
+
+    yield start
+    for keeper in started:
+        keeper.stop()
+
+
+def until(holds, within=30):
+    """Wait until something holds."""
+    end = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def add(store, seed=1):
+    job = Job(new_id(), "ada", None, "hash", "baseline", seed, 1, "25", created=time.time())
+    return store.add(job, 100, 100).id
+
+
+def process(workers, number=0):
+    return workers.keeper._processes[number].pid
+
+
+def hung(workers):
+    """Add a job whose worker hangs in it; its id."""
+    name = add(workers.store, HANG)
+    until(lambda: workers.keeper.watchdog._holds)
+    return name
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_worker_that_hangs_in_a_cancelled_job_is_replaced(workers, monkeypatch, remove):
+    service = workers()
+    before, name = process(service), hung(service)
+    (service.home / "videos" / name).mkdir()
+    service.store.cancel(name)
+    if remove:
+        service.store.remove(name)
+    assert service.keeper.watchdog.look() == []  # its worker may still come to see it
+    monkeypatch.setattr(watchdog, "GRACE", 0.0)
+    said = service.keeper.watchdog.look()
+    assert said == [f"{name}: is over, but worker 1 hangs in it, and is replaced"]
+    other = add(service.store)
+    until(lambda: service.store.get(other).state == "completed")
+    assert process(service) != before and not (service.home / "videos" / name).exists()
+    assert service.keeper.watchdog.look() == []
+
+
+def test_a_worker_that_hangs_when_its_time_is_up_is_replaced_though_its_job_was_cancelled(workers):
+    service = workers(job_seconds=0.2)
+    name = hung(service)
+    service.store.cancel(name)
+    time.sleep(0.25)
+    assert service.keeper.watchdog.look() == [f"{name}: is over, but worker 1 hangs in it, and is replaced"]
+    other = add(service.store)
+    until(lambda: service.store.get(other).state == "completed")
+
+
+def test_a_judge_that_hangs_is_replaced_when_its_video_is_removed(workers, monkeypatch):
+    service = workers()
+    video, base = (add(service.store) for _ in range(2))
+    until(lambda: {service.store.get(name).state for name in (video, base)} == {"completed"})
+    service.store.comparisons.ask(video, base)
+    until(lambda: service.keeper.watchdog._holds)
+    service.store.remove(base)
+    assert service.keeper.watchdog.look() == []
+    monkeypatch.setattr(watchdog, "GRACE", 0.0)
+    said = service.keeper.watchdog.look()
+    assert said == [f"{video}: is over, but worker 1 hangs in it, and is replaced"]
+    other = add(service.store)
+    until(lambda: service.store.get(other).state == "completed")
+
+
+def test_a_step_of_the_clock_fails_no_running_job(workers, monkeypatch):
+    service = workers()
+    name, now = hung(service), time.time
+    for step in (1e9, -1e9):
+        monkeypatch.setattr(time, "time", lambda step=step: now() + step)
+        assert service.keeper.watchdog.look() == []
+    assert service.store.get(name).state == "in_progress"
