@@ -27,6 +27,7 @@ class Metrics:
         )
         self._total = Histogram("vivace_video_seconds", "From start to end", buckets=SECONDS, **new)
         self.ready: Callable[[], int] = lambda: 0
+        self.workers = 0
         self._registry.register(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -36,6 +37,7 @@ class Metrics:
             jobs.add_metric([state], count)
         yield jobs
         yield GaugeMetricFamily("vivace_workers_ready", "Workers whose engines have started", self.ready())
+        yield GaugeMetricFamily("vivace_workers", "Workers that should be ready", self.workers)
 
     def ended(self, line: Mapping, reason: Exit) -> None:
         """Count a job that a worker has ended. line: of the manifest."""

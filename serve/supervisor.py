@@ -20,8 +20,9 @@ from serve.settings import ServeSettings
 from serve.store import Store
 from serve.watchdog import Took, Watchdog
 
-PAUSE, FULL_PAUSE = 1.0, 10.0  # seconds before a dead worker is replaced; between tries at a full disk
-TRIES = 3  # deaths in a row before it has started once
+# Seconds before a dead worker is replaced, doubled with each failure to start; between tries at a full disk.
+PAUSE, LONGEST_PAUSE, FULL_PAUSE = 1.0, 60.0, 10.0
+TRIES = 3  # failures of a worker to start, in a row
 
 
 class Supervisor:
@@ -36,7 +37,10 @@ class Supervisor:
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self._processes: dict[int, subprocess.Popen] = {}
         self.watchdog = Watchdog(settings, store, self.kill)
+        metrics.workers = len(settings.devices)
         self._ready: set[int] = set()
+        self._failures = dict.fromkeys(range(len(settings.devices)), 0)  # to start, in a row
+        self._ever_ready = False  # whether any worker was
         self._threads = [
             threading.Thread(target=self._keep, args=(number, device, cores), daemon=True)
             for number, (device, cores) in enumerate(
@@ -69,30 +73,43 @@ class Supervisor:
             os.killpg(self._processes[number].pid, signal.SIGKILL)
 
     def _keep(self, number: int, device: str, cores: list[int]) -> None:
-        """Have a worker run until the service stops; runs in a thread."""
-        deaths = 0
+        """Have a worker run until the service stops or gives up; runs in a thread."""
+        name = f"worker {number + 1} on {device}"
         while not self._stopping.is_set():
+            refused, why = None, "it died"
             try:
                 with self._started(number, device, cores) as connection:
-                    if self._hear(number, connection):
-                        deaths = 0
+                    refused = self._hear(number, connection)
             except OSError as error:  # no memory, no free descriptor
-                self._say(f"worker {number + 1} on {device} cannot be started: {error}")
+                why = error
+            ran = number in self._ready
             self._end(number)
             self._release(number)
             if self._stopping.is_set():
                 return
-            deaths += 1
             self._metrics.deaths.inc()
-            if self.error is None and deaths == TRIES:
-                self.error = EngineError(
-                    f"worker {number + 1} on {device} died {TRIES} times before it could start"
-                )
-            if self.error is not None:
+            with self._lock:
+                failures = self._failures[number] = 0 if ran else self._failures[number] + 1
+            if self._is_hopeless(number, refused is not None):
+                if self.error is None:
+                    self.error = refused or EngineError(f"{name} did not start, {failures} times: {why}")
                 self._give_up()
                 return
-            self._say(f"worker {number + 1} on {device} died; another one is started")
-            self._stopping.wait(PAUSE * deaths)
+            if ran:
+                self._say(f"{name} died; another one is started")
+            elif failures == 1:  # said once: what follows is the same
+                self._say(f"{name} did not start; it is tried again, ever more rarely: {refused or why}")
+            self._stopping.wait(min(PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE))
+
+    def _is_hopeless(self, number: int, refused: bool) -> bool:
+        """Return whether the service gives up: none ever ran and this one cannot, or all have failed TRIES times.
+
+        refused: its engines said why they do not start, which comes again at each try.
+        """
+        with self._lock:
+            if self._ever_ready:
+                return min(self._failures.values()) >= TRIES
+            return refused or self._failures[number] >= TRIES
 
     def _release(self, number: int) -> None:
         """Queue again what a dead worker had, as soon as the disk takes that, unless the service stops."""
@@ -116,20 +133,21 @@ class Supervisor:
             connection.send((number, device, self._settings))
         return connection
 
-    def _hear(self, number: int, connection: Connection) -> bool:
-        """Handle a worker's messages until it has ended; return whether it ever was ready."""
+    def _hear(self, number: int, connection: Connection) -> Exception | None:
+        """Handle a worker's messages until it has ended; return why its engines did not start, if they said."""
         started = time.monotonic()
         with suppress(EOFError, OSError):
             while True:
                 match connection.recv():
                     case Started(messages=messages):
-                        self._ready.add(number)
+                        with self._lock:
+                            self._ready.add(number)
+                            self._failures[number], self._ever_ready = 0, True
                         for text in messages:
                             self._say(text)
                         self._say(f"worker {number + 1} is ready ({time.monotonic() - started:.1f} s)")
                     case Refused(error=error):
-                        self.error = error
-                        return False
+                        return error
                     case Broken(why=why):
                         self._say(f"worker {number + 1}: {why}")
                     case Took(held=held):
@@ -139,7 +157,7 @@ class Supervisor:
                         self._metrics.ended(line, reason)
                         if line:
                             self._say(f"{line['id']}: {line.get('error') or line['status']}")
-        return number in self._ready
+        return None
 
     def _end(self, number: int) -> None:
         """Wait for a worker's end, with what it started."""

@@ -1,5 +1,7 @@
 """Workers that hang, die or are refused: real processes under the real supervisor, without engines."""
 
+import os
+import signal
 import time
 from types import SimpleNamespace
 
@@ -109,3 +111,41 @@ def test_a_step_of_the_clock_fails_no_running_job(workers, monkeypatch):
         monkeypatch.setattr(time, "time", lambda step=step: now() + step)
         assert service.keeper.watchdog.look() == []
     assert service.store.get(name).state == "in_progress"
+
+
+def test_a_worker_that_cannot_start_again_is_tried_on_while_the_other_works(workers, monkeypatch):
+    service = workers(ready=2, devices=("cpu", "cuda:1"))
+    before = process(service, 1)
+    (service.home / "refused-1").touch()
+    os.kill(before, signal.SIGKILL)
+    until(lambda: service.metrics.deaths._value.get() > supervisor.TRIES + 1)
+    assert service.given_up == [] and service.keeper.error is None and service.keeper.ready == 1
+    service.metrics.ready = lambda: service.keeper.ready
+    assert b"vivace_workers_ready 1.0\n" in service.metrics.text()
+    assert b"vivace_workers 2.0\n" in service.metrics.text()
+    told = [text for text in service.said if "gone" in text]
+    assert told == ["worker 2 on cuda:1 did not start; it is tried again, ever more rarely: "
+                    "cuda:1: the device is gone"]
+    (service.home / "refused-1").unlink()
+    until(lambda: service.keeper.ready == 2)
+
+
+@pytest.mark.parametrize(("fault", "why"), [
+    ("refused", "cpu: the device is gone"),
+    ("dies", "worker 1 on cpu did not start, 3 times: it died"),
+])
+def test_a_service_whose_last_worker_cannot_start_again_is_given_up_after_three_tries(workers, fault, why):
+    service = workers()
+    (service.home / f"{fault}-0").touch()
+    os.kill(process(service), signal.SIGKILL)
+    until(lambda: service.given_up)
+    assert str(service.given_up[0]) == why
+    assert service.metrics.deaths._value.get() == 1 + supervisor.TRIES
+
+
+def test_a_service_none_of_whose_workers_ever_ran_is_given_up_at_once(workers, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "refused-0").touch()
+    service = workers()
+    assert str(service.given_up[0]) == "cpu: the device is gone"
+    assert service.metrics.deaths._value.get() == 1 and len(service.said) == 0
