@@ -22,6 +22,7 @@ from bench.report import PAGE as REPORT_PAGE
 from engines.cli import SAMPLE
 from engines.errors import DISK_FULL, InputError
 from pipeline.batch.dataset import find_requests
+from serve.clock import PAUSE, Clock
 from serve.compare import ComparisonRoutes
 from serve.errors import ApiError
 from serve.jobs import JobRoutes
@@ -210,19 +211,21 @@ async def look_after(
     service: Service, jobs: JobRoutes, say: Callable[[str], None], every: float = ROUND
 ) -> None:
     """End jobs that run for too long, and remove those that ended long ago, until cancelled."""
+    clock = Clock()
     while True:
         try:
-            await _look(service, jobs, say)
+            await _look(service, jobs, clock, say)
         except OSError as error:  # a full disk: what is removed next time makes room
             say(f"jobs are looked after again in {every * PATIENCE:g} s: {error}")
             await asyncio.sleep(every * (PATIENCE - 1))
         await asyncio.sleep(every)
 
 
-async def _look(service: Service, jobs: JobRoutes, say: Callable[[str], None]) -> None:
+async def _look(service: Service, jobs: JobRoutes, clock: Clock, say: Callable[[str], None]) -> None:
     """Look after the jobs once. OSError."""
-    settings, store = service.settings, service.store
-    for job in await run_in_threadpool(store.expired, settings.keep_seconds):
-        await run_in_threadpool(jobs.remove, job)
+    kept = service.settings.keep_seconds
+    if clock.is_trusted(min(PAUSE, kept)):
+        for job in await run_in_threadpool(service.store.expired, kept):
+            await run_in_threadpool(jobs.remove, job)
     for text in await run_in_threadpool(service.supervisor.watchdog.look):
         say(text)

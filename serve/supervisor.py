@@ -102,7 +102,7 @@ class Supervisor:
             self._stopping.wait(min(PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE))
 
     def _is_hopeless(self, number: int, refused: bool) -> bool:
-        """Return whether the service gives up: none ever ran and this one cannot, or all have failed TRIES times.
+        """Return whether to give up: no worker ever ran and this one cannot, or all have failed TRIES times.
 
         refused: its engines said why they do not start, which comes again at each try.
         """
@@ -134,7 +134,7 @@ class Supervisor:
         return connection
 
     def _hear(self, number: int, connection: Connection) -> Exception | None:
-        """Handle a worker's messages until it has ended; return why its engines did not start, if they said."""
+        """Handle a worker's messages until it has ended; return why it refused to start, if it did."""
         started = time.monotonic()
         with suppress(EOFError, OSError):
             while True:
