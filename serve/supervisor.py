@@ -20,9 +20,14 @@ from serve.settings import ServeSettings
 from serve.store import Store
 from serve.watchdog import Took, Watchdog
 
-# Seconds before a dead worker is replaced, doubled with each failure to start; between tries at a full disk.
-PAUSE, LONGEST_PAUSE, FULL_PAUSE = 1.0, 60.0, 10.0
+PAUSE, FULL_PAUSE = 1.0, 10.0  # seconds before a dead worker is replaced; between tries at a full disk
+DOUBLINGS = 6  # of that pause, at most, one with each failure to start again
 TRIES = 3  # failures of a worker to start, in a row
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds before a worker that failed to start so many times in a row is tried again."""
+    return PAUSE * 2 ** min(max(failures - 1, 0), DOUBLINGS)
 
 
 class Supervisor:
@@ -99,7 +104,7 @@ class Supervisor:
                 self._say(f"{name} died; another one is started")
             elif failures == 1:  # said once: what follows is the same
                 self._say(f"{name} did not start; it is tried again, ever more rarely: {refused or why}")
-            self._stopping.wait(min(PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE))
+            self._stopping.wait(pause_after(failures))
 
     def _is_hopeless(self, number: int, refused: bool) -> bool:
         """Return whether to give up: no worker ever ran and this one cannot, or all have failed TRIES times.

@@ -3,14 +3,17 @@
 import os
 import signal
 import time
+from fractions import Fraction
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pipeline.parallel.worker_process import start_worker
-from serve import supervisor, watchdog
+from serve import supervisor, watchdog, worker
 from serve.store import Job, new_id
 from serve.supervisor import Supervisor
+from serve.worker import JobLost, JobProgress
 from tests.serve.stand_in import HANG
 
 
@@ -104,6 +107,17 @@ def test_a_judge_that_hangs_is_replaced_when_its_video_is_removed(workers, monke
     until(lambda: service.store.get(other).state == "completed")
 
 
+def test_a_worker_sees_that_its_job_was_cancelled_at_the_next_chunk_of_frames(service, monkeypatch, tmp_path):
+    monkeypatch.setattr(worker, "TICK", 0.0)
+    name = add(service.store)
+    progress = JobProgress(service.store, service.store.claim(0))
+    chunks = progress.watch(tmp_path, [np.zeros((1, 16, 16, 3), np.uint8)] * 3, (16, 16), Fraction(25))
+    next(chunks)
+    service.store.cancel(name)
+    with pytest.raises(JobLost):
+        next(chunks)
+
+
 def test_a_step_of_the_clock_fails_no_running_job(workers, monkeypatch):
     service = workers()
     name, now = hung(service), time.time
@@ -128,6 +142,11 @@ def test_a_worker_that_cannot_start_again_is_tried_on_while_the_other_works(work
                     "cuda:1: the device is gone"]
     (service.home / "refused-1").unlink()
     until(lambda: service.keeper.ready == 2)
+
+
+def test_a_worker_is_tried_after_pauses_that_double_up_to_a_minute():
+    assert [supervisor.pause_after(failures) for failures in (0, 1, 2, 3, 7, 8, 5_000)] == [
+        1, 1, 2, 4, 64, 64, 64]
 
 
 @pytest.mark.parametrize(("fault", "why"), [
