@@ -73,6 +73,7 @@ def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
         Route(videos, jobs.listing),
         Route(one, jobs.get),
         Route(one, jobs.delete, methods=["DELETE"]),
+        Route(f"{one}/cancel", jobs.cancel, methods=["POST"]),
         Route(f"{one}/content", jobs.content),
         Route(f"{one}/stream", jobs.stream),
         Route(f"{one}/events", jobs.events),

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import time
-from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
@@ -114,13 +113,25 @@ class JobRoutes:
     async def delete(self, request: Request) -> Response:
         """Cancel a job that has not ended, or remove one that has."""
         job = await self.asked(request)
-        if job.open and await run_in_threadpool(self._store.cancel, job.id):
-            job = await run_in_threadpool(self._store.get, job.id) or replace(job, state="cancelled")
-            if job.worker is None:  # else its worker removes the files, when it has stopped writing
-                await run_in_threadpool(shutil.rmtree, self._settings.videos / job.id, True)
-            return JSONResponse(self.shown(job))
+        if job.open:
+            return JSONResponse(self.shown(await run_in_threadpool(self._cancelled, job)))
         await run_in_threadpool(self.remove, job)
         return JSONResponse({"id": job.id, "object": "video.deleted", "deleted": True})
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a job; one that has ended, perhaps just now, stays as it is."""
+        job = await self.asked(request)
+        return JSONResponse(self.shown(await run_in_threadpool(self._cancelled, job)))
+
+    def _cancelled(self, job: Job) -> Job:
+        """Cancel a job unless it has ended; return it as it is now. ApiError: 404; OSError."""
+        stopped = self._store.cancel(job.id)
+        now = self._store.get(job.id)
+        if now is None:  # it was removed meanwhile
+            raise not_found(job.id)
+        if stopped and now.worker is None:  # else its worker removes the files, when it has stopped writing
+            shutil.rmtree(self._settings.videos / job.id, True)
+        return now
 
     def remove(self, job: Job) -> None:
         """Forget a job that has ended, and its files. OSError."""

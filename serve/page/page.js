@@ -97,6 +97,11 @@ function watch(id) {
 }
 
 function show(job) {
+  if (job.deleted) {
+    $("status").textContent = "Removed.";
+    for (const id of ["cancel", "save", "compare"]) $(id).hidden = true;
+    return;
+  }
   const told = {
     queued: "Waiting for its turn.", in_progress: "Being made.", completed: "Made.", cancelled: "Cancelled.", failed: "Not made.",
   };
@@ -121,9 +126,9 @@ async function follow(id, signal) {
     text = blocks.pop();
     for (const block of blocks) {
       const data = block.match(/^data: (.*)$/m);
-      if (!data || block.startsWith("event: deleted")) continue;
+      if (!data) continue;
       const job = JSON.parse(data[1]);
-      show(job);
+      show(block.startsWith("event: deleted") ? { deleted: true } : job);
       if (job.status === "completed") offer(job, signal).catch(fail);
     }
   }
@@ -185,7 +190,7 @@ async function save() {
 }
 
 async function cancel() {
-  show(await (await ask(`v1/videos/${location.hash.slice(1)}`, { method: "DELETE" })).json());
+  show(await (await ask(`v1/videos/${location.hash.slice(1)}/cancel`, { method: "POST" })).json());
 }
 
 for (const kind of ["video", "image"]) {
