@@ -53,12 +53,13 @@ class JobRoutes:
     def _accept(self, owner: str, key: str | None, name: str, upload: Upload) -> Job:
         """Save an upload, look at it, and make it a job. ApiError, OSError."""
         folder = self._settings.videos / name
-        inputs = save(upload, folder)
+        inputs = self._settings.inputs_of(save(upload, folder), upload.seed, upload.recipe)
         info = check(folder, self._settings)
         asked = (upload.recipe, upload.seed, info.frames, str(info.fps))
         known = self.add(Job(name, owner, key, inputs, *asked, created=time.time()))
         if known.inputs != inputs:
-            raise ApiError(409, "key_reused", "This Idempotency-Key came with other inputs; take a new one.")
+            told = "This Idempotency-Key came with other inputs, or for another generator or recipe"
+            raise ApiError(409, "key_reused", f"{told}; take a new one.")
         return known
 
     def add(self, job: Job) -> Job:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +12,7 @@ from pathlib import Path
 from generators.contract import load_generator
 from pipeline.recipe import Recipe
 from pipeline.request import Limits
-from pipeline.runner import Settings
+from pipeline.runner import Settings, identity_of
 
 LIVE = "live-{:04}-{:04}.mp4"  # a job's growing file: of an attempt, of a try within it
 WATCHED = "watched"  # a file in a job's folder, which says that somebody asked for the growing one
@@ -46,6 +48,19 @@ class ServeSettings:
         """The generator's own name, which callers may give."""
         return load_generator(self.generator).name
 
+    @cached_property
+    def generator_hash(self) -> str:
+        """What decides the frames of the generator: its class, its files, and adapters."""
+        generator = load_generator(self.generator)
+        return _hashed([type(generator).__qualname__, generator.name, identity_of(generator)])
+
+    def inputs_of(self, files: str, seed: int, recipe: str) -> str:
+        """Return all that decides a video, in a line that begins with the hashes of its files and generator.
+
+        recipe: a name; its settings count too.
+        """
+        return f"{files} {self.generator_hash} {seed} {_hashed(self.recipes[recipe].settings())} {recipe}"
+
     @property
     def videos(self) -> Path:
         """The folder with a folder for each job."""
@@ -65,3 +80,7 @@ class ServeSettings:
         """Return the settings that a recipe's videos are made with on a device."""
         chosen = self.recipes[recipe]
         return Settings(self.generator, chosen, device, limits=self.limits, stream=not chosen.technique)
+
+
+def _hashed(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -53,7 +53,8 @@ SQLITE_ERRORS = {"disk is full": errno.ENOSPC, "disk I/O error": errno.EIO}
 class Job:
     """A row of the table. Times are seconds since 1970; first: from the start to the first frame.
 
-    inputs: all that decides the video, see inputs_of. done of total evaluations are made, and made of frames.
+    inputs: all that decides the video, see ServeSettings.inputs_of. done of total evaluations are made, and
+    made of frames.
     """
 
     id: str

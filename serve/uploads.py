@@ -105,7 +105,7 @@ def _checked(form: FormData, settings: ServeSettings) -> Upload:
 
 
 def save(upload: Upload, folder: Path) -> str:
-    """Write the files of an upload to a new folder, synced; return what inputs_of says. OSError."""
+    """Write the files of an upload to a new folder, synced; return their hash. OSError."""
     folder.mkdir()
     files = hashlib.sha256()
     for name in FILES:
@@ -115,7 +115,7 @@ def save(upload: Upload, folder: Path) -> str:
         files.update(file_sha256(folder / name).encode())
     for each in (folder, folder.parent):
         sync(each)
-    return inputs_of(files.hexdigest(), upload.seed, upload.recipe)
+    return files.hexdigest()
 
 
 def link(source: Path, folder: Path) -> None:
@@ -125,11 +125,6 @@ def link(source: Path, folder: Path) -> None:
         os.link(source / name, folder / name)
     for each in (folder, folder.parent):
         sync(each)
-
-
-def inputs_of(files: str, seed: int, recipe: str) -> str:
-    """Return all that decides a video, in a line that begins with the hash of its files."""
-    return f"{files} {seed} {recipe}"
 
 
 def check(folder: Path, settings: ServeSettings) -> VideoInfo:
