@@ -64,7 +64,7 @@ class Service:
 
 
 def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
-    """Return the service's app. say: is told its address's readiness, and jobs that took too long."""
+    """Return the service's app, with its streams in its state. say: is told of jobs that took too long."""
     settings, jobs = service.settings, JobRoutes(service.settings, service.store)
     comparisons = ComparisonRoutes(settings, service.store, jobs)
     videos, one = "/v1/videos", "/v1/videos/{id}"
@@ -93,7 +93,9 @@ def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
         with suppress(asyncio.CancelledError):
             await task
 
-    return Starlette(routes=routes, middleware=layers, exception_handlers=HANDLERS, lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=layers, exception_handlers=HANDLERS, lifespan=lifespan)
+    app.state.streams = jobs.streams
+    return app
 
 
 class Guard:

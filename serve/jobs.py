@@ -18,20 +18,21 @@ from serve.errors import ApiError, not_found
 from serve.keys import owner_of
 from serve.settings import ServeSettings
 from serve.store import OVER, Full, Job, Store, new_id
-from serve.streams import events, growing_video, want
+from serve.streams import GrowingResponse, Streams
 from serve.uploads import Upload, check, received, save
 
 IDEMPOTENCY = re.compile(r"[\x21-\x7e]{1,200}")
-CHECKS = 2  # uploads looked at, or streams written late, at once: each runs an ffmpeg
+CHECKS = 2  # uploads looked at, at once: each runs an ffmpeg
 LIST = re.compile(r"\d{1,3}")
 
 
 class JobRoutes:
-    """The answers under /v1/videos, for one service."""
+    """The answers under /v1/videos, for one service. streams: those that it gives."""
 
     def __init__(self, settings: ServeSettings, store: Store) -> None:
         self._settings, self._store = settings, store
         self._checks = anyio.CapacityLimiter(CHECKS)
+        self.streams = Streams(store, settings.videos)
 
     async def create(self, request: Request) -> Response:
         """Accept a job: 202, when its files and row are on the disk; 200 for one known by its key."""
@@ -101,15 +102,13 @@ class JobRoutes:
         job = await self.asked(request)
         if job.state in OVER:
             raise ApiError(409, job.state, f"The video was not made: {job.error or 'it was cancelled'}.")
-        folder = self._settings.videos / job.id
-        await anyio.to_thread.run_sync(want, job, folder, limiter=self._checks)
-        chunks = growing_video(self._store, job, folder, self._checks)
-        return StreamingResponse(chunks, media_type="video/mp4")
+        await self.streams.begin(job)
+        return GrowingResponse(self.streams.video(job), media_type="video/mp4")
 
     async def events(self, request: Request) -> Response:
         """Give the job's progress as server-sent events."""
         job = await self.asked(request)
-        return StreamingResponse(events(self._store, job, self.shown), media_type="text/event-stream")
+        return StreamingResponse(self.streams.events(job, self.shown), media_type="text/event-stream")
 
     async def delete(self, request: Request) -> Response:
         """Cancel a job that has not ended, or remove one that has."""
