@@ -6,20 +6,24 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from fractions import Fraction
-from functools import partial
+from pathlib import Path
 
 import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
+from pipeline.video.info import VideoInfo
 from serve.errors import ApiError, not_found
 from serve.keys import owner_of
 from serve.settings import ServeSettings
 from serve.store import OVER, Full, Job, Store, new_id
 from serve.streams import GrowingResponse, Streams
-from serve.uploads import Upload, check, received, save
+from serve.uploads import check, received, save
 
 IDEMPOTENCY = re.compile(r"[\x21-\x7e]{1,200}")
 CHECKS = 2  # uploads looked at, at once: each runs an ffmpeg
@@ -32,6 +36,7 @@ class JobRoutes:
     def __init__(self, settings: ServeSettings, store: Store) -> None:
         self._settings, self._store = settings, store
         self._checks = anyio.CapacityLimiter(CHECKS)
+        self._turns = {owner: anyio.CapacityLimiter(1) for owner in settings.keys}
         self.streams = Streams(store, settings.videos)
 
     async def create(self, request: Request) -> Response:
@@ -39,34 +44,51 @@ class JobRoutes:
         owner, key = self._owner(request), request.headers.get("idempotency-key")
         if key is not None and not IDEMPOTENCY.fullmatch(key):
             raise ApiError(400, "invalid_key", "Idempotency-Key must be 1 to 200 visible ASCII characters.")
+        await run_in_threadpool(self._check_room, owner, key)  # before the body is read
         async with received(request, self._settings) as upload:
             name = new_id()
             folder = self._settings.videos / name
             try:
-                accept = partial(self._accept, owner, key, name, upload)
-                job = await anyio.to_thread.run_sync(accept, limiter=self._checks)
+                files = await run_in_threadpool(save, upload, folder)
+                info = await self._checked(owner, folder)
+                asked = (upload.recipe, upload.seed, info.frames, str(info.fps), time.time())
+                job = await run_in_threadpool(self._accept, Job(name, owner, key, files, *asked))
             finally:
                 if await run_in_threadpool(self._store.get, name) is None:
                     await run_in_threadpool(shutil.rmtree, folder, True)
         where = {"Location": f"/v1/videos/{job.id}"}
         return JSONResponse(self.shown(job), 202 if job.id == name else 200, where)
 
-    def _accept(self, owner: str, key: str | None, name: str, upload: Upload) -> Job:
-        """Save an upload, look at it, and make it a job. ApiError, OSError."""
-        folder = self._settings.videos / name
-        inputs = self._settings.inputs_of(save(upload, folder), upload.seed, upload.recipe)
-        info = check(folder, self._settings)
-        asked = (upload.recipe, upload.seed, info.frames, str(info.fps))
-        known = self.add(Job(name, owner, key, inputs, *asked, created=time.time()))
+    async def _checked(self, owner: str, folder: Path) -> VideoInfo:
+        """Look at an upload's files in its turn; of several keys each has one at a time. ApiError: 400."""
+        async with self._turns[owner] if self._settings.keys else nullcontext():
+            return await anyio.to_thread.run_sync(check, folder, self._settings, limiter=self._checks)
+
+    def _accept(self, job: Job) -> Job:
+        """Queue an upload's job, whose inputs are the hash of its files. ApiError, OSError."""
+        inputs = self._settings.inputs_of(job.inputs, job.seed, job.recipe)
+        known = self.add(replace(job, inputs=inputs))
         if known.inputs != inputs:
             told = "This Idempotency-Key came with other inputs, or for another generator or recipe"
             raise ApiError(409, "key_reused", f"{told}; take a new one.")
         return known
 
+    def _check_room(self, owner: str, key: str | None) -> None:
+        """Refuse who may have no job more, unless it is asked again for one. ApiError: 429."""
+        if key is None or not self._store.keyed(owner, key):
+            with self._full_told():
+                self._store.check_room(owner, self._settings.most_queued, self._settings.most_per_key)
+
     def add(self, job: Job) -> Job:
         """Queue a job, or return the one that came with its key before. ApiError: 429."""
-        try:
+        with self._full_told():
             return self._store.add(job, self._settings.most_queued, self._settings.most_per_key)
+
+    @contextmanager
+    def _full_told(self) -> Iterator[None]:
+        """Turn Full into an answer that says when to come again."""
+        try:
+            yield
         except Full as error:
             wait = max(1, round(self._store.usual_seconds() / len(self._settings.devices)))
             what = "You have as many videos waiting as one key may" if error.own else "The queue is full"

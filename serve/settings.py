@@ -26,7 +26,8 @@ class ServeSettings:
     default. devices: of each worker. keys: see serve/keys.py; empty: everyone is the same caller.
     limits: the largest inputs. most_bytes: of an upload, all parts together. most_queued: jobs that wait, of
     all callers; most_per_key: jobs of one that wait or run. job_seconds: a job may run. upload_seconds: an
-    upload may take. keep_seconds: ended jobs are kept. hosts: names under which the service answers.
+    upload may take; check_seconds: ffmpeg's look at it. keep_seconds: ended jobs are kept. hosts: names under
+    which the service answers.
     """
 
     home: Path
@@ -40,6 +41,7 @@ class ServeSettings:
     most_per_key: int = 100
     job_seconds: float = 3_600.0
     upload_seconds: float = 120.0
+    check_seconds: float = 20.0
     keep_seconds: float = 86_400.0
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
 

@@ -131,7 +131,12 @@ def check(folder: Path, settings: ServeSettings) -> VideoInfo:
     """Look at the files of an upload: what kind, how long, how large. ApiError: 400."""
     limits = settings.limits
     try:
-        info = probe(folder / "video", max_pixels=limits.pixels, max_frames=limits.frames)
+        info = probe(
+            folder / "video",
+            max_pixels=limits.pixels,
+            max_frames=limits.frames,
+            total_seconds=settings.check_seconds,
+        )
         read_image(folder / "image", max_pixels=limits.pixels)
     except (InputError, OutputError) as error:
         raise ApiError(400, "invalid_input", without_paths(str(error), folder)) from error
