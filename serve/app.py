@@ -65,7 +65,7 @@ class Service:
 
 
 def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
-    """Return the service's app. say: is told its address's readiness, and jobs that took too long."""
+    """Return the service's app, with its streams in its state. say: is told of jobs that took too long."""
     settings, jobs = service.settings, JobRoutes(service.settings, service.store)
     comparisons = ComparisonRoutes(settings, service.store, jobs)
     videos, one = "/v1/videos", "/v1/videos/{id}"
@@ -74,6 +74,7 @@ def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
         Route(videos, jobs.listing),
         Route(one, jobs.get),
         Route(one, jobs.delete, methods=["DELETE"]),
+        Route(f"{one}/cancel", jobs.cancel, methods=["POST"]),
         Route(f"{one}/content", jobs.content),
         Route(f"{one}/stream", jobs.stream),
         Route(f"{one}/events", jobs.events),
@@ -93,7 +94,9 @@ def make_app(service: Service, say: Callable[[str], None]) -> Starlette:
         with suppress(asyncio.CancelledError):
             await task
 
-    return Starlette(routes=routes, middleware=layers, exception_handlers=HANDLERS, lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=layers, exception_handlers=HANDLERS, lifespan=lifespan)
+    app.state.streams = jobs.streams
+    return app
 
 
 class Guard:

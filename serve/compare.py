@@ -15,7 +15,7 @@ from serve.errors import ApiError, not_found
 from serve.jobs import JobRoutes
 from serve.settings import ServeSettings
 from serve.store import OVER, Job, Store, new_id
-from serve.uploads import inputs_of, link
+from serve.uploads import link
 
 
 class ComparisonRoutes:
@@ -49,6 +49,9 @@ class ComparisonRoutes:
             if job.recipe == self._settings.base:
                 told = "This is the base model's video. Compare one of another recipe."
                 raise ApiError(409, "is_base", told)
+            if not self._same_generator(job):
+                told = "This video was made by a generator that is not the service's any more. Make it again."
+                raise ApiError(409, "other_generator", told)
             try:
                 base = self._base_of(job) or self._new_base(job)
             except FileNotFoundError as error:  # it was removed meanwhile
@@ -59,12 +62,16 @@ class ComparisonRoutes:
 
     def _base_of(self, job: Job) -> Job | None:
         """Return the base run of a job's inputs, if there is one."""
-        if self._settings.base in (None, job.recipe) or job.state in OVER:
+        if self._settings.base in (None, job.recipe) or job.state in OVER or not self._same_generator(job):
             return None
         return self._store.alike(job.owner, self._inputs(job))
 
     def _inputs(self, job: Job) -> str:
-        return inputs_of(job.inputs.partition(" ")[0], job.seed, self._settings.base)
+        return self._settings.inputs_of(job.inputs.partition(" ")[0], job.seed, self._settings.base)
+
+    def _same_generator(self, job: Job) -> bool:
+        """Return whether a job was asked of the service's generator as it is now."""
+        return job.inputs.split(" ")[1] == self._settings.generator_hash
 
     def _new_base(self, job: Job) -> Job:
         name = new_id()

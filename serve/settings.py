@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +12,7 @@ from pathlib import Path
 from generators.contract import load_generator
 from pipeline.recipe import Recipe
 from pipeline.request import Limits
-from pipeline.runner import Settings
+from pipeline.runner import Settings, identity_of
 
 LIVE = "live-{:04}-{:04}.mp4"  # a job's growing file: of an attempt, of a try within it
 WATCHED = "watched"  # a file in a job's folder, which says that somebody asked for the growing one
@@ -24,7 +26,8 @@ class ServeSettings:
     default. devices: of each worker. keys: see serve/keys.py; empty: everyone is the same caller.
     limits: the largest inputs. most_bytes: of an upload, all parts together. most_queued: jobs that wait, of
     all callers; most_per_key: jobs of one that wait or run. job_seconds: a job may run. upload_seconds: an
-    upload may take. keep_seconds: ended jobs are kept. hosts: names under which the service answers.
+    upload may take; check_seconds: ffmpeg's look at it. keep_seconds: ended jobs are kept. hosts: names under
+    which the service answers.
     """
 
     home: Path
@@ -38,6 +41,7 @@ class ServeSettings:
     most_per_key: int = 100
     job_seconds: float = 3_600.0
     upload_seconds: float = 120.0
+    check_seconds: float = 20.0
     keep_seconds: float = 86_400.0
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
 
@@ -45,6 +49,19 @@ class ServeSettings:
     def generator_name(self) -> str:
         """The generator's own name, which callers may give."""
         return load_generator(self.generator).name
+
+    @cached_property
+    def generator_hash(self) -> str:
+        """What decides the frames of the generator: its class, its files, and adapters."""
+        generator = load_generator(self.generator)
+        return _hashed([type(generator).__qualname__, generator.name, identity_of(generator)])
+
+    def inputs_of(self, files: str, seed: int, recipe: str) -> str:
+        """Return all that decides a video, in a line that begins with the hashes of its files and generator.
+
+        recipe: a name; its settings count too.
+        """
+        return f"{files} {self.generator_hash} {seed} {_hashed(self.recipes[recipe].settings())} {recipe}"
 
     @property
     def videos(self) -> Path:
@@ -65,3 +82,7 @@ class ServeSettings:
         """Return the settings that a recipe's videos are made with on a device."""
         chosen = self.recipes[recipe]
         return Settings(self.generator, chosen, device, limits=self.limits, stream=not chosen.technique)
+
+
+def _hashed(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

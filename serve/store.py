@@ -66,7 +66,8 @@ SQLITE_ERRORS = {"disk is full": errno.ENOSPC, "disk I/O error": errno.EIO}
 class Job:
     """A row of the table. Times are seconds since 1970; first: from the start to the first frame.
 
-    inputs: all that decides the video, see inputs_of. done of total evaluations are made, and made of frames.
+    inputs: all that decides the video, see ServeSettings.inputs_of. done of total evaluations are made, and
+    made of frames.
     """
 
     id: str
@@ -175,6 +176,19 @@ class Store:
             values = [getattr(job, field.name) for field in fields(Job)]
             database.execute(f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
         return job
+
+    def check_room(self, owner: str, most_queued: int, most_per_key: int) -> None:
+        """Raise Full if `add` would raise it now."""
+        waiting, own = "count(*) FILTER (WHERE state = 'queued')", "count(*) FILTER (WHERE owner = ?)"
+        with self._locked() as database:
+            asked = f"SELECT {waiting}, {own} FROM jobs WHERE state IN (?, ?)"
+            queued, mine = database.execute(asked, (owner, *OPEN)).fetchone()
+        if mine >= most_per_key or queued >= most_queued:
+            raise Full(own=mine >= most_per_key)
+
+    def keyed(self, owner: str, idempotency: str) -> bool:
+        """Return whether an owner has a job that came with a key."""
+        return bool(self._rows("WHERE owner = ? AND idempotency = ?", owner, idempotency))
 
     def get(self, name: str) -> Job | None:
         """Return a job, or None."""

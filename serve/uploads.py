@@ -105,7 +105,7 @@ def _checked(form: FormData, settings: ServeSettings) -> Upload:
 
 
 def save(upload: Upload, folder: Path) -> str:
-    """Write the files of an upload to a new folder, synced; return what inputs_of says. OSError."""
+    """Write the files of an upload to a new folder, synced; return their hash. OSError."""
     folder.mkdir()
     files = hashlib.sha256()
     for name in FILES:
@@ -115,7 +115,7 @@ def save(upload: Upload, folder: Path) -> str:
         files.update(file_sha256(folder / name).encode())
     for each in (folder, folder.parent):
         sync(each)
-    return inputs_of(files.hexdigest(), upload.seed, upload.recipe)
+    return files.hexdigest()
 
 
 def link(source: Path, folder: Path) -> None:
@@ -127,16 +127,16 @@ def link(source: Path, folder: Path) -> None:
         sync(each)
 
 
-def inputs_of(files: str, seed: int, recipe: str) -> str:
-    """Return all that decides a video, in a line that begins with the hash of its files."""
-    return f"{files} {seed} {recipe}"
-
-
 def check(folder: Path, settings: ServeSettings) -> VideoInfo:
     """Look at the files of an upload: what kind, how long, how large. ApiError: 400."""
     limits = settings.limits
     try:
-        info = probe(folder / "video", max_pixels=limits.pixels, max_frames=limits.frames)
+        info = probe(
+            folder / "video",
+            max_pixels=limits.pixels,
+            max_frames=limits.frames,
+            total_seconds=settings.check_seconds,
+        )
         read_image(folder / "image", max_pixels=limits.pixels)
     except (InputError, OutputError) as error:
         raise ApiError(400, "invalid_input", without_paths(str(error), folder)) from error

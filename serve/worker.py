@@ -165,12 +165,13 @@ def make(job: Job, store: Store, runner: VideoRunner | None, settings: ServeSett
     with suppress(JobLost):
         folder.mkdir(exist_ok=True)  # it is there, unless someone else removed it: then the video is missing
         remove_unfinished(folder)
-        for growing in folder.glob("live-*"):  # of earlier attempts
-            growing.unlink()
+        remove_growing(folder)  # of earlier attempts
         line, reason = runner(request_of(job, settings), folder, progress, upcoming=upcoming)
         progress.send(0)
         if reason is Exit.OK:
             broken = progress.close(whole=True)
+            if broken:  # who asks later gets a stream of the finished video
+                remove_growing(folder)
             notes = [without_paths(note, folder) for note in filter(None, [*line["notes"], broken])]
             store.end(job, "completed", {**{key: line[key] for key in SHOWN}, "notes": notes})
         else:
@@ -180,6 +181,12 @@ def make(job: Job, store: Store, runner: VideoRunner | None, settings: ServeSett
     if left is None or left.state == "cancelled":
         rmtree(folder, ignore_errors=True)
     return Ended(line, reason)
+
+
+def remove_growing(folder: Path) -> None:
+    """Remove a job's growing files."""
+    for growing in folder.glob("live-*"):
+        growing.unlink()
 
 
 def request_of(job: Job, settings: ServeSettings) -> Request:

@@ -47,6 +47,9 @@ def hidden_files(folder):
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
+TICKING = "import time\nwhile True:\n    print('0, 0', flush=True)\n    time.sleep(0.01)"
+
+
 def stand_in(tmp_path, monkeypatch, program):
     """Put a Python program in ffmpeg's place."""
     path = tmp_path / "stand_in"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -72,10 +73,14 @@ class Ffmpeg:
         *,
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.DEVNULL,
+        until: float = math.inf,
     ) -> None:
-        """Start ffmpeg. EngineError: there is none that can be used. OSError: it cannot be started."""
+        """Start ffmpeg. EngineError: there is none that can be used. OSError: it cannot be started.
+
+        until: when it is killed though it makes progress, by time.monotonic.
+        """
         command = [ffmpeg_exe(), "-hide_banner", "-nostdin", "-v", "error", *arguments]
-        self._stall_seconds = stall_seconds
+        self._stall_seconds, self._until = stall_seconds, until
         self._stalled = False
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         try:
@@ -87,7 +92,8 @@ class Ffmpeg:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Kill the process if the with block outlasts the stall time; this ends reads and writes of pipes."""
-        timer = threading.Timer(self._stall_seconds, self._stop_stalled)
+        seconds = min(self._stall_seconds, self._until - time.monotonic())
+        timer = threading.Timer(max(seconds, 0), self._stop_stalled)
         timer.daemon = True
         timer.start()
         try:

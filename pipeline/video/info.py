@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -95,22 +96,31 @@ def probe(
     max_pixels: int = MAX_PIXELS,
     max_frames: float = math.inf,
     stall_seconds: float = STALL_SECONDS,
+    total_seconds: float = math.inf,
 ) -> VideoInfo:
     """Return a video's format, from all its packets and its first frame (40 ms for 480 frames of 720p).
 
     Exact rates such as 30000/1001 stay exact, because times are listed as integers. InputError: no file,
     empty, not a video, no video stream (cover art of a sound file does not count), no frame, a truncated MP4,
-    frames above max_pixels (most are refused before they are decoded), more than max_frames of them, or a
-    rate that cannot be written.
+    frames above max_pixels (most are refused before they are decoded), more than max_frames of them, a rate
+    that cannot be written, or that took longer than total_seconds.
     """
     path = Path(path)
+    try:
+        return _probe(path, max_pixels, max_frames, stall_seconds, time.monotonic() + total_seconds)
+    except TimeoutError as error:
+        how = "Cut it into parts, or encode it as H.264 in MP4, which is looked at without decoding it"
+        raise InputError(f"{path}: took more than {total_seconds:g} s to look at. {how}.") from error
+
+
+def _probe(path: Path, max_pixels: int, max_frames: float, stall_seconds: float, until: float) -> VideoInfo:
     check_file(path, "video")
     check_whole(path)
     if (frames_in_header(path) or 0) > max_frames:
         raise too_long(path, max_frames)
     twice = ["-map", "0:V:0", "-map", "0:V:0", "-c:v:0", "copy", "-c:v:1", "rawvideo"]
     look = [*twice, "-filter:v:1", "trim=end_frame=1"]
-    listing = _listing(path, look, stall_seconds, max_pixels, max_frames + HEADER_LINES)
+    listing = _listing(path, look, stall_seconds, max_pixels, max_frames + HEADER_LINES, until=until)
     if listing.count("\n0,") > max_frames:
         raise too_long(path, max_frames)
     if "\n0," not in listing or "\n1," not in listing:
@@ -122,16 +132,21 @@ def probe(
     across, down = map(int, header.get("sar", "1/1").split("/"))
     times, sure = Times.of_packets(listing)
     if not sure:
-        times = decoded_times(path, times, stall_seconds, max_pixels)
+        times = decoded_times(path, times, stall_seconds, max_pixels, until)
     fps, variable = times.rate(1 / tick(listing, 1))
     check_rate(path, fps)
     return VideoInfo(width, height, fps, variable, times, Fraction(across or 1, down or 1))
 
 
-def decoded_times(path: Path, times: Times, stall_seconds: float, max_pixels: int) -> Times:
-    """Return when the frames of a video are shown, in the unit of `times`, by decoding them all."""
+def decoded_times(
+    path: Path, times: Times, stall_seconds: float, max_pixels: int, until: float = math.inf
+) -> Times:
+    """Return when the frames of a video are shown, in the unit of `times`, by decoding them all.
+
+    TimeoutError: that goes on at `until`, by time.monotonic.
+    """
     decode = ["-map", "0:V:0", "-fps_mode", "passthrough", "-enc_time_base", "1:1000000"]
-    return times.decoded(_listing(path, decode, stall_seconds, max_pixels, refuse=damaged))
+    return times.decoded(_listing(path, decode, stall_seconds, max_pixels, refuse=damaged, until=until))
 
 
 def damaged(path: Path, why: str) -> InputError:
@@ -148,21 +163,25 @@ def _listing(
     max_pixels: int,
     most: float = math.inf,
     refuse: Callable[[Path, str], InputError] = no_video,
+    until: float = math.inf,
 ) -> str:
     """Return a framecrc listing of what ffmpeg's arguments want of a file, up to `most` lines or a few more.
 
     InputError: `refuse`, or the file has larger frames. ProgramKilled: ffmpeg was killed from outside.
+    TimeoutError: it ran until `until`.
     """
     opened = [*pixel_limit(max_pixels), *strict_input(path), *wanted, "-f", "framecrc", "pipe:1"]
     # Sound is used too: in MPEG-TS, ffmpeg counts time from the first packet of what is used. A track that is
     # only announced cannot be used, and then there is none that the picture has to agree with.
     for use in (USE_BOTH, []):
-        child = Ffmpeg([*opened, *use], stall_seconds, stdout=subprocess.PIPE)
+        child = Ffmpeg([*opened, *use], stall_seconds, stdout=subprocess.PIPE, until=until)
         try:
             listing = child.listing(most)
             if listing.count("\n") >= most or not child.wait():
                 return listing
             why, text, stopped = child.reason(), child.stderr(), child.process.returncode < 0
+            if stopped and time.monotonic() >= until:
+                raise TimeoutError
             if child.killed:
                 raise ProgramKilled(f"{path}: could not be looked at ({why}). Check free memory.")
         finally:

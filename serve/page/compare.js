@@ -46,7 +46,7 @@ function tell({ status, base: made, error }) {
   $("beside-bar").hidden = !making;
   $("beside-bar").value = making ? made.progress : 0;
   $("stop").hidden = !making;
-  $("stop").onclick = () => ask(`v1/videos/${made.id}`, { method: "DELETE" }).catch(fail);
+  $("stop").onclick = () => ask(`v1/videos/${made.id}/cancel`, { method: "POST" }).catch(fail);
 }
 
 async function draw(job, { base: made, result }, signal) {

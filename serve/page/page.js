@@ -3,6 +3,7 @@
 // What comes from outside is only ever set as text.
 
 const $ = (id) => document.getElementById(id);
+const BEHIND = 5; // seconds of what was played that are kept, to go back to
 const files = { video: null, image: null };
 const views = {};
 let recipes = {}, base = null, listed, run = null; // base: its recipe; run: the AbortController of what is shown
@@ -97,6 +98,11 @@ function watch(id) {
 }
 
 function show(job) {
+  if (job.deleted) {
+    $("status").textContent = "Removed.";
+    for (const id of ["cancel", "save", "compare"]) $(id).hidden = true;
+    return;
+  }
   const told = {
     queued: "Waiting for its turn.", in_progress: "Being made.", completed: "Made.", cancelled: "Cancelled.", failed: "Not made.",
   };
@@ -121,9 +127,9 @@ async function follow(id, signal) {
     text = blocks.pop();
     for (const block of blocks) {
       const data = block.match(/^data: (.*)$/m);
-      if (!data || block.startsWith("event: deleted")) continue;
+      if (!data) continue;
       const job = JSON.parse(data[1]);
-      show(job);
+      show(block.startsWith("event: deleted") ? { deleted: true } : job);
       if (job.status === "completed") offer(job, signal).catch(fail);
     }
   }
@@ -143,12 +149,31 @@ function codecOf(bytes) {
 const event = (target, name) => new Promise((done) => target.addEventListener(name, done, { once: true }));
 
 async function play(id, signal) {
+  const job = async () => (await ask(`v1/videos/${id}`, { signal })).json();
+  try {
+    if ((await job()).status === "completed") return await playFinished(id, signal);
+    await playGrowing(id, signal);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error; // what a body that breaks off throws
+    const { status } = await job();
+    if (status === "completed") return playFinished(id, signal);
+    if (["queued", "in_progress"].includes(status)) throw new Error("The stream broke off. Reload the page.");
+  }
+}
+
+async function playFinished(id, signal) {
+  const path = `v1/videos/${id}/content`; // a key goes with no address: with one, the file is fetched
+  if (!sessionStorage.getItem("key")) return start($("screen"), path);
+  start($("screen"), URL.createObjectURL(await (await ask(path, { signal })).blob()));
+}
+
+async function playGrowing(id, signal) {
   const Source = window.ManagedMediaSource ?? window.MediaSource, screen = $("screen");
   const reader = (await ask(`v1/videos/${id}/stream`, { signal })).body.getReader();
   if (!Source) { // nothing to play from while it grows: wait for its end
     const parts = [];
     for (let part; !(part = await reader.read()).done;) parts.push(part.value);
-    return start(screen, new Blob(parts, { type: "video/mp4" }));
+    return start(screen, URL.createObjectURL(new Blob(parts, { type: "video/mp4" })));
   }
   const source = new Source();
   screen.disableRemotePlayback = true; // which ManagedMediaSource asks for
@@ -158,20 +183,37 @@ async function play(id, signal) {
     if (!buffer) {
       const codec = codecOf(held);
       if (!codec) continue;
-      start(screen, source);
+      start(screen, URL.createObjectURL(source));
       await event(source, "sourceopen");
       buffer = source.addSourceBuffer(codec);
     }
-    buffer.appendBuffer(held);
+    await append(buffer, held, screen, signal);
     held = new Uint8Array();
-    await event(buffer, "updateend");
   }
   if (buffer && source.readyState === "open") source.endOfStream();
 }
 
-function start(screen, source) {
-  if (screen.src) URL.revokeObjectURL(screen.src);
-  screen.src = URL.createObjectURL(source);
+// A browser keeps so many megabytes: when they are full, what was played goes, and the rest waits for its turn.
+async function append(buffer, data, screen, signal) {
+  for (;;) {
+    signal.throwIfAborted();
+    try {
+      buffer.appendBuffer(data);
+      return await event(buffer, "updateend");
+    } catch (error) {
+      if (error.name !== "QuotaExceededError") throw error;
+      const { buffered } = buffer, played = screen.currentTime - BEHIND;
+      if (buffered.length && buffered.start(0) < played - 1) {
+        buffer.remove(0, played);
+        await event(buffer, "updateend");
+      } else await event(screen, "timeupdate");
+    }
+  }
+}
+
+function start(screen, address) {
+  if (screen.src.startsWith("blob:")) URL.revokeObjectURL(screen.src);
+  screen.src = address;
   screen.controls = true;
   screen.play().catch(() => {}); // a browser that plays nothing unasked: the controls are there
   screen.addEventListener("loadeddata", () => { $("waiting").hidden = true; }, { once: true });
@@ -185,7 +227,7 @@ async function save() {
 }
 
 async function cancel() {
-  show(await (await ask(`v1/videos/${location.hash.slice(1)}`, { method: "DELETE" })).json());
+  show(await (await ask(`v1/videos/${location.hash.slice(1)}/cancel`, { method: "POST" })).json());
 }
 
 for (const kind of ["video", "image"]) {

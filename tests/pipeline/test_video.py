@@ -12,7 +12,7 @@ from PIL import Image
 from bench.frame_metrics import psnr
 from pipeline.video import ffmpeg
 from pipeline.video.reader import InputError, VideoReader, probe, read
-from tests.clips import FLOOD, make, picture_frames, run, stand_in, write
+from tests.clips import FLOOD, TICKING, make, picture_frames, run, stand_in, write
 
 
 @pytest.mark.parametrize("rate", ["24", "25", "16", "30000/1001", "24000/1001", "25/2"])
@@ -234,6 +234,15 @@ def test_flood_of_messages_does_not_hang_the_reader(tmp_path, monkeypatch):
     begin = time.monotonic()
     with pytest.raises(InputError, match="code 3: xxx"):
         probe(path, stall_seconds=20)
+    assert time.monotonic() - begin < 10
+
+
+def test_a_look_that_goes_on_and_on_is_stopped(tmp_path, monkeypatch):
+    path = make(tmp_path / "in.mp4")
+    stand_in(tmp_path, monkeypatch, TICKING)
+    begin = time.monotonic()
+    with pytest.raises(InputError, match="took more than 0.3 s to look at. Cut it"):
+        probe(path, total_seconds=0.3)
     assert time.monotonic() - begin < 10
 
 

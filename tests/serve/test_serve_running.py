@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 
+import httpx
 import pytest
 
 import serve.__main__
@@ -95,6 +96,30 @@ def test_posts_at_once_with_one_key_make_one_job(running, inputs):
     for thread in threads:
         thread.join()
     assert len(names) == 6 and len(set(names)) == 1
+
+
+def test_streams_end_without_a_word_when_it_stops(running, inputs):
+    name, broken = post(running, inputs(400))["id"], []
+
+    def view(path):
+        with httpx.Client(base_url=running.url, timeout=60) as client:
+            try:
+                client.get(f"/v1/videos/{name}/{path}")
+            except httpx.RemoteProtocolError:
+                broken.append(path)
+
+    viewers = [threading.Thread(target=view, args=(path,)) for path in ("stream", "events", "stream")]
+    for viewer in viewers:
+        viewer.start()
+    while running.client.get(f"/v1/videos/{name}").json()["frames_made"] == 0:
+        time.sleep(0.02)
+    assert running.stop() == 143
+    for viewer in viewers:
+        viewer.join()
+    assert broken == ["stream", "stream"] and "Traceback" not in running.log.read_text()
+    assert "without completing" not in running.log.read_text()
+    running.start()
+    running.client.delete(f"/v1/videos/{name}")
 
 
 def test_sigterm_stops_it_with_its_workers_and_a_second_service_cannot_have_its_folder(running):
