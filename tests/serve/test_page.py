@@ -110,7 +110,7 @@ def test_a_cancel_that_comes_late_keeps_the_video(page, running, inputs):
         route.continue_()
 
     page.route("**/cancel", late)
-    choose(page, inputs(60))
+    choose(page, inputs(400))
     page.click("#make")
     page.click("#cancel")
     status(page, "Made.")
