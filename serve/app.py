@@ -227,8 +227,9 @@ async def look_after(
 async def _look(service: Service, jobs: JobRoutes, clock: Clock, say: Callable[[str], None]) -> None:
     """Look after the jobs once. OSError."""
     kept = service.settings.keep_seconds
-    if clock.is_trusted(min(PAUSE, kept)):
-        for job in await run_in_threadpool(service.store.expired, kept):
+    now = clock.now(min(PAUSE, kept))
+    if now is not None:  # and no later look at the clock counts: it may jump in between
+        for job in await run_in_threadpool(service.store.expired, now - kept):
             await run_in_threadpool(jobs.remove, job)
     for text in await run_in_threadpool(service.supervisor.watchdog.look):
         say(text)

@@ -12,15 +12,12 @@ class Clock:
     """The wall clock, held against the monotonic one, which nobody sets and no sleep of the machine moves."""
 
     def __init__(self) -> None:
-        self._apart, self._jumped = self._offset(), -float("inf")
+        self._apart, self._jumped = time.time() - time.monotonic(), -float("inf")
 
-    def is_trusted(self, pause: float = PAUSE) -> bool:
-        """Return whether the clock has not jumped since the last look, nor in the `pause` seconds before."""
-        before, self._apart = self._apart, self._offset()
+    def now(self, pause: float = PAUSE) -> float | None:
+        """Return the wall clock's time; None: it has jumped since the last look, or in `pause` seconds."""
+        wall, monotonic = time.time(), time.monotonic()
+        before, self._apart = self._apart, wall - monotonic
         if abs(self._apart - before) > JUMP:
-            self._jumped = time.monotonic()
-        return time.monotonic() - self._jumped >= pause
-
-    @staticmethod
-    def _offset() -> float:
-        return time.time() - time.monotonic()
+            self._jumped = monotonic
+        return wall if monotonic - self._jumped >= pause else None

@@ -272,10 +272,10 @@ class Store:
         why = f"The worker died {TRIES} times while it made this video. Try a shorter one."
         return [job for job in failed if self.end(job, "failed", code="worker_died", error=why)]
 
-    def expired(self, seconds: float) -> list[Job]:
-        """Return the jobs that ended so long ago, without base runs that a video is compared with."""
+    def expired(self, before: float) -> list[Job]:
+        """Return the jobs that ended before a time, without base runs that a video is compared with."""
         kept = "SELECT base FROM comparisons"
-        return self._rows(f"WHERE ended < ? AND id NOT IN ({kept})", time.time() - seconds)
+        return self._rows(f"WHERE ended < ? AND id NOT IN ({kept})", before)
 
     def kept(self) -> set[str]:
         """Return the ids of the jobs whose files are needed."""
