@@ -49,13 +49,10 @@ def write_report(report: dict, folder: Path, lossless: bool = False) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     report = plain(report)
-    texts = {
-        "index.html": page(report, folder, lossless),
-        "report.md": markdown(report),
-        "report.json": json.dumps(report, allow_nan=False, indent=1, ensure_ascii=False) + "\n",
-    }
+    data = json.dumps(report, allow_nan=False, indent=1, ensure_ascii=False) + "\n"
+    texts = page(report, folder, lossless), markdown(report), data
     with ExitStack() as drafts:  # they replace what was there when all are written, the page last
-        for name, text in texts.items():
+        for name, text in zip(FILES, texts, strict=True):
             draft = drafts.enter_context(atomic_write(folder / name))
             # A file name that is no text has bytes that UTF-8 cannot hold; \udcff is still valid JSON.
             draft.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -58,7 +58,7 @@ def serve(args: argparse.Namespace) -> Exit:
         raise EngineError(f"{error.name} is missing; run: pip install -r requirements-serve.txt") from error
     for line in licences(load_generator(settings.generator).fingerprint_files):
         say(line)
-    known = settings.generator_hash[:8]  # reads its files: once, and before anybody waits
+    known = settings.generator_hash  # reads its files: once, and before anybody waits
     say(f"generator {settings.generator_name}, {known}")
     check_writable(settings.home)
     settings.videos.mkdir(exist_ok=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from engines.artifact import key
 from generators.contract import load_generator
 from pipeline.recipe import Recipe
 from pipeline.request import Limits
@@ -54,14 +53,15 @@ class ServeSettings:
     def generator_hash(self) -> str:
         """What decides the frames of the generator: its class, its files, and adapters."""
         generator = load_generator(self.generator)
-        return _hashed([type(generator).__qualname__, generator.name, identity_of(generator)])
+        of_class = {"class": type(generator).__qualname__, "name": generator.name}
+        return key({**of_class, "files": identity_of(generator)})
 
     def inputs_of(self, files: str, seed: int, recipe: str) -> str:
         """Return all that decides a video, in a line that begins with the hashes of its files and generator.
 
         recipe: a name; its settings count too.
         """
-        return f"{files} {self.generator_hash} {seed} {_hashed(self.recipes[recipe].settings())} {recipe}"
+        return f"{files} {self.generator_hash} {seed} {key(self.recipes[recipe].settings())} {recipe}"
 
     @property
     def videos(self) -> Path:
@@ -82,7 +82,3 @@ class ServeSettings:
         """Return the settings that a recipe's videos are made with on a device."""
         chosen = self.recipes[recipe]
         return Settings(self.generator, chosen, device, limits=self.limits, stream=not chosen.technique)
-
-
-def _hashed(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -158,10 +158,6 @@ class Store:
     def add(self, job: Job, most_queued: int, most_per_key: int) -> Job:
         """Add a job, or return the one that came with the same idempotency key before. Full."""
         with self._transaction() as database:
-
-            def count(where: str, *values: object) -> int:
-                return database.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()[0]
-
             if job.idempotency is not None:
                 known = database.execute(
                     f"SELECT {COLUMNS} FROM jobs WHERE owner = ? AND idempotency = ?",
@@ -169,22 +165,15 @@ class Store:
                 ).fetchone()
                 if known:
                     return Job(*known)
-            if count("owner = ? AND state IN (?, ?)", job.owner, *OPEN) >= most_per_key:
-                raise Full(own=True)
-            if count("state = 'queued'") >= most_queued:
-                raise Full(own=False)
+            _check_room(database, job.owner, most_queued, most_per_key)
             values = [getattr(job, field.name) for field in fields(Job)]
             database.execute(f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
         return job
 
     def check_room(self, owner: str, most_queued: int, most_per_key: int) -> None:
         """Raise Full if `add` would raise it now."""
-        waiting, own = "count(*) FILTER (WHERE state = 'queued')", "count(*) FILTER (WHERE owner = ?)"
         with self._locked() as database:
-            asked = f"SELECT {waiting}, {own} FROM jobs WHERE state IN (?, ?)"
-            queued, mine = database.execute(asked, (owner, *OPEN)).fetchone()
-        if mine >= most_per_key or queued >= most_queued:
-            raise Full(own=mine >= most_per_key)
+            _check_room(database, owner, most_queued, most_per_key)
 
     def keyed(self, owner: str, idempotency: str) -> bool:
         """Return whether an owner has a job that came with a key."""
@@ -290,3 +279,12 @@ class Store:
         """Return the mean seconds that the latest jobs ran, or 10."""
         latest = self._rows("WHERE state = 'completed' ORDER BY ended DESC LIMIT 20")
         return sum(job.ended - job.started for job in latest) / len(latest) if latest else 10.0
+
+
+def _check_room(database: sqlite3.Connection, owner: str, most_queued: int, most_per_key: int) -> None:
+    """Raise Full if an owner may have no job more."""
+    waiting, own = "count(*) FILTER (WHERE state = 'queued')", "count(*) FILTER (WHERE owner = ?)"
+    asked = f"SELECT {waiting}, {own} FROM jobs WHERE state IN (?, ?)"
+    queued, mine = database.execute(asked, (owner, *OPEN)).fetchone()
+    if mine >= most_per_key or queued >= most_queued:
+        raise Full(own=mine >= most_per_key)

@@ -50,6 +50,11 @@ class Look:
     size: int = 0
 
 
+def newest_live(folder: Path) -> Path | None:
+    """Return a job's newest growing file; None: it has none."""
+    return max(folder.glob("live-*.mp4"), default=None)
+
+
 class Growing:
     """A reader of the newest of a job's growing files.
 
@@ -66,7 +71,7 @@ class Growing:
 
     def whole(self) -> bool:
         """Return whether all of the newest file was given."""
-        newest = max(self._folder.glob("live-*.mp4"), default=None)
+        newest = newest_live(self._folder)
         try:
             return newest is not None and (newest, newest.stat().st_size) == (self._path, self._offset)
         except FileNotFoundError:
@@ -74,7 +79,7 @@ class Growing:
 
     def more(self) -> bytes | None:
         """Return what has come, at most a block; None: another file began that does not continue this one."""
-        newest = max(self._folder.glob("live-*.mp4"), default=None)
+        newest = newest_live(self._folder)
         try:
             if newest is None or (newest != self._path and newest.stat().st_size < self._offset):
                 return b""
@@ -97,7 +102,7 @@ def want(job: Job, folder: Path) -> bool:
     if job.open:
         with suppress(FileNotFoundError):  # the job was removed
             (folder / WATCHED).touch()
-    return job.state == "completed" and not any(folder.glob("live-*.mp4"))
+    return job.state == "completed" and newest_live(folder) is None
 
 
 def write_now(job: Job, folder: Path) -> None:
@@ -177,7 +182,7 @@ class Streams:
 
     def _found(self, name: str) -> Look:
         job = self._store.get(name)  # first: the file of a job that has ended does not grow
-        path = max((self._videos / name).glob("live-*.mp4"), default=None)
+        path = newest_live(self._videos / name)
         try:
             return Look(job, path, path.stat().st_size if path else 0)
         except FileNotFoundError:  # of an earlier attempt

@@ -29,7 +29,6 @@ LEFT_OVER = re.compile(r"\.(log|tmp|part|openvino|pyc|zip|tar|gz|7z|rar)$|^\.(ne
 SECRET_NAMES = re.compile(
     r"^\.(env|netrc|pypirc)|^id_(rsa|dsa|ecdsa|ed25519)|\.(pem|key|p12|pfx)$|^credentials"
 )
-TEXT = {".yaml", ".yml", ".cfg", ".ini", ".conf", ".env", ".properties", ".sh", ""}
 TEXT = {".py", ".toml", ".txt", ".json", ".md", ".csv"} | BARE_TEXT
 GRAPHS = {".onnx", ".engine"}
 ROOTS = "home|root|Users|mnt|media|data|workspace|work|opt|srv|tmp|var|usr|tcdata|content|kaggle|private"

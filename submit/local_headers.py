@@ -37,13 +37,11 @@ class LocalHeader:
 def headers_differ(path: Path, entries: list[zipfile.ZipInfo]) -> Iterator[str]:
     """Yield what an entry's own header says otherwise than the list of entries; OSError."""
     with path.open("rb") as file:
-        for entry in entries:
-            try:
-                own = _read(file, entry.header_offset)
-            except (struct.error, ValueError) as error:
-                yield f"{entry.orig_filename!r} has no header that can be read before its bytes ({error})"
-                continue
-            yield from (f"{entry.orig_filename!r} {why}" for why in _differences(file, own, entry))
+        for entry, own in _headers(file, entries):
+            if isinstance(own, LocalHeader):
+                yield from (f"{entry.orig_filename!r} {why}" for why in _differences(file, own, entry))
+            else:
+                yield f"{entry.orig_filename!r} has no header that can be read before its bytes ({own})"
 
 
 def beside_headers(path: Path, entries: list[zipfile.ZipInfo]) -> Iterator[str]:
@@ -52,15 +50,24 @@ def beside_headers(path: Path, entries: list[zipfile.ZipInfo]) -> Iterator[str]:
     What cannot be read is headers_differ's to tell.
     """
     with path.open("rb") as file:
-        for entry in entries:
-            try:
-                own = _read(file, entry.header_offset)
-            except (struct.error, ValueError):
+        for entry, own in _headers(file, entries):
+            if not isinstance(own, LocalHeader):
                 continue
             if own.stamp != _stamp(entry.date_time):
                 yield f"{entry.orig_filename!r} has another time in its own header"
             if own.extras:
                 yield f"{entry.orig_filename!r} has an extra field in its own header"
+
+
+def _headers(
+    file: BinaryIO, entries: list[zipfile.ZipInfo]
+) -> Iterator[tuple[zipfile.ZipInfo, LocalHeader | Exception]]:
+    """Yield each entry with its own header, or with the error of one that cannot be read."""
+    for entry in entries:
+        try:
+            yield entry, _read(file, entry.header_offset)
+        except (struct.error, ValueError) as error:
+            yield entry, error
 
 
 def _read(file: BinaryIO, offset: int) -> LocalHeader:

@@ -67,11 +67,11 @@ def export_streamed(
 
     Modules named in a class's _keep_in_fp32_modules stay in fp32. quantising, of fp16 to int8: apply(graph,
     its module, the inputs of DRAWS calls to measure on, none of which the result is held against) says what
-    it did. rewriting: apply(network, turn) changes a network
-    without weights in place and says what it did; turn(parameter, rows): with its rows in that order. Held
-    against torch, as it was before rewriting, in fp32 at the smallest sizes of its spec, where a processor
-    can do that, which excludes bf16. EngineError for another precision or a weight that fp16 cannot hold;
-    ExportError, ParityError; OSError. All leave nothing behind.
+    it did. rewriting: apply(network, turn) changes a network without weights in place and says what it did;
+    turn(parameter, rows): with its rows in that order. Held against torch, as it was before rewriting, in
+    fp32 at the smallest sizes of its spec, where a processor can do that, which excludes bf16. EngineError
+    for another precision or a weight that fp16 cannot hold; ExportError, ParityError; OSError. All leave
+    nothing behind.
     """
     from engines.backends.torch_backend import TorchEngine
 

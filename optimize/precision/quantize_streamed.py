@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.onnx.export import Change
-from optimize.precision.quantize import LEAST
+from optimize.precision.quantize import INT8_MOST, LEAST
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor, nn
 
-MOST = 127.0
 # Inputs are random numbers, not latents and conditions of a video: what is larger than any seen is clipped.
 # On the presenter's weights 4 layers of 80 met more than 1.5 times what one random input had shown, 2 of
 # them more than twice.
@@ -73,7 +72,7 @@ def _quantise(graph: ir.Graph, node: ir.Node, largest: float) -> None:
 
     activation, weight = node.inputs
     half = weight.const_value.dtype.numpy()
-    scale = _constant(graph, f"{node.name}/input_scale", np.asarray(largest / MOST, half))
+    scale = _constant(graph, f"{node.name}/input_scale", np.asarray(largest / INT8_MOST, half))
     zero = _constant(graph, f"{node.name}/input_zero", np.asarray(0, np.int8))
     rounded = ir.node("QuantizeLinear", [activation, scale, zero], name=f"{node.name}/QuantizeLinear")
     given = [rounded.outputs[0], scale, zero]
@@ -96,12 +95,12 @@ def _eight_bits(graph: ir.Graph, weight: ir.Value) -> tuple[ir.Value, ir.Value]:
     import onnx_ir as ir
 
     lazy, half = weight.const_value, weight.const_value.dtype.numpy()
-    scales = np.abs(lazy.numpy()).max(0).astype(np.float32) / MOST
+    scales = np.abs(lazy.numpy()).max(0).astype(np.float32) / INT8_MOST
     scales = np.maximum(scales, LEAST).astype(half)  # numbers are rounded by what half precision holds
 
     def rounded() -> ir.Tensor:
         numbers = lazy.numpy().astype(np.float32) / scales.astype(np.float32)
-        return ir.tensor(np.clip(np.rint(numbers), -MOST, MOST).astype(np.int8))
+        return ir.tensor(np.clip(np.rint(numbers), -INT8_MOST, INT8_MOST).astype(np.int8))
 
     name, shape = f"{weight.name}/int8", weight.const_value.shape
     tensor = ir.LazyTensor(rounded, dtype=ir.DataType.INT8, shape=shape, name=name)
