@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,7 +141,7 @@ class TorchEngine:
 
         def begin() -> None:
             mode = "reduce-overhead" if on_gpu else None
-            self._module, self._is_reused = torch.compile(self._module, dynamic=False, mode=mode), on_gpu
+            self._module, self._is_reused = compiled(self._module, mode=mode), on_gpu
 
         self._first.callback(begin)
 
@@ -189,6 +190,19 @@ class TorchEngine:
         import torch
 
         return torch.autocast(self.device.split(":")[0], self._half) if self._half else nullcontext()
+
+
+def compiled(module: torch.nn.Module, **options: object) -> Callable:
+    """Return what torch compiles it to, for each shape, with these options of torch.compile.
+
+    Its code is its own where torch can keep it so (2.13 can, 2.11 not): else networks of one class share code
+    and SHAPES, so that a second one computes attention in the first one's way.
+    """
+    import torch
+
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+        options["isolate_recompiles"] = True
+    return torch.compile(module, dynamic=False, **options)
 
 
 def _cast_forwards() -> set[object]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.attention import CUDNN, open_attention
-from engines.backends.torch_backend import TorchEngine
+from engines.backends.torch_backend import TorchEngine, compiled
 from engines.errors import EngineError
 from lab.gpu.networks import Model
 
@@ -54,7 +54,7 @@ def prepare(model: Model, text: str, inputs: Sequence[Tensor], device: str) -> C
         # As the backend, to CUDA graphs; within the variant's own graph there can be no other.
         graphs = device.startswith("cuda") and "graph" not in features
         mode = "reduce-overhead" if graphs else None
-        module = torch.compile(module, dynamic=False, backend=backend, mode=mode)
+        module = compiled(module, backend=backend, mode=mode)
     attention = open_attention(CUDNN) if "cudnn" in features else nullcontext
 
     def call() -> Tensor:
