@@ -103,6 +103,16 @@ def test_a_folder_gets_a_cover_for_each_video_and_a_broken_one_changes_nothing(t
     assert alone.status == 3
 
 
+def test_pictures_that_the_videos_are_made_of_are_not_written_over(tmp_path, clip, run_main):
+    for name in ("images", "outputs"):
+        (tmp_path / name).mkdir()
+    clip.rename(tmp_path / "outputs/ada.mp4")
+    (tmp_path / "images/ada.png").write_bytes(b"the person")
+    answer = run_main(script, "cover", tmp_path / "outputs", "--out", tmp_path / "images")
+    assert answer.status == 2 and "choose another --out" in answer.err
+    assert (tmp_path / "images/ada.png").read_bytes() == b"the person"
+
+
 def test_a_folder_with_two_videos_of_one_name_or_none_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no file ending in .3g2, "):
         videos_of(tmp_path)
