@@ -23,6 +23,7 @@ from serve.watchdog import Took, Watchdog
 PAUSE, FULL_PAUSE = 1.0, 10.0  # seconds before a dead worker is replaced; between tries at a full disk
 DOUBLINGS = 6  # of that pause, at most, one with each failure to start again
 TRIES = 3  # failures of a worker to start, in a row
+START = 1_800.0  # seconds that engines may take to start: compiling a large network takes minutes
 
 
 def pause_after(failures: int) -> float:
@@ -143,6 +144,8 @@ class Supervisor:
         started = time.monotonic()
         with suppress(EOFError, OSError):
             while True:
+                if number not in self._ready and not connection.poll(START):
+                    return EngineError(f"worker {number + 1}: its engines have not started in {START:g} s")
                 match connection.recv():
                     case Started(messages=messages):
                         with self._lock:

@@ -1,4 +1,4 @@
-"""A worker process without engines: it speaks as serve.worker does, and hangs or is refused where told."""
+"""A worker process without engines: it speaks as serve.worker does, hangs, dies or is refused where told."""
 
 import signal
 import time
@@ -22,6 +22,8 @@ def work(descriptor):
             return
         if (settings.home / f"dies-{number}").exists():
             return
+        if (settings.home / f"hangs-{number}").exists():
+            time.sleep(1_000)
         connection.send(Started({}, []))
         store = Store(settings.database)
         while not connection.poll(0.01):

@@ -152,9 +152,13 @@ def test_a_worker_is_tried_after_pauses_that_double_up_to_a_minute():
 @pytest.mark.parametrize(("fault", "why"), [
     ("refused", "cpu: the device is gone"),
     ("dies", "worker 1 on cpu did not start, 3 times: it died"),
+    ("hangs", "worker 1: its engines have not started in 0.5 s"),
 ])
-def test_a_service_whose_last_worker_cannot_start_again_is_given_up_after_three_tries(workers, fault, why):
+def test_a_service_whose_last_worker_cannot_start_again_is_given_up_after_three_tries(
+        workers, fault, why, monkeypatch):
     service = workers()
+    if fault == "hangs":
+        monkeypatch.setattr(supervisor, "START", 0.5)
     (service.home / f"{fault}-0").touch()
     os.kill(process(service), signal.SIGKILL)
     until(lambda: service.given_up)
@@ -162,9 +166,12 @@ def test_a_service_whose_last_worker_cannot_start_again_is_given_up_after_three_
     assert service.metrics.deaths._value.get() == 1 + supervisor.TRIES
 
 
-def test_a_service_none_of_whose_workers_ever_ran_is_given_up_at_once(workers, tmp_path):
+@pytest.mark.parametrize(("fault", "why"), [
+    ("refused", "cpu: the device is gone"), ("hangs", "worker 1: its engines have not started in 0.5 s")])
+def test_a_service_none_of_whose_workers_ever_ran_is_given_up_at_once(workers, tmp_path, fault, why, monkeypatch):
+    monkeypatch.setattr(supervisor, "START", 0.5 if fault == "hangs" else supervisor.START)
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "refused-0").touch()
+    (tmp_path / "home" / f"{fault}-0").touch()
     service = workers()
-    assert str(service.given_up[0]) == "cpu: the device is gone"
+    assert str(service.given_up[0]) == why
     assert service.metrics.deaths._value.get() == 1 and len(service.said) == 0
