@@ -10,7 +10,7 @@ import copy
 import gc
 import mmap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from engines.onnx.export import (
     strip,
     traced,
 )
+from engines.onnx.module_dtypes import dtype_in, naming_buffers, tensors_of
 from engines.onnx.parity import draw
 from engines.onnx.weight import Weight
 from engines.precision import PRECISIONS
@@ -92,7 +93,8 @@ def export_streamed(
     if layers:  # known without the minutes of a trace
         _check_calibrated(component, _too_much(module))
     least = {name: limits.min for name, limits in spec.ranges.items()}
-    graph, work, changes = trace_bare(spec, module, compute, opset, rewriting)
+    with naming_buffers(module, compute):
+        graph, work, changes = trace_bare(spec, module, compute, opset, rewriting)
     for change in changes:
         target.say(f"{label}: rewritten: {change}")
     too_much = _too_much(module, work)
@@ -106,7 +108,8 @@ def export_streamed(
     with writing(target.folder, label, built_from) as draft:
         save(graph, draft.path)
         seconds = time.perf_counter() - started
-        check_graph(spec, draft.path)
+        with naming_buffers(module, compute):
+            check_graph(spec, draft.path)
         parity = None
         if not too_much:
             reference = TorchEngine(spec, copy.deepcopy(module))
@@ -175,9 +178,9 @@ def bare_twin(module: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.nn.Mod
 
     memo, weights = {}, {}
     halves = torch.float16, torch.bfloat16  # of a buffer: it was made of weights as they are stored
-    for name, tensor, parameter in _tensors(module):
+    for name, tensor, parameter in tensors_of(module):
         computed = parameter or tensor.dtype in halves
-        to = _dtype_in(module, name, tensor, dtype) if computed else tensor.dtype
+        to = dtype_in(module, name, tensor, dtype) if computed else tensor.dtype
         if tensor.numel() <= SMALL:
             new = tensor.detach().to(to, copy=True)
         else:
@@ -229,24 +232,6 @@ def _initializer(name: str, weight: Weight) -> ir.Value:
     return ir.Value(name=name, shape=shape, type=ir.TensorType(kind), const_value=lazy)
 
 
-def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
-    """List (name, tensor, whether it is a parameter), buffers outside the state included."""
-    yield from ((name, parameter, True) for name, parameter in module.named_parameters())
-    yield from ((name, buffer, False) for name, buffer in module.named_buffers())
-
-
-def _dtype_in(module: torch.nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
-    """Choose a tensor's dtype: the given one, float32 where its class says so, its own if not a float."""
-    import torch
-
-    parts = name.split(".")
-    for depth in range(len(parts)):
-        around = module.get_submodule(".".join(parts[:depth]))
-        if not set(getattr(around, "_keep_in_fp32_modules", None) or ()).isdisjoint(parts[depth:]):
-            return torch.float32
-    return dtype if tensor.is_floating_point() else tensor.dtype
-
-
 def _work(spec: ComponentSpec, twin: torch.nn.Module) -> float:
     """Count the TFLOP of a call at the smallest sizes; nothing is computed."""
     import torch
@@ -268,7 +253,7 @@ def _check_calibrated(component: str, too_much: str) -> None:
 
 def _too_much(module: torch.nn.Module, work: float = 0.0) -> str:
     """Say why a processor shall not run a module, whose calls take so many TFLOP; empty if it may."""
-    size = 4 * sum(tensor.numel() for _, tensor, _ in _tensors(module))
+    size = 4 * sum(tensor.numel() for _, tensor, _ in tensors_of(module))
     if size > MOST_BYTES:
         return f"its weights are {size / 1e9:.0f} GB in fp32; try a shallower one"
     if work > MOST_WORK:
