@@ -36,6 +36,7 @@ SHOWN = 10
 WRAPPERS = ("state_dict", "model", "module")  # where training programs put the tensors of a torch file
 ARCHIVE_ERRORS = (pickle.PickleError, zipfile.BadZipFile)
 AGAIN = "copy or download it again"
+SCALES = re.compile(r"(^|\.)(scaled_fp8|scale_weight|weight_scale|comfy_quant)$")  # by ComfyUI's programs
 LFS = b"version https://git-lfs"
 DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
@@ -179,6 +180,8 @@ def _check_names(network: nn.Module, own: Mapping, tensors: Mapping, origin: Pat
     if is_a and is_a != wanted:
         lines[0] += f": it is of another family, {is_a}" + (f"; expected {wanted}" if wanted else "")
     lines += listed("missing", missing) + listed("unexpected", unexpected)
+    if any(SCALES.search(name) for name in unexpected):
+        lines += ["its weights are in 8 bits with scales, not read here: take one in bf16, fp16 or plain fp8"]
     raise GeneratorError("\n".join(lines))
 
 

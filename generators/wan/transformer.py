@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from engines.files import release_pages
@@ -30,7 +31,8 @@ class Denoise(nn.Module):
     """The component `denoise`: the flow (noise minus clean) of one window and branch; subclasses take inputs.
 
     prompts: (branches, tokens, text_dim) text embeddings, the prompt's last; before it, where there is
-    guidance, the negative one's.
+    guidance, the negative one's. What is constant is computed in float32: files have weights of several
+    dtypes, and 8 bits are for storing alone.
     """
 
     _keep_in_fp32_modules = WanTransformer3DModel._keep_in_fp32_modules
@@ -40,7 +42,7 @@ class Denoise(nn.Module):
         self.network = network
         embedder = network.condition_embedder
         with torch.no_grad():
-            text = embedder.text_embedder(prompts.to(embedder.text_embedder.linear_1.weight.dtype))
+            text = in_float32(embedder.text_embedder, prompts.float())
             for block in network.blocks:
                 layers = block.attn2.to_k, block.attn2.to_v
                 block.attn2 = CrossAttention(block.attn2, text)
@@ -90,8 +92,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = attention.heads
         self.to_q, self.norm_q, self.to_out = attention.to_q, attention.norm_q, attention.to_out
-        self.register_buffer("key", attention.norm_k(attention.to_k(text)))
-        self.register_buffer("value", attention.to_v(text))
+        stored = constants_dtype(attention.to_k.weight)
+        self.register_buffer("key", in_float32(attention.norm_k, in_float32(attention.to_k, text)).to(stored))
+        self.register_buffer("value", in_float32(attention.to_v, text).to(stored))
 
     def forward(self, tokens: Tensor, context: tuple[Tensor | None, Tensor, Tensor], *_: None) -> Tensor:
         """Compute the sum of both, for every token."""
@@ -173,11 +176,10 @@ class Animate(Denoise):
         super().__init__(network, prompts)
         self._every = network.config.inject_face_latents_blocks
         with torch.no_grad():
-            size = network.motion_encoder.size
-            dtype = network.motion_encoder.conv_in.weight.dtype
-            motion = network.motion_encoder(torch.full((1, 3, size, size), -1.0, dtype=dtype))
-            face = network.face_encoder(motion.expand(frames, -1).unsqueeze(0))
-        self.register_buffer("face", torch.cat([torch.zeros_like(face[:, :1]), face], 1))
+            size, stored = network.motion_encoder.size, constants_dtype(network.motion_encoder.conv_in.weight)
+            motion = in_float32(network.motion_encoder, torch.full((1, 3, size, size), -1.0))
+            face = in_float32(network.face_encoder, motion.expand(frames, -1).unsqueeze(0))
+        self.register_buffer("face", torch.cat([torch.zeros_like(face[:, :1]), face], 1).to(stored))
         del network.motion_encoder, network.face_encoder
 
     def forward(
@@ -202,7 +204,18 @@ class Animate(Denoise):
         """Inject the face after every fifth block."""
         if number % self._every:
             return tokens
-        return tokens + self.network.face_adapter[number // self._every](tokens, self.face)
+        return tokens + self.network.face_adapter[number // self._every](tokens, self.face.to(tokens.dtype))
+
+
+def in_float32(network: nn.Module, x: Tensor) -> Tensor:
+    """Compute a network of x in float32, whatever its weights are stored in; they stay as they are."""
+    wide = {name: each.float() for name, each in network.named_parameters()}
+    return functional_call(network, wide, (x,))
+
+
+def constants_dtype(weight: Tensor) -> torch.dtype:
+    """Choose what constants made with a weight are stored in: its dtype, bfloat16 for one in 8 bits."""
+    return torch.bfloat16 if weight.dtype.itemsize == 1 else weight.dtype
 
 
 def flat(tokens: Tensor) -> Tensor:
