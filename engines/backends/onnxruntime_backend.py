@@ -101,7 +101,8 @@ class OnnxRuntimeEngine:
             with redirect_stdout(sys.stderr):  # it prints that a provider fails, among manifest lines
                 self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except _errors() as error:
-            raise failure(f"onnxruntime cannot load {path}: {_first_line(error)}{_way_out(error)}") from error
+            said = f"onnxruntime cannot load {path}: {_first_line(error)}{_way_out(error)}"
+            raise failure(said, path) from error
         wanted = providers[0][0]
         if self._session.get_providers()[0] != wanted:  # it falls back without a word
             raise EngineError(f"onnxruntime could not start {wanted}: no driver, or no libraries?")

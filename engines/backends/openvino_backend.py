@@ -90,7 +90,7 @@ class OpenVinoEngine:
             else:
                 compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
-            raise failure(f"openvino cannot load {path}: {_reason(error)}") from error
+            raise failure(f"openvino cannot load {path}: {_reason(error)}", path) from error
         inputs, outputs = _dtypes(compiled.inputs, spec.inputs), _dtypes(compiled.outputs, spec.outputs)
         check_agreement(spec, path, inputs, outputs)
         self._request = compiled.create_infer_request()

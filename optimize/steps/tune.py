@@ -18,7 +18,7 @@ from optimize.steps.plot import draw_trials
 from optimize.steps.tuner import Tuned, Tuner
 from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.dataset import Request, first_requests
-from pipeline.batch.run_folder import check_replaced, check_writable
+from pipeline.batch.run_folder import check_replaced, check_writable, locked_folder
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.video.base_colours import as_base_videos
 
@@ -46,12 +46,13 @@ def tune_folder(
     """Tune on a data folder, write the fastest recipe to the TOML file `out`, and return the result.
 
     Trials and a plot of them are kept in a folder beside out, so the same call resumes an interrupted one.
-    InputError: no pairs, or a base video is missing. FolderError: out cannot be written. TuningError: no
-    recipe keeps to the goal. Errors of loading extractors, generator and engines.
+    InputError: no pairs, or a base video is missing. FolderError: out cannot be written, or another search
+    is at work there. TuningError: no recipe keeps to the goal. Errors of loading extractors, generator and
+    engines.
     """
     folder = out.with_suffix(".tuning")
     check_replaced(out)
-    with closing(tuning_runner_of(job, folder, say)) as runner:
+    with closing(tuning_runner_of(job, folder, say)) as runner, locked_folder(folder):
         own = getattr(runner.generator.windows, "overlap", 0)  # a rule of the user's may have none
         overlaps = [overlap for overlap in job.overlaps if overlap < own]
         tuned = Tuner(runner, goal, record_of(runner, goal, folder), say).tune(recipes, overlaps)

@@ -33,7 +33,7 @@ MADE = ".made"  # subfolder for videos of worker processes until this process mo
 
 def manifest_lines(folder: Path) -> list[dict]:
     """Return all lines of a run's manifest as they stand there. OSError; ValueError: one is no JSON."""
-    return [json.loads(line) for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (folder / MANIFEST).read_text(encoding="utf-8").split("\n") if line]
 
 
 class RunFolder:
