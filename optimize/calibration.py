@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engines.artifact import file_sha256
+from engines.device_arrays import contiguous
 from engines.progress import Progress
 from engines.spec import Engine
 from generators.contract import Engines, Generator, offers_deep_cache
@@ -42,7 +43,7 @@ class Recorder:
 
     def _single(self, array: np.ndarray) -> np.ndarray:
         """Return the shared copy of an array."""
-        array = np.ascontiguousarray(array)
+        array = contiguous(array)
         key = f"{array.dtype} {array.shape} {hashlib.sha256(array).hexdigest()}"
         if key not in self._arrays:
             self._arrays[key] = array.copy()  # the caller may write into the original
