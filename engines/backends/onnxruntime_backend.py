@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import check_agreement, find_onnx
-from engines.device_arrays import Array, Place, on_host
+from engines.device_arrays import Array, Place, contiguous, on_host
 from engines.errors import EngineError
 from engines.load import allowed_threads
 from engines.precision import require, supported
@@ -118,7 +118,7 @@ class OnnxRuntimeEngine:
         try:
             if self.place and not _unknown(self.spec, sizes):
                 return self._run_on(self.place, arrays, sizes)
-            arrays = {name: np.ascontiguousarray(on_host(array)) for name, array in arrays.items()}
+            arrays = {name: contiguous(on_host(array)) for name, array in arrays.items()}
             run = self._session.run if self.device == "cpu" else self._run_bound
             outputs = run(names, arrays)
         except _errors() as error:
