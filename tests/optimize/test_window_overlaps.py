@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bench.quality_goal import Goal
 from generators.contract import BUNDLED, FROM_FOLDER, load_generator
 from generators.generator_error import GeneratorError
 from generators.wan.unianimate import PrivateStarts
 from generators.windows import OverlapWindows, overlapping
+from optimize.steps import tune
 from pipeline.blended_denoiser import BlendedDenoiser, step_windows
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.recipe import BASELINE, Recipe, RecipeError
 from pipeline.step_plan import StepPlan
 from pipeline.window_denoiser import SerialDenoiser
 from tests.wan_checkpoints import CLIP, SETTINGS, SIZES, VAE
@@ -61,6 +63,33 @@ def load(tmp_path):
 
 def test_every_bundled_generator_is_among_these():
     assert {kind for kind, *_ in FAMILIES} == {*BUNDLED, *FROM_FOLDER}
+
+
+@pytest.mark.parametrize(("kind", "settings", "tried"), FAMILIES)
+def test_the_tuner_tries_the_smaller_overlaps_that_a_generators_rule_takes(
+        load, kind, settings, tried, monkeypatch, tmp_path):
+    """Of MimicMotion's windows 0 was tried, which ended every tuning before its recipe was written."""
+    runner = SimpleNamespace(generator=load(kind, settings), close=lambda: None)
+    monkeypatch.setattr(tune, "tuning_runner_of", lambda *given: runner)
+    monkeypatch.setattr(tune, "record_of", lambda *given: None)
+    (tmp_path / "fast.tuning").mkdir()  # as the runner does
+    found = []
+
+    class Ended(Exception):
+        pass
+
+    class Tuner:
+        def __init__(self, *given):
+            pass
+
+        def tune(self, recipes, overlaps):
+            found.extend(overlaps)
+            raise Ended
+
+    monkeypatch.setattr(tune, "Tuner", Tuner)
+    with pytest.raises(Ended):
+        tune.tune_folder(tune.TuningJob(tmp_path), Goal(), [BASELINE], tmp_path / "fast.toml", print)
+    assert found == tried
 
 
 @pytest.mark.parametrize("frames", [1, 30, 81, 100, 144, 301])
@@ -140,6 +169,7 @@ def test_an_overlap_that_private_frames_replace_is_refused(load, overlap):
 
 def test_a_rule_without_overlap_is_not_given_one():
     rule = SimpleNamespace(length=4)
+    assert tune.smaller_overlaps(rule, (0, 2)) == []
     with pytest.raises(ValueError, match="have none to change; leave it out"):
         overlapping(rule, 0)
     assert overlapping(OverlapWindows(8, 4), 2) == OverlapWindows(8, 2)
