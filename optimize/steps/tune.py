@@ -14,6 +14,7 @@ from bench.similarity import load_extractors
 from engines.artifact import key
 from engines.files import atomic_write
 from generators.contract import load_generator
+from generators.windows import WindowRule, overlapping
 from optimize.steps.plot import draw_trials
 from optimize.steps.tuner import Tuned, Tuner
 from optimize.steps.tuning_runner import TuningRunner
@@ -27,9 +28,9 @@ from pipeline.video.base_colours import as_base_videos
 class TuningJob:
     """A tuning job: a generator on a device, with the requests of a data folder and the base model's videos.
 
-    overlaps: of windows, to be tried at the end where they are smaller than the generator's own. lossless:
-    for base videos that are lossless: above about 40 dB, PSNR would otherwise mostly measure how they were
-    encoded.
+    overlaps: of windows, to be tried at the end if they are smaller than the generator's own, and its rule
+    takes them. lossless: for base videos that are lossless: above about 40 dB, PSNR would otherwise mostly
+    measure how they were encoded.
     """
 
     data: Path
@@ -53,8 +54,7 @@ def tune_folder(
     folder = out.with_suffix(".tuning")
     check_replaced(out)
     with closing(tuning_runner_of(job, folder, say)) as runner, locked_folder(folder):
-        own = getattr(runner.generator.windows, "overlap", 0)  # a rule of the user's may have none
-        overlaps = [overlap for overlap in job.overlaps if overlap < own]
+        overlaps = smaller_overlaps(runner.generator.windows, job.overlaps)
         tuned = Tuner(runner, goal, record_of(runner, goal, folder), say).tune(recipes, overlaps)
     note = (
         f"Tuned for {runner.generator.name} on {len(runner.clips)} videos, "
@@ -66,6 +66,20 @@ def tune_folder(
         draft.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")
     draw_trials(tuned, goal, folder / "trials.png")
     return tuned
+
+
+def smaller_overlaps(windows: WindowRule, overlaps: Sequence[int]) -> list[int]:
+    """Return those of the overlaps that are smaller than the rule's own, and that it takes."""
+    own = getattr(windows, "overlap", 0)  # a rule of the user's may have none
+    return [overlap for overlap in overlaps if overlap < own and _takes(windows, overlap)]
+
+
+def _takes(windows: WindowRule, overlap: int) -> bool:
+    try:
+        overlapping(windows, overlap)
+    except ValueError:
+        return False
+    return True
 
 
 def tuning_runner_of(job: TuningJob, folder: Path, say: Callable[[str], None] | None = None) -> TuningRunner:

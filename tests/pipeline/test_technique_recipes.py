@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from engines.errors import EngineError, UsageError
 from engines.progress import Progress
 from generators.contract import load_generator
 from generators.samplers import KarrasEuler
+from generators.wan.fun_control import FunControlSettings
 from pipeline import runner as runners
 from pipeline.batch.dataset import find_requests
 from pipeline.caches.base_runs import calibrate, signal_changes
@@ -150,6 +152,15 @@ def test_a_technique_that_does_not_go_with_the_generator_is_refused(small):
     for name in ("fewer-steps", "guidance-interval"):
         with pytest.raises(RecipeError, match=f"{name} is for"):
             recipe_of(name).adapt(other)
+
+
+@pytest.mark.parametrize(("sampler", "last"), [("flow-diffusers", 0.00893), ("flow", 3 / 22)])
+def test_fewer_steps_with_another_shift_are_the_grid_that_a_sampler_of_that_shift_has(sampler, last):
+    """The last step's time in training stayed that of the first shift: 0.01479 in place of 0.00893."""
+    own = SimpleNamespace(scheduler=FunControlSettings(sampler=sampler).scheduler())
+    load_technique("fewer-steps").apply(own, shift=3.0, steps=20)
+    assert own.scheduler == FunControlSettings(sampler=sampler, shift=3.0, steps=20).scheduler()
+    assert own.scheduler.sigmas[-2] == pytest.approx(last, abs=1e-5)
 
 
 def test_the_generator_itself_is_left_as_it_was(small):
