@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 from engines.errors import FILE_ERRORS
 from engines.files import map_file
 from generators.contract import GeneratorError
+from generators.families import family
+from generators.tied_weights import lacking_twins, tie
 from generators.weight_files import SAFETENSORS, weight_files
 
 if TYPE_CHECKING:
@@ -40,23 +42,6 @@ DTYPES = {
     "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
 }  # fmt: skip
-# Names that only checkpoints of a family have, in front of them nothing or a prefix that ends with a dot.
-FAMILIES = {
-    "Wan video transformer, diffusers' names": ("condition_embedder.time_proj.weight", "proj_out.weight"),
-    "Wan video transformer, original names": ("time_projection.1.weight", "head.head.weight"),
-    "Wan VAE, diffusers' names": ("decoder.up_blocks.0.resnets.0.norm1.gamma",),
-    "Wan VAE, original names": ("decoder.upsamples.0.residual.0.gamma",),
-    "SVD UNet": ("down_blocks.0.resnets.0.temporal_res_block.conv1.weight",),
-    "SVD VAE": ("decoder.time_conv_out.weight",),
-    "Stable Diffusion VAE": ("quant_conv.weight", "decoder.up_blocks.0.resnets.0.norm1.weight"),
-    "Stable Diffusion UNet": ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight",),
-    "motion modules": ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",),
-    "UMT5 text encoder, original names": ("token_embedding.weight", "blocks.0.attn.q.weight"),
-    "T5 text encoder": ("encoder.block.0.layer.0.SelfAttention.q.weight",),
-    "CLIP image encoder": ("vision_model.encoder.layers.0.self_attn.q_proj.weight",),
-    "CLIP image encoder, original names": ("visual.transformer.0.attn.to_qkv.weight",),
-}
-LORA = re.compile(r"\blora_(A|B|down|up)\b")
 
 
 @dataclass(frozen=True)
@@ -126,12 +111,22 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 @contextmanager
 def weightless() -> Iterator[None]:
-    """Build networks in this block with parameters on the meta device (without numbers) and real buffers."""
+    """Build networks in this block with parameters on the meta device (without numbers) and real buffers.
+
+    A parameter that has several names stays one.
+    """
     from torch import nn
     from torch.nn.modules.module import register_module_parameter_registration_hook
+    from torch.utils.weak import WeakTensorKeyDictionary
+
+    made = WeakTensorKeyDictionary()  # by what a network was given, of which it keeps nothing
 
     def without_numbers(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        return None if parameter is None else nn.Parameter(parameter.to("meta"), requires_grad=False)
+        if parameter is None or parameter.is_meta:
+            return parameter
+        if parameter not in made:
+            made[parameter] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        return made[parameter]
 
     hook = register_module_parameter_registration_hook(without_numbers)
     try:
@@ -150,17 +145,21 @@ def fill(
     """Set tensors as the network's weights, uncopied, and make it ready for inference.
 
     dtype: what floats are turned into, which does copy; None keeps the file's. ignored: regular expressions
-    of tensors that the network needs not have. GeneratorError lists the tensors that are missing, unexpected
-    or of another shape, and says so if they are of another family; origin is what it calls them by.
+    of tensors that the network needs not have. A tensor that the network has by several names may be there
+    by one of them, as some programs save it. GeneratorError lists the tensors that are missing, unexpected or
+    of another shape, and says so if they are of another family; origin is what it calls them by.
     """
     own = network.state_dict()
     unused = [name for name in tensors if name not in own and any(re.search(each, name) for each in ignored)]
     tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
+    twins = lacking_twins(network, tensors)
+    tensors |= {name: tensors[twin] for name, twin in twins.items()}
     _check_names(network, own, tensors, origin)
     _check_shapes(network, own, tensors, origin)
     if dtype is not None:
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-    network.load_state_dict(dict(tensors), assign=True)
+    network.load_state_dict(tensors, assign=True)
+    tie(network, twins)
     return network.requires_grad_(False).eval()
 
 
@@ -168,15 +167,6 @@ def metadata(path: Path) -> dict[str, str]:
     """Read what the safetensors file at a path says of itself; nothing where it is another file."""
     file = weight_files(path)[0]
     return _header(file)[2] if file.suffix in SAFETENSORS else {}
-
-
-def family(names: Iterable[str]) -> str | None:
-    """Recognise the family that tensors of those names belong to, or None."""
-    names = set(names)
-    if any(LORA.search(name) for name in names):
-        return "LoRA adapter, which is merged into the weights it was trained on"
-    ends = {name[place:] for name in names for place in (0, *(m.end() for m in re.finditer(r"\.", name)))}
-    return next((known for known, marks in FAMILIES.items() if ends.issuperset(marks)), None)
 
 
 def _check_names(network: nn.Module, own: Mapping, tensors: Mapping, origin: Path | str) -> None:

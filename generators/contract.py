@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,7 +36,7 @@ FULL, SHALLOW = "denoise_full", "denoise_shallow"
 Engines = Mapping[str, Engine]
 Constants = Mapping[str, np.ndarray]
 Branch = bool | str  # of guidance: whether it is the conditional one, or a name where guidance has names
-Guidance = float | tuple[float, float] | Mapping[str, float]
+Guidance = float | Sequence[float] | Mapping[str, float]
 
 
 class Generator(Protocol):
@@ -59,7 +60,7 @@ class Generator(Protocol):
     # loras: Mapping[str, Sequence[str]]
     # lora_files: Sequence[Path]
     scheduler: Scheduler
-    # One number; or that of the first and the last frame, evenly between; or the weight of each branch by
+    # One number; or a pair, for the first and the last frame, evenly between; or the weight of each branch by
     # name, the full condition's first, together 1: as many branches as there are names.
     guidance: Guidance
     windows: WindowRule | ContinuationWindows
@@ -230,9 +231,14 @@ def load_generator(name: str) -> Generator:
 def branches_of(guidance: Guidance) -> tuple[Branch, ...]:
     """List the branches that guidance combines, the conditional one first; at 1 the other one cancels.
 
-    GeneratorError: weights by name that do not add up to 1.
+    GeneratorError: weights by name that do not add up to 1, or what is no number, pair or weights.
     """
     if not isinstance(guidance, Mapping):
+        is_pair = isinstance(guidance, tuple | list) and len(guidance) == 2
+        if not all(isinstance(each, Real) for each in (guidance if is_pair else [guidance])):
+            raise GeneratorError(
+                f"guidance: a number, a pair for first and last frame, or weights by name, not {guidance!r}"
+            )
         return (True,) if guidance == 1.0 else (True, False)
     if len(guidance) < 2 or abs(sum(guidance.values()) - 1) > 1e-6:
         raise GeneratorError(

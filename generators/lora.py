@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,19 +28,28 @@ KEY = re.compile(
     r"|\.(?P<whole>alpha|diff|diff_b))"
 )
 KOHYA = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_(?P<layer>[^.]+)")
+TEXT_ENCODER = re.compile(r"lora_te\d?_|(?:base_model\.model\.)?text_encoder(?:_\d)?\.")  # how names begin
 PREFIXES = {"base_model", "model", "module", "transformer", "unet", "diffusion_model", "pipe", "dit"}
 Alphas = Callable[[Sequence[str], int], float]
 SIDES = {"A": "down", "down": "down", "B": "up", "up": "up"}
 
 
 def merge_all(
-    tensors: dict[str, Tensor], loras: Iterable[Lora], rename: Callable[[str], str] = str
+    tensors: dict[str, Tensor],
+    loras: Iterable[Lora],
+    rename: Callable[[str], str] = str,
+    reads_text: bool = True,
 ) -> dict[str, Tensor]:
-    """Merge files into a network's tensors, one after the other; see merge. GeneratorError."""
+    """Merge files into a network's tensors, one after the other; see merge. GeneratorError.
+
+    reads_text: False for a network that is given no text: of a file that changes a text encoder too, as
+    many for Stable Diffusion do, that part is left out with a warning.
+    """
     from generators.checkpoint import open_checkpoint
 
     for lora in loras:
         adapter = open_checkpoint(lora.path).tensors()
+        adapter = adapter if reads_text else _without_text_encoder(adapter, lora.path)
         merge(tensors, adapter, lora.path, lora.scale, rename, _alphas(lora.path))
     return tensors
 
@@ -53,6 +63,8 @@ def merge(
     alphas: Alphas | None = None,
 ) -> None:
     """Add an adapter's changes to the tensors, in float32, each rounded to its tensor's own dtype.
+
+    Those in 8 bits, which would lose most changes, become bfloat16.
 
     rename: gives the network's name of a layer for another that files may have, with _ for every dot too.
     alphas: gives alpha / rank by a layer's names, in the file and in the network, and rank, where there is no
@@ -89,7 +101,18 @@ def merge(
     for layer, part in parts.items():
         for name, change in _changes(layer, part, own[layer], alphas):
             old = tensors[name]
-            tensors[name] = (old.float() + scale * change.reshape(old.shape)).to(old.dtype)
+            new = old.float() + scale * change.reshape(old.shape)
+            tensors[name] = new.bfloat16() if old.dtype.itemsize == 1 else new.to(old.dtype)
+
+
+def _without_text_encoder(adapter: Mapping[str, Tensor], origin: Path) -> Mapping[str, Tensor]:
+    """Leave out an adapter's changes of a text encoder, and warn of it; where there are no others, none."""
+    rest = {name: tensor for name, tensor in adapter.items() if not TEXT_ENCODER.match(name)}
+    if not rest or len(rest) == len(adapter):
+        return adapter
+    left = f"{len(adapter) - len(rest)} tensors of a text encoder are left out: this network reads no text"
+    warnings.warn(f"{str(origin)!r}: {left}", stacklevel=3)
+    return rest
 
 
 def _changes(
@@ -158,7 +181,8 @@ def _alphas(path: Path) -> Alphas | None:
     try:
         if METADATA in (stored := metadata(path)):
             found = json.loads(stored[METADATA])
-            found = {name.partition(".")[2] or name: value for name, value in found.items()}
+            own = {name: value for name, value in found.items() if not TEXT_ENCODER.match(name)}
+            found = {name.partition(".")[2] or name: value for name, value in own.items()}
         elif config := config_of(path):
             place, found = config, json.loads(config.read_text(encoding="utf-8"))
         if found is None:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import os
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location, spec_from_loader
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
 PACKAGE = "_wrapper"  # of the first folder in a process; others have a number
-PYTHON = ("*.py", "*/*.py")  # in a folder that is imported though it has no __init__.py
+MOST = 10_000  # entries of a folder without __init__.py that are looked at for code
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -35,21 +38,23 @@ class OwnFolder:
     def has(self, name: str, wanted: Sequence[str] | None = ()) -> bool:
         """Tell whether the wrapper's code finds that module here.
 
-        A folder without __init__.py yields to an installed package, and counts if there is code in it. A name
-        of a package of ours is here only if the whole of it is: `generators.noise` is ours beside a
-        baseline's generators.py.
+        A folder without __init__.py yields to an installed package, and counts if what is wanted is in it, or
+        any code. A name of a package of ours is here only if the whole of it is: `generators.noise` is ours
+        beside a baseline's generators.py.
         """
-        top = name.partition(".")[0]
+        top, inside = name.partition(".")[0], [f"{name}.{each}" for each in wanted or ()]
         spec = PathFinder.find_spec(f"{self.package}.{top}", self.path)
         if spec is None:
             return False
         if (ROOT / top / "__init__.py").is_file() or (ROOT / f"{top}.py").is_file():
             alone = spec.origin is None and name == top  # a folder, which may have nothing of what is wanted
-            return any(map(self._holds, [f"{name}.{each}" for each in wanted or ()] if alone else [name]))
+            return any(map(self._holds, inside if alone else [name]))
         if spec.origin is not None:
             return True
-        files = (file for folder in self.path for way in PYTHON for file in Path(folder, top).glob(way))
-        return any(files) and top not in sys.stdlib_module_names and _found(top) is None
+        if top in sys.stdlib_module_names or _found(top) is not None:
+            return False
+        asked = [each for each in (name, *inside) if each != top]
+        return any(map(self._holds, asked)) or any(_has_code(Path(folder, top)) for folder in self.path)
 
     def _holds(self, name: str) -> bool:
         """Tell whether a file or folder of that whole name is here."""
@@ -186,6 +191,23 @@ def _package_of(folder: Path) -> str:
     package = f"{PACKAGE}{len(_OWN) + 1 if _OWN else ''}"
     _OWN[package] = OwnFolder(folder, package)
     return package
+
+
+def _has_code(folder: Path) -> bool:
+    """Tell whether there is a module in a folder or, by names that can be imported, in one below it.
+
+    Of a folder with more than MOST entries not all are looked at: it is a data set's.
+    """
+    folders, left = deque([folder]), MOST
+    while folders and left:
+        with suppress(OSError), os.scandir(folders.popleft()) as entries:
+            for entry in islice(entries, left):
+                left -= 1
+                if entry.name.endswith(".py") and entry.is_file():
+                    return True
+                if entry.name.isidentifier() and entry.is_dir():
+                    folders.append(Path(entry.path))
+    return False
 
 
 def _found(top: str) -> ModuleSpec | None:

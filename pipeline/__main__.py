@@ -63,12 +63,13 @@ def check(name: str, export: bool) -> dict[str, list[Finding]]:
     if "torch" in sys.modules and not before:
         mend = "import it inside build() and what that calls; other engines never need it"
         late = [Finding("load", "loading the file imports torch, seconds that every run pays for", mend)]
-    for line in licences(generator.fingerprint_files):
-        say(line)
     from pipeline.check_generator import check_generator
 
     with tempfile.TemporaryDirectory() as folder:
-        return {"load": late, **check_generator(generator, Path(folder) if export else None, trace=True)}
+        found = check_generator(generator, Path(folder) if export else None, trace=True)
+    for line in licences(generator.fingerprint_files) if not found["settings"] else ():
+        say(line)
+    return {"load": late, **found}
 
 
 if __name__ == "__main__":

@@ -102,8 +102,12 @@ def branches_at(generator: Generator, action: str) -> tuple:
 
 
 def guidance_over(generator: Generator, condition_indices: np.ndarray) -> ClipGuidance:
-    """Return the generator's guidance; where it changes over a clip, that of each latent frame (5 axes)."""
-    if not isinstance(generator.guidance, tuple):
+    """Return the generator's guidance; where it changes over a clip, that of each latent frame (5 axes).
+
+    GeneratorError: guidance of another kind than the contract has.
+    """
+    branches_of(generator.guidance)
+    if not isinstance(generator.guidance, tuple | list):  # a list, as JSON and YAML have for a pair
         return generator.guidance
     own = np.linspace(*generator.guidance, condition_indices.max() + 1, dtype=np.float32)
     shape = [1] * 5

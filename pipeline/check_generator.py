@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from engines.backends.torch_backend import TorchEngine
-from engines.errors import BROKEN, InputError, describe_error, unknown
+from engines.errors import BROKEN, InputError, describe_error
 from engines.spec import ComponentSpec, Engine
 from generators.contract import Generator
 from generators.windows import ContinuationWindows
@@ -18,12 +18,14 @@ from pipeline.batch.dataset import Request
 from pipeline.columns import FORM, example_columns
 from pipeline.component_check import STATELESS, Finding, check_export, check_graph_of, check_module, same
 from pipeline.length_check import check_lengths
+from pipeline.members_check import check_components, check_settings
 from pipeline.output_form import at_size, output_form
 from pipeline.sampler import Sampler
 from pipeline.steps_check import check_steps, kind_of
 
 Findings = dict[str, list[Finding]]
 SEED = 1
+MEMBERS = "correct what this is about; docs/wrapping.md says what each member is"
 SHAPES = ((540, 960), (960, 540), (720, 720))  # of inputs that a generator may choose its size by
 
 
@@ -33,7 +35,10 @@ def check_generator(generator: Generator, export: Path | None = None, trace: boo
     Checks that depend on a failed one are left out. Components run as torch modules on the CPU. trace: they
     are traced too, as for an export. export: a folder; each component is also exported to it, and compared.
     """
-    found: Findings = {"settings": list(_settings(generator)), "components": list(_components(generator))}
+    found: Findings = {
+        name: _tried(name, partial(check, generator), MEMBERS)
+        for name, check in (("settings", check_settings), ("components", check_components))
+    }
     if found["components"]:
         return found
     modules = {}
@@ -195,55 +200,6 @@ class _Engines(dict):
         raise LookupError(f"engines[{name!r}] is asked for, but components has only {sorted(self)}")
 
 
-def _settings(generator: Generator) -> Iterator[Finding]:
-    """Check the generator's size, fingerprint files, its scheduler's times, and its windows."""
-    if any(side % 2 for side in generator.size):
-        wrong = "{} x {} is odd: such videos can only be written with --lossless".format(*generator.size)
-        yield Finding("size", wrong, "make both even: crop or pad what the decoder gives")
-    lost = [str(path) for path in generator.fingerprint_files if not Path(path).is_file()]
-    if lost or not generator.fingerprint_files:
-        wrong = f"{', '.join(lost)} cannot be read" if lost else "there are none"
-        mend = "name the weights and the code of the networks, so that stale engines are noticed"
-        yield Finding("fingerprint_files", wrong, mend)
-    yield from _component_files(generator)
-    times, steps = np.asarray(generator.scheduler.times), generator.scheduler.steps
-    if times.shape != (steps + 1,) or times.dtype != np.float32:
-        yield Finding(
-            "scheduler", f"times are {kind_of(times)}", f"give {steps + 1} float32: steps and the end"
-        )
-    for frames in (1, generator.windows.frames, 2 * generator.windows.frames + 1):
-        yield from _covered(generator, frames)
-
-
-def _component_files(generator: Generator) -> Iterator[Finding]:
-    """Check that component_files, which may be left out, names components, and files of fingerprint_files."""
-    known = {Path(path).resolve() for path in generator.fingerprint_files}
-    for component, sources in getattr(generator, "component_files", {}).items():
-        files = {Path(inspect.getfile(each) if callable(each) else each).resolve() for each in sources}
-        if component not in generator.components:
-            wrong = unknown("component", component, generator.components)
-            yield Finding("component_files", wrong, "use the names in components")
-        elif not files or files - known:
-            lost = ", ".join(map(str, sorted(files - known)))
-            wrong = f"of {component}, {lost} is not in fingerprint_files" if lost else f"{component} has none"
-            mend = "name all that its network is made from, and all of it in fingerprint_files too"
-            yield Finding("component_files", wrong, mend)
-
-
-def _covered(generator: Generator, frames: int) -> Iterator[Finding]:
-    """Check that the windows of a clip cover all its latent frames, and that none is too long."""
-    windows, steps = generator.windows, range(generator.scheduler.steps)
-    sampled = len(windows.condition_indices(frames))
-    for step, rule in enumerate(map(windows.at, steps) if hasattr(windows, "at") else [windows]):
-        all_indices = rule.window_indices(frames)
-        lost = set(range(sampled)) - {int(index) for indices in all_indices for index in indices}
-        if lost or max(map(len, all_indices)) > windows.length:
-            wrong = f"of a clip of {frames} frames, {len(lost)} of {sampled} latent frames are in no window"
-            mend = "let window_indices() cover all latent frames, at most length at a time"
-            yield Finding("windows", f"{wrong} at step {step}" if step else wrong, mend)
-            return
-
-
 def _forms(generator: Generator) -> tuple[list[Finding], list[tuple[int, int]]]:
     """Ask output_size and output_fps about some videos; return what is wrong, and further sizes they gave."""
     video, fps, sizes = Path("a.mp4"), Fraction(24), []
@@ -259,17 +215,6 @@ def _forms(generator: Generator) -> tuple[list[Finding], list[tuple[int, int]]]:
     return [], sizes
 
 
-def _components(generator: Generator) -> Iterator[Finding]:
-    """Check that each ComponentSpec is listed under its own name, and that there is one named denoise."""
-    for name, spec in generator.components.items():
-        if not isinstance(spec, ComponentSpec) or spec.name != name:
-            wrong = f"components[{name!r}] is {getattr(spec, 'name', type(spec).__name__)!r}"
-            yield Finding("components", wrong, "let each ComponentSpec have the name it is found by")
-    if "denoise" not in generator.components:
-        wrong = f"there is no 'denoise' among {sorted(generator.components)}"
-        yield Finding("components", wrong, "call the network that is run at every step denoise")
-
-
 def _build(generator: Generator, spec: ComponentSpec, modules: dict) -> list[Finding]:
     """Build a component's torch module, add it to modules, and check it against its spec."""
     try:
@@ -280,12 +225,12 @@ def _build(generator: Generator, spec: ComponentSpec, modules: dict) -> list[Fin
     return check_module(spec, modules[spec.name])
 
 
-def _tried(what: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """Return a check's findings; an exception of the generator's code becomes a finding."""
+def _tried(what: str, check: Callable[[], Iterator[Finding]], mend: str = "") -> list[Finding]:
+    """Return a check's findings; an exception of the generator's code becomes a finding, with that mend."""
     try:
         return list(check())
     except BROKEN as error:
-        return [Finding(what, describe_error(error), _mend(error))]
+        return [Finding(what, describe_error(error), mend or _mend(error))]
 
 
 def _mend(error: BaseException) -> str:

@@ -41,6 +41,11 @@ class Finding:
 
 def check_module(spec: ComponentSpec, module: torch.nn.Module) -> list[Finding]:
     """Run a module on random inputs at the smallest and largest sizes of its spec; return what is wrong."""
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        wrong = f"build({spec.name!r}) gives {type(module).__name__}, no torch module"
+        return [Finding(spec.name, wrong, "return the module at the end of build()")]
     empty = [name for name, weight in module.named_parameters() if weight.is_meta]
     if empty:
         wrong = f"{len(empty)} weights hold no numbers, {empty[0]} first"
@@ -125,7 +130,15 @@ def _at(run: _Run, sizes: Mapping[str, int], seed: int) -> Iterator[Finding]:
 def _outputs(
     spec: ComponentSpec, outputs: Sequence[torch.Tensor], sizes: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """Check number, shapes, dtypes and finiteness of a module's outputs."""
+    """Check number, kind, shapes, dtypes and finiteness of a module's outputs."""
+    import torch
+
+    others = [type(output).__name__ for output in outputs if not isinstance(output, torch.Tensor)]
+    if others:
+        wrong = f"forward() gives {others[0]}, expected a tensor or a tuple of tensors"
+        mend = "return tuple(outputs) of a list; the tensor itself of a dict or a library's output: x.sample"
+        yield Finding(spec.name, wrong, mend)
+        return
     wanted = [tensor.name for tensor in spec.outputs]
     if len(outputs) != len(wanted):
         wrong = f"it gives {len(outputs)} outputs, the spec says {len(wanted)}: {', '.join(wanted)}"

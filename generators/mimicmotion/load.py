@@ -54,7 +54,7 @@ def load_unet(folder: Folder, loras: Sequence[Lora] = ()) -> UNetSpatioTemporalC
     with weightless():
         unet = UNetSpatioTemporalConditionModel.from_config(folder.unet)
     checkpoint = open_checkpoint(folder.checkpoint).part("unet.")
-    return fill(unet, merge_all(checkpoint.tensors(), loras), folder.checkpoint)
+    return fill(unet, merge_all(checkpoint.tensors(), loras, reads_text=False), folder.checkpoint)
 
 
 def load_pose_net(folder: Folder) -> PoseNet:

@@ -64,7 +64,7 @@ def load_denoiser(folder: Folder, loras: Sequence[Lora] = ()) -> UNet2DCondition
         unet = add_motion(make_unet(folder.unet), folder.settings.window)
     both = [open_checkpoint(folder.path / name).tensors() for name in (MOTION, DENOISER)]
     origin = f"{folder.path / DENOISER} with {MOTION}"
-    return fill(unet, merge_all(both[0] | both[1], loras), origin, ignored=[PLACES])
+    return fill(unet, merge_all(both[0] | both[1], loras, reads_text=False), origin, ignored=[PLACES])
 
 
 def load_reference(folder: Folder) -> UNet2DConditionModel:

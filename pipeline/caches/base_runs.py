@@ -13,6 +13,7 @@ import numpy as np
 
 from engines.load import start_engines
 from engines.progress import Progress
+from generators.checkpoint import open_checkpoint
 from generators.contract import Constants, Generator
 from pipeline.batch.dataset import Request
 from pipeline.caches.calibration import EMBEDDER, Calibration, embedder_names
@@ -44,12 +45,12 @@ class BaseRuns:
             blocks[-1].register_forward_hook(self._leave)
         return module
 
-    def result(self, generator: Generator) -> Calibration:
-        """The means so far."""
+    def result(self, generator: Generator, signals: tuple[float, ...]) -> Calibration:
+        """The means so far. signals: those of the calibration, which no run changes."""
         steps = range(1, generator.scheduler.steps)
         ratios = (1.0, *(float(np.mean(self.ratios[step])) for step in steps)) if self.ratios else ()
         changes = tuple(float(np.mean(self.changes[step])) for step in steps)
-        return Calibration(changes, ratios, signal_changes(generator))
+        return Calibration(changes, ratios, signals)
 
     def _enter(self, block: torch.nn.Module, inputs: tuple) -> None:
         self._entered = inputs[0]
@@ -91,6 +92,7 @@ def calibrate(
     generator: Generator, requests: Sequence[Request], device: str, say: Callable[[str], None]
 ) -> Calibration:
     """Make base runs of these requests by torch in fp32, and measure them. EngineError."""
+    signals = signal_changes(generator)  # first: what is wrong with the weights is found before the runs
     generator = copy.copy(generator)
     runs = BaseRuns(generator)
     _, engines = start_engines(generator, BASELINE.choice(generator, device), say)
@@ -103,7 +105,7 @@ def calibrate(
     finally:
         for engine in engines.values():
             engine.close()
-    return runs.result(generator)
+    return runs.result(generator, signals)
 
 
 def relative_change(new: np.ndarray, old: np.ndarray) -> float:
@@ -134,9 +136,8 @@ def time_signals(weights: dict[str, np.ndarray], times: np.ndarray) -> np.ndarra
 
 def embedder_weights(generator: Generator) -> dict[str, np.ndarray]:
     """The weights of a Wan network's time embedder, by what follows EMBEDDER in their names; else none."""
-    from safetensors import safe_open
-
-    for path, names in embedder_names(generator).items():
-        with safe_open(path, "np") as file:
-            return {name.partition(EMBEDDER)[2]: file.get_tensor(name).astype(np.float64) for name in names}
-    return {}
+    return {
+        name.partition(EMBEDDER)[2]: tensor.double().numpy()
+        for path, names in embedder_names(generator).items()
+        for name, tensor in open_checkpoint(path).tensors(names).items()
+    }

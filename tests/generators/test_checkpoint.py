@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from generators.checkpoint import DTYPES, FAMILIES, family, fill, open_checkpoint, weightless
+from generators.checkpoint import DTYPES, fill, open_checkpoint, weightless
 from generators.contract import GeneratorError
+from generators.families import FAMILIES, family
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from generators import wrapper_file
 from generators.contract import GeneratorError, load_generator
 from generators.wrapper_file import load_file
 from pipeline.runner import files_of
@@ -112,6 +113,27 @@ def test_folders_without_code_hide_no_package(tmp_path):
     assert load_file(path).numpy is importlib.import_module("numpy")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("wandb")
+
+
+def test_packages_without_init_are_found_at_any_depth_by_every_way_to_import(tmp_path):
+    ways = ("import deep.models.unet.net", "from deep.models.unet import net",
+            "from deep.models.unet.net import X",
+            "import importlib\nimportlib.import_module('deep.models.unet.net')",
+            "import deep.models as models")
+    for number, way in enumerate(ways):
+        load_file(write(tmp_path / str(number), deep__models__unet__net="X = 7\n", mine=f"{way}\n"))
+
+
+def test_a_folder_is_not_searched_without_end_for_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(wrapper_file, "MOST", 8)
+    path = write(tmp_path, src__a__b__net="X = 7\n", mine="from src.a.b import net\nX = net.X\n")
+    for number in range(20):
+        (tmp_path / "src" / f"{number}.png").touch()
+    (tmp_path / "frames" / "a").mkdir(parents=True)
+    (tmp_path / "frames" / "all").symlink_to(tmp_path / "frames")
+    assert load_file(path).X == 7  # the name that is asked for is looked at, nothing else
+    with pytest.raises(ModuleNotFoundError):
+        load_file(write(tmp_path, mine="import frames\n"))
 
 
 def test_modules_of_two_folders_are_two(tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from engines.errors import EngineError, UsageError
 from engines.progress import Progress
+from generators.checkpoint import open_checkpoint
 from generators.contract import load_generator
 from generators.samplers import KarrasEuler
 from generators.wan.fun_control import FunControlSettings
@@ -34,6 +35,7 @@ from tests.techniques import (
     Small,
     recipe_of,
 )
+from tests.wan_checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread", "calibrated")
 
@@ -231,3 +233,28 @@ def test_what_the_network_makes_of_the_time_is_what_torch_makes_of_it(small):
     expected = [float((new - old).abs().mean() / old.abs().mean())
                 for old, new in zip(made, made[1:], strict=False)]
     np.testing.assert_allclose(signal_changes(small), expected, rtol=1e-3)
+
+
+def changes_of(folder, tensors, shards=1):
+    """What signal_changes says of a checkpoint of these tensors, in so many files."""
+    from safetensors.torch import save_file
+
+    for path in folder.glob("transformer/*.safetensors"):
+        path.unlink()
+    names = list(tensors)
+    for number in range(shards):
+        save_file({name: tensors[name] for name in names[number::shards]},
+                  folder / "transformer" / f"w-{number + 1:05}-of-{shards:05}.safetensors")
+    return signal_changes(load_generator(f"wan-fun-control={folder}"))
+
+
+def test_a_calibration_reads_weights_in_any_dtype_and_from_several_files(tmp_path):
+    import torch
+
+    folder = write_checkpoint(tmp_path, "wan-fun-control", steps=4)
+    stored = {name: t.clone() for name, t in open_checkpoint(folder / "transformer").tensors().items()}
+    assert len(changes_of(folder, stored)) == 3 and changes_of(folder, stored) == changes_of(folder, stored, 2)
+    for dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn):
+        low = {name: tensor.to(dtype) for name, tensor in stored.items()}
+        exact = {name: tensor.float() for name, tensor in low.items()}
+        assert changes_of(folder, low) == changes_of(folder, exact) != changes_of(folder, stored)
