@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 import infer
-from bench.timed_run import _manifest_lines
 from engines.errors import DiskError, Exit, OutputError
-from pipeline.batch.run_folder import LOCK, MADE, MANIFEST, RunFolder, check_writable, manifest_lines
+from pipeline.batch.run_folder import LOCK, MADE, MANIFEST, RunFolder, check_writable
 from pipeline.recipe import Recipe
 from pipeline.request import Options
 from pipeline.runner import VideoRunner
@@ -49,15 +48,6 @@ def test_the_same_again_keeps_what_is_finished(run, make_data, tmp_path):
     assert again.lines == [{**line, "kept": True} for line in first.lines] and again.status is Exit.OK
     assert said == ["2 of 2 videos were finished before and are kept"]
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())] == times
-
-
-@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
-def test_a_line_ends_at_a_line_feed_alone_whatever_names_and_prompts_hold(tmp_path, odd):
-    with RunFolder(tmp_path) as folder:
-        folder.record({"id": f"a{odd}b", "status": "failed", "error": f"x{odd}"})
-    line, = manifest_lines(tmp_path)
-    assert line["id"] == f"a{odd}b"
-    assert _manifest_lines(Recipe("plain"), json.dumps(line, ensure_ascii=False) + "\n") == [line]
 
 
 def test_a_failed_video_is_tried_again_whatever_has_changed_about_it(run, make_data, tmp_path):
