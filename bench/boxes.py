@@ -49,7 +49,8 @@ def find_boxes(skeleton: np.ndarray) -> Boxes:
 def rule_of(video: Path) -> str:
     """Return the rule that a video was made by, from its folder's manifest; "cover" where that says none."""
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
-        rules = {line["id"]: line.get("fit") for line in manifest_lines(video.parent)}
+        lines = [line for line in manifest_lines(video.parent) if line.get("status") != "failed"]
+        rules = {line["id"]: line.get("fit") for line in lines}  # a failure leaves the video of before
         rule = rules.get(stem_of(video))
         return rule if rule in FITS else "cover"
     return "cover"

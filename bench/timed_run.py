@@ -217,7 +217,7 @@ def keep(made: Path, lines: Iterable[dict], target: Path) -> None:
 
 def _manifest_lines(recipe: Recipe, printed: str) -> list[dict]:
     lines = []
-    for text in printed.splitlines():
+    for text in filter(None, printed.split("\n")):  # splitlines also splits at what a name or prompt may hold
         with suppress(ValueError):
             lines.append(json.loads(text))
             if isinstance(lines[-1], dict):

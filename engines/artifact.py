@@ -165,6 +165,16 @@ def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str
     expected: fields of built_from as they are here; those that cannot be known here are left out. EngineError
     if there is none, StaleArtifact if all differ: both end with the command that builds it.
     """
+    try:
+        return _find(folder, label, expected, command)
+    except EngineError:
+        if not folder.is_dir():
+            raise
+    with locked(folder):  # another process may just have been writing it anew
+        return _find(folder, label, expected, command)
+
+
+def _find(folder: Path, label: Label, expected: Mapping[str, Field], command: str) -> Artifact:
     found = sorted(_manifests(folder, label), key=lambda each: each.manifest["built_at"], reverse=True)
     if not found:
         raise EngineError(f"no {label} in {folder}; run: {command}")
@@ -245,6 +255,8 @@ def _manifests(folder: Path, label: Label) -> Iterator[Artifact]:
             if nameless := [name for name in manifest["files"] if not Path(name).name]:
                 raise ValueError(f"files has a name that is none: {nameless[0]!r}")
             yield Artifact(folder / Path(manifest["file"]).name, manifest)
+        except FileNotFoundError:  # it is being replaced
+            continue
         except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
             reason = f"{path} is no manifest of ours ({error!r}); delete it and build again"
             raise StaleArtifact(reason) from error

@@ -244,7 +244,8 @@ def constant(array: np.ndarray, like: Array) -> Array:
 
 def contiguous(array: Array) -> Array:
     """Return a host array with its numbers in order, so that taking frames copies no others; else itself."""
-    return array if on_device(array) else np.ascontiguousarray(array)
+    # ascontiguousarray makes an array of one dim of a number that has none
+    return array if on_device(array) else np.asarray(array, order="C")
 
 
 def take_frames(array: Array, indices: np.ndarray, axis: int) -> Array:

@@ -31,7 +31,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=DRAFT, dir=path.parent) as staging:
         draft = Path(staging) / path.name
         yield draft
+        sync(draft)  # else a power cut may leave an empty file in the old one's place
         os.replace(draft, path)
+        sync(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -30,23 +30,27 @@ def file_sha256(path: Path) -> str:
 
 
 def known_sha256(path: Path) -> str:
-    """Return the hash of a file, remembered while its size, time of change and inode are the same."""
+    """Return the hash of a file, remembered while its size, its inode and both its times are the same.
+
+    That of its change (ctime) is the system's own: a copy that keeps dates, or an archive's, does not.
+    """
     at = path.stat()
     with timed("hash"):
-        return _known(str(path.resolve()), at.st_size, at.st_mtime_ns, at.st_ino)
+        return _known(str(path.resolve()), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino)
 
 
 @functools.cache
-def _known(path: str, size: int, modified: int, inode: int) -> str:
+def _known(path: str, size: int, modified: int, changed: int, inode: int) -> str:
     memory = _folder() / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    file, is_remembered = [path, size, modified, inode], size >= LARGE and os.environ.get(CACHE) != ""
+    file = [path, size, modified, changed, inode]
+    is_remembered = size >= LARGE and os.environ.get(CACHE) != ""
     if is_remembered and not os.environ.get(VERIFY):
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(memory.read_text())
             if found["file"] == file:
                 return str(found["sha256"])
     digest = file_sha256(Path(path))
-    if is_remembered and time.time() - modified / 1e9 > SETTLED:
+    if is_remembered and time.time() - max(modified, changed) / 1e9 > SETTLED:
         with suppress(OSError), atomic_write(memory) as draft:  # it only saves time
             draft.write_text(json.dumps({"file": file, "sha256": digest}))
     return digest

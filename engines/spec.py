@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     import torch
 
 
-def failure(text: str) -> EngineError | MemoryError:
-    """Make a backend's message an error: MemoryError if it speaks of allocating, else EngineError."""
-    return MemoryError(text) if "alloc" in text.lower() else EngineError(text)
+def failure(text: str, path: Path | None = None) -> EngineError | MemoryError:
+    """Make a backend's message an error: MemoryError if it speaks of allocating, else EngineError.
+
+    path: of the file that it speaks of, whose name says nothing of that.
+    """
+    said = text.replace(str(path), "") if path else text
+    return MemoryError(text) if "alloc" in said.lower() else EngineError(text)
 
 
 class ShapeError(ValueError):

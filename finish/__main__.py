@@ -66,7 +66,9 @@ def run_cover(args: argparse.Namespace) -> Exit:
     videos = videos_of(args.video)
     pictures = (identity(video.absolute().parent.parent / "images") for video in videos)
     if (place := identity(args.out)) and place in pictures:
-        raise FolderError(f"{args.out} holds the pictures that these videos are made of; choose another --out")
+        raise FolderError(
+            f"{args.out} holds the pictures that these videos are made of; choose another --out"
+        )
     scorer = _scorer(args)
     args.out.mkdir(parents=True, exist_ok=True)
     failed = []

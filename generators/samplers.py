@@ -79,14 +79,15 @@ class FlowMatchEuler:
     """Flow matching by Euler steps from noise (time 1) to clean (time 0), as Wan samples.
 
     shift > 1 spends more of the steps near the noise: t = shift * u / (1 + (shift - 1) * u) for even u.
-    last: u of the last step, if the published grid does not go on evenly to 0 there. half: the base model
-    keeps latents, and what it adds to them, in bfloat16; half_times: times as its network sees them too, in
-    thousandths, which moves these by up to 0.002.
+    least: the time in training at the last step, if the published grid does not go on evenly to 0 there:
+    diffusers has 0.001; shifted it is the last u. half: the base model keeps latents, and what it adds to
+    them, in bfloat16; half_times: times as its network sees them too, in thousandths, which moves these by up
+    to 0.002.
     """
 
     steps: int
     shift: float = 1.0
-    last: float = 0.0
+    least: float = 0.0
     half: bool = False
     half_times: bool = False
 
@@ -103,9 +104,12 @@ class FlowMatchEuler:
     def sigmas(self) -> np.ndarray:
         """(steps + 1,) float32: shares of noise in the latents."""
         u = np.linspace(1.0, 0.0, self.steps + 1)
-        if self.last:
-            u[:-1] = np.linspace(1.0, self.last, self.steps)
-        return (self.shift * u / (1 + (self.shift - 1) * u)).astype(np.float32)
+        if self.least:
+            u[:-1] = np.linspace(1.0, self._shifted(self.least), self.steps)
+        return self._shifted(u).astype(np.float32)
+
+    def _shifted(self, u: float | np.ndarray) -> float | np.ndarray:
+        return self.shift * u / (1 + (self.shift - 1) * u)
 
     def solver(self) -> FlowMatchEuler:
         """Return the grid itself: a step needs nothing of those before."""

@@ -87,6 +87,8 @@ class MovingWindows(UniformWindows):
 class HeldWindows(UniformWindows):
     """UniformWindows as MusePose calls them: the last frame is held until full windows end with the clip."""
 
+    fixed_overlap = True  # by it follows how long the last frame is held
+
     def condition_indices(self, frames: int) -> np.ndarray:
         """Give each latent frame its own conditions, those that are added the last one's."""
         added = (self.length - frames) % (self.length - self.overlap)

@@ -14,10 +14,11 @@ from engines.device_arrays import Array, constant
 class WindowRule(Protocol):
     """A rule that cuts a clip into windows; `frames` are always those of the video, not of latents.
 
-    The rule of blending is any frozen dataclass that answers this; a recipe may replace its `overlap`. One
-    that changes by step has at(step), which gives the rule of that step; all have one condition_indices. One
-    whose windows each have conditions of their own has seen(place), the indices of those of a window with
-    these latent frames, and conditions(frames), how many there are of a clip.
+    The rule of blending is any frozen dataclass that answers this; a recipe may replace its `overlap`, and a
+    step plan from step to step, unless it has fixed_overlap = True. One that changes by step has at(step),
+    which gives the rule of that step; all have one condition_indices. One whose windows each have conditions
+    of their own has seen(place), the indices of those of a window with these latent frames, and
+    conditions(frames), how many there are of a clip.
     """
 
     length: int  # latent frames of the longest window
@@ -35,7 +36,7 @@ class WindowRule(Protocol):
         """List, for each sampled latent frame, the one of the clip whose conditions it sees, (S,) integers.
 
         The clip's own come first. What is sampled beyond them fills windows, and is dropped in the end. How
-        much windows overlap makes no difference: a step plan may change that from step to step.
+        much windows overlap makes no difference, unless the rule has fixed_overlap.
         """
         ...
 
@@ -225,9 +226,16 @@ class ContinuationWindows:
 
 
 def overlapping(windows: WindowRule | ContinuationWindows, overlap: int) -> WindowRule:
-    """Change the rule's overlap; ValueError if it cannot have that."""
+    """Change the rule's overlap; ValueError if it cannot have that, or has one that is fixed."""
     if isinstance(windows, ContinuationWindows):
         raise ValueError("the windows of this generator follow on one another; leave it out")
+    if not hasattr(windows, "overlap"):
+        raise ValueError("the windows of this generator have none to change; leave it out")
+    if getattr(windows, "fixed_overlap", False) and overlap != windows.overlap:
+        raise ValueError(
+            f"must be the generator's own, {windows.overlap}, is {overlap}: the conditions of its windows "
+            "depend on it; leave it out, or change it in the generator's vivace.toml"
+        )
     return replace(windows, overlap=overlap)
 
 

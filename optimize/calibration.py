@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from engines.artifact import file_sha256
+from engines.device_arrays import contiguous
 from engines.progress import Progress
 from engines.spec import Engine
 from generators.contract import Engines, Generator, offers_deep_cache
@@ -42,23 +42,25 @@ class Recorder:
 
     def _single(self, array: np.ndarray) -> np.ndarray:
         """Return the shared copy of an array."""
-        array = np.ascontiguousarray(array)
+        array = contiguous(array)
         key = f"{array.dtype} {array.shape} {hashlib.sha256(array).hexdigest()}"
         if key not in self._arrays:
             self._arrays[key] = array.copy()  # the caller may write into the original
         return self._arrays[key]
 
 
-def describe(requests: Sequence[Request]) -> list[dict[str, str | int]]:
-    """Return what a recording of these requests depends on, beside the engines: hashes and seeds."""
-    return [
-        {
-            "video": file_sha256(request.video),
-            "image": file_sha256(request.image),
-            "seed": request.seed,
-        }
-        for request in requests
-    ]
+def describe(requests: Sequence[Request]) -> list[dict[str, object]]:
+    """Return what a recording of these requests depends on, beside the engines.
+
+    These are hashes by video, image and further pictures' columns, the seed, and texts by column, if there
+    are any. InputError: a file cannot be read.
+    """
+    described = []
+    for request in requests:
+        hashes = {kind.removesuffix("_sha256"): digest for kind, digest in request.hashes().items()}
+        columns = {"columns": dict(request.columns)} if request.columns else {}
+        described.append({**hashes, "seed": request.seed, **columns})
+    return described
 
 
 def record(generator: Generator, engines: Engines, requests: Sequence[Request]) -> dict[str, list[Inputs]]:

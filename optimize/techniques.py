@@ -21,7 +21,7 @@ from generators.contract import Generator, load_generator
 from optimize.steps.tune import TuningJob, judge_of
 from optimize.steps.tuner import TuningError
 from pipeline.batch.dataset import Request, first_requests
-from pipeline.batch.run_folder import check_replaced, check_writable
+from pipeline.batch.run_folder import check_replaced, check_writable, locked_folder
 from pipeline.caches.technique import Number, SearchSpace, TechniqueChoice, load_technique
 from pipeline.recipe import Recipe
 from pipeline.request import Options, make_video
@@ -72,7 +72,7 @@ def tune_technique(
     judge = judge_of(job, requests)
     check_writable(folder)
     coded = recipe if job.lossless else as_base_videos(recipe, job.data, lambda text: None)
-    with closing(TechniqueRuns(coded, generator, job, folder / "videos")) as runs:
+    with locked_folder(folder), closing(TechniqueRuns(coded, generator, job, folder / "videos")) as runs:
         tried = {"runs": runs.identity(requests), "judge": judge.identity}
         record = folder / f"technique-{key(tried)}.jsonl"
         search = Search(requests, runs, judge, record, say, most)
@@ -200,15 +200,21 @@ class Search:
 
     def _try(self, settings: Settings, goal: Goal) -> Tried:
         seconds, videos = 0.0, []
+        reasons = ()
         for request in list(self._requests):
-            spent, judged = self._video(settings, request)
-            seconds += spent
-            videos.append(judged)
-            if goal.why_not(videos):
+            try:
+                spent, judged = self._video(settings, request)
+            except FloatingPointError as error:  # as where half precisions overflow
+                reasons = (f"{request.id}: {error}",)
+            else:
+                seconds += spent
+                videos.append(judged)
+                reasons = tuple(goal.why_not(videos))
+            if reasons:
                 self._requests.remove(request)
                 self._requests.insert(0, request)  # what fails here will first fail elsewhere
                 break
-        return Tried(settings, seconds, videos, tuple(goal.why_not(videos)))
+        return Tried(settings, seconds, videos, reasons)
 
     def _video(self, settings: Settings, request: Request) -> tuple[float, Judged]:
         known = (_key(settings), request.id)
@@ -244,7 +250,7 @@ def _key(settings: Settings) -> str:
 def _line(tried: Tried, number: int) -> str:
     """What is said of settings that were tried."""
     settings = " ".join(f"{name}={value}" for name, value in tried.settings.items())
-    worst = min(video.psnr for video in tried.videos)
+    worst = min((video.psnr for video in tried.videos), default=float("nan"))
     said = f"passes, {tried.seconds:.2f} s" if tried.passes else tried.reasons[0]
     return f"{number}: {settings}: PSNR {worst:.1f} dB: {said}"
 

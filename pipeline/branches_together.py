@@ -79,7 +79,7 @@ class TogetherDenoiser(SerialDenoiser):
             arrays = [call[tensor.name] for call in calls]
             if tensor.dims[0] == batch:
                 joined[tensor.name] = np.concatenate(arrays)
-            elif all(array is arrays[0] for array in arrays):
+            elif all(_same(array, arrays[0]) for array in arrays):
                 joined[tensor.name] = arrays[0]
             else:
                 raise UsageError(
@@ -95,6 +95,13 @@ class TogetherDenoiser(SerialDenoiser):
             )
             for number, branch in enumerate(branches)
         ]  # fmt: skip
+
+
+def _same(array: np.ndarray, other: np.ndarray) -> bool:
+    """Tell whether two arrays are one, or hold equal numbers; those of a device are not waited for."""
+    if array is other:
+        return True
+    return isinstance(array, np.ndarray) and isinstance(other, np.ndarray) and np.array_equal(array, other)
 
 
 def _batch(spec: ComponentSpec) -> int | str:

@@ -17,6 +17,7 @@ from generators.windows import ContinuationWindows
 from pipeline.batch.dataset import Request
 from pipeline.columns import FORM, example_columns
 from pipeline.component_check import STATELESS, Finding, check_export, check_graph_of, check_module, same
+from pipeline.length_check import check_lengths
 from pipeline.members_check import check_components, check_settings
 from pipeline.output_form import at_size, output_form
 from pipeline.sampler import Sampler
@@ -55,6 +56,7 @@ def check_generator(generator: Generator, export: Path | None = None, trace: boo
             found[what + at] = _tried(what + at, getattr(trial, what))
             if found[what + at] and what != "state":
                 return found
+    found["longer clip"] = _tried("longer clip", lambda: check_lengths(generator, engines))
     for name, spec in generator.components.items() if trace else ():
         found[f"graph {name}"] = check_export(spec, modules[name])
     for name in generator.components if export else ():

@@ -89,7 +89,7 @@ def make_video(
         "chunks": generator.chunk_by_stage,
         "frames_sha256": content,
         "output_sha256": hash_output(output),
-        **request.hashes(),
+        **source.hashes,
         "notes": [*source.notes, *generator.notes, *sampling.notes],
         "first_frame_seconds": round(first[0] - started, 4),
         "seconds": seconds.rounded(),

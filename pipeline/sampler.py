@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from engines.device_arrays import place_of, take_frames
-from generators.contract import Constants, Engines, Generator
+from generators.contract import Constants, Engines, Generator, GeneratorError
 from generators.samplers import Draw, Scheduler
 from generators.windows import ContinuationWindows, frame_slice
 from pipeline.base_windows import base_windows, watch_of
@@ -20,7 +20,7 @@ from pipeline.guard_watch import GuardWatch, Part
 from pipeline.oom_retry import without_first
 from pipeline.sampler_state import ClipGuidance, SamplerState, begin_noise
 from pipeline.step_plan import StepPlan, base_plan
-from pipeline.window_denoiser import OpenDenoiser, WindowDenoiser, denoiser_for
+from pipeline.window_denoiser import OpenDenoiser, WindowDenoiser, denoiser_for, uncovered
 
 
 class ClipDenoiser(Protocol):
@@ -111,9 +111,12 @@ class Sampler:
     def blended(self, constants: Constants, frames: int, plan: StepPlan | None = None) -> BlendedDenoiser:
         """Return the denoiser of a clip whose windows are blended, with the plan's overlaps.
 
-        StepPlanError: the plan is for a schedule of another length.
+        StepPlanError: the plan is for a schedule of another length. GeneratorError: constants do not cover
+        the clip.
         """
         generator, plan = self.generator, plan or self.plan or base_plan(self.generator)
+        if wrong := uncovered(generator, constants, frames):
+            raise GeneratorError(f"condition: {wrong}; let it encode all chunks, a last one not full too")
         windows = step_windows(generator, plan, frames)
         return self._denoiser(constants, generator.windows.condition_indices(frames), windows)
 
@@ -214,14 +217,15 @@ class Sampler:
             seen = generator.carry(self.engines, constants, number, tail.pixels if number else None)
             denoise = self._denoiser(seen, every, steps)
             start = number * windows.length
-            own = frame_slice(noise.ndim, generator.frame_axis, start, windows.length)
-            drawn = lambda step: draw(step)[own]  # noqa: B023, E731
+            place = frame_slice(noise.ndim, generator.frame_axis, start, windows.length)
+            drawn = lambda step: draw(step)[place]  # noqa: B023, E731
             watch = watch_of(generator, self.plan)
-            state = self._guarded(lambda plan: denoise, seen, noise[own], drawn, watch)  # noqa: B023
+            state = self._guarded(lambda plan: denoise, seen, noise[place], drawn, watch)  # noqa: B023
             known = windows.keep if number else 0  # frames that the window before has given already
             begin = number * (windows.frames - windows.keep) + known
-            decoded = tail.watch(generator.decode(self.engines, state.latents))
-            yield Segment(state, first_frames(without_first(decoded, known), frames - begin))
+            decoded = first_frames(generator.decode(self.engines, state.latents), windows.frames)
+            own = min(windows.frames - known, frames - begin)
+            yield Segment(state, first_frames(without_first(tail.watch(decoded), known), own))
 
 
 class Tail:
@@ -273,9 +277,17 @@ def own_latents(generator: Generator, latents: np.ndarray, frames: int) -> np.nd
 
 
 def first_frames(chunks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
-    """Give the chunks' first `frames` frames: the last latent frame may stand for more than the clip has."""
+    """Give the chunks' first `frames` frames: the last latent frame may stand for more than the clip has.
+
+    GeneratorError: there are fewer, so that a video would be shorter than its clip.
+    """
+    given = 0
     for chunk in chunks:
-        yield chunk[:frames]
-        frames -= len(chunk)
-        if frames <= 0:
+        yield chunk[: frames - given]
+        given += len(chunk)
+        if given >= frames:
             return
+    raise GeneratorError(
+        f"decode gives {given} frames of {frames}; let it yield the pixels of all latents, of a last chunk "
+        "not full too"
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import Event
 
@@ -43,11 +44,14 @@ class Source(SkeletonChunks):
 
     path: of the video. generator: the one given, at that size, and sparing of memory. fps: of the output.
     image: the picture (1, H, W, 3) uint8. columns: what condition takes of other columns of pairs.csv.
-    Iterating gives the skeleton video in chunks (n, H, W, 3) uint8. InputError: a file cannot be used.
+    hashes: of its files when they were opened, see Request.hashes. Iterating gives the skeleton video in
+    chunks (n, H, W, 3) uint8. InputError: a file cannot be used, or at the end of an iteration, a file has
+    changed since it was opened.
     """
 
     def __init__(self, request: Request, generator: Generator, limits: Limits = Limits()) -> None:
-        self.path = request.video
+        self.path, self._request = request.video, request
+        self.hashes = request.hashes()
         self._notes: list[str] = []
         pixels = {} if limits.pixels is None else {"max_pixels": limits.pixels}
         with reading(request.image):
@@ -78,7 +82,19 @@ class Source(SkeletonChunks):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Give the chunks of the skeleton video, in order."""
-        return self._check.watch(super().__iter__())
+        yield from self._check.watch(super().__iter__())
+        start = time.perf_counter()
+        if changed := self.changed():
+            raise InputError(f"{changed} while it was read; let nothing write to it, and run again")
+        self.waited += time.perf_counter() - start
+
+    def changed(self) -> str | None:
+        """Say which file is not the one any more that was opened; None: all are. InputError: one is gone."""
+        paths = {"video": self._request.video, "image": self._request.image, **self._request.pictures}
+        for kind, digest in self._request.hashes().items():
+            if digest != self.hashes[kind]:
+                return f"{paths[kind.removesuffix('_sha256')]}: has changed"
+        return None
 
     @property
     def notes(self) -> list[str]:
@@ -93,7 +109,7 @@ class Inputs:
 
     upcoming: the request to read when the last one opened has been read. No more than one is ahead, with
     MOST_AHEAD bytes of its frames, or MOST_AHEAD_STREAMED; the others are read when its video is made. What
-    fails ahead is opened again in its turn, so that an error is that video's, as if nothing had been read.
+    fails ahead, or changes after it, is opened again in its turn, as if nothing had been read.
     """
 
     def __init__(self, generator: Generator, limits: Limits, streamed: bool = False) -> None:
@@ -106,7 +122,7 @@ class Inputs:
         """Return the request's source, which may have been read ahead. InputError: a file cannot be used."""
         if self._ahead and self._ahead[0] == request:
             source = self._take()
-            if source:
+            if source and _is_current(source):
                 return source
         self.drop()
         return Source(request, self._generator, self._limits)
@@ -142,3 +158,12 @@ class Inputs:
             source.read_ahead(most, self._stop.is_set)
             failed.pop_all()
         return source
+
+
+def _is_current(source: Source) -> bool:
+    """Tell whether a source's files are still those that were opened; else it is closed."""
+    with suppress(InputError):
+        if not source.changed():
+            return True
+    source.close()
+    return False

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from engines.errors import InputError
-from generators.contract import Engines, Generator, offers_streaming
+from generators.contract import Engines, Generator, GeneratorError, offers_streaming
 from generators.windows import ContinuationWindows
 from pipeline.recipe import BASELINE
 from pipeline.request import Options, Sampling, StartProgress, check_finite
@@ -51,6 +51,13 @@ class StreamedSampling(Sampling):
         for piece in generator.condition_pieces(*given, **source.columns):
             check_finite(piece)
             yield piece
+        for _ in self._chunks:  # to count the file's frames
+            pass
+        if source.frames == self._frames:
+            raise GeneratorError(
+                f"condition_pieces: the conditions end before the clip of {self._frames} frames does; let it "
+                "encode all chunks, a last one not full too"
+            )
         raise self._other_count()
 
     def _other_count(self) -> InputError:

@@ -14,6 +14,7 @@ from pipeline.guard_watch import GuardWatch
 from pipeline.piecewise_clip import Pieces, PiecewiseClip
 from pipeline.sampler import Sampler, evaluations
 from pipeline.step_plan import StepPlan, base_plan
+from pipeline.window_denoiser import conditions_needed
 
 
 class StreamedClip:
@@ -40,8 +41,8 @@ class StreamedClip:
         self._watch = None if self._is_at_once else watch  # Sampler.sample has one of its own
         came = self._watch.constants if self._watch else lambda constants: None
         place = place_of(sampler.engines)
-        count = rule.conditions(frames) if hasattr(rule, "seen") else self._seen.max() + 1
-        self._conditions = Conditions(generator, conditions, int(count), came, place)
+        count = conditions_needed(rule, frames)
+        self._conditions = Conditions(generator, conditions, count, came, place)
         self._done = 0
 
     @cached_property

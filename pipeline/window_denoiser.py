@@ -20,6 +20,7 @@ from generators.contract import (
     GeneratorError,
     OffersDeepCache,
 )
+from generators.windows import WindowRule
 from pipeline.step_plan import Action, StepPlan
 
 Key = tuple[int, Branch]  # a window's number, and whether the branch is the conditional one, or its name
@@ -130,7 +131,7 @@ class SerialDenoiser:
         return np.split(made, len(branches))
 
     def _window_constants(self, place: np.ndarray) -> dict[str, np.ndarray]:
-        """The constants of one window; beyond their last frame that is repeated."""
+        """The constants of one window."""
         generator, rule = self._generator, self._generator.windows
         seen = rule.seen(place) if hasattr(rule, "seen") else self._condition_indices[place]
         if self._cut is not None and self._cut[0] == place.tobytes():
@@ -138,13 +139,28 @@ class SerialDenoiser:
         self._cut = None  # a window's constants may be large: one at a time
         axis = generator.frame_axis
         cut = {
-            name: take_frames(array, np.minimum(seen, array.shape[axis] - 1), axis)
-            if name in generator.per_frame
-            else array
+            name: take_frames(array, seen, axis) if name in generator.per_frame else array
             for name, array in self._constants.items()
         }
         self._cut = place.tobytes(), cut
         return cut
+
+
+def conditions_needed(rule: WindowRule, frames: int) -> int:
+    """Count the conditions that the windows of a clip of so many frames see, in each of per_frame."""
+    if hasattr(rule, "seen"):
+        return rule.conditions(frames)
+    return int(rule.condition_indices(frames).max()) + 1
+
+
+def uncovered(generator: Generator, constants: Constants, frames: int) -> str | None:
+    """Say which constant of per_frame has less than a clip of so many frames needs; None: none."""
+    needed, axis = conditions_needed(generator.windows, frames), generator.frame_axis
+    for name in sorted(generator.per_frame & constants.keys()):
+        found = constants[name].shape
+        if len(found) <= axis or found[axis] < needed:
+            return f"{name} is {found} of a clip of {frames} frames, expected {needed} along axis {axis}"
+    return None
 
 
 Features = Mapping[Key, np.ndarray]

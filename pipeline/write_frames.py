@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from engines.device_arrays import contiguous
 from pipeline.stopwatch import Seconds
 from pipeline.video.writer import VideoWriter
 
@@ -25,7 +26,7 @@ def write_frames(
 
     def put(pixels: np.ndarray) -> None:
         for frame in pixels:
-            content.update(frame)
+            content.update(contiguous(frame))  # of a network's (n, 3, H, W), or BGR, it is a view
             writer.write(frame)
 
     def wait(future: Future | None) -> None:

@@ -144,7 +144,7 @@ def _write(path: Path, frames: np.ndarray, fps: Fraction, count: int, draws: ran
     (height, width), begin = frames.shape[1:3], draws.randrange(len(frames))
     with VideoWriter(path, width, height, fps, lossless=True) as writer:
         for frame in islice(cycle([*frames, *frames[-2:0:-1]]), begin, begin + count):
-            writer.write(np.ascontiguousarray(frame))
+            writer.write(frame)
 
 
 def _picture(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.artifact import check_agreement, find_onnx
-from engines.device_arrays import Array, Place, on_host
+from engines.device_arrays import Array, Place, contiguous, on_host
 from engines.errors import EngineError
 from engines.load import allowed_threads
 from engines.precision import require, supported
@@ -101,7 +101,8 @@ class OnnxRuntimeEngine:
             with redirect_stdout(sys.stderr):  # it prints that a provider fails, among manifest lines
                 self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except _errors() as error:
-            raise failure(f"onnxruntime cannot load {path}: {_first_line(error)}{_way_out(error)}") from error
+            said = f"onnxruntime cannot load {path}: {_first_line(error)}{_way_out(error)}"
+            raise failure(said, path) from error
         wanted = providers[0][0]
         if self._session.get_providers()[0] != wanted:  # it falls back without a word
             raise EngineError(f"onnxruntime could not start {wanted}: no driver, or no libraries?")
@@ -117,7 +118,7 @@ class OnnxRuntimeEngine:
         try:
             if self.place and not _unknown(self.spec, sizes):
                 return self._run_on(self.place, arrays, sizes)
-            arrays = {name: np.ascontiguousarray(on_host(array)) for name, array in arrays.items()}
+            arrays = {name: contiguous(on_host(array)) for name, array in arrays.items()}
             run = self._session.run if self.device == "cpu" else self._run_bound
             outputs = run(names, arrays)
         except _errors() as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.artifact import Artifact, check_agreement, find_onnx
+from engines.device_arrays import contiguous
 from engines.errors import EngineError
 from engines.files import atomic_write
 from engines.load import allowed_threads
@@ -90,7 +91,7 @@ class OpenVinoEngine:
             else:
                 compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
-            raise failure(f"openvino cannot load {path}: {_reason(error)}") from error
+            raise failure(f"openvino cannot load {path}: {_reason(error)}", path) from error
         inputs, outputs = _dtypes(compiled.inputs, spec.inputs), _dtypes(compiled.outputs, spec.outputs)
         check_agreement(spec, path, inputs, outputs)
         self._request = compiled.create_infer_request()
@@ -102,7 +103,7 @@ class OpenVinoEngine:
             raise ValueError(f"{self.spec.name}: this engine is closed; build another")
         sizes = self.spec.check(arrays)
         try:
-            self._request.infer({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+            self._request.infer({name: contiguous(array) for name, array in arrays.items()})
         except RuntimeError as error:
             raise failure(f"{self.spec.name}: {_reason(error)}") from error
         # Copied, because the next call writes into the same memory.

@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.attention import Opened
 from engines.attention import open_attention as open_attention  # which load.py asks a backend for
-from engines.device_arrays import Array, Place, on_device
+from engines.device_arrays import Array, Place, contiguous, on_device
 from engines.precision import PRECISIONS, require, supported
 from engines.spare_memory import with_release
 from engines.spec import ComponentSpec, Model
@@ -170,7 +170,7 @@ class TorchEngine:
 
         if on_device(array):
             return torch.from_dlpack(array).contiguous()
-        given = torch.from_numpy(np.ascontiguousarray(array))
+        given = torch.from_numpy(contiguous(array))
         if self.device.startswith("cuda") and given.nbytes <= PINNED:
             # A copy of ordinary memory would wait for all that is queued.
             return given.pin_memory().to(self.device, non_blocking=True)

@@ -73,6 +73,7 @@ class Wan(ABC):
     network_maker: str  # in generators/wan/load.py
     denoiser: str  # in generators/wan/transformer.py
     adapted = False  # weights come from a base model and an adapter
+    runs_blocks = True  # its denoiser does, and not the network's forward, as some techniques need
     truncate = True  # pixels between two levels become the lower one
     per_frame = frozenset({"pose"})
     resident = True

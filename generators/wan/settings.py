@@ -63,8 +63,8 @@ class Settings:
             return UniPcMultistep(self.steps, self.shift, 0.999, 0.0)
         if self.sampler == "unipc-diffusers":
             return UniPcMultistep(self.steps, self.shift)
-        last = self.shift * 1e-3 / (1 + (self.shift - 1) * 1e-3) if self.sampler == "flow-diffusers" else 0.0
-        return FlowMatchEuler(self.steps, self.shift, last, self.half, self.half and self.half_times)
+        least = 1e-3 if self.sampler == "flow-diffusers" else 0.0
+        return FlowMatchEuler(self.steps, self.shift, least, self.half, self.half and self.half_times)
 
 
 @dataclass(frozen=True)

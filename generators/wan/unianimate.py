@@ -41,8 +41,7 @@ class UniAnimateSettings(BlendSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.overlap <= PRIVATE:
-            raise ValueError(f"overlap: must be {PRIVATE + 1} latent frames or more, is {self.overlap}")
+        PrivateStarts(self.length, self.overlap, VAE_STRIDE_T)
         for name in ("tile_height", "tile_width"):
             if (value := getattr(self, name)) < 0 or value % 2:
                 raise ValueError(f"{name}: must be an even number of latents, or 0, is {value}")
@@ -58,11 +57,22 @@ class PrivateStarts(OverlapWindows):
     """The rule in which every window begins with the given picture, so later ones have private first frames.
 
     Where windows overlap, their predictions are averaged. Each window's skeletons are embedded on their own,
-    so the conditions of a clip are those of one window after the other.
+    so the conditions of a clip are those of one window after the other. ValueError: windows share no more
+    than private frames replace, which would leave frames in no window.
     """
 
     filled: bool = True
     even: bool = True
+
+    fixed_overlap = True  # by it follows with which frame each window's skeletons begin
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap <= PRIVATE:
+            raise ValueError(
+                f"windows whose first {PRIVATE} latent frames are their own need {PRIVATE} < overlap < "
+                f"length, got overlap {self.overlap} of {self.length}"
+            )
 
     def condition_indices(self, frames: int) -> np.ndarray:
         """List the clip's own latent frames, then those whose place each later window's private ones take."""

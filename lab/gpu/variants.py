@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engines.attention import CUDNN, open_attention
 from engines.backends.torch_backend import TorchEngine, compiled
+from engines.device_arrays import contiguous
 from engines.errors import EngineError
 from lab.gpu.networks import Model
 
@@ -114,7 +115,7 @@ class GraphEngine:
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Return the first output by its name."""
         for own, tensor in zip(self._inputs, self.spec.inputs, strict=True):
-            own.copy_(torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])))
+            own.copy_(torch.from_numpy(contiguous(arrays[tensor.name])))
         return {self.spec.outputs[0].name: self._call().float().cpu().numpy()}
 
     def close(self) -> None:

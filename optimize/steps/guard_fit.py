@@ -12,7 +12,10 @@ from pipeline.guard import Guard, distance, profile
 
 LEAST_DIMS = {"f": 2}  # by kind of number; others of fewer than 3, as ids, are no pictures and no features
 FRAMES = 24  # frames of a tuning clip that count, so that long clips do not count more
-LEAST_SPREAD = 0.02  # in natural logarithms: what was equal in all tuning clips may differ by 2 %
+# In natural logarithms, and of changes as a part of their mean: what was equal in all tuning clips may differ
+# by 2 %.
+LEAST_SPREAD = 0.02
+DIGITS = 4  # behind the point, in a guard
 ROOM = 1.45  # limit of a distance, as a multiple of the tuning clips' distances, root mean square
 RISK = 0.1  # probability that a clip like the tuning clips exceeds the limit of an evaluated step
 SINGLE = 1.5  # limit of a change where a plan was tuned on one clip, as a multiple of that clip's change
@@ -40,7 +43,7 @@ def fit_guard(
     steps = [upper_bound(step) if any(step) else 0.0 for step in zip(*changes, strict=True)]
     lengths = [clip[name].shape[frame_axis] for clip in clips for name in names if name in per_frame]
     return Guard(
-        len(clips), _rounded(steps), tuple(names), tuple(means), tuple(spreads), _rounded(limits),
+        len(clips), _limits(steps), tuple(names), tuple(means), tuple(spreads), _limits(limits),
         min(lengths, default=0),
     )  # fmt: skip
 
@@ -52,11 +55,17 @@ def upper_bound(values: Sequence[float]) -> float:
     count = len(values)
     # Student's quantile over sqrt(count): the tolerance bound of half of all values.
     factor = tolerance_factor(count, 0.5, 1 - RISK) * math.sqrt(count + 1)
-    return float(np.mean(values) + factor * np.std(values, ddof=1))
+    mean = np.mean(values)
+    return float(mean + factor * max(np.std(values, ddof=1), LEAST_SPREAD * mean))
 
 
 def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(float(number), 4) for number in numbers)
+    return tuple(round(float(number), DIGITS) for number in numbers)
+
+
+def _limits(numbers: Sequence[float]) -> tuple[float, ...]:
+    """Round limits up: rounded down, a clip of its own may lie beyond a limit, and 0 limits nothing."""
+    return tuple(math.ceil(float(number) * 10**DIGITS) / 10**DIGITS for number in numbers)
 
 
 def _evenly_taken(rows: np.ndarray) -> np.ndarray:

@@ -27,7 +27,8 @@ def draw_trials(tuned: Tuned, goal: Goal, path: Path) -> None:
         similarities = [video.similarity for video in trial.videos if video.similarity is not None]
         if similarities:
             apart.scatter(trial.seconds, max(1 - min(similarities), LEAST_APART), **style)
-        psnr.scatter(trial.seconds, min(video.psnr for video in trial.videos), **style)
+        if trial.videos:  # none where numbers were not finite
+            psnr.scatter(trial.seconds, min(video.psnr for video in trial.videos), **style)
     apart.axhline(1 - goal.similarity, color="black", linestyle="--", linewidth=1)
     apart.set(yscale="log", ylabel="1 - similarity, worst video")
     if goal.psnr:

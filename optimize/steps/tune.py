@@ -14,11 +14,12 @@ from bench.similarity import load_extractors
 from engines.artifact import key
 from engines.files import atomic_write
 from generators.contract import load_generator
+from generators.windows import WindowRule, overlapping
 from optimize.steps.plot import draw_trials
 from optimize.steps.tuner import Tuned, Tuner
 from optimize.steps.tuning_runner import TuningRunner
 from pipeline.batch.dataset import Request, first_requests
-from pipeline.batch.run_folder import check_replaced, check_writable
+from pipeline.batch.run_folder import check_replaced, check_writable, locked_folder
 from pipeline.recipe import BASELINE, Recipe
 from pipeline.video.base_colours import as_base_videos
 
@@ -27,9 +28,9 @@ from pipeline.video.base_colours import as_base_videos
 class TuningJob:
     """A tuning job: a generator on a device, with the requests of a data folder and the base model's videos.
 
-    overlaps: of windows, to be tried at the end where they are smaller than the generator's own. lossless:
-    for base videos that are lossless: above about 40 dB, PSNR would otherwise mostly measure how they were
-    encoded.
+    overlaps: of windows, to be tried at the end if they are smaller than the generator's own, and its rule
+    takes them. lossless: for base videos that are lossless: above about 40 dB, PSNR would otherwise mostly
+    measure how they were encoded.
     """
 
     data: Path
@@ -46,14 +47,14 @@ def tune_folder(
     """Tune on a data folder, write the fastest recipe to the TOML file `out`, and return the result.
 
     Trials and a plot of them are kept in a folder beside out, so the same call resumes an interrupted one.
-    InputError: no pairs, or a base video is missing. FolderError: out cannot be written. TuningError: no
-    recipe keeps to the goal. Errors of loading extractors, generator and engines.
+    InputError: no pairs, or a base video is missing. FolderError: out cannot be written, or another search
+    is at work there. TuningError: no recipe keeps to the goal. Errors of loading extractors, generator and
+    engines.
     """
     folder = out.with_suffix(".tuning")
     check_replaced(out)
-    with closing(tuning_runner_of(job, folder, say)) as runner:
-        own = getattr(runner.generator.windows, "overlap", 0)  # a rule of the user's may have none
-        overlaps = [overlap for overlap in job.overlaps if overlap < own]
+    with closing(tuning_runner_of(job, folder, say)) as runner, locked_folder(folder):
+        overlaps = smaller_overlaps(runner.generator.windows, job.overlaps)
         tuned = Tuner(runner, goal, record_of(runner, goal, folder), say).tune(recipes, overlaps)
     note = (
         f"Tuned for {runner.generator.name} on {len(runner.clips)} videos, "
@@ -65,6 +66,20 @@ def tune_folder(
         draft.write_text(replace(tuned.best.recipe, note=note).to_toml(), encoding="utf-8")
     draw_trials(tuned, goal, folder / "trials.png")
     return tuned
+
+
+def smaller_overlaps(windows: WindowRule, overlaps: Sequence[int]) -> list[int]:
+    """Return those of the overlaps that are smaller than the rule's own, and that it takes."""
+    own = getattr(windows, "overlap", 0)  # a rule of the user's may have none
+    return [overlap for overlap in overlaps if overlap < own and _takes(windows, overlap)]
+
+
+def _takes(windows: WindowRule, overlap: int) -> bool:
+    try:
+        overlapping(windows, overlap)
+    except ValueError:
+        return False
+    return True
 
 
 def tuning_runner_of(job: TuningJob, folder: Path, say: Callable[[str], None] | None = None) -> TuningRunner:

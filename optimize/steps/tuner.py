@@ -19,6 +19,7 @@ from pipeline.recipe import Recipe, parse_recipe
 from pipeline.step_plan import StepPlan
 
 Say = Callable[[str], None]
+Ran = tuple[Recipe, list[Judged], str]  # the fitted recipe, its judged videos, why it could not be run
 # Weights of the error of a reused difference, see jump_tables.weigh_kept. With 8, predicted errors of twelve
 # plans correlated 0.95 with the PSNR of real runs, with 0 only 0.55; the others give alternative fronts.
 KEPT = (8.0, 2.0, 32.0)
@@ -173,15 +174,23 @@ class Tuner:
         """Run a recipe on the tuning clips, or read its result from the record. seconds: predicted."""
         asked = recipe.to_toml()
         if asked not in self._known:
-            self._known[asked] = fitted, videos = self._runner.run(recipe, self._say, self._fails)
+            self._known[asked] = fitted, videos, failed = self._run(recipe)
             self.runs += 1
-            judged = [asdict(video) for video in videos]
-            self._write({"asked": asked, "name": fitted.name, "recipe": fitted.to_toml(), "videos": judged})
-        fitted, videos = self._known[asked]
-        reasons = tuple(self.goal.why_not(videos))
-        self.trials.append(Trial(fitted, seconds, videos, self.goal.accepts(videos), reasons))
+            line = {"asked": asked, "name": fitted.name, "recipe": fitted.to_toml(), "failed": failed}
+            self._write({**line, "videos": [asdict(video) for video in videos]})
+        fitted, videos, failed = self._known[asked]
+        reasons = (failed,) if failed else tuple(self.goal.why_not(videos))
+        accepted = not failed and self.goal.accepts(videos)
+        self.trials.append(Trial(fitted, seconds, videos, accepted, reasons))
         self._say(_line(self.trials[-1], len(self.trials)))
         return self.trials[-1]
+
+    def _run(self, recipe: Recipe) -> Ran:
+        """Run a recipe. Where its numbers are not finite, as half precisions may overflow, it just fails."""
+        try:
+            return *self._runner.run(recipe, self._say, self._fails), ""
+        except FloatingPointError as error:
+            return recipe, [], str(error)
 
     def _fails(self, videos: Sequence[Judged]) -> bool:
         return bool(self.goal.why_not(videos))
@@ -203,14 +212,15 @@ def _by_engine(recipes: Sequence[Recipe]) -> dict[Recipe, list[StepPlan]]:
 def _line(trial: Trial, number: int) -> str:
     """Return a line for the user on a trial."""
     least = min((v.similarity for v in trial.videos if v.similarity is not None), default=float("nan"))
-    psnr, steps = min(video.psnr for video in trial.videos), trial.recipe.steps
+    psnr = min((video.psnr for video in trial.videos), default=float("nan"))
+    steps = trial.recipe.steps
     overlaps = f", overlaps {', '.join(map(str, steps.overlaps))}" if steps.overlaps else ""
     result = "accepted" if trial.accepted else [*trial.reasons, "passes, but too narrowly"][0]
     return (f"trial {number}: {trial.recipe.name} {steps.actions}{overlaps}: {trial.seconds:.2f} s, "
             f"similarity {least:.4f}, PSNR {psnr:.1f} dB: {result}")  # fmt: skip
 
 
-def _read_record(path: Path) -> tuple[dict[str, tuple[Recipe, list[Judged]]], dict[str, Costs]]:
+def _read_record(path: Path) -> tuple[dict[str, Ran], dict[str, Costs]]:
     """Read finished runs and engines' costs by their recipes' TOML; skip a line that was cut off."""
     known, timed = {}, {}
     if path.is_file():
@@ -221,7 +231,8 @@ def _read_record(path: Path) -> tuple[dict[str, tuple[Recipe, list[Judged]]], di
                     timed[line["timed"]] = Costs(**line["costs"])
                     continue
                 videos = [Judged(**each) for each in line["videos"]]
-                known[line["asked"]] = parse_recipe(line["recipe"], line["name"]), videos
+                recipe = parse_recipe(line["recipe"], line["name"])
+                known[line["asked"]] = recipe, videos, line.get("failed", "")
             except (ValueError, LookupError, TypeError):
                 continue
     return known, timed

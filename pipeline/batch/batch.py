@@ -45,7 +45,7 @@ class Jobs:
         self._numbers = {request.id: number for number, request in enumerate(pairing.requests, 1)}
         self.lines: list[dict] = []
         self._reasons: set[Exit] = set()
-        finished = {name: line for name, line in folder.lines.items() if line["status"] == "done"}
+        finished = dict(folder.finished)
         unreadable = _check_same(pairing.requests, finished, folder, identity)
         self._list_ignored(pairing.ignored)
         for name, reason in {**pairing.unpaired, **unreadable}.items():
@@ -120,12 +120,17 @@ class Jobs:
             self._say(f"note: and {len(ignored) - MOST_SHOWN} more are not taken; the manifest has them all")
 
     def _keep(self, line: dict | None) -> bool:
-        """Return whether a finished video's file is unchanged; if so, count its line (None: no line)."""
+        """Return whether a finished video's file is unchanged; if so, count its line (None: no line).
+
+        Where a later line says that it failed, the manifest gets its line again. DiskError.
+        """
         path = self.out / f"{line['id']}.mp4" if line else None
         if path is None or not_a_file(path) or file_sha256(path) != line["output_sha256"]:
             if line:
                 self._say(f"{line['id']}: was finished, but {path} is not that video any more; made again")
             return False
+        if self._folder.lines[line["id"]] is not line:
+            line = self._folder.record(line, sync=False)
         self._add({**line, "kept": True}, Exit.OK)
         return True
 

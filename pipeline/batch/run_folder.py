@@ -33,19 +33,20 @@ MADE = ".made"  # subfolder for videos of worker processes until this process mo
 
 def manifest_lines(folder: Path) -> list[dict]:
     """Return all lines of a run's manifest as they stand there. OSError; ValueError: one is no JSON."""
-    return [json.loads(line) for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (folder / MANIFEST).read_text(encoding="utf-8").split("\n") if line]
 
 
 class RunFolder:
     """An output folder that only this process writes to; a context manager.
 
-    lines: the last manifest line of each id. restart: begin without them; the manifest is emptied when the
-    first new line comes, and videos stay until new ones replace them. FolderError: the folder is not
-    writable, another run holds its lock, or its manifest is invalid.
+    lines: the last manifest line of each id. finished: the last one that says "done", which a failure since
+    then does not undo, for it leaves the video as it was. restart: begin without them; the manifest is
+    emptied when the first new line comes, and videos stay until new ones replace them. FolderError: the
+    folder is not writable, another run holds its lock, or its manifest is invalid.
     """
 
     def __init__(self, path: Path, restart: bool = False) -> None:
-        self.path, self.lines = path, {}
+        self.path, self.lines, self.finished = path, {}, {}
         self._restart, self._stack = restart, ExitStack()
 
     def __enter__(self) -> RunFolder:
@@ -81,8 +82,13 @@ class RunFolder:
         except OSError as error:
             where = self.path / MANIFEST
             raise DiskError(f"{where}: cannot be written ({error.strerror}); make room, run again") from error
-        self.lines[line["id"]] = line
+        self._note(line)
         return line
+
+    def _note(self, line: dict) -> None:
+        self.lines[line["id"]] = line
+        if line["status"] == "done":
+            self.finished[line["id"]] = line
 
     def _check_there(self) -> None:
         """Raise DiskError if the manifest was removed: what is written to it now would be lost."""
@@ -128,7 +134,8 @@ class RunFolder:
             for number, line in enumerate(file, 1):
                 if line.endswith(b"\n"):  # else it was cut short, and is the last
                     found = _parsed(line, f"{path}, line {number}")
-                    self.lines[found["id"]], whole = found, whole + len(line)
+                    self._note(found)
+                    whole += len(line)
         if os.fstat(self._manifest).st_size > whole:
             os.ftruncate(self._manifest, whole)
 

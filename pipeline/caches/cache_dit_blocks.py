@@ -21,11 +21,12 @@ THRESHOLDS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2, 0.2
 class DbCacheHooks(NetworkHooks):
     """cache-dit's hooks, of which the first block alone is always computed.
 
-    warmup: steps before anything is kept. EngineError, when they are attached: cache-dit is not installed.
+    warmup: steps before anything is kept. They are in place of the blocks while the network's own forward
+    runs. EngineError, when they are attached: cache-dit is not installed.
     """
 
     def __init__(self, generator: Generator, warmup: int, threshold: float) -> None:
-        super().__init__(generator, DbCacheHooks.enable)
+        super().__init__(generator, DbCacheHooks.enable, "cache-dit")
         self._settings = {
             "Fn_compute_blocks": 1,
             "Bn_compute_blocks": 0,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from generators.contract import Constants, Generator
-from pipeline.branches_together import Arrays, asked
+from pipeline.branches_together import Arrays, asked, why_not_together
 from pipeline.caches.network_hooks import NetworkHooks, SwappingDenoiser, from_diffusers
 from pipeline.caches.technique import Technique, TechniqueError, up_to_steps
 from pipeline.window_denoiser import OpenDenoiser, WindowBranch
@@ -41,7 +41,9 @@ class PairingDenoiser(SwappingDenoiser):
             return {name: array[1:] for name, array in found.items()}
 
         with self.within(branch, step):
-            return self._generator.denoise(both, window, step, constants, True)
+            found = self._generator.denoise(both, window, step, constants, True)
+        self._hooks.check_called()
+        return found
 
     def forget(self) -> None:
         """Drop all states, and what was evaluated with conditional branches."""
@@ -50,7 +52,10 @@ class PairingDenoiser(SwappingDenoiser):
 
 
 def apply(generator: Generator, until: float, every: int) -> OpenDenoiser:
-    """Attach diffusers' hooks. Attention is computed every second time, as in the paper."""
+    """Attach diffusers' hooks. Attention is computed every second time, as in the paper.
+
+    TechniqueError: there are not two branches, or they cannot be one batch.
+    """
     if isinstance(generator.guidance, Mapping) or hasattr(generator, "denoise_branches"):
         raise TechniqueError(
             "name: fastercache needs denoise, and guidance of one unconditional branch; choose another one"
@@ -58,6 +63,11 @@ def apply(generator: Generator, until: float, every: int) -> OpenDenoiser:
     if generator.guidance == 1.0:
         raise TechniqueError(
             "name: fastercache foretells the unconditional branch, which guidance 1 does not have"
+        )
+    if why := why_not_together(generator):
+        raise TechniqueError(
+            f"name: fastercache evaluates both branches of {generator.name} in one batch, and {why}; choose "
+            "guidance-interval, which spares the unconditional branch too"
         )
 
     def attach(hooks: NetworkHooks) -> None:
@@ -82,7 +92,7 @@ def apply(generator: Generator, until: float, every: int) -> OpenDenoiser:
 
         transformer.forward = by_keyword  # as the hooks themselves do
 
-    return partial(PairingDenoiser, NetworkHooks(generator, attach))
+    return partial(PairingDenoiser, NetworkHooks(generator, attach, "fastercache"))
 
 
 # until: the greatest time, of 1000, at which it acts; every: evaluations of both branches, 1 is all.

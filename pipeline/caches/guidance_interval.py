@@ -49,6 +49,11 @@ def apply(generator: Generator, from_above: float, from_below: float) -> OpenDen
         raise TechniqueError("name: guidance-interval is for schedules with times from 1 to 0")
     if isinstance(generator.guidance, Mapping):
         raise TechniqueError("name: guidance-interval is for one unconditional branch, and this has others")
+    if generator.guidance == 1.0:
+        raise TechniqueError(
+            "name: guidance-interval leaves out the unconditional branch, which guidance 1 does not have; "
+            "uniform-skip runs with any"
+        )
     return partial(IntervalDenoiser, from_below, 1 - from_above)
 
 

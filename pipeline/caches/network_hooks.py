@@ -15,6 +15,7 @@ import numpy as np
 
 from engines.errors import EngineError, UsageError
 from generators.contract import Constants, Generator
+from pipeline.caches.technique import TechniqueError
 from pipeline.window_denoiser import OpenDenoiser, SerialDenoiser, WindowBranch
 
 if TYPE_CHECKING:
@@ -29,13 +30,17 @@ class NetworkHooks:
     """Hooks that are attached to a generator's transformer when the torch engine builds its denoiser.
 
     generator: a copy, whose build is replaced. attach: is given this object when transformer is there. step:
-    that is being predicted, for hooks that ask.
+    that is being predicted, for hooks that ask. forward: the technique that does nothing unless the
+    transformer's own forward is called, None if its hooks are on blocks. TechniqueError: the generator's
+    denoiser is known not to call it.
     """
 
-    def __init__(self, generator: Generator, attach: Attach) -> None:
+    def __init__(self, generator: Generator, attach: Attach, forward: str | None = None) -> None:
         self._times, self._build, self._attach = generator.scheduler.times, generator.build, attach
         self.transformer: WanTransformer3DModel | None = None
-        self.step = 0
+        self.step, self._name, self._forward, self._called = 0, generator.name, forward, False
+        if getattr(generator, "runs_blocks", False):
+            self.check_called()
         generator.build = self.build
 
     @property
@@ -49,7 +54,20 @@ class NetworkHooks:
         if component == "denoise":
             self.transformer = find_transformer(module)
             self._attach(self)
+            self.transformer.register_forward_pre_hook(self._note)
         return module
+
+    def check_called(self) -> None:
+        """Raise TechniqueError if the technique needs the transformer's forward, and nothing called it."""
+        if self._forward and not self._called:
+            raise TechniqueError(
+                f"name: {self._forward} hooks into the forward of a WanTransformer3DModel, and the denoiser "
+                f"of {self._name} runs the blocks without it, so it would change nothing; first-block-cache "
+                "hooks into blocks, and uniform-skip runs with any"
+            )
+
+    def _note(self, transformer: torch.nn.Module, inputs: tuple) -> None:
+        self._called = True
 
 
 class HookedDenoiser(SerialDenoiser):
@@ -70,7 +88,9 @@ class HookedDenoiser(SerialDenoiser):
     ) -> np.ndarray:
         """Predict one branch of a window, with hooks that know window, branch and step."""
         with self.within(branch, step):
-            return super().evaluate(branch, window, step, constants)
+            found = super().evaluate(branch, window, step, constants)
+        self._hooks.check_called()
+        return found
 
     def within(self, branch: WindowBranch, step: int) -> AbstractContextManager:
         """The context of a prediction, in which hooks find the state of its window and branch."""
@@ -111,16 +131,18 @@ def hooked(
     config: str,
     settings: Callable[[NetworkHooks], dict[str, object]],
     kind: type[HookedDenoiser] = HookedDenoiser,
+    forward: str | None = None,
 ) -> OpenDenoiser:
     """Attach diffusers' hooks to the generator's transformer when it is built; kind evaluates with them.
 
     config: the class of diffusers.hooks that stands for them. settings: gives its arguments, asked for then.
+    forward: as NetworkHooks takes it.
     """
 
     def attach(hooks: NetworkHooks) -> None:
         hooks.transformer.enable_cache(from_diffusers(config)(**settings(hooks)))
 
-    return partial(kind, NetworkHooks(generator, attach))
+    return partial(kind, NetworkHooks(generator, attach, forward))
 
 
 def stateful_hooks(network: torch.nn.Module) -> Iterator:

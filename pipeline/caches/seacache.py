@@ -26,9 +26,12 @@ def noisy(module: torch.nn.Module, args: tuple, kwargs: dict) -> list[torch.Tens
 
 
 def apply(generator: Generator, skips: int, threshold: float) -> OpenDenoiser:
-    """Attach diffusers' hooks; the first and the last step are evaluated, as by default."""
+    """Attach diffusers' hooks; the first and the last step are evaluated, as by default.
+
+    TechniqueError: the denoiser does not call the network's forward, whose input they read.
+    """
     settings = {"threshold": threshold, "max_consecutive_cached": skips, "raw_vision_callback": noisy}
-    return hooked(generator, "SeaCacheConfig", lambda _: settings)
+    return hooked(generator, "SeaCacheConfig", lambda _: settings, forward="seacache")
 
 
 # skips: at most in a row, where diffusers' own is 2; threshold: of the accumulated relative change.

@@ -143,7 +143,7 @@ class FileWorker:
             arrays = store(chain([source.image], source))
         facts = {
             "fps": str(source.fps),
-            **request.hashes(),
+            **source.hashes,
             "notes": source.notes,
         }
         return Receipt(arrays, facts, seconds.stages, source.fps, source.generator.size, source.columns)

@@ -120,9 +120,7 @@ class VideoWriter:
         if not isinstance(frame, np.ndarray) or frame.shape != shape or frame.dtype != np.uint8:
             got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise ValueError(f"{self.path}: frame {self._count} is {got}; expected numpy uint8 {shape}")
-        if not frame.flags.c_contiguous:
-            raise ValueError(f"{self.path}: frame {self._count} is not contiguous; use np.ascontiguousarray")
-        self._put(frame.tobytes())
+        self._put(frame.tobytes())  # in the order of its pixels, however it lies in memory
         self._count += 1
 
     def _put(self, data: bytes | None) -> None:

@@ -175,5 +175,6 @@ def test_a_video_without_key_points_has_no_boxes():
 
 @pytest.mark.parametrize("rule", FITS)
 def test_the_rule_that_fitted_a_skeleton_is_the_manifests(rule, tmp_path):
-    (tmp_path / "manifest.jsonl").write_text(f'{{"id": "a", "fit": "{rule}"}}\n')
+    made, failed = f'{{"id": "a", "status": "done", "fit": "{rule}"}}\n', '{"id": "a", "status": "failed"}\n'
+    (tmp_path / "manifest.jsonl").write_text(made + failed)  # its picture was away for a run
     assert rule_of(tmp_path / "a.mp4") == rule and rule_of(tmp_path / "b.mp4") == "cover"

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -175,6 +176,21 @@ def test_two_builds_at_once_do_not_see_each_other(tmp_path):
         first.path.write_bytes(b"first")
         second.path.write_bytes(b"second")
     assert find(tmp_path, LABEL, FROM, COMMAND).path.read_bytes() == b"first"  # the last to finish
+
+
+def test_who_looks_while_it_is_built_anew_waits_for_its_end(tmp_path, monkeypatch):
+    build(tmp_path)
+    found, replace = [], os.replace
+
+    def slow(draft, path):
+        if str(path).endswith(".json"):  # its manifest is gone, the new one not yet there
+            found.append(pool.submit(find, tmp_path, LABEL, FROM, COMMAND))
+            time.sleep(0.2)
+        replace(draft, path)
+    monkeypatch.setattr(os, "replace", slow)
+    with ThreadPoolExecutor(1) as pool:
+        build(tmp_path, content=b"new")
+        assert found[0].result().path.read_bytes() == b"new"
 
 
 def test_what_killed_builds_left_goes_after_a_day_and_not_before(tmp_path):

@@ -98,7 +98,8 @@ def test_a_closed_engine_refuses_to_run(engine, path):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("content", [b"", b"hello", None])
 def test_a_corrupt_or_missing_file_is_an_engine_error_that_names_it(engine, tmp_path, content):
-    path = tmp_path / "bad.onnx"
+    path = tmp_path / "allocations" / "bad.onnx"  # whose name says nothing of memory
+    path.parent.mkdir()
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(EngineError, match=f"cannot load {path}: .{{8}}"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.backends.torch_backend import SHAPES, TorchEngine, compiled, start, start_compiled, why_not
+from engines.backends.torch_backend import TorchEngine, start, start_compiled, why_not
 from engines.errors import EngineError
 from engines.load import open_attention
 from engines.spec import Cadence, ComponentSpec, DimRange, TensorSpec
@@ -74,24 +74,6 @@ def test_what_libraries_say_of_memory_is_a_memory_error_too(text):
             raise RuntimeError(f"{text}\nmore lines")
     with pytest.raises(MemoryError, match="^mix: (cuDNN|CUD)"):
         TorchEngine(SPEC, Greedy())(a=A, b=B)
-
-
-def test_compiled_modules_are_compiled_for_more_shapes_than_torchs_eight():
-    engine = TorchEngine(SPEC, Mix())
-    engine.compile()
-    assert torch._dynamo.config.recompile_limit >= SHAPES > 8
-    engine.device = "cuda"
-    engine.compile()
-    assert not engine.capturable  # to graphs of its own
-
-
-def test_a_networks_like_is_compiled_apart_as_it_may_compute_attention_in_another_way():
-    graphs = []
-    networks = [compiled(torch.nn.Linear(4, 4), backend=lambda graph, _: graphs.append(graph) or graph)
-                for _ in range(2)]
-    for network in networks * 2:
-        network(torch.ones(1, 4))
-    assert len(graphs) == 2
 
 
 def test_running_out_of_memory_while_a_component_is_built_is_a_memory_error(tiny, monkeypatch):

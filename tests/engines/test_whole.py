@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import os
+
 import pytest
 
 from engines.files import atomic_write
@@ -27,6 +29,17 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, 
             fail()
         monkeypatch.setattr(step, fail)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_replaces_a_file_is_on_the_disk_before_and_its_folder_after(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr("engines.files.sync", lambda path: done.append(
+        path.read_text() if path.is_file() else "folder"))
+    replace = os.replace
+    monkeypatch.setattr("os.replace", lambda *paths: done.append("replaced") or replace(*paths))
+    with atomic_write(tmp_path / "a.txt") as draft:
+        draft.write_text("new")
+    assert done == ["new", "replaced", "folder"]
 
 
 def test_two_writers_do_not_spoil_each_other_s_file(tmp_path):

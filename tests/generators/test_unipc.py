@@ -1,5 +1,6 @@
 """UniPC and diffusers' flow grid beside diffusers' own schedulers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,14 @@ def test_a_solver_knows_nothing_of_the_request_before(steps):
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_with_diffusers_last_step_a_flow_grid_is_diffusers(steps):
-    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+@pytest.mark.parametrize("shift", [3.0, 5.0])
+def test_with_diffusers_least_time_a_flow_grid_is_diffusers(steps, shift):
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
     theirs.set_timesteps(steps)
-    np.testing.assert_array_equal(FlowMatchEuler(steps, 3.0, last=0.003 / 1.002).times, theirs.sigmas)
+    grid = FlowMatchEuler(steps, shift, least=1e-3)
+    # Theirs comes to the least time in float32: at shift 5 one rounding away, at 3 none.
+    np.testing.assert_allclose(grid.times, theirs.sigmas, rtol=0, atol=0 if shift == 3.0 else 1e-7)
+    assert replace(FlowMatchEuler(3, 7.0, 1e-3), steps=steps, shift=shift) == grid
 
 
 @pytest.mark.parametrize(("steps", "shift"), [(0, 1.0), (4, 0.0)])

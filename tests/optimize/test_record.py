@@ -1,11 +1,14 @@
 """What is recorded of real runs: every step and branch, one window a clip, copies that stay as they were."""
 
+from dataclasses import replace
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from engines.errors import InputError
+from engines.hashes import file_sha256
 from engines.progress import Progress
 from optimize.calibration import Recorder, describe, record
 from pipeline.batch.dataset import find_requests, first_requests
@@ -98,6 +101,18 @@ def test_the_description_changes_with_a_clip_and_not_with_its_path(make_data, tm
     (moved / "videos" / "b.mp4").write_bytes((moved / "videos" / "a.mp4").read_bytes())
     changed = describe(find_requests(moved, 1).requests)
     assert changed[0] == first[0] and changed[1] != first[1]
+
+
+def test_requests_with_other_columns_are_described_otherwise(make_data, make_image_file, tmp_path):
+    """Prompts and further pictures go into the networks too; without any, the form is as before."""
+    plain = find_requests(make_data({"a": 1}), 1).requests[0]
+    coats = [make_image_file(tmp_path / f"{width}.png", (width, 96)) for width in (64, 32)]
+    asked = [plain, replace(plain, columns={"prompt": "a man"}), replace(plain, columns={"prompt": "a dog"}),
+             replace(plain, pictures={"image2": coats[0]}), replace(plain, pictures={"image2": coats[1]})]
+    described = [each for request in asked for each in describe([request])]
+    assert all(one != other for one, other in combinations(described, 2))
+    assert described[0] == {
+        "video": file_sha256(plain.video), "image": file_sha256(plain.image), "seed": 1}
 
 
 def test_an_unreadable_video_is_an_input_error(tiny, tiny_engines, requests):

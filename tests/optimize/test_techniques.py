@@ -91,6 +91,18 @@ def test_the_first_video_that_fails_ends_a_trial_and_is_the_first_next_time(sear
     assert [name for _, name in runs.made] == ["a", "b", *"b" * (len(found.tried) - 1)]
 
 
+def test_settings_whose_numbers_are_not_finite_fail_and_the_search_goes_on(search):
+    class Overflowing(Runs):
+        def run(self, settings, request):
+            if settings["fine"] > 0.1 and request.id == "b":
+                raise FloatingPointError("latents are not finite")
+            return super().run(settings, request)
+    said = []
+    found = search(Overflowing(), say=said.append).fastest(SPACE, GOAL)
+    assert found.best.settings == {"coarse": 3, "fine": 0.1}
+    assert any("b: latents are not finite" in text for text in said)
+
+
 def test_a_search_goes_on_from_its_record_and_serves_another_goal(search, tmp_path):
     first = search(Runs()).fastest(SPACE, GOAL)
     record = tmp_path / "record.jsonl"

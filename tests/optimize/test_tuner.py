@@ -113,6 +113,20 @@ def test_an_engine_that_never_passes_is_left_for_the_next(tuner):
     assert tuner(Bench(broken=("bf16",))).tune([EXACT, QUICK]).best.recipe.name == "exact"
 
 
+def test_numbers_that_are_not_finite_fail_one_recipe_and_are_recorded_so(tuner):
+    class Overflowing(Bench):
+        def run(self, recipe, say, enough):
+            if recipe.precision == "bf16":
+                self.ran.append(recipe)
+                raise FloatingPointError("step 5 of 8: latents are not finite")
+            return super().run(recipe, say, enough)
+    tuned, again = tuner(Overflowing()).tune([EXACT, QUICK]), Overflowing()
+    assert tuned.best.recipe.name == "exact"
+    failed = {trial.reasons for trial in tuned.trials if trial.recipe.name == "quick"}
+    assert failed == {("step 5 of 8: latents are not finite",)}
+    assert tuner(again).tune([EXACT, QUICK]) == replace(tuned, runs=0) and not again.ran
+
+
 def test_plans_that_could_not_be_the_fastest_are_not_run(tuner):
     bench = Bench()
     tuner(bench).tune([QUICK, EXACT])

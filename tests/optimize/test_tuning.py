@@ -13,13 +13,15 @@ import tune as script
 from bench import similarity
 from bench.quality_goal import Goal, Judged
 from engines.backends.torch_backend import TorchEngine
-from engines.errors import InputError
+from engines.errors import FolderError, InputError
 from generators.contract import load_generator
 from optimize.steps.tune import TuningJob, judge_of, tune_folder
 from optimize.steps.tuning_runner import CODE, TuningRunner
+from optimize.techniques import tune_technique
 from pipeline.batch.batch import Jobs, run_here
 from pipeline.batch.dataset import find_requests
 from pipeline.batch.run_folder import RunFolder
+from pipeline.caches.technique import TechniqueChoice
 from pipeline.recipe import BASELINE, Recipe, load_recipe
 from pipeline.request import Options, Source
 from pipeline.runner import VideoRunner
@@ -202,6 +204,17 @@ def test_a_folder_is_tuned_and_the_second_time_nothing_is_run_again(data, tiny_f
     assert again.runs == 0 and again.best.recipe.steps == tuned.best.recipe.steps
     write_extractor(tmp_path / "extractors", licence="of other weights")
     assert tune_folder(job, Goal(0.5), [PLAIN], out, lambda text: None).runs > 0, "another judge"
+
+
+def test_two_searches_do_not_share_a_folder_whose_videos_they_would_write_over(data, tiny_file, tmp_path):
+    job, out = TuningJob(data, f"{tiny_file}:Tiny", extractors=("grid",)), tmp_path / "fast.toml"
+    with RunFolder(tmp_path / "fast.tuning"):
+        with pytest.raises(FolderError, match=r"fast\.tuning: is in use by process"):
+            tune_folder(job, Goal(0.5), [PLAIN], out, lambda text: None)
+        with pytest.raises(FolderError, match=r"fast\.tuning: is in use by process"):
+            chosen = replace(PLAIN, technique=TechniqueChoice("uniform-skip", {}))
+            tune_technique(job, Goal(0.5), chosen, out, lambda text: None)
+    assert not out.exists()
 
 
 def test_missing_base_videos_are_named_with_the_command_that_makes_them(data, tmp_path):

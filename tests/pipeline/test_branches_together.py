@@ -78,9 +78,9 @@ class Denoises:
         return engine(latents=latents + np.float32(conditional), pose=pose)["flow"]
 
 
-def evaluate(keep, engine):
+def evaluate(keep, engine, kind=Denoises):
     clip = {"pose": np.full((1, 2, 4), 3, np.float32)}
-    opened = TogetherDenoiser(Denoises(keep), {"denoise": engine}, clip, np.arange(4))
+    opened = TogetherDenoiser(kind(keep), {"denoise": engine}, clip, np.arange(4))
     return opened.predict(np.zeros((1, 2, 4), np.float32), 0, clip, (True, False))
 
 
@@ -94,6 +94,18 @@ def test_inputs_without_the_batch_are_given_once_and_each_branch_gets_its_own():
     assert given["latents"].shape == (2, 2, 4) and given["pose"].shape == (1, 2, 4)
     with pytest.raises(UsageError, match="small gives each its own pose, which has no dim b; leave it out"):
         evaluate(False, engine)
+
+
+def test_equal_numbers_of_each_branch_are_given_once():
+    """A wrapper makes the time anew for each branch."""
+    class Copies(Denoises):
+        def denoise(self, engine, latents, step, constants, conditional):
+            return super().denoise(engine, latents, step, {"pose": constants["pose"].copy()}, conditional)
+
+    def engine(latents, pose):
+        assert pose.shape == (1, 2, 4)
+        return {"flow": latents * pose}
+    assert [found.max() for found in evaluate(True, engine, Copies)] == [3, 0]
 
 
 def test_where_memory_ends_branches_are_evaluated_apart_from_then_on():

@@ -203,7 +203,7 @@ def test_a_sound_plug_in_passes_every_check_export_too(write, tmp_path):
     assert {name: findings for name, findings in found.items() if findings} == {}
     assert ", ".join(found) == (
         "settings, components, component encode, component denoise, component decode, fit, noise, steps, "
-        "condition, denoise, decode, state, export encode, export denoise, export decode")
+        "condition, denoise, decode, state, longer clip, export encode, export denoise, export decode")
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -159,6 +159,15 @@ def test_another_value_of_a_normal_distribution_stays_below_as_often_as_is_said(
     assert upper_bound([0.2]) == pytest.approx(SINGLE * 0.2)
 
 
+@pytest.mark.parametrize("change", [0.1234375, 0.00003, 0.98080694])
+def test_a_guard_is_silent_on_what_it_was_fitted_to_though_clips_are_equal_and_numbers_rounded(change):
+    same = fit_guard([clip(0)] * 2, [[0.0, change]] * 2, 2, PER_FRAME)
+    assert 1.02 * change < same.changes[1] and same.changes[0] == 0.0
+    assert not unlike(same, clip(0))
+    alone = fit_guard([clip(0)], [[0.0, change]], 2, PER_FRAME)
+    assert alone.changes[1] >= SINGLE * change
+
+
 def test_a_change_is_that_of_the_worst_stretch():
     old, new = np.ones((1, 2, 48, 1, 1)), np.ones((1, 2, 48, 1, 1))
     new[:, :, 32:] = 2

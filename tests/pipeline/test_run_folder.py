@@ -62,6 +62,24 @@ def test_a_failed_video_is_tried_again_whatever_has_changed_about_it(run, make_d
         ("a", "done"), ("b", "failed"), ("b", "done")]
 
 
+@pytest.mark.parametrize("away", ["images/b.png", "videos/b.mp4"])
+def test_a_finished_video_is_kept_when_its_input_was_away_for_a_run(run, make_data, tmp_path, away):
+    """A share that is not mounted, a copy under way: the video, its inputs and settings are as they were."""
+    data, out = make_data({"a": 2, "b": 2}), tmp_path / "out"
+    first = run(data)[0].lines
+    (data / away).rename(tmp_path / "away")
+    jobs, todo, _ = run(data)
+    assert todo == [] and jobs.status is Exit.SOME_FAILED
+    assert [(line["id"], line["status"]) for line in lines_of(out)[2:]] == [("b", "failed")]
+    (tmp_path / "away").rename(data / away)
+    jobs, todo, said = run(data)
+    assert todo == [] and said == ["2 of 2 videos were finished before and are kept"]
+    kept = lines_of(out)[-1]  # who reads the last line of a video is told that it is there
+    assert {**kept, "time": first[1]["time"]} == first[1]
+    run(data)
+    assert len(lines_of(out)) == 4
+
+
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"other")])
 def test_a_finished_video_whose_file_is_another_is_made_again(run, make_data, tmp_path, spoil):
     data = make_data({"a": 2, "b": 2})

@@ -41,6 +41,14 @@ def test_frames_come_in_order_with_the_hash_of_them_all():
     assert found == hashlib.sha256(frames.tobytes()).hexdigest() and list(seconds.stages) == ["write"]
 
 
+def test_pixels_may_lie_in_memory_in_any_way():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 3, 4, 3), np.uint8)
+    channels_first, bgr = frames.transpose(0, 3, 1, 2).copy(), frames[..., ::-1].copy()
+    found = {write_frames(iter([pixels]), Writer(), Seconds())
+             for pixels in (frames, channels_first.transpose(0, 2, 3, 1), bgr[..., ::-1])}
+    assert found == {hashlib.sha256(frames.tobytes()).hexdigest()}
+
+
 def test_a_chunk_is_made_while_the_one_before_is_written():
     asked = threading.Event()
 

@@ -168,7 +168,8 @@ def test_a_service_whose_last_worker_cannot_start_again_is_given_up_after_three_
 
 @pytest.mark.parametrize(("fault", "why"), [
     ("refused", "cpu: the device is gone"), ("hangs", "worker 1: its engines have not started in 0.5 s")])
-def test_a_service_none_of_whose_workers_ever_ran_is_given_up_at_once(workers, tmp_path, fault, why, monkeypatch):
+def test_a_service_none_of_whose_workers_ever_ran_is_given_up_at_once(
+        workers, tmp_path, fault, why, monkeypatch):
     monkeypatch.setattr(supervisor, "START", 0.5 if fault == "hangs" else supervisor.START)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / f"{fault}-0").touch()
