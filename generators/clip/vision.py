@@ -63,7 +63,8 @@ class Embeddings(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Compute the first layer's input, (N, tokens, hidden_size)."""
-        patches = self.patch_embedding(pictures).flatten(2).transpose(1, 2)
+        embed = self.patch_embedding  # whose weights may be stored in half precision
+        patches = embed(pictures.to(embed.weight.dtype)).flatten(2).transpose(1, 2)
         classes = self.class_embedding.expand(len(pictures), 1, -1)
         return torch.cat([classes, patches], 1) + self.position_embedding.weight
 

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines.backends.torch_backend import TorchEngine
+from engines.onnx.attention_form import opset_for
 from engines.onnx.export import OPSET, Target
 from engines.onnx.export_streamed import export_streamed
 from engines.onnx.parity import draw
@@ -77,10 +78,13 @@ def test_they_are_exported_and_agree_with_torch(written, tmp_path, how):
 
 
 @pytest.mark.parametrize("written", ["wan-animate"], indirect=True)
-def test_a_float32_checkpoint_is_exported_in_fp16(written, tmp_path):
-    facts = export_streamed(of(written, lambda name, tensor: tensor), "denoise", "fp16",
-                            Target(tmp_path, lambda text: None), OPSET).manifest["facts"]
-    assert facts["parity"]["flow"]["cosine"] > 0.999
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("component", ["denoise", "image_kv"])
+def test_a_float32_checkpoint_is_exported_in_halves(written, tmp_path, component, precision):
+    facts = export_streamed(of(written, lambda name, tensor: tensor), component, precision,
+                            Target(tmp_path, lambda text: None), opset_for(precision)).manifest["facts"]
+    if precision == "fp16":  # no processor's runtime computes in bf16
+        assert all(each["cosine"] > 0.999 for each in facts["parity"].values()), facts["parity"]
 
 
 @pytest.mark.parametrize("written", ["wan-fun-control"], indirect=True)
