@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
         "--shapes", choices=["fixed", "dynamic"], default="fixed",
         help="fixed: the best sizes only; dynamic: all that the component allows (fixed)",
     )  # fmt: skip
-    parser.add_argument("--level", type=int, choices=range(6), default=3, help="the builder's effort (3)")
+    parser.add_argument("--level", type=int, default=3, help="the builder's effort, 0 to 5 (3)")
     parser.add_argument("--memory-limit", type=above_zero, metavar="GIB", help="for kernels beside weights")
     parser.add_argument("--dry-run", action="store_true", help="say what would be built, and how large")
     return parser.parse_args()

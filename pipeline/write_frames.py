@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from engines.device_arrays import contiguous
+from generators.generator_error import GeneratorError
 from pipeline.stopwatch import Seconds
 from pipeline.video.writer import VideoWriter
 
@@ -19,15 +20,19 @@ def write_frames(
 ) -> str:
     """Write a video's chunks (n, H, W, 3) uint8; return the SHA-256 of all its frames. OutputError.
 
-    A chunk is hashed and written in a thread of its own, and the next one is asked for meanwhile; no more
-    than one waits. The stage "write" gets the time that is waited for it. overlap=False: one after the other.
+    GeneratorError: pixels of another size or dtype. A chunk is hashed and written in a thread of its own, and
+    the next one is asked for meanwhile; no more than one waits. The stage "write" gets the time that it is
+    waited for. overlap=False: one after the other.
     """
     content, pending = hashlib.sha256(), None
 
     def put(pixels: np.ndarray) -> None:
         for frame in pixels:
+            try:
+                writer.write(frame)
+            except ValueError as error:  # of another kind than it takes
+                raise GeneratorError(f"decode gives pixels of a wrong kind: {error}") from error
             content.update(contiguous(frame))  # of a network's (n, 3, H, W), or BGR, it is a view
-            writer.write(frame)
 
     def wait(future: Future | None) -> None:
         with seconds("write"):

@@ -54,7 +54,9 @@ def outputs(generator, component):
     return engine(**draw(spec, {name: limits.min for name, limits in spec.ranges.items()}, seed=1))
 
 
-@pytest.mark.parametrize("how", STORED)
+@pytest.mark.parametrize(("written", "how"), [
+    *(("wan-animate", how) for how in STORED), ("wan-fun-control", "all in 8 bits"),
+    ("wan-unianimate", "blocks in 8 bits, the rest in bf16")], indirect=["written"])
 def test_they_compute_what_the_same_weights_do_in_float32(written, how):
     stored = STORED[how]
     low = of(written, stored)
@@ -78,8 +80,8 @@ def test_they_are_exported_and_agree_with_torch(written, tmp_path, how):
 
 
 @pytest.mark.parametrize("written", ["wan-animate"], indirect=True)
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-@pytest.mark.parametrize("component", ["denoise", "image_kv"])
+@pytest.mark.parametrize(("component", "precision"), [
+    ("image_kv", "fp16"), ("image_kv", "bf16")])
 def test_a_float32_checkpoint_is_exported_in_halves(written, tmp_path, component, precision):
     facts = export_streamed(of(written, lambda name, tensor: tensor), component, precision,
                             Target(tmp_path, lambda text: None), opset_for(precision)).manifest["facts"]

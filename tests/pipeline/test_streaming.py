@@ -98,7 +98,7 @@ def test_what_is_held_does_not_grow_with_the_clip(plain, guarded, more):
 @pytest.mark.parametrize("guarded", [False, True])
 def test_conditions_of_windows_that_have_their_own_are_dropped_too(plain, guarded):
     generator, most = mixing(plain(steps=3)), []
-    generator.windows = PrivateStarts(8, 2)
+    generator.windows = PrivateStarts(8, 3)
     guard = Guard(5, (0.0, NEVER, NEVER), ("pose",), ((0.0,) * 12,), ((1.0,) * 12,), (1.0,))
     engines = {"denoise": generator.engines()["denoise"]}
     for frames in (120, 360):

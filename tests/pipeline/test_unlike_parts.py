@@ -87,7 +87,7 @@ def test_unlike_stretches_of_any_rule_and_plan_are_the_same_at_once_and_streamed
 
 def test_windows_with_conditions_of_their_own_are_watched_and_made_where_their_frames_are(plain):
     generator = mixing(plain(steps=4))
-    generator.windows = rule = PrivateStarts(8, 2)
+    generator.windows = rule = PrivateStarts(8, 3)
     frames, steps = 120, StepPlan("FSFC")
     for begin, end, stretch in ((60, 66, (48, 64)), (97, 103, (96, 112)), (117, 120, (104, 120))):
         given = constants_of(rule.conditions(frames))

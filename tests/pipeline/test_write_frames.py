@@ -2,12 +2,16 @@
 
 import hashlib
 import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from engines.errors import OutputError
+from generators.generator_error import GeneratorError
 from pipeline.stopwatch import Seconds
+from pipeline.video.writer import VideoWriter
 from pipeline.write_frames import write_frames
 
 CHUNKS = [np.full((2, 3, 4, 3), number, np.uint8) for number in range(5)]
@@ -47,6 +51,15 @@ def test_pixels_may_lie_in_memory_in_any_way():
     found = {write_frames(iter([pixels]), Writer(), Seconds())
              for pixels in (frames, channels_first.transpose(0, 2, 3, 1), bgr[..., ::-1])}
     assert found == {hashlib.sha256(frames.tobytes()).hexdigest()}
+
+
+@pytest.mark.parametrize("wrong", [
+    np.zeros((2, 48, 64, 3), np.float32), np.zeros((2, 3, 48, 64), np.uint8), torch.zeros(2, 48, 64, 3)])
+def test_pixels_of_another_kind_are_the_generators_error_and_leave_no_file(tmp_path, wrong):
+    writer = VideoWriter(tmp_path / "a.mp4", 64, 48, Fraction(24))
+    with pytest.raises(GeneratorError, match=r"decode gives pixels of a wrong kind: .* expected numpy uint8"):
+        write_frames(iter([wrong]), writer, Seconds())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_chunk_is_made_while_the_one_before_is_written():
