@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -97,10 +98,8 @@ def serve(descriptor: int, parent: int) -> None:
     With each comes the one to read meanwhile, or None. descriptor: of the pipe. parent: its process id; when
     the parent dies, this process is killed.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(Exit.TERMINATED))
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    with Connection(descriptor) as connection:
+    with _unwound_by_signals(), Connection(descriptor) as connection:
         settings, out = connection.recv()
         messages: list[str] = []
         try:
@@ -126,6 +125,18 @@ def serve(descriptor: int, parent: int) -> None:
             raise
         finally:
             runner.close()
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGINT unwind the block; after it they are ignored, as the process ends by itself."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(Exit.TERMINATED))
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _end_with(parent: int) -> None:
