@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.beside import AGAIN
-from pipeline.batch.run_folder import manifest_lines
+from pipeline.batch.run_folder import finished_lines
 
 Told = TypeVar("Told")
 UNKNOWN = (
@@ -67,7 +67,7 @@ def _of_done(folder: Path, read: Callable[[list[dict]], Told], unknown: Told) ->
     That is no run of infer.py, or one of another version.
     """
     try:
-        return read([line for line in manifest_lines(folder) if line["status"] == "done"])
+        return read(list(finished_lines(folder).values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return unknown
 

@@ -168,10 +168,9 @@ def find(folder: Path, label: Label, expected: Mapping[str, Field], command: str
     try:
         return _find(folder, label, expected, command)
     except EngineError:
-        if not folder.is_dir():
-            raise
-    with locked(folder):  # another process may just have been writing it anew
-        return _find(folder, label, expected, command)
+        with suppress(OSError), locked(folder):  # another process may just have been writing it anew
+            return _find(folder, label, expected, command)
+        raise
 
 
 def _find(folder: Path, label: Label, expected: Mapping[str, Field], command: str) -> Artifact:

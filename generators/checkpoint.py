@@ -164,6 +164,13 @@ def fill(
     return network.requires_grad_(False).eval()
 
 
+def kept_dtype(stored: torch.dtype) -> torch.dtype:
+    """Return the dtype to keep in what was computed with a weight: its own, bfloat16 for one in 8 bits."""
+    import torch
+
+    return torch.bfloat16 if stored.itemsize == 1 else stored
+
+
 def metadata(path: Path) -> dict[str, str]:
     """Read what the safetensors file at a path says of itself; nothing where it is another file."""
     file = weight_files(path)[0]

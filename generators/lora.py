@@ -64,13 +64,14 @@ def merge(
 ) -> None:
     """Add an adapter's changes to the tensors, in float32, each rounded to its tensor's own dtype.
 
-    Those in 8 bits, which would lose most changes, become bfloat16.
-
-    rename: gives the network's name of a layer for another that files may have, with _ for every dot too.
-    alphas: gives alpha / rank by a layer's names, in the file and in the network, and rank, where there is no
-    tensor of it. GeneratorError lists what fits no layer of the network, lacks a partner, is there twice, or
-    has another shape, or says that there are several adapters; nothing is changed then.
+    Those in 8 bits, which would lose most changes, become bfloat16. rename: gives the network's name of a
+    layer for another that files may have, with _ for every dot too. alphas: gives alpha / rank by a layer's
+    names, in the file and in the network, and rank, where there is no tensor of it. GeneratorError lists what
+    fits no layer of the network, lacks a partner, is there twice, or has another shape, or says that there
+    are several adapters; nothing is changed then.
     """
+    from generators.checkpoint import kept_dtype, listed
+
     layers = {name.rpartition(".")[0] for name in tensors}
     flat = {layer.replace(".", "_"): layer for layer in layers}
     parts: dict[str, dict[str, Tensor]] = {}
@@ -92,8 +93,6 @@ def merge(
         raise GeneratorError(f"{origin} holds several adapters: {which}; save each to a file of its own")
     wrong = [f"{layer}: {why}" for layer, part in parts.items() if (why := _misfit(layer, part, tensors))]
     if strange or wrong or twice:
-        from generators.checkpoint import listed
-
         lines = [f"{origin} is no LoRA of this network: is it for another model, or of another kind?"]
         lines += listed("tensors that fit no layer", strange) + listed("layers that do not fit", wrong)
         lines += listed("tensors of a layer that has such a one already", twice)
@@ -101,8 +100,7 @@ def merge(
     for layer, part in parts.items():
         for name, change in _changes(layer, part, own[layer], alphas):
             old = tensors[name]
-            new = old.float() + scale * change.reshape(old.shape)
-            tensors[name] = new.bfloat16() if old.dtype.itemsize == 1 else new.to(old.dtype)
+            tensors[name] = (old.float() + scale * change.reshape(old.shape)).to(kept_dtype(old.dtype))
 
 
 def _without_text_encoder(adapter: Mapping[str, Tensor], origin: Path) -> Mapping[str, Tensor]:

@@ -25,7 +25,7 @@ from generators.presenter.generator import Presenter
 from lab.presenter.evaluate import HELD_OUT_SEED
 from lab.presenter.sample_data import write_clip, write_sample_data
 from lab.serve_inputs import tiny_generator
-from pipeline.batch.run_folder import manifest_lines
+from pipeline.batch.run_folder import finished_lines
 
 WARM = 24  # frames of the clip that is made before one that is measured
 
@@ -118,7 +118,7 @@ def made(data: Path, args: argparse.Namespace, out: Path, *more: str) -> dict[st
         command += ["--generator", other, "--backend", "torch"]
     if subprocess.run([*map(str, command)], cwd=ROOT).returncode:
         raise EngineError("infer.py failed; what it says is above")
-    return {line["id"]: line for line in manifest_lines(out) if line["status"] == "done"}
+    return finished_lines(out)
 
 
 def _name(frames: int) -> str:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from engines.files import release_pages
+from generators.checkpoint import kept_dtype
 from generators.wan.config import PATCH, TransformerSize
 
 Pair = tuple[Tensor, Tensor]
@@ -92,9 +93,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = attention.heads
         self.to_q, self.norm_q, self.to_out = attention.to_q, attention.norm_q, attention.to_out
-        stored = constants_dtype(attention.to_k.weight)
-        self.register_buffer("key", in_float32(attention.norm_k, in_float32(attention.to_k, text)).to(stored))
-        self.register_buffer("value", in_float32(attention.to_v, text).to(stored))
+        kept = kept_dtype(attention.to_k.weight.dtype)
+        self.register_buffer("key", in_float32(attention.norm_k, in_float32(attention.to_k, text)).to(kept))
+        self.register_buffer("value", in_float32(attention.to_v, text).to(kept))
 
     def forward(self, tokens: Tensor, context: tuple[Tensor | None, Tensor, Tensor], *_: None) -> Tensor:
         """Compute the sum of both, for every token."""
@@ -176,10 +177,10 @@ class Animate(Denoise):
         super().__init__(network, prompts)
         self._every = network.config.inject_face_latents_blocks
         with torch.no_grad():
-            size, stored = network.motion_encoder.size, constants_dtype(network.motion_encoder.conv_in.weight)
+            size, kept = network.motion_encoder.size, kept_dtype(network.motion_encoder.conv_in.weight.dtype)
             motion = in_float32(network.motion_encoder, torch.full((1, 3, size, size), -1.0))
             face = in_float32(network.face_encoder, motion.expand(frames, -1).unsqueeze(0))
-        self.register_buffer("face", torch.cat([torch.zeros_like(face[:, :1]), face], 1).to(stored))
+        self.register_buffer("face", torch.cat([torch.zeros_like(face[:, :1]), face], 1).to(kept))
         del network.motion_encoder, network.face_encoder
 
     def forward(
@@ -211,11 +212,6 @@ def in_float32(network: nn.Module, x: Tensor) -> Tensor:
     """Compute a network of x in float32, whatever its weights are stored in; they stay as they are."""
     wide = {name: each.float() for name, each in network.named_parameters()}
     return functional_call(network, wide, (x,))
-
-
-def constants_dtype(weight: Tensor) -> torch.dtype:
-    """Choose what constants made with a weight are stored in: its dtype, bfloat16 for one in 8 bits."""
-    return torch.bfloat16 if weight.dtype.itemsize == 1 else weight.dtype
 
 
 def flat(tokens: Tensor) -> Tensor:

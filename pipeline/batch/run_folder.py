@@ -36,6 +36,14 @@ def manifest_lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / MANIFEST).read_text(encoding="utf-8").split("\n") if line]
 
 
+def finished_lines(folder: Path) -> dict[str, dict]:
+    """Return the last line of each video that was finished, by id, as a later failure leaves it as it was.
+
+    OSError. ValueError, KeyError, TypeError: it is no manifest of ours.
+    """
+    return {line["id"]: line for line in manifest_lines(folder) if line["status"] == "done"}
+
+
 class RunFolder:
     """An output folder that only this process writes to; a context manager.
 
